@@ -1,0 +1,10 @@
+/* Monotonic time. All timers and deadlines use it; the wall clock is only printed. Any thread. */
+#ifndef CP_BASE_CLOCK_H
+#define CP_BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t cp_now_ns(void);   /* CLOCK_MONOTONIC */
+int64_t cp_wall_sec(void); /* CLOCK_REALTIME, seconds */
+
+#endif

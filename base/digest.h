@@ -1,0 +1,23 @@
+/* SHA-256 over libcrypto, and the OCI digest string "sha256:" + 64 lower-case hex digits. Any
+ * thread; a cp_sha256 belongs to its caller. The only file that includes OpenSSL in base is
+ * digest.c. */
+#ifndef CP_BASE_DIGEST_H
+#define CP_BASE_DIGEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct cp_sha256 cp_sha256;
+cp_sha256 *cp_sha256_new(void);
+void cp_sha256_add(cp_sha256 *h, const void *p, size_t n);
+void cp_sha256_done(cp_sha256 *h, uint8_t out[32]); /* finishes and frees h */
+void cp_sha256_of(const void *p, size_t n, uint8_t out[32]);
+
+#define CP_DIGEST_STR 72 /* "sha256:" + 64 + NUL */
+void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR]);
+bool cp_digest_parse(const char *s, uint8_t out[32]); /* exactly ^sha256:[0-9a-f]{64}$ */
+/* Constant-time comparison of n bytes. */
+bool cp_secret_equal(const void *a, const void *b, size_t n);
+
+#endif

@@ -1,0 +1,89 @@
+/*
+ * Memory: checked sizes, aborting allocation for small internal objects, arenas, growable byte
+ * buffers.
+ *
+ * Policy: sizes that come from outside are checked (cp_mul, cp_add) and allocated with
+ * malloc/calloc whose failure is reported; small fixed internal objects use cp_xmalloc, which
+ * aborts on exhaustion. An arena (cp_arena) holds all memory of one request under a cap and is
+ * freed at once; it belongs to one thread at a time. A cp_buf is a growable byte string with a
+ * sticky `failed` flag, so a chain of appends is checked once at the end.
+ */
+#ifndef CP_BASE_MEM_H
+#define CP_BASE_MEM_H
+
+#include "base/code.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* r = a*b or a+b; false on overflow (r untouched). */
+static inline bool cp_mul(size_t a, size_t b, size_t *r)
+{
+    return !__builtin_mul_overflow(a, b, r);
+}
+static inline bool cp_add(size_t a, size_t b, size_t *r)
+{
+    return !__builtin_add_overflow(a, b, r);
+}
+
+void *cp_xmalloc(size_t n);              /* never NULL; aborts when out of memory */
+void *cp_xcalloc(size_t n, size_t size); /* zeroed; never NULL */
+void *cp_xrealloc(void *p, size_t n);
+char *cp_xstrdup(const char *s);
+/* Zeroed, 64-byte aligned, size rounded up to 64; NULL when out of memory or n overflows. Free with
+ * free(). */
+void *cp_alloc_aligned(size_t n);
+
+typedef struct cp_arena cp_arena;
+/* cap_bytes bounds the sum of all allocations; exceeding it makes cp_arena_alloc return NULL. */
+cp_arena *cp_arena_new(size_t cap_bytes);
+void cp_arena_free(cp_arena *a);
+void *cp_arena_alloc(cp_arena *a,
+                     size_t n); /* 16-byte aligned, zeroed; NULL above the cap or out of memory */
+char *cp_arena_strndup(cp_arena *a, const char *s,
+                       size_t n); /* NUL-terminated copy; NULL as above */
+char *cp_arena_printf(cp_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+size_t cp_arena_used(const cp_arena *a);
+
+typedef struct cp_buf {
+    char *p;     /* NUL-terminated whenever p != NULL */
+    size_t n;    /* bytes in use, without the NUL */
+    size_t cap;  /* bytes allocated */
+    size_t max;  /* refuse to grow above this many bytes; 0 = 1 GiB */
+    bool failed; /* sticky: an append did not fit or memory ran out; content is then truncated */
+} cp_buf;
+
+void cp_buf_fini(cp_buf *b);  /* frees and zeroes; a zeroed cp_buf is a valid empty one */
+void cp_buf_clear(cp_buf *b); /* n = 0, keeps memory and max, clears failed */
+bool cp_buf_reserve(cp_buf *b, size_t extra);
+bool cp_buf_add(cp_buf *b, const void *p, size_t n);
+bool cp_buf_adds(cp_buf *b, const char *s);
+bool cp_buf_addc(cp_buf *b, char c);
+bool cp_buf_printf(cp_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Remove n bytes from the front. */
+void cp_buf_consume(cp_buf *b, size_t n);
+
+/* snprintf that never returns more than cap-1 and NUL-terminates; returns bytes written (without
+ * NUL). */
+size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* strlcpy-like: copies at most cap-1 bytes, NUL-terminates; true if all of src fitted. */
+bool cp_strcopy(char *dst, size_t cap, const char *src);
+
+/* Read a whole file (at most max bytes). out is appended to. */
+cp_code cp_file_read(const char *path, size_t max, cp_buf *out, cp_err *err);
+
+/* A bounded cursor over bytes from outside: every read is checked against what is left. */
+typedef struct cp_cursor {
+    const uint8_t *p;
+    size_t n;   /* total bytes */
+    size_t off; /* next byte */
+} cp_cursor;
+bool cp_cur_bytes(cp_cursor *c, size_t n,
+                  const uint8_t **out); /* false: not enough left, off unchanged */
+bool cp_cur_u8(cp_cursor *c, uint8_t *v);
+bool cp_cur_u16(cp_cursor *c, uint16_t *v); /* little endian */
+bool cp_cur_u32(cp_cursor *c, uint32_t *v);
+bool cp_cur_u64(cp_cursor *c, uint64_t *v);
+
+#endif

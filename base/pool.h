@@ -1,0 +1,36 @@
+/*
+ * cp_pool: the one compute pool of the process. The caller (the engine thread) is worker 0;
+ * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
+ * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
+ * 8x on a small model, an endless spin collapses beside a competitor (cpu reference §1). Only one
+ * run at a time; the thread that opened it must run it.
+ */
+#ifndef CP_BASE_POOL_H
+#define CP_BASE_POOL_H
+
+#include "base/code.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef struct cp_pool cp_pool;
+/* Runs on every worker, id in [0, threads). */
+typedef void cp_pool_fn(cp_pool *p, int id, void *arg);
+
+cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err);
+void cp_pool_close(cp_pool *p);
+int cp_pool_threads(const cp_pool *p);
+void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg); /* returns when all workers are done */
+/* All workers meet. Every write before it is visible after it. Counted: see cp_pool_barriers. */
+void cp_pool_barrier(cp_pool *p, int id);
+/*
+ * Tickets: items of the current operation are drawn by every worker; the counters are reset by a
+ * barrier. Returns the first item of the next `grain` items, or >= n when there is none left.
+ * `slot` alternates 0/1/2.. so that a barrier between operations suffices.
+ */
+int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain);
+uint64_t
+cp_pool_barriers(const cp_pool *p); /* barriers passed since open; worker 0 reads it between runs */
+int cp_pool_default_threads(void);  /* cores that this process may use (affinity, cgroup quota) */
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * linear: every weight matrix product of the cpu backend, one kernel family over panels of 16
+ * outputs.
+ *
+ * A cp_linear is one LINEAR record bound to its weights at prepare time; immutable while steps run,
+ * except the packed pointers, which may be swapped between steps. The program walker (exec.c)
+ * calls: prep for row ranges (any worker), a barrier, then items by ticket (any worker, own
+ * scratch), a barrier. Bits do not depend on which worker, how many rows or whether panels were
+ * packed before (ARCHITECTURE §5). It hides weight types, panels, unpack functions and the ISA.
+ */
+#ifndef CP_KERNELS_CPU_LINEAR_H
+#define CP_KERNELS_CPU_LINEAR_H
+
+#include "kernels/kernels.h"
+
+/* ISA levels, ascending; a level is a set of cpuid bits with the OS's consent (xgetbv). AMX keeps
+ * its place. */
+typedef enum cp_isa {
+    CP_ISA_BASE,
+    CP_ISA_AVX2,
+    CP_ISA_AVX512,
+    CP_ISA_VNNI,
+    CP_ISA_BF16,
+    CP_ISA_AMX,
+    CP_ISA_COUNT
+} cp_isa;
+const char *cp_isa_name(cp_isa isa);
+/* The best level that this build and this machine have, capped by `cap` (a level name; NULL:
+ * CAPSTAN_CPU or none). */
+cp_code cp_isa_detect(const char *cap, cp_isa *out, cp_err *err);
+
+typedef struct cp_linear cp_linear;
+typedef struct cp_panels
+    cp_panels; /* packed weights of one model: background packing, on-disk cache */
+
+/* Whether a weight type can be used in LINEAR or EMBED. */
+bool cp_linear_supports(cp_dtype t);
+/* op must be a LINEAR record of prog. max_rows: the largest row count. */
+cp_code cp_linear_open(cp_linear **out, const cp_program *prog, const cp_op *op, cp_isa isa,
+                       int max_rows, cp_err *err);
+void cp_linear_close(cp_linear *l);
+int cp_linear_k(const cp_linear *l);
+/* Bytes of activation scratch for n rows (64-byte aligned by the caller), and of scratch a worker
+ * needs in item(). */
+size_t cp_linear_act_bytes(const cp_linear *l, int n);
+size_t cp_linear_scratch_bytes(const cp_linear *l);
+/* x[k] f32 (after add and norm) becomes row r of the activations in act (int8 blocks, f32 and/or
+ * bf16, as weights want). */
+void cp_linear_prep_row(const cp_linear *l, const float *x, int r, int n, void *act);
+/* Work items for n rows; each item writes disjoint outputs. out[i]: base of weight i's output slot,
+ * rows ld[i] apart. */
+int64_t cp_linear_items(const cp_linear *l, int n);
+void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, void *scratch,
+                    float *const out[4], const size_t ld[4]);
+
+/* x[ne0] f32 = row `row` of t (embedding look-up). Any supported type. */
+void cp_dequant_row(const cp_tensor *t, int64_t row, float *x);
+
+/*
+ * Packed panels. open maps (or starts a file for) the cache in dir under key; both may be NULL:
+ * memory only. attach tries to give the linear its packed panels from the cache. pack packs one
+ * weight (blocking; any thread, not during a step that uses it... the pointer swap itself happens
+ * in attach, between steps). close unmaps.
+ */
+cp_code cp_panels_open(cp_panels **out, const char *dir, const char *key, cp_isa isa, cp_err *err);
+void cp_panels_close(cp_panels *p);
+/* Pack every weight of the linears (those already cached are only attached), using pool when not
+ * NULL. */
+cp_code cp_panels_pack(cp_panels *p, cp_linear *const *linears, int n, cp_pool *pool, cp_err *err);
+size_t cp_panels_bytes(const cp_panels *p);
+
+#endif

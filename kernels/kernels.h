@@ -1,0 +1,125 @@
+/*
+ * kernels: batches and the backends that run programs over them. Knows no model.
+ *
+ * A cp_backend (cpu, cuda, ref) is opened once per process; cp_backend_prepare() binds a program to
+ * it (packs weights, takes the step arena and the page pool) and gives a cp_prepared, which hides
+ * all of that. A cp_batch is flat arrays of the caller, rebuilt each step and read-only for the
+ * backend. submit/collect belong to the engine thread.
+ */
+#ifndef CP_KERNELS_KERNELS_H
+#define CP_KERNELS_KERNELS_H
+
+#include "base/pool.h"
+#include "kernels/program.h"
+
+/* ---- one step's batch: flat arrays, rebuilt each step, read-only for the backend ---- */
+typedef struct cp_batch_seq {
+    int row0, n_rows; /* rows [row0, row0 + n_rows) have positions pos0, pos0 + 1, ... */
+    int pos0;
+    const uint32_t *const
+        *pages; /* [n_groups] page ids, entry i holds positions [i*P, (i+1)*P); 0 = null page */
+    uint32_t state_in, state_out; /* state slots; state_in 0: start from zeroes; may be equal */
+    uint32_t state_save; /* checkpoint: state after the last row is also stored here; 0: none */
+    int adapter;         /* LoRA slot; -1: none (not built) */
+} cp_batch_seq;
+
+typedef struct cp_page_copy {
+    uint32_t src, dst;
+} cp_page_copy;
+
+#define CP_MAX_TOP 20
+/* What to do with one output row. All pointers live until collect returns. */
+typedef struct cp_sample_in {
+    float temperature, top_p, min_p;       /* temperature 0: greedy */
+    int top_k;                             /* <= 0: off */
+    float repetition, presence, frequency; /* 1, 0, 0: off */
+    const int32_t *prompt, *output;        /* history for the penalties */
+    int n_prompt, n_output;
+    const struct cp_logit_bias {
+        int32_t id;
+        float bias;
+    } * bias;
+    int n_bias;
+    const int32_t *banned; /* ids that must not come (min_tokens, ignore_eos): -inf */
+    int n_banned;
+    const uint32_t *mask; /* allowed ids, one bit each; NULL: all (grammar) */
+    uint64_t seed, position;
+    uint32_t choice;
+    int32_t target; /* >= 0: score this id instead of sampling (prompt log-probabilities) */
+    int n_top;      /* -1: no log-probabilities wanted; else 0..20 alternatives */
+} cp_sample_in;
+typedef struct cp_sample_out {
+    int32_t id;    /* sampled, or target; ties go to the lowest id */
+    float logprob; /* of id, from the raw logits; only when n_top >= 0 */
+    int n_top;
+    struct {
+        int32_t id;
+        float logprob;
+    } top[CP_MAX_TOP]; /* descending log-probability, then ascending id */
+    bool finite;       /* false: a logit was NaN or all were -inf */
+} cp_sample_out;
+
+typedef struct cp_batch {
+    int n_rows, n_seqs, n_out;
+    const int32_t *tok;      /* [n_rows] ids in [0, n_vocab) */
+    const int32_t *pos;      /* [n_rows] */
+    const int32_t *row_seq;  /* [n_rows] index into seqs */
+    const int32_t *out_rows; /* [n_out] ascending row indices */
+    const cp_batch_seq *seqs;
+    const cp_page_copy *copies; /* done before anything else (copy on write) */
+    int n_copies;
+    const cp_page_copy
+        *state_copies; /* as copies, for state slots; after them, before the forward */
+    int n_state_copies;
+    const cp_sample_in *samples; /* [n_out] */
+    cp_sample_out *results;      /* [n_out] */
+    float *logits_copy;          /* tests and oracles: receives [n_out, n_vocab]; NULL in serving */
+} cp_batch;
+
+/* ---- backends ---- */
+typedef struct cp_backend cp_backend;
+typedef struct cp_prepared cp_prepared;
+typedef struct cp_backend_config {
+    cp_pool *pool;       /* compute pool; NULL: single thread */
+    const char *isa_cap; /* "base" ... ; NULL: CAPSTAN_CPU, else the best level that is there */
+    bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
+} cp_backend_config;
+typedef struct cp_prepare_config {
+    int max_rows, max_out; /* largest batch */
+    int max_seqs;
+    int page_positions;     /* P */
+    uint32_t n_pages;       /* pages incl. the null page 0; the backend allocates the pool */
+    uint32_t n_state_slots; /* incl. the null slot 0 */
+    cp_dtype kv_type;       /* CP_DTYPE_BF16 or CP_DTYPE_F16 */
+    const char *cache_dir;  /* where packed panels may be cached; NULL or "": nowhere */
+    const char *cache_key;  /* model digest */
+} cp_prepare_config;
+
+/* name: "cpu" or "ref". CP_USAGE for a level that is not built or not there, CP_UNSUPPORTED for an
+ * unknown name. */
+cp_code cp_backend_open(cp_backend **out, const char *name, const cp_backend_config *cfg,
+                        cp_err *err);
+void cp_backend_close(cp_backend *b);
+const char *cp_backend_level(const cp_backend *b);  /* "avx2"; for ref "ref" */
+int cp_backend_page_positions(const cp_backend *b); /* the P it wishes */
+bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t);
+/* prog must outlive the result. Errors: CP_UNSUPPORTED (weight type, shape), CP_NO_MEMORY (with the
+ * arithmetic). */
+cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                           cp_prepared **out, cp_err *err);
+void cp_prepared_free(cp_prepared *p);
+size_t cp_prepared_bytes(const cp_prepared *p); /* memory taken beside the mapped weights */
+/* Enqueue copies, forward and SAMPLE of one step; then wait for it. One step in flight a prepared
+ * program. */
+cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err);
+cp_code cp_backend_collect(cp_prepared *p, cp_err *err);
+/* Zero the page or state slot (page tails must be zero before first use). */
+void cp_prepared_zero_page(cp_prepared *p, uint32_t page);
+/* Nanoseconds spent in operations of a kind since prepare (worker 0's view), and barriers passed in
+ * the last step. */
+uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind);
+uint64_t cp_prepared_barriers(const cp_prepared *p);
+/* "operation type level" lines for `version -v`. */
+void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg);
+
+#endif

@@ -1,0 +1,163 @@
+/*
+ * program: the operations of a forward pass and the flat list of records made of them. Part of
+ * kernels' public face.
+ *
+ * A cp_program is built once per model (room model/) and immutable afterwards: any thread may read
+ * it. Buffers ("slots") are f32 matrices [rows, width] in a backend's step arena; rows is the
+ * batch's n_rows or n_out. ref is the definition of right: cpu gives the same bits at every ISA
+ * level without bf16 dot instructions (ARCHITECTURE §5, rules 1-9).
+ *
+ * Arithmetic, fixed here for all backends:
+ * - lane tree (sums of squares, softmax sums): 16 partial sums, element i into partial i % 16,
+ * ascending, by fmaf (sums of squares) or add; then 8, 4, 2, 1: p[j] += p[j + h].
+ * - rmsnorm: r = 1 / sqrtf(sum / n + eps); y = (x * r) * w.
+ * - int8 activations: blocks of 32, d = amax / 127, q = rint(x * (127 / amax)) (0 when amax is 0),
+ * RNE; per block: exact int32 dot with the weights' integers, then acc = fmaf((float)dot, wd * d,
+ * acc) in block order; types with a minimum add acc = fmaf(wm, d * (float)sum_q, acc) after it.
+ * Types with 16-element scale groups do this per group of 16.
+ * - f32/f16 weights: f32 activations, acc = fmaf(w, x, acc), K ascending. bf16 weights: activations
+ * rounded to bf16.
+ * - attention: per (row, head): per absolute split of 512 positions: s = scale * dot (fmaf over
+ * dims ascending), softcap, masked keys give p = 0, m = max, p = exp(s - m), l = lane tree over the
+ * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
+ * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l.
+ */
+#ifndef CP_KERNELS_PROGRAM_H
+#define CP_KERNELS_PROGRAM_H
+
+#include "base/code.h"
+#include "base/dtype.h"
+
+/* The operations. X(KIND, name): record kind, member of cp_op's union and timer name. */
+#define CP_OPS(X)                                                                                  \
+    X(EMBED, embed)         /* token ids (or embedding rows) -> rows */                            \
+    X(ROPE, rope)           /* positions -> cos | sin rows */                                      \
+    X(GATHER, gather)       /* keep the rows that want an output */                                \
+    X(LINEAR, linear)       /* [add, norm,] quantize, several weights, [act(gate) * up] */         \
+    X(ATTENTION, attention) /* [qk-norm,] rope, write K/V to pages, paged attention */             \
+    X(SHORTCONV, shortconv) /* gated short convolution over a state slot (lfm2) */                 \
+    X(SAMPLE, sample)       /* logits rows -> ids and log-probabilities */
+
+typedef enum cp_op_kind {
+#define X(kind, name) CP_OP_##kind,
+    CP_OPS(X)
+#undef X
+        CP_OP_COUNT
+} cp_op_kind;
+
+typedef int16_t cp_slot; /* index into cp_program.slots; -1: none */
+typedef int16_t cp_wref; /* index into cp_program.weights; -1: none */
+typedef enum cp_rows { CP_ROWS_ALL, CP_ROWS_OUT } cp_rows;
+typedef enum cp_act { CP_ACT_NONE, CP_ACT_SILU, CP_ACT_GELU_TANH } cp_act;
+typedef enum cp_rope_kind { CP_ROPE_NONE, CP_ROPE_NORM, CP_ROPE_NEOX } cp_rope_kind;
+
+typedef struct cp_op {
+    cp_op_kind kind;
+    cp_rows rows; /* which row count this operation runs over */
+    int layer;    /* for timers and messages; -1 outside layers */
+    union {
+        struct { /* out = dequantized row tok of table, times scale */
+            cp_slot out;
+            cp_wref table;
+            float scale;
+        } embed;
+        struct { /* out[r] = cos(a_0..) | sin(a_0..), a_i = (float)pos * inv_freq[i] (f32), times
+                    mscale */
+            cp_slot out; /* width n_rot */
+            int n_rot;
+            const float *inv_freq; /* n_rot / 2, owned by the model */
+            float mscale;
+        } rope;
+        struct { /* out[i] = in[out_rows[i]] */
+            cp_slot in, out;
+        } gather;
+        struct {
+            /* r = in; if add >= 0: r += add_norm >= 0 ? rmsnorm(add, add_norm) : add; if x_out >=
+             * 0: x_out = r (x_out is never in or add); if norm >= 0: r = rmsnorm(r, norm); out_i =
+             * r . W_i^T (+ bias_i). act != NONE: two weights, gate and up: w[0].out = act(gate) *
+             * up. */
+            cp_slot in, add, x_out;
+            cp_wref add_norm, norm;
+            float eps;
+            cp_act act;
+            float scale;   /* multiplies every output; 1 = none */
+            float softcap; /* outputs: cap * tanh(y / cap); 0 = none */
+            int n_w;
+            struct {
+                cp_wref w, bias;
+                cp_slot out;
+            } w[4];
+        } linear;
+        struct {
+            cp_slot q, k, v, out; /* widths n_heads*k_dim, n_kv*k_dim, n_kv*v_dim, n_heads*v_dim */
+            cp_slot rope;         /* cos | sin rows, -1: none */
+            cp_rope_kind rope_kind;
+            int n_rot;
+            cp_wref q_norm, k_norm; /* per-head rmsnorm weights [k_dim] before rope, -1: none */
+            cp_wref sinks;          /* one logit a head that joins the denominator only, -1: none */
+            float eps, scale, softcap;
+            int n_heads, n_kv, k_dim, v_dim;
+            int window; /* key visible iff pos_q - pos_k < window; 0 = all */
+            int group, layer_in_group;
+        } attention;
+        struct { /* in = b | c | x (3 d): y = conv(b * x) over l_cache taps, out = c * y; state:
+                    last l_cache - 1 of b * x */
+            cp_slot in, out;
+            cp_wref conv; /* ne = {l_cache, d}, F32 */
+            int d, l_cache;
+            int group, layer_in_group;
+        } shortconv;
+        struct {
+            cp_slot logits;
+        } sample;
+    } u;
+} cp_op;
+
+typedef enum cp_role { CP_ROLE_LINEAR, CP_ROLE_EMBED, CP_ROLE_VECTOR } cp_role;
+typedef struct cp_weight {
+    const cp_tensor *t;
+    cp_role role; /* a tied head and embedding are two weights over one tensor */
+} cp_weight;
+
+/* How one layer group caches. Pages of all groups of a model have equal size. */
+typedef enum cp_group_kind { CP_GROUP_FULL, CP_GROUP_WINDOW, CP_GROUP_STATE } cp_group_kind;
+typedef struct cp_kv_group {
+    cp_group_kind kind;
+    int n_layers;           /* layers in a page of this group */
+    int n_kv, k_dim, v_dim; /* a cached row; FULL and WINDOW */
+    int window;             /* WINDOW: positions */
+    size_t state_bytes;     /* STATE: bytes a layer and slot, multiple of 64 */
+} cp_kv_group;
+
+#define CP_MAX_GROUPS 64
+#define CP_SPLIT      512 /* positions an attention split */
+typedef struct cp_program {
+    cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
+    int n_ops;
+    struct cp_slot_desc {
+        int width;
+        cp_rows rows;
+    } * slots;
+    int n_slots;
+    cp_weight *weights;
+    int n_weights;
+    cp_kv_group groups[CP_MAX_GROUPS];
+    int n_groups;
+    cp_slot logits; /* [n_out, n_vocab] */
+    int n_vocab;
+} cp_program;
+
+/*
+ * Page layout. A page holds P positions of n_layers layers: for layer l, kv head h:
+ *   K block: [P / 16][k_dim / 2][16 positions][2 dims]   16-bit (bf16 or f16)
+ *   V block: [P / 2][v_dim][2 positions]                 16-bit
+ * blocks ordered l, then h, K before V. P is a multiple of 16 and divides CP_SPLIT. Odd dims are
+ * not supported. State slots: [layer][state_bytes].
+ */
+static inline size_t cp_kv_page_bytes(const cp_kv_group *g, int positions)
+{
+    return (size_t)g->n_layers * (size_t)g->n_kv * (size_t)(g->k_dim + g->v_dim) *
+           (size_t)positions * 2;
+}
+
+#endif

@@ -1,0 +1,98 @@
+/*
+ * loader: a reference becomes verified bytes, and those become mapped tensors plus metadata.
+ *
+ * A cp_loaded is one opened model: immutable after cp_loader_open, so any thread may read it; its
+ * owner closes it when nothing points into it any more. Tensor data points straight into the mapped
+ * layer blob (no copy). It hides where the file came from (path, store, image-layout), which
+ * packaging and which format it is. cp_store is a directory, an OCI image-layout; functions on it
+ * may be called from any process at once, they lock. Nothing here makes a network connection.
+ */
+#ifndef CP_LOADER_LOADER_H
+#define CP_LOADER_LOADER_H
+
+#include "base/code.h"
+#include "base/dtype.h"
+#include "base/mem.h"
+#include "base/meta.h"
+
+typedef struct cp_loader_options {
+    const char *store;            /* NULL: the default, $XDG_DATA_HOME/capstan/store */
+    const char *default_registry; /* NULL: docker.io */
+    bool verify_always;           /* re-hash blobs although a matching record exists */
+} cp_loader_options;
+
+typedef struct cp_loaded cp_loaded;
+
+/*
+ * Open what REF names (INTERFACE, row REF: a path, oci:DIR[:REFNAME], or name[:tag][@digest] in the
+ * store), verify it and map it. Errors: CP_NOT_FOUND (exit 3), CP_CORRUPT (exit 4: digest, size,
+ * malformed manifest, layout or GGUF), CP_UNSUPPORTED (a removed tensor type, big-endian file),
+ * CP_USAGE (ambiguous oci: layout).
+ */
+cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options *opt, cp_err *err);
+void cp_loaded_close(cp_loaded *m);
+
+const cp_meta *cp_loaded_meta(const cp_loaded *m);
+size_t cp_loaded_n_tensors(const cp_loaded *m);
+const cp_tensor *cp_loaded_tensor(const cp_loaded *m, size_t i);       /* file order */
+const cp_tensor *cp_loaded_find(const cp_loaded *m, const char *name); /* NULL: absent; hashed */
+const char *cp_loaded_digest(const cp_loaded *m); /* "sha256:..." of the weights' bytes */
+const char *cp_loaded_quant(
+    const cp_loaded *m); /* "Q4_K_M": general.file_type's name, else the commonest type */
+size_t cp_loaded_bytes(const cp_loaded *m);
+/* A mapped file shrank or failed under us: its pages were replaced by zeroes and this turned true.
+ * Checked by the engine after every step, before sampling. Relaxed atomic; any thread. */
+bool cp_loaded_poisoned(const cp_loaded *m);
+/* Folder for records and caches that belong to this model's store (created), or "" when nothing is
+ * writable. */
+const char *cp_loaded_cache_dir(const cp_loaded *m);
+
+/* ---- the store ---- */
+typedef struct cp_store_layer {
+    char digest[72];
+    uint64_t bytes;
+    char media_type[96];
+    char filepath[160];
+} cp_store_layer;
+
+typedef struct cp_store_entry {
+    char name[256];  /* whole "name:tag" */
+    char digest[72]; /* of the manifest */
+    uint64_t bytes;  /* sum of config and layers */
+    char format[32]; /* packaging row: "modelpack", "docker" */
+    char arch[48];
+    char quant[32];
+    size_t n_layers;
+    cp_store_layer *layers;
+} cp_store_entry;
+
+/* All entries, sorted by name. Free with cp_store_entries_free. An empty or absent store is an
+ * empty list. */
+cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t *n, cp_err *err);
+/* One entry: by name in the store, or any REF form that cp_loader_open takes (format "gguf" for a
+ * bare file). */
+cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store_entry **out,
+                         cp_err *err);
+void cp_store_entries_free(cp_store_entry *e, size_t n);
+/* Delete the name, and blobs that nothing else uses. CP_NOT_FOUND when absent. freed may be NULL.
+ */
+cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *freed, cp_err *err);
+
+typedef void cp_progress_fn(void *arg, const char *phase, uint64_t done, uint64_t total);
+/*
+ * Wrap a GGUF file as an OCI artifact and put it into the store under `name` (":latest" is added
+ * when there is no tag). format: "modelpack" or "docker". Reproducible: the same file, name and
+ * format give the same digest. The blob is hashed while it is copied (reflink or copy_file_range
+ * where possible). digest_out receives the manifest's digest.
+ */
+cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char *name,
+                      const char *format, cp_progress_fn *progress, void *arg, char digest_out[72],
+                      cp_err *err);
+
+/* Fuzz and test entry: parse GGUF bytes (not a file) into meta + tensors; tensors' data point into
+ * p. */
+typedef struct cp_gguf cp_gguf;
+cp_code cp_gguf_parse(cp_gguf **out, const uint8_t *p, size_t n, cp_err *err);
+void cp_gguf_free(cp_gguf *g);
+
+#endif

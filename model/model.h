@@ -1,0 +1,43 @@
+/*
+ * model: from mapped tensors and metadata to a forward program.
+ *
+ * A cp_model is built once per loaded model and immutable: any thread may read it; it borrows the
+ * cp_loaded. Architectures are rows (archs/x.c): names, traits, weight names; the builder turns a
+ * row and the hyper-parameters into the program. Nothing here computes.
+ */
+#ifndef CP_MODEL_MODEL_H
+#define CP_MODEL_MODEL_H
+
+#include "base/code.h"
+#include "kernels/kernels.h"
+#include "loader/loader.h"
+
+typedef struct cp_model cp_model;
+
+/* Numbers that others need. Lengths in elements or positions. */
+typedef struct cp_hparams {
+    char arch[32];
+    char name[128]; /* general.name, or "" */
+    int n_layers, d_model, n_vocab;
+    int ctx_train; /* the file's context_length */
+    int n_heads_max, n_kv_max;
+    uint64_t n_params;
+} cp_hparams;
+
+/* Errors: CP_UNSUPPORTED (architecture or feature, with the list of what is built), CP_CORRUPT (a
+ * missing key or tensor, a shape that differs: named). ctx: positions the rope tables and checks
+ * are for; 0 = the file's. */
+cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err);
+void cp_model_close(cp_model *m);
+const cp_hparams *cp_model_hparams(const cp_model *m);
+const cp_program *cp_model_program(const cp_model *m);
+/* Bytes that one page (all groups have equal pages) and one state slot take with P positions a
+ * page. */
+size_t cp_model_page_bytes(const cp_model *m, int page_positions);
+size_t cp_model_state_bytes(const cp_model *m);
+/* Pages that a sequence of n positions holds at most while it runs in chunks of `chunk`. */
+uint32_t cp_model_pages_for(const cp_model *m, int page_positions, int n, int chunk);
+/* Names of the architectures that are built; NULL-terminated. */
+const char *const *cp_model_archs(void);
+
+#endif
