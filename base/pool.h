@@ -3,7 +3,8 @@
  * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
  * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
  * 8x on a small model, an endless spin collapses beside a competitor (cpu reference §1). Only one
- * run at a time; the thread that opened it must run it.
+ * run at a time; the first thread
+ * that runs it is worker 0 from then on.
  */
 #ifndef CP_BASE_POOL_H
 #define CP_BASE_POOL_H
@@ -24,13 +25,16 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg); /* returns when all wor
 /* All workers meet. Every write before it is visible after it. Counted: see cp_pool_barriers. */
 void cp_pool_barrier(cp_pool *p, int id);
 /*
- * Tickets: items of the current operation are drawn by every worker; the counters are reset by a
- * barrier. Returns the first item of the next `grain` items, or >= n when there is none left.
- * `slot` alternates 0/1/2.. so that a barrier between operations suffices.
+ * Tickets: items of the current operation are drawn by every worker. Returns the first item of the
+ * next `grain` items, or >= n when there is none left. The start of a run and each barrier reset
+ * the counter, so one operation may draw tickets between two barriers.
  */
 int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain);
 uint64_t
 cp_pool_barriers(const cp_pool *p); /* barriers passed since open; worker 0 reads it between runs */
 int cp_pool_default_threads(void);  /* cores that this process may use (affinity, cgroup quota) */
+/* The quota's part of it, from a /proc/PID/cgroup file and the mount point; a large number without
+ * a quota. */
+int cp_pool_quota_cores(const char *proc_cgroup, const char *mount);
 
 #endif

@@ -1,0 +1,86 @@
+/*
+ * SHA-256 through libcrypto's EVP interface (hardware instructions where the CPU has them), and the
+ * OCI digest string. libcrypto can only fail here for want of memory, which aborts like every small
+ * internal allocation.
+ */
+#include "base/digest.h"
+
+#include "base/code.h"
+#include "base/mem.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct cp_sha256 {
+    EVP_MD_CTX *ctx;
+};
+
+cp_sha256 *cp_sha256_new(void)
+{
+    cp_sha256 *h = cp_xmalloc(sizeof(*h));
+    h->ctx = EVP_MD_CTX_new();
+    CP_ASSERT(h->ctx);
+    CP_ASSERT(EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) == 1);
+    return h;
+}
+
+void cp_sha256_add(cp_sha256 *h, const void *p, size_t n)
+{
+    CP_ASSERT(EVP_DigestUpdate(h->ctx, p, n) == 1);
+}
+
+void cp_sha256_done(cp_sha256 *h, uint8_t out[32])
+{
+    unsigned len = 0;
+    CP_ASSERT(EVP_DigestFinal_ex(h->ctx, out, &len) == 1 && len == 32);
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}
+
+void cp_sha256_of(const void *p, size_t n, uint8_t out[32])
+{
+    unsigned len = 0;
+    CP_ASSERT(EVP_Digest(p, n, out, &len, EVP_sha256(), NULL) == 1 && len == 32);
+}
+
+void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR])
+{
+    static const char hex[] = "0123456789abcdef";
+    memcpy(out, "sha256:", 7);
+    for (int i = 0; i < 32; i++) {
+        out[7 + 2 * i] = hex[d[i] >> 4];
+        out[8 + 2 * i] = hex[d[i] & 15];
+    }
+    out[71] = '\0';
+}
+
+static int nibble(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return -1;
+}
+
+bool cp_digest_parse(const char *s, uint8_t out[32])
+{
+    uint8_t d[32];
+    if (strncmp(s, "sha256:", 7) != 0 || strnlen(s, CP_DIGEST_STR) != CP_DIGEST_STR - 1)
+        return false;
+    for (int i = 0; i < 32; i++) {
+        int hi = nibble(s[7 + 2 * i]), lo = nibble(s[8 + 2 * i]);
+        if (hi < 0 || lo < 0)
+            return false;
+        d[i] = (uint8_t)(hi << 4 | lo);
+    }
+    memcpy(out, d, 32);
+    return true;
+}
+
+bool cp_secret_equal(const void *a, const void *b, size_t n)
+{
+    return CRYPTO_memcmp(a, b, n) == 0;
+}

@@ -1,0 +1,152 @@
+/*
+ * Logging: a record is formatted into one stack buffer and written with one write(2), so lines of
+ * several threads never mix. Text: "2025-01-31T12:00:00.123Z info message". JSON:
+ * {"time":...,"level":...,"msg":...}. Line breaks and control bytes inside a message are escaped,
+ * so that a message from outside cannot forge a line.
+ */
+#include "base/log.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MESSAGE_MAX = 2048, LINE_MAX = 3 * MESSAGE_MAX };
+
+/* The process's one log: set before threads start, then only read. */
+static struct {
+    _Atomic int level; /* relaxed: a late reader only logs one line more or less */
+    _Atomic bool json;
+} settings = {CP_LOG_INFO, false};
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+
+void cp_log_setup(cp_log_level level, bool json)
+{
+    atomic_store_explicit(&settings.level, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&settings.json, json, memory_order_relaxed);
+}
+
+/* Length of the valid UTF-8 sequence at s, or 0. */
+static size_t utf8_len(const unsigned char *s)
+{
+    if (s[0] < 0x80)
+        return 1;
+    size_t n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : s[0] >= 0xE0 && s[0] <= 0xEF ? 3 : 0;
+    if (s[0] >= 0xF0 && s[0] <= 0xF4)
+        n = 4;
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    }
+    if (n == 3 && ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F)))
+        return 0;
+    if (n == 4 && ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)))
+        return 0;
+    return n;
+}
+
+/* Append msg to line[n..cap), escaped; quotes too when json. Stops before a piece that does not
+ * fit. */
+static size_t escape(char *line, size_t n, size_t cap, const char *msg, bool json)
+{
+    for (const unsigned char *s = (const unsigned char *)msg; *s;) {
+        char piece[8];
+        size_t step = utf8_len(s), len;
+        if (step > 1) {
+            memcpy(piece, s, step);
+            len = step;
+        } else if (step == 0 || *s < 0x20 || *s == 0x7F) {
+            len = cp_snprintf(piece, sizeof(piece), json ? "\\u%04x" : "\\x%02x",
+                              step   ? *s
+                              : json ? 0xFFFDu
+                                     : *s);
+            step = 1;
+        } else if (json && (*s == '"' || *s == '\\')) {
+            piece[0] = '\\';
+            piece[1] = (char)*s;
+            len = 2;
+        } else {
+            piece[0] = (char)*s;
+            len = 1;
+        }
+        if (n + len > cap)
+            break;
+        memcpy(line + n, piece, len);
+        n += len;
+        s += step;
+    }
+    return n;
+}
+
+__attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, int dropped,
+                                                           const char *fmt, va_list ap)
+{
+    char msg[MESSAGE_MAX], line[LINE_MAX], when[32];
+    bool json = atomic_load_explicit(&settings.json, memory_order_relaxed);
+    if (vsnprintf(msg, sizeof(msg), fmt, ap) < 0)
+        return;
+    struct timespec ts;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+    int ms = (int)(ts.tv_nsec / 1000000);
+    const char *name = level_names[level];
+    size_t room = sizeof(line) - 64; /* for the end of the line */
+    size_t n = json ? cp_snprintf(line, room, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"msg\":\"",
+                                  when, ms, name)
+                    : cp_snprintf(line, room, "%s.%03dZ %s ", when, ms, name);
+    n = escape(line, n, room, msg, json);
+    if (json)
+        n += cp_snprintf(line + n, sizeof(line) - n, "\"");
+    if (dropped > 0)
+        n += cp_snprintf(line + n, sizeof(line) - n, json ? ",\"dropped\":%d" : " dropped=%d",
+                         dropped);
+    n += cp_snprintf(line + n, sizeof(line) - n, json ? "}\n" : "\n");
+    while (write(STDERR_FILENO, line, n) < 0 && errno == EINTR)
+        ;
+}
+
+static bool wanted(cp_log_level level)
+{
+    return (int)level <= atomic_load_explicit(&settings.level, memory_order_relaxed);
+}
+
+void cp_log(cp_log_level level, const char *fmt, ...)
+{
+    if (!wanted(level))
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    log_line(level, 0, fmt, ap);
+    va_end(ap);
+}
+
+void cp_log_limited(struct cp_log_limit *l, int burst, cp_log_level level, const char *fmt, ...)
+{
+    if (!wanted(level))
+        return;
+    /* All relaxed: the counts steer only how many lines are printed. A reset that two threads see
+     * at once lets at most a burst more through. */
+    long now = (long)(cp_now_ns() / 1000000000) + 1;
+    long second = atomic_load_explicit(&l->second, memory_order_relaxed);
+    if (second != now && atomic_compare_exchange_strong_explicit(
+                             &l->second, &second, now, memory_order_relaxed, memory_order_relaxed))
+        atomic_store_explicit(&l->count, 0, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&l->count, 1, memory_order_relaxed) >= burst) {
+        atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+        return;
+    }
+    int dropped = atomic_exchange_explicit(&l->dropped, 0, memory_order_relaxed);
+    va_list ap;
+    va_start(ap, fmt);
+    log_line(level, dropped, fmt, ap);
+    va_end(ap);
+}
