@@ -1,0 +1,28 @@
+/* Architectures as rows: names and traits; private to model/. A row that traits cannot describe
+ * brings its own builder. Adding one: archs/x.c, the list in archs.c, a tiny random golden
+ * (tests/golden). */
+#ifndef CP_MODEL_ARCH_H
+#define CP_MODEL_ARCH_H
+
+#include "model/hparams.h"
+
+struct cp_arch {
+    const char *name; /* GGUF general.architecture */
+    cp_rope_kind rope;
+    cp_act act;
+    bool embed_sqrt_d; /* embeddings times sqrt(d_model) */
+    bool qk_norm;      /* per-head RMSNorm of Q and K before RoPE */
+    bool post_norms;   /* branch outputs are normed before the residual add */
+    int window_period; /* default: layer il is full iff il % period == period - 1; 0: no windows */
+    double freq_base_swa;   /* default base of window layers */
+    bool short_conv;        /* layers without KV heads are gated short convolutions */
+    const char *final_norm; /* tensor name without ".weight" */
+    /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */
+    float (*attn_scale)(const cp_params *p);
+};
+
+/* The built rows, NULL-terminated. */
+extern const cp_arch *const cp_archs[];
+extern const cp_arch cp_arch_llama, cp_arch_gemma3, cp_arch_lfm2;
+
+#endif

@@ -1,0 +1,26 @@
+/* gemma3: text part of Gemma 3 (270M to 27B). Windows of 512 or 1024, every sixth layer full;
+ * QK-norm; four norms; GGUF norm weights already carry the +1 (models reference §2.7). */
+#include "model/arch.h"
+
+#include <math.h>
+
+static float gemma3_scale(const cp_params *p)
+{
+    /* 27B (62 layers) scales by d_model / n_heads, all others by the head size. */
+    double base =
+        p->pub.n_layers == 62 ? (double)p->pub.d_model / p->layer[0].n_heads : p->head_dim_k;
+    return (float)(1.0 / sqrt(base));
+}
+
+const cp_arch cp_arch_gemma3 = {
+    .name = "gemma3",
+    .rope = CP_ROPE_NEOX,
+    .act = CP_ACT_GELU_TANH,
+    .embed_sqrt_d = true,
+    .qk_norm = true,
+    .post_norms = true,
+    .window_period = 6,
+    .freq_base_swa = 10000.0,
+    .final_norm = "output_norm",
+    .attn_scale = gemma3_scale,
+};

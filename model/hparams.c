@@ -1,0 +1,261 @@
+/*
+ * Hyper-parameters from metadata. Sizes come from an untrusted file: every number is range-checked
+ * here, so that the builder may multiply ints freely (all products of two stay below 2^62 in int64
+ * arithmetic). Unknown keys are ignored.
+ */
+#include "model/hparams.h"
+
+#include "base/mem.h"
+#include "model/arch.h"
+
+#include <string.h>
+
+typedef struct reader {
+    const cp_meta *meta;
+    const char *arch;
+    cp_err *err;
+} reader;
+
+static const char *full_key(const reader *r, const char *key, char buf[160])
+{
+    cp_snprintf(buf, 160, "%s.%s", r->arch, key);
+    return buf;
+}
+
+/* A required or optional integer in [min, max]; *out keeps its value when an optional key is
+ * absent. */
+static cp_code get_int(const reader *r, const char *key, bool required, int64_t min, int64_t max,
+                       int *out)
+{
+    char k[160];
+    const cp_meta_kv *kv = cp_meta_find(r->meta, full_key(r, key, k));
+    if (!kv) {
+        return required ? cp_fail(r->err, CP_CORRUPT, "key '%s' is missing", k) : CP_OK;
+    }
+    int64_t v;
+    if (!cp_meta_i64(r->meta, k, &v)) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' is not an integer", k);
+    }
+    if (v < min || v > max) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' is %lld, allowed: %lld to %lld", k,
+                       (long long)v, (long long)min, (long long)max);
+    }
+    *out = (int)v;
+    return CP_OK;
+}
+
+static cp_code get_f64(const reader *r, const char *key, bool required, double *out)
+{
+    char k[160];
+    if (!cp_meta_find(r->meta, full_key(r, key, k))) {
+        return required ? cp_fail(r->err, CP_CORRUPT, "key '%s' is missing", k) : CP_OK;
+    }
+    double v;
+    if (!cp_meta_f64(r->meta, k, &v) || !(v >= -1e30 && v <= 1e30)) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' is not a finite number", k);
+    }
+    *out = v;
+    return CP_OK;
+}
+
+/* A scalar or one number a layer. */
+static cp_code get_per_layer(const reader *r, const char *key, bool required, int64_t min,
+                             int64_t max, int n, int *out)
+{
+    char k[160];
+    const cp_meta_kv *kv = cp_meta_find(r->meta, full_key(r, key, k));
+    if (!kv || kv->type != CP_META_ARRAY) {
+        int v = out[0];
+        cp_code rc = get_int(r, key, required, min, max, &v);
+        for (int i = 0; rc == CP_OK && kv && i < n; i++) {
+            out[i] = v;
+        }
+        return rc;
+    }
+    if (kv->count < (uint64_t)n) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' has %llu elements for %d layers", k,
+                       (unsigned long long)kv->count, n);
+    }
+    for (int i = 0; i < n; i++) {
+        int64_t v;
+        if (!cp_meta_arr_i64(kv, (uint64_t)i, &v) || v < min || v > max) {
+            return cp_fail(r->err, CP_CORRUPT, "key '%s': element %d is not in %lld to %lld", k, i,
+                           (long long)min, (long long)max);
+        }
+        out[i] = (int)v;
+    }
+    return CP_OK;
+}
+
+static cp_code find_arch(cp_params *p, const cp_meta *meta, cp_err *err)
+{
+    cp_str name;
+    if (!cp_meta_str(meta, "general.architecture", &name)) {
+        return cp_fail(err, CP_CORRUPT, "key 'general.architecture' is missing");
+    }
+    char list[256] = "";
+    size_t n = 0;
+    for (const cp_arch *const *a = cp_archs; *a; a++) {
+        if (strlen((*a)->name) == name.n && memcmp((*a)->name, name.p, name.n) == 0) {
+            p->arch = *a;
+            cp_strcopy(p->pub.arch, sizeof p->pub.arch, (*a)->name);
+            return CP_OK;
+        }
+        n += cp_snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", (*a)->name);
+    }
+    return cp_fail(err, CP_UNSUPPORTED, "architecture '%.*s' is not supported; supported: %s",
+                   (int)(name.n < 64 ? name.n : 64), name.p, list);
+}
+
+static cp_code read_rope(cp_params *p, const reader *r)
+{
+    cp_code rc;
+    p->freq_base = 10000.0;
+    p->freq_scale = 1.0;
+    p->n_rot = p->head_dim_k;
+    if ((rc = get_f64(r, "rope.freq_base", false, &p->freq_base)) ||
+        (rc = get_int(r, "rope.dimension_count", false, 0, p->head_dim_k, &p->n_rot))) {
+        return rc;
+    }
+    p->freq_base_swa = p->arch->freq_base_swa > 0 ? p->arch->freq_base_swa : p->freq_base;
+    if ((rc = get_f64(r, "rope.freq_base_swa", false, &p->freq_base_swa))) {
+        return rc;
+    }
+    if (p->n_rot % 2 || p->freq_base <= 0 || p->freq_base_swa <= 0) {
+        return cp_fail(r->err, CP_CORRUPT,
+                       "rope: dimension_count %d (even), freq_base %g and %g (positive)", p->n_rot,
+                       p->freq_base, p->freq_base_swa);
+    }
+    char k[160];
+    cp_str type = {"linear", 6};
+    cp_meta_str(r->meta, full_key(r, "rope.scaling.type", k), &type);
+    double factor = 1.0;
+    if ((rc = get_f64(r, "rope.scaling.factor", false, &factor)) ||
+        (rc = get_f64(r, "rope.scale_linear", false, &factor))) {
+        return rc;
+    }
+    bool linear = type.n == 6 && memcmp(type.p, "linear", 6) == 0;
+    bool none = type.n == 4 && memcmp(type.p, "none", 4) == 0;
+    if (!linear && !none) {
+        return cp_fail(r->err, CP_UNSUPPORTED,
+                       "rope.scaling.type '%.*s' is not supported; supported: none, linear",
+                       (int)(type.n < 32 ? type.n : 32), type.p);
+    }
+    if (linear && factor > 0) {
+        p->freq_scale = 1.0 / factor;
+    }
+    return CP_OK;
+}
+
+static cp_code read_windows(cp_params *p, const reader *r)
+{
+    if (!p->arch->window_period) {
+        return CP_OK;
+    }
+    cp_code rc = get_int(r, "attention.sliding_window", true, 1, 1 << 24, &p->window);
+    if (rc) {
+        return rc;
+    }
+    char k[160];
+    const cp_meta_kv *kv =
+        cp_meta_find(r->meta, full_key(r, "attention.sliding_window_pattern", k));
+    int period = p->arch->window_period;
+    if (kv && kv->type != CP_META_ARRAY &&
+        (rc = get_int(r, "attention.sliding_window_pattern", false, 1, CP_MAX_LAYERS, &period))) {
+        return rc;
+    }
+    for (int i = 0; i < p->pub.n_layers; i++) {
+        int64_t v;
+        if (kv && kv->type == CP_META_ARRAY) {
+            if (!cp_meta_arr_i64(kv, (uint64_t)i, &v)) {
+                return cp_fail(r->err, CP_CORRUPT, "key '%s' has no element for layer %d", k, i);
+            }
+            p->layer[i].window = v != 0;
+        } else {
+            p->layer[i].window = i % period != period - 1;
+        }
+    }
+    return CP_OK;
+}
+
+static cp_code read_layers(cp_params *p, const reader *r)
+{
+    int n = p->pub.n_layers;
+    int heads[CP_MAX_LAYERS] = {0}, kv[CP_MAX_LAYERS], ff[CP_MAX_LAYERS] = {0};
+    cp_code rc = get_per_layer(r, "attention.head_count", true, 1, 4096, n, heads);
+    if (rc) {
+        return rc;
+    }
+    memcpy(kv, heads, sizeof kv);
+    if ((rc = get_per_layer(r, "attention.head_count_kv", false, 0, 4096, n, kv)) ||
+        (rc = get_per_layer(r, "feed_forward_length", true, 1, 1 << 24, n, ff))) {
+        return rc;
+    }
+    for (int i = 0; i < n; i++) {
+        if (kv[i] == 0 && !p->arch->short_conv) {
+            return cp_fail(r->err, CP_UNSUPPORTED,
+                           "layer %d has no KV heads; architecture '%s' needs them", i,
+                           p->pub.arch);
+        }
+        if (kv[i] && heads[i] % kv[i]) {
+            return cp_fail(r->err, CP_CORRUPT,
+                           "layer %d: %d heads are not a multiple of %d KV heads", i, heads[i],
+                           kv[i]);
+        }
+        p->layer[i] = (cp_layer_params){.n_heads = heads[i], .n_kv = kv[i], .d_ff = ff[i]};
+        p->pub.n_heads_max = heads[i] > p->pub.n_heads_max ? heads[i] : p->pub.n_heads_max;
+        p->pub.n_kv_max = kv[i] > p->pub.n_kv_max ? kv[i] : p->pub.n_kv_max;
+    }
+    return CP_OK;
+}
+
+cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
+{
+    memset(p, 0, sizeof *p);
+    cp_code rc = find_arch(p, meta, err);
+    if (rc) {
+        return rc;
+    }
+    reader r = {meta, p->pub.arch, err};
+    cp_str name;
+    if (cp_meta_str(meta, "general.name", &name)) {
+        cp_snprintf(p->pub.name, sizeof p->pub.name, "%.*s", (int)(name.n < 120 ? name.n : 120),
+                    name.p);
+    }
+    int experts = 0, nextn = 0;
+    double eps = 1e-5, scale = 0;
+    if ((rc = get_int(&r, "block_count", true, 1, CP_MAX_LAYERS, &p->pub.n_layers)) ||
+        (rc = get_int(&r, "embedding_length", true, 16, 1 << 20, &p->pub.d_model)) ||
+        (rc = get_int(&r, "context_length", true, 1, 1 << 26, &p->pub.ctx_train)) ||
+        (rc = get_int(&r, "expert_count", false, 0, 4096, &experts)) ||
+        (rc = get_int(&r, "nextn_predict_layers", false, 0, 64, &nextn)) ||
+        (rc = get_f64(&r, "attention.layer_norm_rms_epsilon", true, &eps)) ||
+        (rc = get_f64(&r, "attention.scale", false, &scale)) || (rc = read_layers(p, &r))) {
+        return rc;
+    }
+    if (experts || nextn) {
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "architecture '%s' with %d experts and %d prediction layers is not "
+                       "supported; supported: dense layers",
+                       p->pub.arch, experts, nextn);
+    }
+    p->eps = (float)eps;
+    p->head_dim_k = p->pub.d_model / p->layer[0].n_heads;
+    if ((rc = get_int(&r, "attention.key_length", false, 2, 1024, &p->head_dim_k))) {
+        return rc;
+    }
+    p->head_dim_v = p->head_dim_k;
+    if ((rc = get_int(&r, "attention.value_length", false, 2, 1024, &p->head_dim_v)) ||
+        (rc = read_rope(p, &r)) || (rc = read_windows(p, &r))) {
+        return rc;
+    }
+    if (p->head_dim_k < 2 || p->head_dim_k % 2 || p->head_dim_v % 2) {
+        return cp_fail(err, CP_UNSUPPORTED, "head sizes %d and %d: only even ones are supported",
+                       p->head_dim_k, p->head_dim_v);
+    }
+    if (p->arch->short_conv && (rc = get_int(&r, "shortconv.l_cache", true, 2, 16, &p->l_cache))) {
+        return rc;
+    }
+    p->attn_scale = (float)scale;
+    return CP_OK;
+}

@@ -1,0 +1,36 @@
+/* Hyper-parameters of one file, read once from its metadata and checked; private to model/. Keys:
+ * models reference §2.2. */
+#ifndef CP_MODEL_HPARAMS_H
+#define CP_MODEL_HPARAMS_H
+
+#include "base/meta.h"
+#include "model/model.h"
+
+#define CP_MAX_LAYERS 512
+
+typedef struct cp_layer_params {
+    int n_heads, n_kv; /* n_kv 0: no attention in this layer */
+    int d_ff;
+    bool window; /* sliding-window layer */
+} cp_layer_params;
+
+typedef struct cp_arch cp_arch;
+
+typedef struct cp_params {
+    cp_hparams pub;
+    const cp_arch *arch;
+    int head_dim_k, head_dim_v, n_rot;
+    float eps;
+    double freq_base, freq_base_swa;
+    double
+        freq_scale; /* 1 / linear factor; applies to full layers only where the arch has windows */
+    int window;     /* positions; 0: none */
+    float attn_scale; /* 0: 1 / sqrt(head_dim) */
+    int l_cache;      /* short convolution taps; 0: none */
+    cp_layer_params layer[CP_MAX_LAYERS];
+} cp_params;
+
+/* Fill p from meta. CP_UNSUPPORTED and CP_CORRUPT as cp_model_open. */
+cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err);
+
+#endif

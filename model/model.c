@@ -1,0 +1,136 @@
+/*
+ * cp_model: hyper-parameters, rope frequencies and the program of one loaded file, and the page
+ * arithmetic that the engine plans memory with.
+ */
+#include "model/model.h"
+
+#include "base/mem.h"
+#include "model/arch.h"
+#include "model/builder.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct cp_model {
+    cp_params p;
+    cp_program program;
+    float *inv_full, *inv_window; /* [n_rot / 2] */
+};
+
+/* inv_i = base^(-2i / n_rot) * scale / factor_i (models reference §2.5; factors: llama3 scaling,
+ * made by the converter). */
+static float *rope_frequencies(const cp_params *p, double base, double scale,
+                               const cp_tensor *factors)
+{
+    int n = p->n_rot / 2;
+    float *inv = cp_xcalloc((size_t)n + 1, sizeof *inv);
+    for (int i = 0; i < n; i++) {
+        double f = factors ? (double)((const float *)factors->data)[i] : 1.0;
+        inv[i] = (float)(scale / (pow(base, 2.0 * i / p->n_rot) * f));
+    }
+    return inv;
+}
+
+static cp_code read_vocab(cp_params *p, const cp_loaded *file, cp_err *err)
+{
+    const cp_tensor *embd = cp_loaded_find(file, "token_embd.weight");
+    if (!embd) {
+        return cp_fail(err, CP_CORRUPT, "tensor 'token_embd.weight' is missing");
+    }
+    if (embd->ne[1] < 1 || embd->ne[1] > 1 << 24) {
+        return cp_fail(err, CP_CORRUPT,
+                       "tensor 'token_embd.weight' has %lld rows, allowed: 1 to 16777216",
+                       (long long)embd->ne[1]);
+    }
+    p->pub.n_vocab = (int)embd->ne[1];
+    const cp_meta_kv *tokens = cp_meta_find(cp_loaded_meta(file), "tokenizer.ggml.tokens");
+    if (tokens && tokens->count != (uint64_t)p->pub.n_vocab) {
+        return cp_fail(err, CP_CORRUPT,
+                       "tokenizer.ggml.tokens has %llu entries, token_embd.weight %d rows",
+                       (unsigned long long)tokens->count, p->pub.n_vocab);
+    }
+    for (size_t i = 0; i < cp_loaded_n_tensors(file); i++) {
+        const cp_tensor *t = cp_loaded_tensor(file, i);
+        p->pub.n_params += (uint64_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]);
+    }
+    return CP_OK;
+}
+
+cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
+{
+    *out = NULL;
+    cp_model *m = cp_xcalloc(1, sizeof *m);
+    const cp_tensor *factors = NULL;
+    cp_code rc = cp_params_read(&m->p, cp_loaded_meta(file), err);
+    if (rc == CP_OK) {
+        rc = read_vocab(&m->p, file, err);
+    }
+    if (rc == CP_OK) {
+        factors = cp_loaded_find(file, "rope_freqs.weight");
+        if (factors && (factors->type != CP_DTYPE_F32 || factors->ne[0] != m->p.n_rot / 2)) {
+            rc = cp_fail(err, CP_CORRUPT, "tensor 'rope_freqs.weight' must be F32 with %d elements",
+                         m->p.n_rot / 2);
+        }
+    }
+    if (rc == CP_OK) {
+        m->inv_full = rope_frequencies(&m->p, m->p.freq_base, m->p.freq_scale, factors);
+        m->inv_window = rope_frequencies(&m->p, m->p.freq_base_swa, 1.0, NULL);
+        rc = cp_program_build(&m->program, &m->p, file, m->inv_full, m->inv_window, err);
+    }
+    if (rc) {
+        cp_model_close(m);
+        return rc;
+    }
+    *out = m;
+    return CP_OK;
+}
+
+void cp_model_close(cp_model *m)
+{
+    if (m) {
+        cp_program_fini(&m->program);
+        free(m->inv_full);
+        free(m->inv_window);
+        free(m);
+    }
+}
+
+const cp_hparams *cp_model_hparams(const cp_model *m)
+{
+    return &m->p.pub;
+}
+
+const cp_program *cp_model_program(const cp_model *m)
+{
+    return &m->program;
+}
+
+size_t cp_model_page_bytes(const cp_model *m, int page_positions)
+{
+    return cp_kv_page_bytes(&m->program.groups[0], page_positions);
+}
+
+size_t cp_model_state_bytes(const cp_model *m)
+{
+    size_t n = 0;
+    for (int i = 0; i < m->program.n_groups; i++) {
+        const cp_kv_group *g = &m->program.groups[i];
+        n += g->kind == CP_GROUP_STATE ? g->state_bytes * (size_t)g->n_layers : 0;
+    }
+    return n;
+}
+
+uint32_t cp_model_pages_for(const cp_model *m, int page_positions, int n, int chunk)
+{
+    uint32_t pages = 0;
+    int p = page_positions, full = (n + p - 1) / p;
+    for (int i = 0; i < m->program.n_groups; i++) {
+        const cp_kv_group *g = &m->program.groups[i];
+        if (g->kind == CP_GROUP_STATE) {
+            continue;
+        }
+        int window = g->kind == CP_GROUP_WINDOW ? (g->window + chunk + p - 1) / p + 1 : full;
+        pages += (uint32_t)(window < full ? window : full);
+    }
+    return pages;
+}
