@@ -1,0 +1,114 @@
+/*
+ * Tiny random models against transformers' fp32 logits (tests/golden/make_tiny.py): every
+ * architecture row needs a golden here. NMSE over all positions, for ref with f32 activations and
+ * for cpu at every level, whole and in odd chunks.
+ */
+#include "tests/support/cmocka.h"
+#include "tests/support/forward.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAGIC 0x4C475043u
+#define BAR   1e-4 /* NMSE; models reference §7.4 */
+
+typedef struct golden {
+    cp_buf file;
+    cp_cursor c;
+    uint32_t n_seqs, n_vocab;
+} golden;
+
+static void golden_open(golden *g, const char *arch)
+{
+    char path[512];
+    cp_err err;
+    memset(g, 0, sizeof *g);
+    cp_snprintf(path, sizeof path, "%s/%s.bin", CP_GOLDEN_DIR, arch);
+    if (cp_file_read(path, 1 << 24, &g->file, &err)) {
+        fail_msg("architecture '%s' has no golden: %s", arch, err.msg);
+    }
+    uint32_t magic = 0;
+    g->c = (cp_cursor){(const uint8_t *)g->file.p, g->file.n, 0};
+    assert_true(cp_cur_u32(&g->c, &magic) && cp_cur_u32(&g->c, &g->n_seqs) &&
+                cp_cur_u32(&g->c, &g->n_vocab));
+    assert_int_equal(magic, MAGIC);
+}
+
+static double check(const char *arch, const cp_forward_config *base, int chunk)
+{
+    char path[512];
+    cp_err err = {0};
+    cp_forward *f;
+    cp_forward_config cfg = *base;
+    golden g;
+    golden_open(&g, arch);
+    cp_snprintf(path, sizeof path, "%s/%s.gguf", CP_GOLDEN_DIR, arch);
+    cfg.path = path;
+    cfg.max_rows = 64;
+    cfg.max_positions = 64;
+    cfg.seed = 7;
+    if (cp_forward_open(&f, &cfg, &err)) {
+        fail_msg("%s: %s", arch, err.msg);
+    }
+    double num = 0, den = 0;
+    for (uint32_t s = 0; s < g.n_seqs; s++) {
+        uint32_t n;
+        const uint8_t *ids, *want;
+        assert_true(cp_cur_u32(&g.c, &n) && n <= 64 && cp_cur_bytes(&g.c, n * 4, &ids) &&
+                    cp_cur_bytes(&g.c, (size_t)n * g.n_vocab * 4, &want));
+        int32_t tokens[64];
+        memcpy(tokens, ids, n * 4);
+        float *got = cp_xcalloc((size_t)n * g.n_vocab, sizeof *got);
+        cp_forward_reset(f);
+        if (cp_forward_run(f, tokens, (int)n, chunk, got, &err)) {
+            fail_msg("%s: %s", arch, err.msg);
+        }
+        for (size_t i = 0; i < (size_t)n * g.n_vocab; i++) {
+            float w;
+            memcpy(&w, want + 4 * i, 4);
+            num += ((double)got[i] - (double)w) * ((double)got[i] - (double)w);
+            den += (double)w * (double)w;
+        }
+        free(got);
+    }
+    cp_forward_close(f);
+    cp_buf_fini(&g.file);
+    return num / den;
+}
+
+static void every_architecture_matches_transformers(void **state)
+{
+    (void)state;
+    static const char *const levels[] = {"base", "avx2", "avx512", "vnni", "bf16"};
+    for (const char *const *arch = cp_model_archs(); *arch; arch++) {
+        cp_forward_config ref = {
+            .backend = "ref", .act_f32 = true, .kv_type = CP_DTYPE_F16, .threads = 1};
+        double e = check(*arch, &ref, 64);
+        print_message("%-8s ref  f32 activations, f16 pages: NMSE %.2e\n", *arch, e);
+        assert_true(e <= BAR);
+        for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+            cp_backend *b;
+            cp_backend_config bc = {.isa_cap = levels[i]};
+            if (cp_backend_open(&b, "cpu", &bc, NULL)) {
+                continue; /* not on this machine */
+            }
+            cp_backend_close(b);
+            for (int chunk = 5; chunk <= 64; chunk += 59) {
+                cp_forward_config cpu = {
+                    .backend = "cpu", .level = levels[i], .kv_type = CP_DTYPE_BF16, .threads = 2};
+                e = check(*arch, &cpu, chunk);
+                print_message("%-8s cpu  %-6s bf16 pages, chunks of %2d: NMSE %.2e\n", *arch,
+                              levels[i], chunk, e);
+                assert_true(e <= BAR);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_matches_transformers)};
+    return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
+}
