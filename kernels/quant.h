@@ -1,0 +1,95 @@
+/*
+ * quant: the exact integer form of every quantized weight type, and the int8 activations that meet
+ * them. Internal to kernels; stateless, any thread.
+ *
+ * A quantized row is a sequence of 32-element blocks. In each, value[i] = wd[g] * q[i] (+ wm[g]),
+ * with int8 q and g = i / 16 for types that scale groups of 16, else 0. Types that are not written
+ * so in the file (offsets, codebooks, fractional scales) are brought to this form by exact powers
+ * of two. This is what `ref` multiplies with and what the panels of `cpu` are packed from; the
+ * arithmetic around it stands at the top of program.h.
+ */
+#ifndef CP_KERNELS_QUANT_H
+#define CP_KERNELS_QUANT_H
+
+#include "base/dtype.h"
+
+#include <string.h>
+
+#define CP_QBLOCK 32
+
+/* One 32-element block of a quantized row. */
+typedef struct cp_qblock {
+    int8_t q[CP_QBLOCK];
+    float wd[2]; /* scale of elements 0-15 and 16-31; equal when !group16 */
+    float wm[2]; /* added to every element; 0 when !has_min */
+    bool group16;
+    bool has_min;
+} cp_qblock;
+
+/* How a quantized type scales: a function of the type alone. */
+typedef struct cp_quant_traits {
+    bool quantized; /* false: float, integer or unknown type; the rest is then false */
+    bool group16;
+    bool has_min;
+} cp_quant_traits;
+
+/* One block of 32 int8 activations with its scale and the sums that offsets and minima need. */
+typedef struct cp_act8 {
+    int8_t q[CP_QBLOCK];
+    float d;        /* amax / 127 */
+    float dsum;     /* d * (float)sum */
+    int32_t sum;    /* sum of q */
+    int32_t unused; /* zero */
+    int32_t sum16[2];
+    float dsum16[2]; /* d * (float)sum16[g] */
+} cp_act8;
+
+/* Traits of a type; all false for types without quantized blocks. */
+cp_quant_traits cp_quant_info(cp_dtype t);
+
+/* Block `block` (elements [32 block, 32 block + 32)) of a row of quantized type t. The caller
+ * guarantees that the row is long enough. */
+void cp_unquant_block(cp_dtype t, const void *row, int64_t block, cp_qblock *out);
+
+/* x[k] f32 -> out[k / 32]; k a multiple of 32. q = RNE(x * (127 / amax)), 0 when amax is 0; what
+ * does not fit int8 (infinite or NaN products) becomes -128. */
+void cp_quantize_act_row(const float *x, int64_t k, cp_act8 *out);
+
+/* IEEE half to float; exact, NaN stays NaN. */
+static inline float cp_half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, mag = h & 0x7fffu, bits;
+    float f;
+    if (mag >= 0x7c00u) {
+        bits = sign | 0x7f800000u | (mag & 0x3ffu) << 13 | ((mag & 0x3ffu) ? 0x400000u : 0u);
+        memcpy(&f, &bits, sizeof f);
+        return f;
+    }
+    if (mag < 0x400u) { /* zero and denormals: mag * 2^-24, exact */
+        f = (float)mag * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    bits = sign | ((mag << 13) + 0x38000000u);
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* bfloat16 to float, and float to bfloat16 by round to nearest even; NaN stays a quiet NaN. */
+static inline float cp_bf16_value(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline uint16_t cp_bf16_round(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(u >> 16 | 0x40u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+#endif
