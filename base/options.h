@@ -1,0 +1,125 @@
+/*
+ * cp_options: the parsed command line, environment and models.toml of one start, as a typed struct.
+ *
+ * The rows stand in base/options.def; each is a field here. Precedence: flag > environment > file >
+ * default. Owned by whoever parsed it; all strings live as long as it does. Immutable after
+ * cp_options_parse: any thread may read. Everything wrong in it is CP_USAGE (exit 2) with the name,
+ * the value and what is allowed.
+ */
+#ifndef CP_BASE_OPTIONS_H
+#define CP_BASE_OPTIONS_H
+
+#include "base/code.h"
+#include "base/mem.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef enum cp_command {
+#define CP_COMMAND(id, words, synopsis, args_min, args_max, summary, example) CP_CMD_##id,
+#include "base/options.def"
+    CP_CMD_COUNT,
+    CP_CMD_NONE = CP_CMD_COUNT /* no command: `capstan --help` */
+} cp_command;
+
+typedef struct cp_strings {
+    const char **p;
+    int n;
+} cp_strings;
+typedef struct cp_ints {
+    int64_t *p;
+    int n;
+} cp_ints;
+
+/* Values of ENUM rows are indices into their range, in its order. */
+enum { CP_KV_TYPE_BF16, CP_KV_TYPE_F16 };        /* kv_type */
+enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };  /* format */
+enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };   /* verify */
+enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON }; /* log_format; log_level is a cp_log_level */
+
+#define CP_FIELD_STR    const char * /* NULL: unset */
+#define CP_FIELD_INT    int64_t
+#define CP_FIELD_FLOAT  double
+#define CP_FIELD_SIZE   uint64_t /* bytes */
+#define CP_FIELD_TIME   int64_t  /* milliseconds */
+#define CP_FIELD_ENUM   int
+#define CP_FIELD_ONOFF  bool
+#define CP_FIELD_SWITCH bool
+#define CP_FIELD_LIST   cp_strings
+#define CP_FIELD_CSV    cp_strings
+#define CP_FIELD_INTS   cp_ints
+
+typedef enum cp_option {
+#define CP_OPTION(name, ...) CP_OPT_##name,
+#include "base/options.def"
+    CP_OPT_COUNT
+} cp_option;
+typedef enum cp_sampling_key {
+#define CP_SAMPLING_KEY(name, ...) CP_SAMPLING_##name,
+#include "base/options.def"
+    CP_SAMPLING_COUNT
+} cp_sampling_key;
+typedef enum cp_model_key {
+#define CP_MODEL_KEY(name, ...) CP_MODEL_##name,
+#include "base/options.def"
+    CP_MODEL_KEY_COUNT
+} cp_model_key;
+
+/* [model.sampling]: fields hold a value only where their bit (1u << CP_SAMPLING_x) is in `given`.
+ */
+typedef struct cp_sampling_options {
+    uint32_t given;
+#define CP_SAMPLING_KEY(name, type, ...) CP_FIELD_##type name;
+#include "base/options.def"
+} cp_sampling_options;
+
+/*
+ * One model to serve: a REF of the command line, then the file's [[model]]s in order. ctx, kv_type
+ * and chat_template_file are already filled from the options of the same name where the entry has
+ * none of its own; kv_bytes is 0 unless the entry gives it.
+ */
+typedef struct cp_model_options {
+    uint32_t given; /* 1u << CP_MODEL_x: set by the entry itself */
+#define CP_MODEL_KEY(name, type, ...) CP_FIELD_##type name;
+#include "base/options.def"
+    cp_sampling_options sampling;
+} cp_model_options;
+
+typedef enum cp_source { CP_FROM_DEFAULT, CP_FROM_FILE, CP_FROM_ENV, CP_FROM_FLAG } cp_source;
+
+typedef struct cp_options {
+    cp_command command;
+    bool help; /* --help: print cp_options_help(command) on stdout, exit 0; nothing else is checked
+                */
+    cp_strings args; /* REFs and files in order */
+#define CP_OPTION(name, short, type, ...) CP_FIELD_##type name;
+#include "base/options.def"
+    cp_model_options *models; /* serve only */
+    int n_models;
+    uint8_t source[CP_OPT_COUNT]; /* cp_source */
+    cp_arena *arena;
+} cp_options;
+
+/*
+ * Parse argv (argv[0] is skipped) and environ (NULL-terminated, may be NULL), and the file that
+ * --config or CAPSTAN_CONFIG names. *out is untouched on failure.
+ */
+cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
+                         cp_err *err);
+void cp_options_free(cp_options *o);
+/* Was the option set by anything but its default? */
+static inline bool cp_option_given(const cp_options *o, cp_option id)
+{
+    return o->source[id] != CP_FROM_DEFAULT;
+}
+
+/* Help of a command, or of the program for CP_CMD_NONE. Any thread. */
+void cp_options_help(cp_buf *out, cp_command command);
+/* The words of a command: "bench engine". */
+const char *cp_command_name(cp_command command);
+
+/* docs/capstan.1 and docs/CONFIGURATION.md, made from the rows of options, errors and metrics. */
+void cp_docs_manual(cp_buf *out, const char *version);
+void cp_docs_configuration(cp_buf *out);
+
+#endif
