@@ -152,6 +152,15 @@ static inline void cp_sincosf(float a, float *sine, float *cosine)
     *cosine = ((q + 1) & 2) ? -fc : fc;
 }
 
+/* SAMPLE's integer weight of w in [0, 1]: rint(w * 2^30), nearest even. */
+static inline uint64_t cp_sample_weight(float w)
+{
+    float y = w * 0x1p30f;
+    if (y < 0x1p23f)
+        y = (y + 0x1p23f) - 0x1p23f;
+    return (uint64_t)y;
+}
+
 static inline float cp_f32_from_bf16(uint16_t h)
 {
     return cp_f32_from_bits((uint32_t)h << 16);
