@@ -1,0 +1,172 @@
+/*
+ * Mappings and their SIGBUS handler.
+ *
+ * The handler may run on any thread at any instruction, so it reads a fixed table through lock-free
+ * atomics. A slot's generation is odd while it changes; the handler re-reads it, so that a slot
+ * reused in between is not mistaken. On a hit everything from the faulting page to the end of the
+ * mapping becomes zero pages at once: the model is lost anyway, and one mmap(2) beats a fault a
+ * page. mmap is a bare system call in glibc, hence safe here.
+ */
+#include "loader/map.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { MAX_MAPS = 256, ALT_STACK_BYTES = 64 << 10 };
+
+typedef struct map_slot {
+    _Atomic uint32_t gen; /* odd: free or changing */
+    _Atomic uintptr_t start, end;
+    _Atomic bool poisoned;
+} map_slot;
+
+/* The handler has no argument of ours: this is the one place that needs globals. */
+static struct {
+    map_slot slot[MAX_MAPS];
+    pthread_mutex_t lock; /* guards taking and freeing slots; the handler never takes it */
+    pthread_once_t once;
+    struct sigaction previous;
+    uintptr_t page;
+    bool ready, used[MAX_MAPS];
+} maps = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
+
+/* Zero pages from addr's page to the end of the mapping that holds it. False: not ours. */
+static bool patch(uintptr_t addr)
+{
+    for (int i = 0; i < MAX_MAPS; i++) {
+        map_slot *s = &maps.slot[i];
+        uint32_t gen = atomic_load_explicit(&s->gen, memory_order_acquire);
+        uintptr_t start = atomic_load_explicit(&s->start, memory_order_relaxed);
+        uintptr_t end = atomic_load_explicit(&s->end, memory_order_relaxed);
+        atomic_thread_fence(memory_order_acquire);
+        if (gen & 1 || addr < start || addr >= end ||
+            atomic_load_explicit(&s->gen, memory_order_relaxed) != gen)
+            continue;
+        uintptr_t from = addr & ~(maps.page - 1);
+        /* The flag first: who sees a zero has a flag to see. */
+        atomic_store_explicit(&s->poisoned, true, memory_order_release);
+        void *at = (void *)from; /* NOLINT: an address from the kernel */
+        return mmap(at, end - from, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+               at;
+    }
+    return false;
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+    (void)context;
+    int saved = errno;
+    bool fault = info->si_code > 0; /* not sent by kill(2) */
+    if (!fault || !patch((uintptr_t)info->si_addr)) {
+        /* Returning runs the faulting instruction again, now under the previous action. */
+        sigaction(SIGBUS, &maps.previous, NULL);
+        if (!fault)
+            raise(sig); /* delivered when this handler returns */
+    }
+    errno = saved;
+}
+
+/*
+ * The handler asks for an alternate stack; the thread that maps first gets one when it has none.
+ * Threads without one run it on their own stack, which a fault in a mapping leaves intact.
+ */
+static void install(void)
+{
+    maps.page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < MAX_MAPS; i++)
+        atomic_store_explicit(&maps.slot[i].gen, 1, memory_order_relaxed);
+    stack_t now;
+    if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
+        void *p =
+            mmap(NULL, ALT_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        stack_t alt = {.ss_sp = p, .ss_size = ALT_STACK_BYTES};
+        if (p != MAP_FAILED)
+            sigaltstack(&alt, NULL);
+    }
+    struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&sa.sa_mask);
+    maps.ready = sigaction(SIGBUS, &sa, &maps.previous) == 0;
+}
+
+static int slot_take(uintptr_t start, uintptr_t end)
+{
+    int found = -1;
+    pthread_mutex_lock(&maps.lock);
+    for (int i = 0; i < MAX_MAPS && found < 0; i++)
+        if (!maps.used[i])
+            found = i;
+    if (found >= 0) {
+        map_slot *s = &maps.slot[found];
+        maps.used[found] = true;
+        atomic_store_explicit(&s->poisoned, false, memory_order_relaxed);
+        atomic_store_explicit(&s->start, start, memory_order_relaxed);
+        atomic_store_explicit(&s->end, end, memory_order_relaxed);
+        atomic_fetch_add_explicit(&s->gen, 1, memory_order_release); /* even: in use */
+    }
+    pthread_mutex_unlock(&maps.lock);
+    return found;
+}
+
+static void slot_give(int i)
+{
+    pthread_mutex_lock(&maps.lock);
+    CP_ASSERT(maps.used[i]);
+    atomic_fetch_add_explicit(&maps.slot[i].gen, 1, memory_order_acq_rel); /* odd: free */
+    atomic_store_explicit(&maps.slot[i].start, 0, memory_order_relaxed);
+    atomic_store_explicit(&maps.slot[i].end, 0, memory_order_relaxed);
+    maps.used[i] = false;
+    pthread_mutex_unlock(&maps.lock);
+}
+
+/* See map.h. MAP_PRIVATE: nobody's write through us, and the page cache is shared all the same. */
+cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err)
+{
+    *m = (cp_map){0};
+    pthread_once(&maps.once, install);
+    if (!maps.ready)
+        return cp_fail(err, CP_IO, "%s: cannot install a SIGBUS handler", what);
+    size_t whole;
+    if (n == 0 || !cp_add(n, maps.page - 1, &whole))
+        return cp_fail(err, CP_CORRUPT, "%s: cannot map %zu bytes", what, n);
+    void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED)
+        return cp_fail(err, CP_IO, "%s: mmap of %zu bytes: %s", what, n, strerror(errno));
+    whole &= ~(maps.page - 1);
+    int slot = slot_take((uintptr_t)p, (uintptr_t)p + whole);
+    if (slot < 0) {
+        munmap(p, n);
+        return cp_fail(err, CP_NO_MEMORY, "%s: more than %d mapped files", what, MAX_MAPS);
+    }
+    *m = (cp_map){.p = p, .n = n, .slot = slot};
+    return CP_OK;
+}
+
+/* See map.h. */
+void cp_map_close(cp_map *m)
+{
+    if (!m->p)
+        return;
+    slot_give(m->slot);
+    munmap((void *)(uintptr_t)m->p, m->n);
+    *m = (cp_map){0};
+}
+
+/* See map.h. */
+bool cp_map_poisoned(const cp_map *m)
+{
+    return m->p && atomic_load_explicit(&maps.slot[m->slot].poisoned, memory_order_relaxed);
+}
+
+/* See map.h. */
+void cp_map_willneed(const cp_map *m, size_t off)
+{
+    off &= ~(size_t)(maps.page - 1);
+    if (m->p && off < m->n)
+        madvise((void *)(uintptr_t)(m->p + off), m->n - off, MADV_WILLNEED);
+}

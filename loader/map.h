@@ -1,0 +1,34 @@
+/*
+ * Read-only file mappings that survive a file which shrinks or fails under us.
+ *
+ * A cp_map belongs to its owner; the bytes may be read from any thread. A SIGBUS within one of our
+ * mappings replaces the rest of that mapping by zero pages and marks it poisoned; at any other
+ * address the previous action is restored, so that the process dies as it would have. Hidden: the
+ * table of mappings that the signal handler reads.
+ */
+#ifndef CP_LOADER_MAP_H
+#define CP_LOADER_MAP_H
+
+#include "base/code.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct cp_map {
+    const uint8_t *p;
+    size_t n;
+    int slot; /* in the handler's table */
+} cp_map;
+
+/* Map the first n > 0 bytes of fd (which may be closed afterwards). `what` names the file in
+ * messages. CP_IO, CP_NO_MEMORY: more than 256 mappings. */
+cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err);
+/* Unmap. Nothing may read the bytes any more. A zeroed cp_map is fine. */
+void cp_map_close(cp_map *m);
+/* The mapping lost bytes: what was read since may be zeroes. Any thread. */
+bool cp_map_poisoned(const cp_map *m);
+/* Ask the kernel to read bytes [off, n) ahead; returns at once. */
+void cp_map_willneed(const cp_map *m, size_t off);
+
+#endif

@@ -1,0 +1,86 @@
+/*
+ * XDG base directories: a variable counts only when it holds an absolute path, else the default
+ * under $HOME.
+ */
+#include "loader/oci/dirs.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* $variable/tail, or $HOME/fallback/tail; false when neither is there or it is too long. */
+static bool xdg(char out[CP_DIR_MAX], const char *variable, const char *fallback, const char *tail)
+{
+    const char *base = getenv(variable), *home = getenv("HOME");
+    char path[2 * CP_DIR_MAX];
+    size_t n;
+    if (base && base[0] == '/')
+        n = cp_snprintf(path, sizeof(path), "%s/%s", base, tail);
+    else if (home && home[0] == '/')
+        n = cp_snprintf(path, sizeof(path), "%s/%s/%s", home, fallback, tail);
+    else
+        return false;
+    return n < CP_DIR_MAX && cp_strcopy(out, CP_DIR_MAX, path);
+}
+
+/* See dirs.h. */
+cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err)
+{
+    if (store && *store) {
+        if (!cp_strcopy(out, CP_DIR_MAX, store))
+            return cp_fail(err, CP_USAGE, "store: path is longer than %d bytes", CP_DIR_MAX - 1);
+        return CP_OK;
+    }
+    if (!xdg(out, "XDG_DATA_HOME", ".local/share", "capstan/store"))
+        return cp_fail(err, CP_USAGE,
+                       "no store: neither --store nor XDG_DATA_HOME nor HOME is set");
+    return CP_OK;
+}
+
+/* See dirs.h. */
+bool cp_dir_make(const char *path, unsigned mode)
+{
+    char part[CP_DIR_MAX];
+    if (!cp_strcopy(part, sizeof(part), path)) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    for (char *p = part + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (mkdir(part, mode) != 0 && errno != EEXIST && access(part, F_OK) != 0)
+            return false;
+        *p = '/';
+    }
+    struct stat st;
+    if (mkdir(part, mode) != 0 && errno != EEXIST && stat(part, &st) != 0)
+        return false;
+    if (stat(part, &st) != 0)
+        return false;
+    if (!S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return false;
+    }
+    return true;
+}
+
+/* See dirs.h. */
+bool cp_dir_writable(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode) && access(path, W_OK | X_OK) == 0;
+}
+
+/* See dirs.h. */
+void cp_dir_cache(char out[CP_DIR_MAX])
+{
+    out[0] = '\0';
+    char path[CP_DIR_MAX];
+    if (xdg(path, "XDG_CACHE_HOME", ".cache", "capstan") && cp_dir_make(path, 0700) &&
+        cp_dir_writable(path))
+        cp_strcopy(out, CP_DIR_MAX, path);
+}

@@ -1,0 +1,25 @@
+/*
+ * Where the loader keeps things: the default store, the cache for what may not be written
+ * elsewhere, and making folders. Paths go into caller-owned buffers; nothing is remembered. Any
+ * thread.
+ */
+#ifndef CP_LOADER_OCI_DIRS_H
+#define CP_LOADER_OCI_DIRS_H
+
+#include "base/code.h"
+
+#include <stdbool.h>
+
+enum { CP_DIR_MAX = 4096 };
+
+/* `store` if given, else $XDG_DATA_HOME/capstan/store, else ~/.local/share/capstan/store. CP_USAGE:
+ * no home. */
+cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err);
+/* $XDG_CACHE_HOME/capstan or ~/.cache/capstan, created; "" when it cannot be had. */
+void cp_dir_cache(char out[CP_DIR_MAX]);
+/* mkdir -p. False: errno says why. */
+bool cp_dir_make(const char *path, unsigned mode);
+/* Is it a folder in which this process may make files? */
+bool cp_dir_writable(const char *path);
+
+#endif

@@ -1,0 +1,467 @@
+/*
+ * The image-layout's files. Crash safety: a blob or an index is written under a temporary name,
+ * fsynced, renamed, and the folder fsynced; a crash leaves at most a temporary file, which the next
+ * import removes once it is a day old.
+ */
+#include "loader/oci/layout.h"
+#include "loader/oci/record.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { COPY_CHUNK = 4 << 20, TEMP_NAME = 64, STALE_SECONDS = 24 * 3600, MAX_LISTED = 1 << 20 };
+static const char empty_index[] =
+    "{\"schemaVersion\":2,\"mediaType\":\"" CP_MT_OCI_INDEX "\",\"manifests\":[]}";
+static const char layout_version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
+static const char temp_prefix[] = ".capstan-tmp-";
+
+static cp_code io(cp_err *err, const cp_layout *l, const char *name, const char *call)
+{
+    return cp_fail(err, CP_IO, "%s/%s: %s: %s", l->path, name, call, strerror(errno));
+}
+
+/* A regular file of the layout, at most max bytes, whole. */
+static cp_code read_small(const cp_layout *l, int dir, const char *name, size_t max, cp_buf *out,
+                          cp_err *err)
+{
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s has no %s", l->path, name)
+               : errno == ELOOP
+                   ? cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link", l->path, name)
+                   : io(err, l, name, "open");
+    struct stat st;
+    cp_code code = CP_OK;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        code = cp_fail(err, CP_CORRUPT, "%s/%s is no regular file", l->path, name);
+    else if ((uint64_t)st.st_size > max)
+        code = cp_fail(err, CP_CORRUPT, "%s/%s has %lld bytes, the limit is %zu", l->path, name,
+                       (long long)st.st_size, max);
+    else if (!cp_buf_reserve(out, (size_t)st.st_size + 1))
+        code = cp_fail(err, CP_NO_MEMORY, "%s/%s: no memory", l->path, name);
+    char chunk[16384];
+    while (!code) {
+        ssize_t n = read(fd, chunk, sizeof(chunk));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            code = io(err, l, name, "read");
+        if (n <= 0)
+            break;
+        if (out->n + (size_t)n > max || !cp_buf_add(out, chunk, (size_t)n))
+            code = cp_fail(err, CP_CORRUPT, "%s/%s grew while it was read", l->path, name);
+    }
+    close(fd);
+    return code;
+}
+
+static bool write_all(int fd, const void *p, size_t n)
+{
+    const char *s = p;
+    while (n > 0) {
+        ssize_t k = write(fd, s, n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        s += k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+static bool temp_open(int dir, char name[TEMP_NAME], int *fd)
+{
+    uint64_t rnd = 0;
+    if (getrandom(&rnd, sizeof(rnd), 0) != sizeof(rnd))
+        return false;
+    cp_snprintf(name, TEMP_NAME, "%s%d-%016" PRIx64, temp_prefix, (int)getpid(), rnd);
+    *fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return *fd >= 0;
+}
+
+/* fsync and rename a temporary file into place, then fsync its folder. Closes fd unless keep. errno
+ * on failure. */
+static bool temp_publish(int dir, const char *temp, const char *name, int fd, mode_t mode)
+{
+    return fchmod(fd, mode) == 0 && fsync(fd) == 0 && renameat(dir, temp, dir, name) == 0 &&
+           fsync(dir) == 0;
+}
+
+static cp_code write_atomic(const cp_layout *l, int dir, const char *name, const void *p, size_t n,
+                            mode_t mode, cp_err *err)
+{
+    char temp[TEMP_NAME];
+    int fd;
+    if (!temp_open(dir, temp, &fd))
+        return io(err, l, name, "create");
+    cp_code code = CP_OK;
+    if (!write_all(fd, p, n) || !temp_publish(dir, temp, name, fd, mode)) {
+        code = io(err, l, name, "write");
+        unlinkat(dir, temp, 0);
+    }
+    close(fd);
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
+{
+    l->dir = -1;
+    if (!cp_strcopy(l->path, sizeof(l->path), path))
+        return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 1);
+    l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (l->dir < 0)
+        return errno == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s: no such directory", path)
+               : errno == ENOTDIR
+                   ? cp_fail(err, CP_CORRUPT, "%s is no directory, so no OCI image-layout", path)
+                   : cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
+    cp_buf b = {0};
+    cp_code code = read_small(l, l->dir, "oci-layout", 4096, &b, err);
+    if (code == CP_NOT_FOUND)
+        code =
+            cp_fail(err, CP_CORRUPT, "%s is no OCI image-layout: it has no oci-layout file", path);
+    else if (!code && (code = cp_layout_version_check(b.p ? b.p : "", b.n, err)))
+        cp_err_prefix(err, "%s", path);
+    cp_buf_fini(&b);
+    if (code)
+        cp_layout_close(l);
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err)
+{
+    char sub[CP_DIR_MAX];
+    static const char *const folders[] = {"", "/blobs", "/blobs/sha256", "/capstan"};
+    l->dir = -1;
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+        if (!cp_strcopy(l->path, sizeof(l->path), path) || strlen(path) + 20 > sizeof(sub))
+            return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 20);
+        cp_snprintf(sub, sizeof(sub), "%s%s", path, folders[i]);
+        if (!cp_dir_make(sub, 0755))
+            return cp_fail(err, CP_IO, "%s: cannot make it: %s", sub, strerror(errno));
+    }
+    l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int lock;
+    if (l->dir < 0)
+        return cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
+    cp_code code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
+    if (!code) {
+        if (faccessat(l->dir, "index.json", F_OK, 0) != 0)
+            code = cp_layout_index_write(l, empty_index, strlen(empty_index), err);
+        if (!code && faccessat(l->dir, "oci-layout", F_OK, 0) != 0)
+            code = write_atomic(l, l->dir, "oci-layout", layout_version, strlen(layout_version),
+                                0644, err);
+        close(lock);
+    }
+    cp_layout_close(l);
+    return code ? code : cp_layout_open(l, path, err);
+}
+
+/* See layout.h. */
+void cp_layout_close(cp_layout *l)
+{
+    if (l->dir >= 0)
+        close(l->dir);
+    l->dir = -1;
+}
+
+/* See layout.h. */
+cp_code cp_layout_index(const cp_layout *l, cp_index **out, cp_buf *raw, cp_err *err)
+{
+    cp_buf own = {0}, *b = raw ? raw : &own;
+    *out = NULL;
+    cp_code code = read_small(l, l->dir, "index.json", CP_MANIFEST_MAX_BYTES, b, err);
+    if (code == CP_NOT_FOUND)
+        code = cp_fail(err, CP_CORRUPT, "%s: it has no index.json", l->path);
+    else if (!code && (code = cp_index_parse(out, b->p ? b->p : "", b->n, err)))
+        cp_err_prefix(err, "%s/index.json", l->path);
+    cp_buf_fini(&own);
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_index_write(const cp_layout *l, const char *json, size_t n, cp_err *err)
+{
+    return write_atomic(l, l->dir, "index.json", json, n, 0644, err);
+}
+
+/* The folder blobs/sha256; -1 with errno. */
+static int blobs_open(const cp_layout *l)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+    int blobs = openat(l->dir, "blobs", flags);
+    if (blobs < 0)
+        return -1;
+    int dir = openat(blobs, "sha256", flags);
+    int saved = errno;
+    close(blobs);
+    errno = saved;
+    return dir;
+}
+
+/* See layout.h. */
+cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
+                            cp_err *err)
+{
+    char hex[CP_DIGEST_STR];
+    cp_record_key_blob(hex, digest);
+    int dir = blobs_open(l);
+    *fd = dir < 0 ? -1 : openat(dir, hex, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int saved = errno;
+    if (dir >= 0)
+        close(dir);
+    if (*fd < 0)
+        return saved == ENOENT
+                   ? cp_fail(err, CP_NOT_FOUND, "%s: blob sha256:%s is missing", l->path, hex)
+               : saved == ELOOP || saved == ENOTDIR
+                   ? cp_fail(err, CP_CORRUPT, "%s: blob sha256:%s lies behind a symbolic link",
+                             l->path, hex)
+                   : cp_fail(err, CP_IO, "%s: blob sha256:%s: %s", l->path, hex, strerror(saved));
+    struct stat st;
+    if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(*fd);
+        *fd = -1;
+        return cp_fail(err, CP_CORRUPT, "%s: blob sha256:%s is no regular file", l->path, hex);
+    }
+    *size = (uint64_t)st.st_size;
+    return CP_OK;
+}
+
+/* See layout.h. */
+cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err)
+{
+    if (!d->sha256)
+        return cp_fail(err, CP_CORRUPT, "%s: a digest is not sha256, which alone is built",
+                       l->path);
+    if (d->size > CP_MANIFEST_MAX_BYTES)
+        return cp_fail(err, CP_CORRUPT, "%s: %s claims %" PRIu64 " bytes, the limit is %d", l->path,
+                       d->digest, d->size, CP_MANIFEST_MAX_BYTES);
+    int fd;
+    uint64_t size;
+    cp_code code = cp_layout_blob_open(l, d->raw, &fd, &size, err);
+    if (code)
+        return code;
+    if (size != d->size)
+        code =
+            cp_fail(err, CP_CORRUPT, "%s: %s has %" PRIu64 " bytes, its descriptor says %" PRIu64,
+                    l->path, d->digest, size, d->size);
+    else if (!cp_buf_reserve(out, (size_t)size + 1))
+        code = cp_fail(err, CP_NO_MEMORY, "%s: %s: no memory", l->path, d->digest);
+    char chunk[16384];
+    size_t start = out->n;
+    while (!code) {
+        ssize_t n = read(fd, chunk, sizeof(chunk));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            code = cp_fail(err, CP_IO, "%s: %s: read: %s", l->path, d->digest, strerror(errno));
+        if (n <= 0)
+            break;
+        if (out->n - start + (size_t)n > size || !cp_buf_add(out, chunk, (size_t)n))
+            code = cp_fail(err, CP_CORRUPT, "%s: %s grew while it was read", l->path, d->digest);
+    }
+    close(fd);
+    uint8_t have[32];
+    cp_sha256_of(out->p ? out->p + start : "", out->n - start, have);
+    if (!code && memcmp(have, d->raw, 32) != 0) {
+        char text[CP_DIGEST_STR];
+        cp_digest_format(have, text);
+        code = cp_fail(err, CP_CORRUPT, "%s: blob has digest %s, expected %s", l->path, text,
+                       d->digest);
+    }
+    return code;
+}
+
+static void describe(cp_descriptor *d, const uint8_t raw[32], uint64_t size)
+{
+    memcpy(d->raw, raw, 32);
+    cp_digest_format(raw, d->digest);
+    d->sha256 = true;
+    d->size = size;
+}
+
+/* See layout.h. */
+cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descriptor *d,
+                           cp_err *err)
+{
+    uint8_t raw[32];
+    char hex[CP_DIGEST_STR];
+    cp_sha256_of(p, n, raw);
+    describe(d, raw, n);
+    cp_record_key_blob(hex, raw);
+    int dir = blobs_open(l);
+    if (dir < 0)
+        return io(err, l, "blobs/sha256", "open");
+    cp_code code = write_atomic(l, dir, hex, p, n, 0444, err);
+    close(dir);
+    return code;
+}
+
+/* Temporary files of writers that died. */
+static void sweep_stale(int dir)
+{
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d)
+        return;
+    time_t now = time(NULL);
+    struct dirent *e;
+    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+        struct stat st;
+        if (strncmp(e->d_name, temp_prefix, strlen(temp_prefix)) == 0 &&
+            fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            now - st.st_mtime > STALE_SECONDS)
+            unlinkat(dir, e->d_name, 0);
+    }
+    closedir(d);
+}
+
+/* Bytes [at, at + n) from src to dst: in the kernel while *ranges holds, else through buf. Returns
+ * bytes, 0 at the end, -1 with errno. */
+static ssize_t copy_chunk(int src, int dst, uint64_t at, size_t n, bool *ranges, uint8_t *buf)
+{
+    loff_t from = (loff_t)at, to = (loff_t)at;
+    if (*ranges) {
+        ssize_t k = copy_file_range(src, &from, dst, &to, n, 0);
+        if (k > 0 ||
+            (k < 0 && errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP))
+            return k;
+        *ranges = false; /* not between these file systems; some return 0 for that */
+    }
+    ssize_t k = pread(src, buf, n, (off_t)at);
+    for (ssize_t done = 0; k > 0 && done < k;) {
+        ssize_t w = pwrite(dst, buf + done, (size_t)(k - done), (off_t)at + done);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0)
+            return -1;
+        done += w;
+    }
+    return k;
+}
+
+/* Fill dst with src's size bytes and hash what arrived in dst. */
+static cp_code copy_hashed(const cp_layout *l, int src, int dst, uint64_t size,
+                           cp_progress_fn *progress, void *arg, uint8_t digest[32], cp_err *err)
+{
+    uint8_t *buf = malloc(COPY_CHUNK);
+    if (!buf)
+        return cp_fail(err, CP_NO_MEMORY, "%s: no memory to copy", l->path);
+    bool cloned = ioctl(dst, FICLONE, src) == 0, ranges = true;
+    cp_code code = CP_OK;
+    if (!cloned && fallocate(dst, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EDQUOT))
+        code = cp_fail(err, CP_IO, "%s: no space for %" PRIu64 " bytes", l->path, size);
+    cp_sha256 *h = cp_sha256_new();
+    for (uint64_t at = 0; !code && at < size;) {
+        size_t want = size - at < COPY_CHUNK ? (size_t)(size - at) : COPY_CHUNK;
+        ssize_t n = cloned ? (ssize_t)want : copy_chunk(src, dst, at, want, &ranges, buf);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n > 0)
+            n = pread(dst, buf, (size_t)n, (off_t)at);
+        if (n < 0) {
+            code = cp_fail(err, CP_IO, "%s: copy at %" PRIu64 ": %s", l->path, at, strerror(errno));
+        } else if (n == 0) {
+            code = cp_fail(err, CP_CORRUPT,
+                           "file shrank to %" PRIu64 " of %" PRIu64 " bytes while it was copied",
+                           at, size);
+        } else {
+            cp_sha256_add(h, buf, (size_t)n);
+            at += (uint64_t)n;
+            if (progress)
+                progress(arg, "copy", at, size);
+        }
+    }
+    cp_sha256_done(h, digest);
+    free(buf);
+    struct stat st;
+    if (!code && (fstat(dst, &st) != 0 || (uint64_t)st.st_size != size))
+        code = cp_fail(err, CP_CORRUPT, "file changed its size while it was copied");
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const char *records,
+                              cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err)
+{
+    char temp[TEMP_NAME], hex[CP_DIGEST_STR];
+    uint8_t raw[32], recorded[32];
+    int dir = blobs_open(l), out = -1, old = -1;
+    if (dir < 0)
+        return io(err, l, "blobs/sha256", "open");
+    sweep_stale(dir);
+    if (!temp_open(dir, temp, &out)) {
+        cp_code code = io(err, l, "blobs/sha256", "create");
+        close(dir);
+        return code;
+    }
+    cp_code code = copy_hashed(l, fd, out, size, progress, arg, raw, err);
+    if (!code) {
+        uint64_t old_size = 0;
+        describe(d, raw, size);
+        cp_record_key_blob(hex, raw);
+        bool keep = cp_layout_blob_open(l, raw, &old, &old_size, NULL) == CP_OK &&
+                    old_size == size && cp_record_match(records, hex, old, recorded) &&
+                    memcmp(recorded, raw, 32) == 0;
+        if (keep)
+            unlinkat(dir, temp, 0);
+        else if (!temp_publish(dir, temp, hex, out, 0444))
+            code = io(err, l, hex, "publish");
+        else
+            cp_record_write(records, hex, out, raw);
+    }
+    if (code)
+        unlinkat(dir, temp, 0);
+    if (old >= 0)
+        close(old);
+    close(out);
+    close(dir);
+    return code;
+}
+
+/* See layout.h. */
+void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed)
+{
+    char hex[CP_DIGEST_STR];
+    cp_record_key_blob(hex, digest);
+    int dir = blobs_open(l);
+    struct stat st;
+    if (dir < 0)
+        return;
+    if (fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0 && unlinkat(dir, hex, 0) == 0)
+        *freed += (uint64_t)st.st_size;
+    close(dir);
+}
+
+/* See layout.h. */
+cp_code cp_layout_lock_take(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd,
+                            cp_err *err)
+{
+    const char *name = which == CP_LOCK_BLOBS ? "capstan/blobs.lock" : "capstan/index.lock";
+    *fd = openat(l->dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (*fd < 0)
+        return io(err, l, name, "open");
+    while (flock(*fd, exclusive ? LOCK_EX : LOCK_SH) != 0) {
+        if (errno == EINTR)
+            continue;
+        cp_code code = io(err, l, name, "flock");
+        close(*fd);
+        *fd = -1;
+        return code;
+    }
+    return CP_OK;
+}

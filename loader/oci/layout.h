@@ -1,0 +1,61 @@
+/*
+ * An OCI image-layout on disk: oci-layout, index.json, blobs/sha256/<hex>.
+ *
+ * A cp_layout is a caller-owned value that holds the folder's descriptor; one thread at a time.
+ * Everything is opened relative to it, without following links, and blob paths are made from
+ * decoded digest bytes alone. Files appear whole: temporary name, fsync, rename, fsync of the
+ * folder. Readers need no lock; writers take the locks named below.
+ */
+#ifndef CP_LOADER_OCI_LAYOUT_H
+#define CP_LOADER_OCI_LAYOUT_H
+
+#include "loader/loader.h"
+#include "loader/oci/dirs.h"
+#include "loader/oci/manifest.h"
+
+typedef struct cp_layout {
+    int dir;
+    char path[CP_DIR_MAX];
+} cp_layout;
+
+/* Open for reading. CP_NOT_FOUND: no such folder. CP_CORRUPT: no (valid) oci-layout file in it. */
+cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err);
+/* Open for writing; made if absent, with an empty index. */
+cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err);
+void cp_layout_close(cp_layout *l);
+
+/* index.json parsed, and its bytes when raw is given. */
+cp_code cp_layout_index(const cp_layout *l, cp_index **out, cp_buf *raw, cp_err *err);
+/* Replace index.json. The caller holds CP_LOCK_INDEX. */
+cp_code cp_layout_index_write(const cp_layout *l, const char *json, size_t n, cp_err *err);
+
+/* A blob for reading; it is a regular file of *size bytes. CP_NOT_FOUND, CP_CORRUPT (a link, a
+ * folder). */
+cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
+                            cp_err *err);
+/* A small blob (<= 4 MiB) whole, its size and digest checked against d. */
+cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err);
+/* Store bytes as a blob; d gets digest, raw, sha256 and size. */
+cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descriptor *d,
+                           cp_err *err);
+/*
+ * Copy the `size` bytes of file fd into a blob, hashed on the way: reflink, else copy_file_range,
+ * else read and write. A blob that is there with a matching record in `records` is kept. Writes the
+ * record.
+ */
+cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const char *records,
+                              cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err);
+/* Remove a blob; its size is added to *freed. An absent one is fine. */
+void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
+
+/*
+ * Locks between processes, taken in this order. CP_LOCK_BLOBS shared: blobs are being added that no
+ * index names yet; exclusive: unused blobs are being removed. CP_LOCK_INDEX exclusive: index.json
+ * is read, changed and replaced.
+ */
+typedef enum cp_layout_lock { CP_LOCK_BLOBS, CP_LOCK_INDEX } cp_layout_lock;
+/* Blocks until granted. *fd >= 0 is the lock; close it to release. */
+cp_code cp_layout_lock_take(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd,
+                            cp_err *err);
+
+#endif

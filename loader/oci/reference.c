@@ -1,0 +1,235 @@
+/*
+ * The reference grammar. Order of the rules: an explicit scheme (oci:, docker://, oci://, file:),
+ * then what is surely a path (/ ./ ../ or *.gguf), then an existing path with a slash, then a name.
+ * A name is cut from its right end: digest, tag, then the components; the first of several is a
+ * registry when it has `.` or `:` or is localhost.
+ */
+#include "loader/oci/reference.h"
+#include "base/digest.h"
+#include "base/mem.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static bool has_prefix(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+    return n >= k && strcmp(s + n - k, suffix) == 0;
+}
+
+static bool lower_or_digit(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+static bool alnum(char c)
+{
+    return lower_or_digit(c) || (c >= 'A' && c <= 'Z');
+}
+
+/* One path component: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* */
+static bool component_ok(const char *s, size_t n)
+{
+    size_t i = 0;
+    for (;;) {
+        size_t run = i;
+        while (i < n && lower_or_digit(s[i]))
+            i++;
+        if (i == run)
+            return false; /* empty, or a separator at an end */
+        if (i == n)
+            return true;
+        size_t sep = i;
+        while (i < n && s[i] == s[sep] && (s[i] == '.' || s[i] == '_' || s[i] == '-'))
+            i++;
+        size_t len = i - sep;
+        if (len == 0 || (s[sep] == '.' && len > 1) || (s[sep] == '_' && len > 2))
+            return false;
+    }
+}
+
+static bool repository_ok(const char *s)
+{
+    for (;;) {
+        const char *slash = strchr(s, '/');
+        if (!component_ok(s, slash ? (size_t)(slash - s) : strlen(s)))
+            return false;
+        if (!slash)
+            return true;
+        s = slash + 1;
+    }
+}
+
+/* host[:port] or [v6][:port] */
+static bool registry_ok(const char *s)
+{
+    const char *p = s;
+    if (*p == '[') {
+        for (p++; (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f') ||
+                  (*p >= 'A' && *p <= 'F') || *p == ':' || *p == '.';
+             p++)
+            ;
+        if (*p != ']' || p == s + 1)
+            return false;
+        p++;
+    } else {
+        for (;; p++) { /* labels */
+            size_t n = strcspn(p, ".:");
+            if (n == 0 || p[0] == '-' || p[n - 1] == '-')
+                return false;
+            for (size_t i = 0; i < n; i++)
+                if (!alnum(p[i]) && p[i] != '-')
+                    return false;
+            p += n;
+            if (*p != '.')
+                break;
+        }
+    }
+    if (*p == '\0')
+        return true;
+    size_t digits = strspn(p + 1, "0123456789");
+    return *p == ':' && digits >= 1 && digits <= 5 && p[1 + digits] == '\0';
+}
+
+static bool tag_ok(const char *s)
+{
+    size_t n = strlen(s);
+    if (n < 1 || n > 128 || (!alnum(s[0]) && s[0] != '_'))
+        return false;
+    for (size_t i = 1; i < n; i++)
+        if (!alnum(s[i]) && s[i] != '_' && s[i] != '.' && s[i] != '-')
+            return false;
+    return true;
+}
+
+/* See reference.h. */
+cp_code cp_ref_parse_name(cp_ref *out, const char *text, const char *default_registry, cp_err *err)
+{
+    *out = (cp_ref){.kind = CP_REF_NAME};
+    const char *s = text;
+    if (has_prefix(s, "docker://"))
+        s += strlen("docker://");
+    else if (has_prefix(s, "oci://"))
+        s += strlen("oci://");
+    char name[CP_REF_NAME_MAX + sizeof(out->digest)];
+    if (!cp_strcopy(name, sizeof(name), s))
+        return cp_fail(err, CP_USAGE, "reference is longer than %zu characters", sizeof(name) - 1);
+    char *at = strchr(name, '@');
+    if (at) {
+        uint8_t raw[32];
+        if (!cp_digest_parse(at + 1, raw))
+            return cp_fail(err, CP_USAGE,
+                           "reference '%s': digest must be sha256: and 64 hex digits", text);
+        cp_strcopy(out->digest, sizeof(out->digest), at + 1);
+        *at = '\0';
+    }
+    char *slash = strrchr(name, '/');
+    char *colon = strrchr(slash ? slash : name, ':');
+    bool has_tag = colon != NULL;
+    if (has_tag) {
+        if (!tag_ok(colon + 1))
+            return cp_fail(
+                err, CP_USAGE,
+                "reference '%s': a tag is 1 to 128 of A-Z a-z 0-9 _ . -, not first . or -", text);
+        cp_strcopy(out->tag, sizeof(out->tag), colon + 1);
+        *colon = '\0';
+    } else {
+        cp_strcopy(out->tag, sizeof(out->tag), "latest");
+    }
+    bool fits = cp_strcopy(out->typed, sizeof(out->typed), name);
+    const char *repository = name;
+    char *first = strchr(name, '/');
+    if (first) {
+        *first = '\0';
+        bool registry = strpbrk(name, ".:") || strcmp(name, "localhost") == 0;
+        if (registry && !registry_ok(name))
+            return cp_fail(err, CP_USAGE, "reference '%s': '%s' is no registry host", text, name);
+        if (registry) {
+            fits = fits && cp_strcopy(out->registry, sizeof(out->registry), name);
+            repository = first + 1;
+        } else {
+            *first = '/';
+        }
+    }
+    if (!repository_ok(repository))
+        return cp_fail(err, CP_USAGE,
+                       "reference '%s': a name is [registry/]name[:tag][@sha256:...] with "
+                       "lower-case components "
+                       "of a-z 0-9 and single . _ - between; a path begins with / ./ ../ or file:",
+                       text);
+    const char *prefix = out->registry[0] || strchr(repository, '/') ? "" : "ai/";
+    if (!out->registry[0])
+        fits = fits && cp_strcopy(out->registry, sizeof(out->registry),
+                                  default_registry ? default_registry : "docker.io");
+    if (strcmp(out->registry, "index.docker.io") == 0 ||
+        strcmp(out->registry, "registry-1.docker.io") == 0)
+        cp_strcopy(out->registry, sizeof(out->registry), "docker.io");
+    size_t typed = strlen(out->typed);
+    size_t need = strlen(out->registry) + 1 + strlen(prefix) + strlen(repository);
+    if (!fits || need > 255 || need + 1 + strlen(out->tag) >= sizeof(out->canonical) ||
+        typed + 1 + strlen(out->tag) >= sizeof(out->typed))
+        return cp_fail(err, CP_USAGE, "reference is longer than %d characters",
+                       CP_REF_NAME_MAX - 1);
+    cp_snprintf(out->repository, sizeof(out->repository), "%s%s", prefix, repository);
+    cp_snprintf(out->typed + typed, sizeof(out->typed) - typed, ":%s", out->tag);
+    cp_snprintf(out->canonical, sizeof(out->canonical), "%s/%s:%s", out->registry, out->repository,
+                out->tag);
+    return CP_OK;
+}
+
+static cp_code as_path(cp_ref *out, const char *path, cp_err *err)
+{
+    *out = (cp_ref){.kind = CP_REF_PATH};
+    if (*path == '\0')
+        return cp_fail(err, CP_USAGE, "reference: the path is empty");
+    if (!cp_strcopy(out->path, sizeof(out->path), path))
+        return cp_fail(err, CP_USAGE, "reference: path is longer than %d bytes",
+                       CP_REF_PATH_MAX - 1);
+    return CP_OK;
+}
+
+/* DIR[:REFNAME] behind "oci:". */
+static cp_code as_layout(cp_ref *out, const char *s, cp_err *err)
+{
+    *out = (cp_ref){.kind = CP_REF_LAYOUT};
+    const char *colon = strchr(s, ':');
+    size_t n = colon ? (size_t)(colon - s) : strlen(s);
+    if (n == 0 || (colon && colon[1] == '\0'))
+        return cp_fail(err, CP_USAGE, "reference 'oci:%s': it must read oci:DIR or oci:DIR:REFNAME",
+                       s);
+    if (n >= sizeof(out->path) ||
+        (colon && !cp_strcopy(out->ref_name, sizeof(out->ref_name), colon + 1)))
+        return cp_fail(err, CP_USAGE, "reference 'oci:...': directory or name is too long");
+    memcpy(out->path, s, n);
+    out->path[n] = '\0';
+    return CP_OK;
+}
+
+static bool path_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* See reference.h. */
+cp_code cp_ref_parse(cp_ref *out, const char *text, const char *default_registry,
+                     cp_path_exists_fn *exists, cp_err *err)
+{
+    if (has_prefix(text, "docker://") || has_prefix(text, "oci://"))
+        return cp_ref_parse_name(out, text, default_registry, err);
+    if (has_prefix(text, "oci:"))
+        return as_layout(out, text + strlen("oci:"), err);
+    if (has_prefix(text, "file:///"))
+        return as_path(out, text + strlen("file://"), err);
+    if (has_prefix(text, "file:"))
+        return as_path(out, text + strlen("file:"), err);
+    if (text[0] == '/' || has_prefix(text, "./") || has_prefix(text, "../") ||
+        has_suffix(text, ".gguf"))
+        return as_path(out, text, err);
+    if (strchr(text, '/') && (exists ? exists : path_exists)(text))
+        return as_path(out, text, err);
+    return cp_ref_parse_name(out, text, default_registry, err);
+}

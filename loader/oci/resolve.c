@@ -1,0 +1,370 @@
+/*
+ * Resolving a reference. A name is looked up in the store as typed, then in canonical form; with a
+ * digest, by the digest alone (the tag is a label then). Nested indexes are descended at most three
+ * levels: one entry is taken as it is, of several the one for linux and this machine.
+ */
+#include "loader/oci/resolve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_NESTING = 3 };
+
+#if defined(__x86_64__)
+static const char machine[] = "amd64";
+#elif defined(__aarch64__)
+static const char machine[] = "arm64";
+#else
+static const char machine[] = "unknown";
+#endif
+
+/* See resolve.h. */
+int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
+{
+    if (ref->digest[0]) {
+        for (size_t i = 0; i < x->n; i++)
+            if (strcmp(x->item[i].digest, ref->digest) == 0)
+                return (int64_t)i;
+        return -1;
+    }
+    const char *const names[] = {ref->typed, ref->canonical};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < x->n; i++)
+            if (strcmp(x->item[i].ref_name, names[k]) == 0)
+                return (int64_t)i;
+    return -1;
+}
+
+/* The entry of a nested index to go on with. */
+static cp_code choose(const cp_index *x, const cp_descriptor **out, cp_err *err)
+{
+    const cp_descriptor *found = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        const cp_descriptor *d = &x->item[i];
+        if (strcmp(d->os, "unknown") == 0) /* attestations */
+            continue;
+        bool ours = strcmp(d->os, "linux") == 0 && strcmp(d->arch, machine) == 0;
+        if (ours) {
+            *out = d;
+            return CP_OK;
+        }
+        if (d->os[0] == '\0' || x->n == 1) {
+            found = d;
+            n++;
+        }
+    }
+    if (n == 0)
+        return cp_fail(err, CP_NOT_FOUND, "the index has no entry for linux/%s", machine);
+    if (n > 1)
+        return cp_fail(err, CP_USAGE,
+                       "the index has %zu entries without platform; name one by its digest", n);
+    *out = found;
+    return CP_OK;
+}
+
+/* See resolve.h. */
+cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manifest **out,
+                            cp_descriptor *out_desc, cp_err *err)
+{
+    *out = NULL;
+    *out_desc = (cp_descriptor){.media_type = "",
+                                .artifact_type = "",
+                                .ref_name = "",
+                                .filepath = "",
+                                .os = "",
+                                .arch = ""};
+    char media_type[128];
+    cp_descriptor at = *d;
+    for (int depth = 0;; depth++) {
+        cp_buf json = {0};
+        cp_code code = cp_layout_blob_read(l, &at, &json, err);
+        if (code) {
+            cp_buf_fini(&json);
+            /* The layout names it, so it is not whole. */
+            return code == CP_NOT_FOUND ? (err ? (err->code = CP_CORRUPT) : CP_CORRUPT) : code;
+        }
+        bool index = cp_media_type_is_index(at.media_type);
+        if (!index) {
+            code = cp_manifest_parse(out, json.p ? json.p : "", json.n, err);
+            cp_buf_fini(&json);
+            if (code)
+                return code;
+            if (cp_media_type_is_index((*out)->media_type)) {
+                cp_manifest_free(*out);
+                *out = NULL;
+                return cp_fail(err, CP_CORRUPT, "%s: a manifest says that it is an index",
+                               at.digest);
+            }
+            memcpy(out_desc->digest, at.digest, sizeof(at.digest));
+            memcpy(out_desc->raw, at.raw, sizeof(at.raw));
+            out_desc->sha256 = true;
+            out_desc->size = at.size;
+            return CP_OK;
+        }
+        cp_index *x = NULL;
+        const cp_descriptor *next = NULL;
+        if (depth == MAX_NESTING)
+            code = cp_fail(err, CP_CORRUPT, "indexes are nested more than %d deep", MAX_NESTING);
+        if (!code)
+            code = cp_index_parse(&x, json.p ? json.p : "", json.n, err);
+        cp_buf_fini(&json);
+        if (!code)
+            code = choose(x, &next, err);
+        if (!code && !cp_strcopy(media_type, sizeof(media_type), next->media_type))
+            code =
+                cp_fail(err, CP_CORRUPT, "a media type is longer than %zu", sizeof(media_type) - 1);
+        if (!code) {
+            at = *next;
+            at.media_type = media_type; /* the only string that is used below */
+        }
+        cp_index_free(x);
+        if (code)
+            return code;
+    }
+}
+
+/* See resolve.h. */
+cp_code cp_resolve_plan(const cp_manifest *m, const cp_packaging **row, cp_plan *plan, cp_err *err)
+{
+    *row = cp_packaging_of(m);
+    if (!*row) {
+        char names[128];
+        cp_packaging_names(names, sizeof(names));
+        return cp_fail(err, CP_UNSUPPORTED, "packaging with config '%s'; supported: %s",
+                       m->config.media_type, names);
+    }
+    return (*row)->plan(m, plan, err);
+}
+
+/* See resolve.h. */
+void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX])
+{
+    char own[CP_DIR_MAX + 16];
+    struct stat st;
+    cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
+    bool there = lstat(own, &st) == 0;
+    if (((is_store && !there && cp_dir_writable(l->path) && cp_dir_make(own, 0755)) ||
+         (there && S_ISDIR(st.st_mode))) &&
+        cp_dir_writable(own) && cp_strcopy(out, CP_DIR_MAX, own))
+        return;
+    cp_dir_cache(out);
+}
+
+/* See resolve.h. */
+void cp_resolve_records(const char *cache_dir, char out[CP_DIR_MAX])
+{
+    static const char tail[] = "/records";
+    out[0] = '\0';
+    if (cache_dir[0] && strlen(cache_dir) + sizeof(tail) <= CP_DIR_MAX)
+        cp_snprintf(out, CP_DIR_MAX, "%s%s", cache_dir, tail);
+}
+
+static cp_code resolve_path(cp_resolved *r, cp_err *err)
+{
+    struct stat st;
+    if (stat(r->ref.path, &st) != 0)
+        return cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
+                       r->ref.path, strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "%s is a directory; a .gguf file or oci:DIR is expected", r->ref.path);
+    char *real = realpath(r->ref.path, NULL);
+    bool fits = real && cp_strcopy(r->absolute, sizeof(r->absolute), real);
+    free(real);
+    if (!fits)
+        return cp_fail(err, CP_IO, "%s: its real path cannot be had: %s", r->ref.path,
+                       strerror(errno));
+    r->bare = true;
+    cp_dir_cache(r->cache_dir);
+    return CP_OK;
+}
+
+/* Up to eight names of an index, for a message. */
+static void list_names(const cp_index *x, char *out, size_t cap)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < x->n && i < 8; i++)
+        n += cp_snprintf(out + n, cap - n, "%s%s", i ? ", " : "",
+                         x->item[i].ref_name[0] ? x->item[i].ref_name : "(unnamed)");
+    if (x->n > 8)
+        cp_snprintf(out + n, cap - n, ", ...");
+}
+
+/* Which entry of an oci: layout. */
+static cp_code pick_in_layout(cp_resolved *r, cp_err *err)
+{
+    const cp_index *x = r->index;
+    const char *want = r->ref.ref_name;
+    char names[300];
+    list_names(x, names, sizeof(names));
+    if (x->n == 0)
+        return cp_fail(err, CP_NOT_FOUND, "%s: the layout is empty", r->layout.path);
+    if (!want[0]) {
+        if (x->n > 1)
+            return cp_fail(err, CP_USAGE, "%s holds %zu entries; name one as oci:DIR:NAME: %s",
+                           r->layout.path, x->n, names);
+        r->entry = 0;
+        return CP_OK;
+    }
+    size_t found = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        if (strcmp(x->item[i].ref_name, want) != 0)
+            continue;
+        if (found && strcmp(x->item[i].digest, x->item[r->entry].digest) != 0)
+            return cp_fail(err, CP_USAGE, "%s has several entries named '%s'", r->layout.path,
+                           want);
+        if (!found++)
+            r->entry = i;
+    }
+    if (!found)
+        return cp_fail(err, CP_NOT_FOUND, "%s has no entry '%s'; it has: %s", r->layout.path, want,
+                       names);
+    return CP_OK;
+}
+
+static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_err *err)
+{
+    bool is_store = r->ref.kind == CP_REF_NAME;
+    char path[CP_DIR_MAX];
+    cp_code code = CP_OK;
+    if (is_store)
+        code = cp_dir_store(path, opt ? opt->store : NULL, err);
+    else
+        cp_strcopy(path, sizeof(path), r->ref.path);
+    if (!code)
+        code = cp_layout_open(&r->layout, path, err);
+    if (is_store && code == CP_NOT_FOUND)
+        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which does not exist)",
+                       r->ref.typed, path);
+    if (!code)
+        code = cp_layout_index(&r->layout, &r->index, NULL, err);
+    if (code)
+        return code;
+    if (!is_store) {
+        code = pick_in_layout(r, err);
+    } else {
+        int64_t i = cp_resolve_name(r->index, &r->ref);
+        if (i < 0)
+            code = cp_fail(err, CP_NOT_FOUND, "'%s%s%s' is not in the store %s", r->ref.typed,
+                           r->ref.digest[0] ? "@" : "", r->ref.digest, path);
+        else
+            r->entry = (size_t)i;
+    }
+    if (!code)
+        code = cp_resolve_manifest(&r->layout, &r->index->item[r->entry], &r->manifest,
+                                   &r->manifest_desc, err);
+    if (!code)
+        code = cp_resolve_plan(r->manifest, &r->packaging, &r->plan, err);
+    if (code)
+        return code;
+    cp_resolve_cache_dir(&r->layout, is_store, r->cache_dir);
+    char *real = realpath(path, NULL);
+    cp_strcopy(r->absolute, sizeof(r->absolute), real ? real : path);
+    free(real);
+    return CP_OK;
+}
+
+/* See resolve.h. */
+cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *opt, cp_err *err)
+{
+    *out = (cp_resolved){.layout.dir = -1};
+    cp_code code = cp_ref_parse(&out->ref, ref, opt ? opt->default_registry : NULL, NULL, err);
+    if (!code)
+        code =
+            out->ref.kind == CP_REF_PATH ? resolve_path(out, err) : resolve_layout(out, opt, err);
+    if (code)
+        cp_resolved_fini(out);
+    return code;
+}
+
+/* See resolve.h. */
+void cp_resolved_fini(cp_resolved *r)
+{
+    cp_manifest_free(r->manifest);
+    cp_index_free(r->index);
+    if (r->layout.dir >= 0)
+        cp_layout_close(&r->layout);
+    r->manifest = NULL;
+    r->index = NULL;
+}
+
+/* See resolve.h. */
+size_t cp_resolved_files(const cp_resolved *r)
+{
+    return r->bare ? 1 : r->plan.n;
+}
+
+/* The record's folder and key: in a folder of the layout's own the digest names it, elsewhere the
+ * path does. */
+static void set_records(const cp_resolved *r, const uint8_t *digest, cp_verify *v,
+                        char dir[CP_DIR_MAX])
+{
+    char file[CP_DIR_MAX + CP_DIGEST_STR + 20], hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
+    cp_resolve_records(r->cache_dir, dir);
+    v->dir = dir;
+    if (r->bare) {
+        cp_record_key_path(v->key, r->absolute);
+        return;
+    }
+    cp_record_key_blob(hex, digest);
+    cp_snprintf(own, sizeof(own), "%s/capstan", r->layout.path);
+    cp_snprintf(file, sizeof(file), "%s/blobs/sha256/%s", r->absolute, hex);
+    if (strcmp(own, r->cache_dir) == 0)
+        cp_strcopy(v->key, sizeof(v->key), hex);
+    else
+        cp_record_key_path(v->key, file);
+}
+
+/* See resolve.h. */
+cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
+                         uint64_t *size, uint8_t digest[32], cp_err *err)
+{
+    char dir[CP_DIR_MAX];
+    cp_verify v = {.always = verify_always};
+    cp_code code = CP_OK;
+    *fd = -1;
+    if (r->bare) {
+        v.what = r->ref.path;
+        *fd = open(r->absolute, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        struct stat st;
+        if (*fd < 0 || fstat(*fd, &st) != 0)
+            code = cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", v.what,
+                           strerror(errno));
+        else if (!S_ISREG(st.st_mode))
+            code = cp_fail(err, CP_CORRUPT, "%s is no regular file", v.what);
+        else
+            *size = (uint64_t)st.st_size;
+        set_records(r, NULL, &v, dir);
+    } else {
+        const cp_descriptor *d = &r->manifest->layer[r->plan.layer[i]];
+        v.what = d->digest;
+        v.want = d->raw;
+        if (!d->sha256)
+            return cp_fail(err, CP_CORRUPT,
+                           "layer %zu: its digest is not sha256, which alone is built",
+                           r->plan.layer[i]);
+        code = cp_layout_blob_open(&r->layout, d->raw, fd, size, err);
+        if (code == CP_NOT_FOUND)
+            code = cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
+        if (!code && *size != d->size)
+            code = cp_fail(err, CP_CORRUPT,
+                           "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64, d->digest,
+                           *size, d->size);
+        set_records(r, d->raw, &v, dir);
+    }
+    if (!code)
+        code = cp_verify_file(&v, *fd, digest, NULL, err);
+    if (code && *fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return code;
+}

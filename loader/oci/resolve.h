@@ -1,0 +1,57 @@
+/*
+ * From a reference to the weight files that it names: a path, an image-layout, or an entry of the
+ * store.
+ *
+ * A cp_resolved is a caller-owned value that holds an open layout and a parsed manifest until
+ * cp_resolved_fini; one thread. Nothing is hashed here beyond manifests; cp_resolved_file opens a
+ * weight file and verifies it.
+ */
+#ifndef CP_LOADER_OCI_RESOLVE_H
+#define CP_LOADER_OCI_RESOLVE_H
+
+#include "loader/loader.h"
+#include "loader/oci/layout.h"
+#include "loader/oci/manifest.h"
+#include "loader/oci/record.h"
+#include "loader/oci/reference.h"
+#include "loader/packagings/packaging.h"
+
+typedef struct cp_resolved {
+    cp_ref ref;
+    bool bare; /* a file by path: no layout, index or manifest */
+    cp_layout layout;
+    cp_index *index;
+    size_t entry; /* in index */
+    cp_manifest *manifest;
+    cp_descriptor manifest_desc; /* after descending through nested indexes */
+    const cp_packaging *packaging;
+    cp_plan plan;
+    char cache_dir[CP_DIR_MAX]; /* for records and caches; "" = none */
+    char absolute[CP_DIR_MAX];  /* the file's or the layout's real path */
+} cp_resolved;
+
+/* Errors as cp_loader_open. On failure nothing is held. */
+cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *opt, cp_err *err);
+void cp_resolved_fini(cp_resolved *r);
+
+/* How many weight files there are, and the i-th: opened, its size and digest verified. */
+size_t cp_resolved_files(const cp_resolved *r);
+cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
+                         uint64_t *size, uint8_t digest[32], cp_err *err);
+
+/* Position in x of the entry that a name reference means: its digest, else typed, else canonical.
+ * -1: none. */
+int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref);
+/* The manifest behind entry d, through nested indexes (at most 3); *out_desc is the manifest's own
+ * descriptor. */
+cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manifest **out,
+                            cp_descriptor *out_desc, cp_err *err);
+/* Packaging row and weight layers of a manifest. */
+cp_code cp_resolve_plan(const cp_manifest *m, const cp_packaging **row, cp_plan *plan, cp_err *err);
+/* Folder of records for layout l: its own capstan/ if it is a store or has one, and it is writable;
+ * else the cache. */
+void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX]);
+/* Where records lie within a cache folder. */
+void cp_resolve_records(const char *cache_dir, char out[CP_DIR_MAX]);
+
+#endif

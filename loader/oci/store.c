@@ -1,0 +1,533 @@
+/*
+ * The store: listing, inspecting, removing and packing. Order of writing: weights, config,
+ * manifest, index; a crash leaves only blobs that nothing names. Removing takes the blobs' lock
+ * exclusively, so that it never takes away a blob that a pack in another process has written and
+ * not yet named.
+ */
+#include "loader/formats/format.h"
+#include "loader/loader.h"
+#include "loader/map.h"
+#include "loader/oci/resolve.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20 };
+
+/* ---- one entry's description ---- */
+
+/* Architecture and quantization from the file itself; left empty when it cannot be read. */
+static void peek(int fd, uint64_t size, cp_store_entry *e)
+{
+    cp_map map;
+    cp_weights *w = NULL;
+    if (size == 0 || size > SIZE_MAX ||
+        cp_map_open(&map, fd, (size_t)size, "weights", NULL) != CP_OK)
+        return;
+    const cp_format *format = cp_format_of(map.p, map.n);
+    if (format && format->parse(&w, map.p, map.n, NULL) == CP_OK && !cp_map_poisoned(&map)) {
+        cp_str arch = {0};
+        if (cp_meta_str(w->meta, "general.architecture", &arch))
+            cp_snprintf(e->arch, sizeof(e->arch), "%.*s", arch.n < 47 ? (int)arch.n : 47, arch.p);
+        cp_strcopy(e->quant, sizeof(e->quant), cp_weights_quant(w));
+    }
+    cp_weights_free(w);
+    cp_map_close(&map);
+}
+
+static void fill_layers(cp_store_entry *e, const cp_manifest *m)
+{
+    e->bytes = m->bytes;
+    e->n_layers = m->n_layers;
+    e->layers = cp_xcalloc(m->n_layers ? m->n_layers : 1, sizeof(*e->layers));
+    for (size_t i = 0; i < m->n_layers; i++) {
+        cp_store_layer *o = &e->layers[i];
+        cp_strcopy(o->digest, sizeof(o->digest), m->layer[i].digest);
+        o->bytes = m->layer[i].size;
+        cp_strcopy(o->media_type, sizeof(o->media_type), m->layer[i].media_type);
+        cp_strcopy(o->filepath, sizeof(o->filepath), m->layer[i].filepath);
+    }
+}
+
+/* Describe a manifest of layout l. */
+static void describe(const cp_layout *l, const cp_manifest *m, const cp_packaging *row,
+                     const cp_plan *plan, cp_store_entry *e)
+{
+    cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
+    fill_layers(e, m);
+    if (!row || plan->n == 0)
+        return;
+    const cp_descriptor *d = &m->layer[plan->layer[0]];
+    int fd;
+    uint64_t size;
+    if (!d->sha256 || cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
+        return;
+    if (size == d->size)
+        peek(fd, size, e);
+    close(fd);
+}
+
+/* Describe an index's entry; what is broken is listed as "corrupt", so that it can be seen and
+ * removed. */
+static void describe_entry(const cp_layout *l, const cp_descriptor *d, cp_store_entry *e)
+{
+    cp_manifest *m;
+    cp_descriptor desc;
+    cp_plan plan = {0};
+    const cp_packaging *row = NULL;
+    cp_strcopy(e->digest, sizeof(e->digest), d->digest);
+    cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
+    cp_strcopy(e->format, sizeof(e->format), "corrupt");
+    if (!d->sha256 || cp_resolve_manifest(l, d, &m, &desc, NULL) != CP_OK)
+        return;
+    cp_strcopy(e->digest, sizeof(e->digest), desc.digest);
+    if (cp_resolve_plan(m, &row, &plan, NULL) != CP_OK)
+        plan.n = 0;
+    describe(l, m, row, &plan, e);
+    cp_manifest_free(m);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const cp_store_entry *x = a, *y = b;
+    int c = strcmp(x->name, y->name);
+    return c ? c : strcmp(x->digest, y->digest);
+}
+
+static bool is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    if (!d)
+        return false;
+    int n = 0;
+    for (struct dirent *e; n == 0 && (e = readdir(d));)
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    closedir(d);
+    return n == 0;
+}
+
+/* See loader.h. */
+cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t *n, cp_err *err)
+{
+    char path[CP_DIR_MAX];
+    cp_layout l;
+    cp_index *x;
+    *out = NULL;
+    *n = 0;
+    cp_code code = cp_dir_store(path, opt ? opt->store : NULL, err);
+    if (code)
+        return code;
+    code = cp_layout_open(&l, path, err);
+    if (code == CP_NOT_FOUND || (code == CP_CORRUPT && is_empty(path)))
+        return CP_OK;
+    if (code)
+        return code;
+    code = cp_layout_index(&l, &x, NULL, err);
+    if (!code) {
+        *n = x->n;
+        *out = cp_xcalloc(x->n ? x->n : 1, sizeof(**out));
+        for (size_t i = 0; i < x->n; i++)
+            describe_entry(&l, &x->item[i], &(*out)[i]);
+        qsort(*out, *n, sizeof(**out), by_name);
+        cp_index_free(x);
+    }
+    cp_layout_close(&l);
+    return code;
+}
+
+/* A file by path: format "gguf", one layer, digest of the file. */
+static cp_code describe_file(const cp_resolved *r, bool verify_always, cp_store_entry *e,
+                             cp_err *err)
+{
+    int fd;
+    uint64_t size;
+    uint8_t digest[32];
+    cp_code code = cp_resolved_file(r, 0, verify_always, &fd, &size, digest, err);
+    if (code)
+        return code;
+    const char *base = strrchr(r->ref.path, '/');
+    base = base ? base + 1 : r->ref.path;
+    cp_strcopy(e->name, sizeof(e->name), r->ref.path);
+    cp_strcopy(e->format, sizeof(e->format), "gguf");
+    cp_digest_format(digest, e->digest);
+    e->bytes = size;
+    e->n_layers = 1;
+    e->layers = cp_xcalloc(1, sizeof(*e->layers));
+    cp_strcopy(e->layers[0].digest, sizeof(e->layers[0].digest), e->digest);
+    e->layers[0].bytes = size;
+    cp_strcopy(e->layers[0].media_type, sizeof(e->layers[0].media_type),
+               "application/octet-stream");
+    cp_strcopy(e->layers[0].filepath, sizeof(e->layers[0].filepath), base);
+    peek(fd, size, e);
+    close(fd);
+    return CP_OK;
+}
+
+/* See loader.h. */
+cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store_entry **out,
+                         cp_err *err)
+{
+    cp_resolved r;
+    *out = NULL;
+    cp_code code = cp_resolve(&r, ref, opt, err);
+    if (code)
+        return code;
+    cp_store_entry *e = cp_xcalloc(1, sizeof(*e));
+    if (r.bare) {
+        code = describe_file(&r, opt && opt->verify_always, e, err);
+    } else {
+        const cp_descriptor *d = &r.index->item[r.entry];
+        cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
+        cp_strcopy(e->digest, sizeof(e->digest), r.manifest_desc.digest);
+        describe(&r.layout, r.manifest, r.packaging, &r.plan, e);
+    }
+    cp_resolved_fini(&r);
+    if (code)
+        cp_store_entries_free(e, 1);
+    else
+        *out = e;
+    return code;
+}
+
+/* See loader.h. */
+void cp_store_entries_free(cp_store_entry *e, size_t n)
+{
+    for (size_t i = 0; e && i < n; i++)
+        free(e[i].layers);
+    free(e);
+}
+
+/* ---- which blobs are in use ---- */
+
+typedef struct digest_set {
+    uint8_t (*d)[32];
+    size_t n, cap;
+    bool incomplete; /* something could not be read: nothing may be concluded from absence */
+} digest_set;
+
+static void set_add(digest_set *s, const uint8_t d[32])
+{
+    if (s->n == MAX_REACHED) {
+        s->incomplete = true;
+        return;
+    }
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 64;
+        s->d = cp_xrealloc(s->d, s->cap * sizeof(*s->d));
+    }
+    memcpy(s->d[s->n++], d, 32);
+}
+
+static int by_digest(const void *a, const void *b)
+{
+    return memcmp(a, b, 32);
+}
+
+/* Add what descriptor d reaches: its own blob, children, config, layers. Depth is bounded by
+ * MAX_NESTING. */
+static void reach(const cp_layout *l, const cp_descriptor *d, int depth, digest_set *s)
+{
+    cp_buf json = {0};
+    if (!d->sha256 || depth > MAX_NESTING) {
+        s->incomplete = true;
+        return;
+    }
+    set_add(s, d->raw);
+    cp_code code = cp_layout_blob_read(l, d, &json, NULL);
+    cp_index *x = NULL;
+    cp_manifest *m = NULL;
+    if (code == CP_OK && cp_media_type_is_index(d->media_type))
+        code = cp_index_parse(&x, json.p ? json.p : "", json.n, NULL);
+    else if (code == CP_OK)
+        code = cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL);
+    if (code && code != CP_NOT_FOUND)
+        s->incomplete = true;
+    for (size_t i = 0; x && i < x->n; i++)
+        reach(l, &x->item[i], depth + 1, s);
+    if (m && m->config.sha256)
+        set_add(s, m->config.raw);
+    for (size_t i = 0; m && i < m->n_layers; i++)
+        if (m->layer[i].sha256)
+            set_add(s, m->layer[i].raw);
+    cp_index_free(x);
+    cp_manifest_free(m);
+    cp_buf_fini(&json);
+}
+
+/* Remove those of `candidates` that no entry of the index reaches. The caller holds both locks. */
+static void sweep(const cp_layout *l, const digest_set *candidates, uint64_t *freed)
+{
+    cp_index *x;
+    digest_set used = {0};
+    if (cp_layout_index(l, &x, NULL, NULL) != CP_OK)
+        return;
+    for (size_t i = 0; i < x->n; i++)
+        reach(l, &x->item[i], 0, &used);
+    cp_index_free(x);
+    if (used.n)
+        qsort(used.d, used.n, sizeof(*used.d), by_digest);
+    for (size_t i = 0; !used.incomplete && i < candidates->n; i++) {
+        const uint8_t *d = candidates->d[i];
+        if (used.n && bsearch(d, used.d, used.n, sizeof(*used.d), by_digest))
+            continue;
+        char record[CP_DIR_MAX + CP_DIGEST_STR + 32], hex[CP_DIGEST_STR];
+        cp_layout_blob_remove(l, d, freed);
+        cp_record_key_blob(hex, d);
+        cp_snprintf(record, sizeof(record), "%s/capstan/records/%s", l->path, hex);
+        unlink(record);
+    }
+    free(used.d);
+}
+
+/* ---- rm ---- */
+
+/* Which entries of x the reference means; false: none. */
+static bool mark_entries(const cp_index *x, const cp_ref *ref, bool *drop)
+{
+    int64_t first = cp_resolve_name(x, ref);
+    if (first < 0)
+        return false;
+    const cp_descriptor *d = &x->item[first];
+    for (size_t i = 0; i < x->n; i++)
+        drop[i] = ref->digest[0] ? strcmp(x->item[i].digest, d->digest) == 0
+                                 : strcmp(x->item[i].ref_name, d->ref_name) == 0;
+    return true;
+}
+
+static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, uint64_t *freed, cp_err *err)
+{
+    cp_buf raw = {0}, json = {0};
+    cp_index *x = NULL;
+    digest_set gone = {0};
+    cp_code code = cp_layout_index(l, &x, &raw, err);
+    bool *drop = code ? NULL : cp_xcalloc(x->n ? x->n : 1, sizeof(*drop));
+    if (!code && !mark_entries(x, ref, drop))
+        code = cp_fail(err, CP_NOT_FOUND, "'%s%s%s' is not in the store %s", ref->typed,
+                       ref->digest[0] ? "@" : "", ref->digest, l->path);
+    for (size_t i = 0; !code && i < x->n; i++)
+        if (drop[i])
+            reach(l, &x->item[i], 0, &gone);
+    if (!code)
+        code = cp_index_drop(&json, raw.p, raw.n, drop, err);
+    if (!code)
+        code = cp_layout_index_write(l, json.p, json.n, err);
+    if (!code)
+        sweep(l, &gone, freed);
+    free(gone.d);
+    free(drop);
+    cp_index_free(x);
+    cp_buf_fini(&raw);
+    cp_buf_fini(&json);
+    return code;
+}
+
+/* See loader.h. */
+cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *freed, cp_err *err)
+{
+    char path[CP_DIR_MAX];
+    cp_ref parsed;
+    cp_layout l = {.dir = -1};
+    int blobs = -1, index = -1;
+    uint64_t bytes = 0;
+    cp_code code = cp_ref_parse_name(&parsed, ref, opt ? opt->default_registry : NULL, err);
+    if (!code)
+        code = cp_dir_store(path, opt ? opt->store : NULL, err);
+    if (!code) {
+        code = cp_layout_open(&l, path, err);
+        if (code == CP_NOT_FOUND)
+            code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which does not exist)",
+                           parsed.typed, path);
+    }
+    if (!code)
+        code = cp_layout_create(&l, path, err); /* the lock files' folder */
+    if (!code)
+        code = cp_layout_lock_take(&l, CP_LOCK_BLOBS, true, &blobs, err);
+    if (!code)
+        code = cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, err);
+    if (!code)
+        code = rm_locked(&l, &parsed, &bytes, err);
+    if (index >= 0)
+        close(index);
+    if (blobs >= 0)
+        close(blobs);
+    cp_layout_close(&l);
+    if (freed)
+        *freed = bytes;
+    return code;
+}
+
+/* ---- pack ---- */
+
+/* The file's name for the layer's annotation; "model.gguf" when it cannot stand in one. */
+static const char *layer_name(const char *file)
+{
+    const char *base = strrchr(file, '/');
+    base = base ? base + 1 : file;
+    cp_buf quoted = {0};
+    size_t n = strlen(base);
+    bool ok = n > 0 && n < 150 && cp_json_quote(&quoted, base, n) && quoted.n > 2 &&
+              strcmp(base, "..") != 0;
+    cp_buf_fini(&quoted);
+    for (const char *p = base; ok && *p; p++)
+        ok = (unsigned char)*p >= 0x20 && *p != 0x7f && *p != '\\';
+    return ok ? base : "model.gguf";
+}
+
+/* What the config says, from the file's metadata. Strings point into w and the map. */
+static cp_code read_facts(const cp_weights *w, const char *file, cp_pack_facts *f, cp_buf *arch,
+                          cp_err *err)
+{
+    uint64_t shards;
+    cp_str s;
+    if (cp_meta_u64(w->meta, "split.count", &shards) && shards > 1)
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "%s is one of %" PRIu64 " shards; pack takes a whole file", file, shards);
+    if (cp_meta_str(w->meta, "general.architecture", &s))
+        cp_buf_add(arch, s.p, s.n);
+    f->arch = arch->p ? arch->p : "";
+    f->quant = cp_weights_quant(w);
+    f->n_params = w->n_params;
+    cp_meta_str(w->meta, "general.name", &f->name);
+    cp_meta_str(w->meta, "general.license", &f->license);
+    cp_meta_str(w->meta, "general.size_label", &f->size_label);
+    return CP_OK;
+}
+
+/* Name the manifest in the index; *old is what the name meant before, if anything. */
+static cp_code name_manifest(const cp_layout *l, const char *name, const cp_descriptor *d,
+                             digest_set *old, cp_err *err)
+{
+    int lock;
+    cp_buf raw = {0}, json = {0};
+    cp_index *x = NULL;
+    cp_code code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
+    if (code)
+        return code;
+    code = cp_layout_index(l, &x, &raw, err);
+    for (size_t i = 0; !code && i < x->n; i++)
+        if (strcmp(x->item[i].ref_name, name) == 0 && strcmp(x->item[i].digest, d->digest) != 0)
+            reach(l, &x->item[i], 0, old);
+    if (!code)
+        code = cp_index_put(&json, raw.p, raw.n, name, d, err);
+    if (!code)
+        code = cp_layout_index_write(l, json.p, json.n, err);
+    close(lock);
+    cp_index_free(x);
+    cp_buf_fini(&raw);
+    cp_buf_fini(&json);
+    return code;
+}
+
+/* Blobs of an entry that a new one of the same name has replaced. Failing to lock costs space only.
+ */
+static void sweep_replaced(const cp_layout *l, const digest_set *old)
+{
+    int blobs, index;
+    uint64_t freed = 0;
+    if (old->n == 0 || cp_layout_lock_take(l, CP_LOCK_BLOBS, true, &blobs, NULL) != CP_OK)
+        return;
+    if (cp_layout_lock_take(l, CP_LOCK_INDEX, true, &index, NULL) == CP_OK) {
+        sweep(l, old, &freed);
+        close(index);
+    }
+    close(blobs);
+}
+
+/* Weights, config, manifest, name; facts->digest is filled in on the way. */
+static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char *name,
+                         const char *file, int fd, cp_pack_facts *facts, cp_progress_fn *progress,
+                         void *arg, char digest_out[72], cp_err *err)
+{
+    char cache[CP_DIR_MAX], records[CP_DIR_MAX];
+    cp_descriptor weights = {.media_type = row->weight_type, .filepath = layer_name(file)};
+    cp_descriptor config = {.media_type = row->config_type};
+    cp_descriptor manifest = {.media_type = CP_MT_OCI_MANIFEST,
+                              .artifact_type = row->artifact_type};
+    cp_buf config_json = {0}, manifest_json = {0};
+    digest_set old = {0};
+    int lock;
+    cp_code code = cp_layout_lock_take(l, CP_LOCK_BLOBS, false, &lock, err);
+    if (code)
+        return code;
+    cp_resolve_cache_dir(l, true, cache);
+    cp_resolve_records(cache, records);
+    code = cp_layout_blob_import(l, fd, facts->bytes, records, progress, arg, &weights, err);
+    if (!code) {
+        facts->digest = weights.digest;
+        row->config(&config_json, facts);
+        code = config_json.failed
+                   ? cp_fail(err, CP_NO_MEMORY, "no memory for the config")
+                   : cp_layout_blob_put(l, config_json.p, config_json.n, &config, err);
+    }
+    if (!code)
+        code = cp_manifest_write(&manifest_json, row->artifact_type, &config, &weights, 1, err);
+    if (!code)
+        code = cp_layout_blob_put(l, manifest_json.p, manifest_json.n, &manifest, err);
+    if (!code)
+        code = name_manifest(l, name, &manifest, &old, err);
+    close(lock);
+    if (!code) {
+        sweep_replaced(l, &old);
+        cp_strcopy(digest_out, 72, manifest.digest);
+    }
+    free(old.d);
+    cp_buf_fini(&config_json);
+    cp_buf_fini(&manifest_json);
+    return code;
+}
+
+/* See loader.h. */
+cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char *name,
+                      const char *format, cp_progress_fn *progress, void *arg, char digest_out[72],
+                      cp_err *err)
+{
+    char path[CP_DIR_MAX], formats[128];
+    cp_ref ref;
+    cp_layout l = {.dir = -1};
+    cp_map map = {0};
+    cp_weights *w = NULL;
+    cp_buf arch = {0};
+    cp_pack_facts facts = {0};
+    struct stat st;
+    int fd = -1;
+    const cp_packaging *row = cp_packaging_named(format ? format : "modelpack");
+    cp_packaging_names(formats, sizeof(formats));
+    cp_code code =
+        row ? CP_OK : cp_fail(err, CP_USAGE, "format '%s'; allowed: %s", format, formats);
+    if (!code)
+        code = cp_ref_parse_name(&ref, name, opt ? opt->default_registry : NULL, err);
+    if (!code && ref.digest[0])
+        code = cp_fail(err, CP_USAGE, "'%s': a name to pack under has no digest", name);
+    if (!code)
+        code = cp_dir_store(path, opt ? opt->store : NULL, err);
+    if (!code && ((fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0 || fstat(fd, &st) != 0))
+        code = cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
+                       file, strerror(errno));
+    if (!code && (!S_ISREG(st.st_mode) || st.st_size == 0))
+        code = cp_fail(err, CP_CORRUPT, "%s is no regular file, or empty", file);
+    if (!code)
+        code = cp_map_open(&map, fd, (size_t)st.st_size, file, err);
+    if (!code && (code = cp_gguf_read(&w, map.p, map.n, err)))
+        cp_err_prefix(err, "%s", file);
+    if (!code)
+        code = read_facts(w, file, &facts, &arch, err);
+    if (!code)
+        code = cp_layout_create(&l, path, err);
+    if (!code) {
+        facts.bytes = (uint64_t)st.st_size;
+        code = pack_into(&l, row, ref.typed, file, fd, &facts, progress, arg, digest_out, err);
+    }
+    cp_layout_close(&l);
+    cp_buf_fini(&arch);
+    cp_weights_free(w);
+    cp_map_close(&map);
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
