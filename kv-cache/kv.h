@@ -5,7 +5,8 @@
  * allocates nothing after open and does no I/O: it moves numbers, the backend owns the memory. A
  * cp_kv_seq is an index in [0, max_seqs). It hides reference counts, eviction (least recently
  * used), copy on write and the chained page keys. Page 0 is the null page, state slot 0 the null
- * slot; neither is ever handed out. free + cached + used + 1 == n_pages at every call.
+ * slot; neither is ever handed out. free + cached + used + 1 == n_pages at every call. The rules
+ * are numbered in docs/INVARIANTS.md (kv-*); asserts cite the numbers.
  */
 #ifndef CP_KV_CACHE_KV_H
 #define CP_KV_CACHE_KV_H
@@ -17,9 +18,9 @@ typedef struct cp_kv cp_kv;
 typedef int32_t cp_kv_seq; /* -1: none */
 
 typedef struct cp_kv_config {
-    const cp_kv_group *groups;
+    const cp_kv_group *groups; /* copied */
     int n_groups;
-    int page_positions;     /* P */
+    int page_positions;     /* P, a power of two */
     uint32_t n_pages;       /* incl. page 0 */
     uint32_t n_state_slots; /* incl. slot 0; 0 when no group is STATE */
     int max_seqs;
@@ -29,13 +30,15 @@ typedef struct cp_kv_config {
                              every page key */
 } cp_kv_config;
 
+/* CP_INVALID_VALUE for a configuration that cannot be, CP_NO_MEMORY. */
 cp_code cp_kv_open(cp_kv **out, const cp_kv_config *cfg, cp_err *err);
-void cp_kv_close(cp_kv *kv);
+void cp_kv_close(cp_kv *kv); /* NULL is fine */
 
 /* Take a sequence. salt: 32 bytes mixed into its page keys (tenant, adapter), NULL = zeroes. -1
  * when all are taken. */
 cp_kv_seq cp_kv_seq_open(cp_kv *kv, const uint8_t *salt);
-/* Give everything back: indexed full pages stay cached and evictable, others become free. */
+/* Give everything back: indexed full pages stay cached and evictable, others become free. Copies
+ * queued for it are withdrawn. */
 void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s);
 /*
  * Attach the longest cached prefix of tokens[0, n) that is valid in EVERY group (a multiple of P,
@@ -43,49 +46,64 @@ void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s);
  * positions attached (0: none); done == that then. Tokens are compared on a hit, not only keys.
  */
 int cp_kv_match(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n, int max_hit);
-/* How far another live sequence's prompt would serve this one: see the scheduler's wait rule. Pages
- * not attached. */
+/* What cp_kv_match would return; attaches nothing. For the scheduler's wait rule. */
 int cp_kv_peek(const cp_kv *kv, const uint8_t *salt, const int32_t *tokens, int n, int max_hit);
 /*
  * Make positions [done, n_positions) writable in every group: allocates pages (evicting cached
- * ones), copies a shared partial page (see cp_kv_copies). All or nothing; false: the pool cannot
- * give that many.
+ * ones), replaces a shared partial page by a copy (see cp_kv_copies), takes the state slot to
+ * write. All or nothing; false: the pool cannot give that many.
  */
 bool cp_kv_grow(cp_kv *kv, cp_kv_seq s, int n_positions);
-/* Pages that cp_kv_grow would have to take, and what the pool could give (free + cached). */
+/* Pages that cp_kv_grow would have to take, and what the pools could give (free + cached).
+ * State slots: UINT32_MAX when no group is STATE. */
 uint32_t cp_kv_need(const cp_kv *kv, cp_kv_seq s, int n_positions);
 uint32_t cp_kv_available(const cp_kv *kv);
+uint32_t cp_kv_states_available(const cp_kv *kv);
+/* Pages that s holds, shared ones included. */
+uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s);
+/* Pages that a sequence of n positions holds at most while it runs in chunks of `chunk` rows. */
+uint32_t cp_kv_pages_for(const cp_kv_group *groups, int n_groups, int page_positions, int n,
+                         int chunk);
 /*
- * Positions < n_done are now computed; tokens[0, n_done) are their ids. Publishes full pages, and
- * nulls entries of WINDOW groups that no later position can see.
+ * Positions < n_done are now computed; tokens[0, n_done) are their ids. Publishes full pages and
+ * the saved checkpoint, and nulls entries of WINDOW groups that no later position can see.
  */
 void cp_kv_advance(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n_done);
-/* A new sequence that shares all pages of src (n > 1); the partial page is copied by whoever writes
- * first. -1: none. */
+/* A new sequence that shares all computed pages of src (n > 1); the partial page is copied by
+ * whoever writes first, the state by the step that follows. -1: none free. */
 cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src);
 
+/* Positions computed. */
+int cp_kv_done(const cp_kv *kv, cp_kv_seq s);
 /* Page table of a group, valid until the next call that changes s; entry i holds positions [i*P,
- * (i+1)*P). */
+ * (i+1)*P). NULL and n = 0 for a STATE group. */
 const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n);
 /* Per-group table pointers as cp_batch_seq.pages wants them. */
 const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s);
-/* State slots for the next step: read from *in, write to *out, and when the step ends exactly at
- * `end` on a multiple of P and a slot can be had, also to *save (0: none), which cp_kv_advance then
- * publishes as a checkpoint. */
-void cp_kv_state(cp_kv *kv, cp_kv_seq s, int end, uint32_t *in, uint32_t *out, uint32_t *save);
-/* Copies that this step must do first; the list is emptied by cp_kv_copies_done. */
+/* Whether some group is STATE: sequences then carry state slots. */
+bool cp_kv_has_state(const cp_kv *kv);
+/*
+ * State slots for the next step, after cp_kv_grow: read from *in (0: zeroes), write to *out. With
+ * `want`, when the step ends at `end`, a multiple of P, and a slot can be had, also to *save (else
+ * 0), which cp_kv_advance then publishes as a checkpoint.
+ */
+void cp_kv_state(cp_kv *kv, cp_kv_seq s, int end, bool want, uint32_t *in, uint32_t *out,
+                 uint32_t *save);
+/* Page copies that this step must do first, and pages to be zeroed before them (handed out, and not
+ * wholly written by this step). Both lists are emptied, and the copies' sources let go, by
+ * cp_kv_step_done once the step has run. */
 const cp_page_copy *cp_kv_copies(const cp_kv *kv, int *n);
-const cp_page_copy *cp_kv_state_copies(const cp_kv *kv, int *n);
-void cp_kv_copies_done(cp_kv *kv);
+const uint32_t *cp_kv_fresh(const cp_kv *kv, uint32_t *n);
+void cp_kv_step_done(cp_kv *kv);
 
 typedef struct cp_kv_stats {
     uint32_t pages_free, pages_cached, pages_used;
     uint32_t states_free, states_cached, states_used;
-    uint64_t hits, hit_positions, evictions, window_releases, copies, checkpoints;
+    uint64_t hits, hit_positions, evictions, state_evictions, window_releases, copies, checkpoints;
 } cp_kv_stats;
 void cp_kv_stats_get(const cp_kv *kv, cp_kv_stats *out);
-/* Every invariant of docs/INVARIANTS.md (kv-*): aborts through CP_ASSERT with its number. O(pages).
- */
+/* What the books of docs/INVARIANTS.md (kv-*) say at any moment between calls: aborts through
+ * CP_ASSERT with the number of what is broken. O(pages + table entries); allocates. */
 void cp_kv_check(const cp_kv *kv);
 
 #endif

@@ -1,0 +1,116 @@
+/*
+ * kv_internal: the data model of kv-cache, shared by kv.c (sequences), units.c (pools), index.c
+ * (prefix index) and check.c (invariants). Nobody else includes it.
+ *
+ * A "unit" is a page or a state slot; both live in a kv_units. A unit is exactly one of: free (on
+ * the free stack), cached (no holder, indexed, on the LRU list), used (held by sequences, or pinned
+ * as the source of a queued copy). A "node" of the index stands for one full block of P positions
+ * and names at most one page a group and one checkpoint.
+ */
+#ifndef CP_KV_CACHE_KV_INTERNAL_H
+#define CP_KV_CACHE_KV_INTERNAL_H
+
+#include "kv-cache/kv.h"
+#include "kv-cache/plant.h"
+
+typedef struct kv_key {
+    uint8_t b[32];
+} kv_key;
+
+/* Unit 0 is the null unit and the sentinel of the LRU ring (next[0] = oldest). */
+typedef struct kv_units {
+    uint32_t n; /* incl. unit 0; 0: no such units */
+    uint32_t n_free, n_cached;
+    uint32_t *refs;        /* [n] table entries (or states) that name it */
+    uint32_t *pins;        /* [n] queued copies that read it */
+    int32_t *node;         /* [n] its node, -1: not indexed */
+    uint8_t *group;        /* [n] its group while indexed */
+    uint32_t *prev, *next; /* [n] LRU ring of cached units */
+    uint32_t *stack;       /* [n] free units, top at n_free - 1 */
+    uint64_t *stamp;       /* [n] when it became cached; read by cp_kv_check only */
+    uint64_t clock;
+    uint64_t evictions;
+} kv_units;
+
+typedef struct kv_node {
+    kv_key key, parent;
+    int32_t next;   /* hash chain, or free list; -1: end */
+    uint32_t state; /* checkpoint at the block's end; 0: none */
+    int n_units;    /* pages and checkpoint it names; 0: the node is free */
+} kv_node;
+
+typedef struct kv_seq {
+    bool open;
+    int done;                 /* positions computed */
+    int n_blocks;             /* table entries in use, every paged group */
+    int n_pub;                /* blocks whose keys are known: done / P while the cache is on */
+    kv_key root, tail;        /* key before block 0, and of block n_pub - 1 */
+    uint32_t **table;         /* [n_groups], NULL for STATE */
+    int *first;               /* [n_groups] entries below are null (WINDOW) */
+    uint32_t state;           /* holds the state after `done` positions; 0: none */
+    uint32_t state_out, save; /* of the step being planned; 0: none */
+} kv_seq;
+
+struct cp_kv {
+    cp_kv_group groups[CP_MAX_GROUPS];
+    int n_groups, n_paged;
+    bool has_state, prefix_cache;
+    int P, max_seqs, max_blocks, max_positions;
+    uint8_t identity[32];
+
+    kv_units pages, states;
+    kv_seq *seqs;
+
+    kv_node *nodes;      /* [n_nodes] */
+    uint32_t *node_page; /* [n_nodes][n_groups] */
+    int32_t *node_tok;   /* [n_nodes][P] */
+    int32_t n_nodes, node_free;
+    int32_t *bucket; /* [n_buckets] */
+    uint32_t n_buckets;
+
+    int32_t *hit_nodes; /* [max_blocks] scratch of a look-up */
+    uint8_t *hash_buf;  /* 32 + 4 P bytes */
+
+    cp_page_copy *copies; /* [max_seqs * n_groups] */
+    int n_copies;
+    bool *is_dst;    /* [n_pages] destination of a queued copy */
+    uint32_t *fresh; /* [n_pages] */
+    uint32_t n_fresh;
+    bool *is_fresh;
+
+    uint64_t hits, hit_positions, window_releases, n_copied, checkpoints;
+};
+
+static inline bool kv_is_paged(const cp_kv *kv, int g)
+{
+    return kv->groups[g].kind != CP_GROUP_STATE;
+}
+/* The first block that a row at position `pos` or later can see in group g. */
+static inline int kv_first_block(const cp_kv *kv, int g, int pos)
+{
+    int low = kv->groups[g].kind == CP_GROUP_WINDOW ? pos - kv->groups[g].window + 1 : 0;
+    return low > 0 ? low / kv->P : 0;
+}
+
+/* units.c */
+bool cp_kv_units_init(kv_units *u, uint32_t n);
+void cp_kv_units_fini(kv_units *u);
+/* A free unit, else the oldest cached one (its index entry goes); 0: none. It has one holder. */
+uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u);
+void cp_kv_units_hold(kv_units *u, uint32_t i);   /* one more holder */
+void cp_kv_units_drop(kv_units *u, uint32_t i);   /* one holder less: cached, free, or still held */
+void cp_kv_units_settle(kv_units *u, uint32_t i); /* no holder, no pin: to the list it belongs */
+
+/* index.c */
+void cp_kv_root_key(const cp_kv *kv, const uint8_t *salt, kv_key *out);
+/* Longest valid hit in blocks; kv->hit_nodes[] filled, *tail = key of the last block. */
+int cp_kv_lookup(const cp_kv *kv, const kv_key *root, const int32_t *tokens, int max_blocks,
+                 kv_key *tail);
+/* Publish block b of q (tokens at tok); checkpoint 0: none. Moves q->tail on. */
+void cp_kv_publish(cp_kv *kv, kv_seq *q, int b, const int32_t *tok, uint32_t checkpoint);
+/* Forget unit i of u. */
+void cp_kv_unindex(cp_kv *kv, kv_units *u, uint32_t i);
+/* The key after `parent` and P tokens. */
+void cp_kv_next_key(const cp_kv *kv, const kv_key *parent, const int32_t *tok, kv_key *out);
+
+#endif

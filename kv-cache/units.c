@@ -1,0 +1,115 @@
+/*
+ * units: the pools of pages and of state slots.
+ *
+ * Free units are a stack (the latest returned is handed out first: its memory is warm, untouched
+ * memory stays untouched). Cached units are a ring through unit 0 in the order in which they lost
+ * their last holder; eviction takes the oldest. Every call is O(1).
+ */
+#include "base/mem.h"
+#include "kv-cache/kv_internal.h"
+
+#include <stdlib.h>
+
+bool cp_kv_units_init(kv_units *u, uint32_t n)
+{
+    *u = (kv_units){.n = n};
+    if (n == 0)
+        return true;
+    u->refs = calloc(n, sizeof(*u->refs));
+    u->pins = calloc(n, sizeof(*u->pins));
+    u->node = calloc(n, sizeof(*u->node));
+    u->group = calloc(n, sizeof(*u->group));
+    u->prev = calloc(n, sizeof(*u->prev));
+    u->next = calloc(n, sizeof(*u->next));
+    u->stack = calloc(n, sizeof(*u->stack));
+    u->stamp = calloc(n, sizeof(*u->stamp));
+    if (!u->stamp || !u->refs || !u->pins || !u->node || !u->group || !u->prev || !u->next ||
+        !u->stack)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        u->node[i] = -1;
+    uint32_t lowest = CP_PLANTED(2) ? 0 : 1;
+    for (uint32_t i = n; i-- > lowest;) /* low numbers on top */
+        u->stack[u->n_free++] = i;
+    return true;
+}
+
+void cp_kv_units_fini(kv_units *u)
+{
+    free(u->refs);
+    free(u->pins);
+    free(u->node);
+    free(u->group);
+    free(u->prev);
+    free(u->next);
+    free(u->stack);
+    free(u->stamp);
+    *u = (kv_units){0};
+}
+
+static void lru_remove(kv_units *u, uint32_t i)
+{
+    u->next[u->prev[i]] = u->next[i];
+    u->prev[u->next[i]] = u->prev[i];
+    u->n_cached--;
+}
+
+static void lru_append(kv_units *u, uint32_t i)
+{
+    uint32_t last = CP_PLANTED(16) ? 0 : u->prev[0], after = u->next[last];
+    u->next[last] = i;
+    u->prev[i] = last;
+    u->next[i] = after;
+    u->prev[after] = i;
+    u->stamp[i] = ++u->clock;
+    u->n_cached++;
+}
+
+uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u)
+{
+    uint32_t i;
+    if (u->n_free > 0) {
+        i = u->stack[--u->n_free];
+    } else if (u->n_cached > 0) {
+        i = u->next[0];
+        lru_remove(u, i);
+        if (!CP_PLANTED(5))
+            cp_kv_unindex(kv, u, i);
+        else
+            u->node[i] = -1;
+        u->evictions++;
+    } else {
+        return 0;
+    }
+    CP_ASSERT(i != 0 && "kv-2");
+    CP_ASSERT(u->refs[i] == 0 && u->pins[i] == 0 && u->node[i] < 0 && "kv-4");
+    u->refs[i] = 1;
+    return i;
+}
+
+void cp_kv_units_hold(kv_units *u, uint32_t i)
+{
+    CP_ASSERT(i != 0 && i < u->n && "kv-2");
+    if (u->refs[i] == 0 && u->pins[i] == 0) {
+        CP_ASSERT(u->node[i] >= 0 && "kv-4"); /* only cached units gain a first holder */
+        lru_remove(u, i);
+    }
+    u->refs[i]++;
+}
+
+void cp_kv_units_settle(kv_units *u, uint32_t i)
+{
+    if (u->refs[i] > 0 || u->pins[i] > 0)
+        return;
+    if (u->node[i] >= 0 && !CP_PLANTED(4))
+        lru_append(u, i);
+    else
+        u->stack[u->n_free++] = i;
+}
+
+void cp_kv_units_drop(kv_units *u, uint32_t i)
+{
+    CP_ASSERT(i != 0 && i < u->n && u->refs[i] > 0 && "kv-3");
+    u->refs[i]--;
+    cp_kv_units_settle(u, i);
+}
