@@ -1,0 +1,311 @@
+/*
+ * run: one completion, or a chat in the terminal, through the real engine. A turn renders the whole
+ * conversation again and lets the prefix cache do the rest. Ctrl-C ends the answer, not the
+ * program; at the prompt it ends the program.
+ */
+#include "app/command.h"
+#include "app/compose.h"
+#include "app/defaults.h"
+#include "app/emit_json.h"
+#include "app/local.h"
+#include "base/clock.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+typedef struct runner {
+    const cp_options *o;
+    cp_stack stack;
+    cp_app_model m;
+    cp_local *local;
+    cp_sampling_defaults defaults;
+    bool chatting;
+} runner;
+
+typedef struct answer {
+    cp_buf text;
+    int n_prompt, n_generated;
+    cp_finish reason;
+} answer;
+
+typedef struct turn {
+    char *role, *content;
+} turn;
+
+static cp_code encode_raw(const runner *r, const char *text, size_t n, cp_ids *ids, cp_err *err)
+{
+    return cp_tokenizer_encode(r->m.tokenizer, text, n, true, true, NULL, 0, ids, err);
+}
+
+/* Conversation -> template -> ids, with everything that was typed marked so that no special token
+ * is parsed in it. */
+static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_ids *ids,
+                           cp_err *err)
+{
+    if (!r->m.chat_template) {
+        return cp_fail(err, CP_NO_TEMPLATE,
+                       "%s has no chat template; use --raw, or --chat-template-file", r->m.ref);
+    }
+    const cp_tokenizer *t = r->m.tokenizer;
+    cp_arena *a = cp_arena_new((size_t)256 << 20);
+    cp_val *messages = cp_val_list(a), *vars = cp_val_dict(a);
+    bool ok = messages && vars;
+    for (int i = 0; ok && i < n_turns; i++) {
+        cp_val *m = cp_val_dict(a);
+        ok = m &&
+             cp_val_set(a, m, "role", cp_val_str(a, turns[i].role, strlen(turns[i].role), false)) &&
+             cp_val_set(a, m, "content",
+                        cp_val_str(a, turns[i].content, strlen(turns[i].content), true)) &&
+             cp_val_push(a, messages, m);
+    }
+    const struct {
+        const char *name;
+        int32_t id;
+    } tokens[] = {{"bos_token", cp_tokenizer_bos(t)}, {"eos_token", cp_tokenizer_eos(t)}};
+    for (int i = 0; ok && i < 2; i++) {
+        cp_str s = tokens[i].id >= 0 ? cp_tokenizer_piece(t, tokens[i].id) : (cp_str){"", 0};
+        ok = cp_val_set(a, vars, tokens[i].name, cp_val_str(a, s.p, s.n, false));
+    }
+    ok = ok && cp_val_set(a, vars, "messages", messages) &&
+         cp_val_set(a, vars, "add_generation_prompt", cp_val_bool(a, true));
+    cp_rendered out = {0};
+    cp_code rc = ok ? cp_template_render(r->m.chat_template, a, vars, cp_wall_sec(), &out, err)
+                    : cp_fail(err, CP_NO_MEMORY, "the conversation does not fit into 256 MiB");
+    if (rc == CP_OK) {
+        cp_span *spans = cp_xcalloc(out.n_input + 1, sizeof *spans);
+        for (size_t i = 0; i < out.n_input; i++) {
+            spans[i] = (cp_span){out.input[i].begin, out.input[i].end};
+        }
+        rc = cp_tokenizer_encode(t, out.text.p ? out.text.p : "", out.text.n, false, true, spans,
+                                 out.n_input, ids, err);
+        free(spans);
+    }
+    cp_rendered_fini(&out);
+    cp_arena_free(a);
+    return rc;
+}
+
+static void fill_sampling(const runner *r, cp_sampling *s)
+{
+    const cp_options *o = r->o;
+    const cp_sampling_defaults *d = &r->defaults;
+    size_t n_eog;
+    const int32_t *eog = cp_tokenizer_eogs(r->m.tokenizer, &n_eog);
+    s->temperature = (float)(cp_option_given(o, CP_OPT_temp) ? o->temp : d->temperature);
+    s->top_p = (float)(cp_option_given(o, CP_OPT_top_p) ? o->top_p : d->top_p);
+    s->min_p = (float)d->min_p;
+    s->top_k = (int)d->top_k;
+    s->repetition = (float)d->repetition_penalty;
+    s->presence = (float)d->presence_penalty;
+    s->frequency = (float)d->frequency_penalty;
+    s->seed = (uint64_t)o->seed;
+    if (!cp_option_given(o, CP_OPT_seed) &&
+        getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed) {
+        s->seed = (uint64_t)cp_now_ns();
+    }
+    s->stop_ids = s->eog_ids = eog;
+    s->n_stop_ids = s->n_eog_ids = (int)n_eog;
+}
+
+/* Generate after ids; text goes to stdout as it comes (unless --json) and into a. */
+static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
+{
+    int room = r->m.ctx - (int)ids->n;
+    if (ids->n == 0) {
+        return cp_fail(err, CP_INVALID_VALUE, "the prompt is empty");
+    }
+    if (room < 1) {
+        return cp_fail(err, CP_CONTEXT_LENGTH, "the prompt has %zu tokens, the context %d", ids->n,
+                       r->m.ctx);
+    }
+    cp_request *q = cp_local_request(r->local, 256, -1, -1), *from;
+    q->model = r->m.engine;
+    q->prompt = ids->id;
+    q->n_prompt = (int)ids->n;
+    q->max_tokens = cp_option_given(r->o, CP_OPT_max_tokens) && r->o->max_tokens < room
+                        ? (int)r->o->max_tokens
+                        : room;
+    fill_sampling(r, &q->sampling);
+    cp_code rc = cp_local_submit(r->local, q, err);
+    if (rc) {
+        return rc;
+    }
+    cp_detok d;
+    cp_event ev;
+    cp_detok_init(&d, r->m.tokenizer, false, true);
+    a->n_prompt = (int)ids->n;
+    bool done = false, cancelled = false;
+    while (!done) {
+        bool got = cp_local_next(r->local, 50, &from, &ev);
+        if (interrupted && !cancelled && !done) {
+            cancelled = true;
+            if (!(got && (ev.type == CP_EV_END || ev.type == CP_EV_ERROR))) {
+                cp_local_cancel(r->local, q);
+            }
+        }
+        if (!got) {
+            continue;
+        }
+        size_t at = a->text.n;
+        if (ev.type == CP_EV_TOKEN) {
+            a->n_generated++;
+            cp_detok_push(&d, ev.id, &a->text);
+        } else if (ev.type == CP_EV_FINISH) {
+            a->reason = (cp_finish)ev.reason;
+            cp_detok_finish(&d, &a->text);
+        } else {
+            done = true;
+            if (ev.type == CP_EV_ERROR && !cancelled) {
+                rc = cp_fail(err, (cp_code)ev.code, "generation failed: %s",
+                             cp_code_info((cp_code)ev.code)->slug);
+            }
+        }
+        if (!r->o->json && a->text.n > at) {
+            fwrite(a->text.p + at, 1, a->text.n - at, stdout);
+            fflush(stdout);
+        }
+    }
+    return rc;
+}
+
+static int run_once(runner *r, cp_err *err)
+{
+    cp_buf prompt = {0};
+    cp_ids ids = {0};
+    answer a = {0};
+    cp_code rc = strcmp(r->o->prompt, "-") == 0
+                     ? cp_file_read("/dev/stdin", (size_t)64 << 20, &prompt, err)
+                 : cp_buf_adds(&prompt, r->o->prompt) ? CP_OK
+                                                      : cp_fail(err, CP_NO_MEMORY, "out of memory");
+    if (rc == CP_OK) {
+        turn t = {(char[]){"user"}, prompt.p ? prompt.p : (char[]){""}};
+        rc = r->o->raw ? encode_raw(r, t.content, prompt.n, &ids, err)
+                       : encode_chat(r, &t, 1, &ids, err);
+    }
+    if (rc == CP_OK) {
+        rc = generate(r, &ids, &a, err);
+    }
+    if (rc == CP_OK && r->o->json) {
+        fputs("{\"text\":", stdout);
+        cp_emit_string(stdout, a.text.p ? a.text.p : "", a.text.n);
+        printf(",\"finish_reason\":\"%s\",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,"
+               "\"total_tokens\":%d}}\n",
+               a.reason == CP_FINISH_LENGTH ? "length"
+               : a.reason == CP_FINISH_STOP ? "stop"
+                                            : "cancelled",
+               a.n_prompt, a.n_generated, a.n_prompt + a.n_generated);
+    } else if (rc == CP_OK) {
+        putchar('\n');
+    }
+    cp_buf_fini(&a.text);
+    cp_ids_fini(&ids);
+    cp_buf_fini(&prompt);
+    return rc ? cp_app_fail(err) : 0;
+}
+
+static int chat(runner *r, cp_err *err)
+{
+    turn *turns = NULL;
+    int n = 0, rc = 0;
+    char *line = NULL;
+    size_t cap = 0;
+    r->chatting = true;
+    fprintf(stderr, "chatting with %s; /help lists commands\n", r->m.ref);
+    for (;;) {
+        fputs("> ", stderr);
+        interrupted = 0;
+        ssize_t got = getline(&line, &cap, stdin);
+        if (got < 0) {
+            break; /* end of input, or Ctrl-C at the prompt */
+        }
+        line[strcspn(line, "\n")] = 0;
+        if (strcmp(line, "/quit") == 0) {
+            break;
+        }
+        if (strcmp(line, "/help") == 0) {
+            fputs("/help   this text\n/quit   end (so does Ctrl-D)\nCtrl-C  end the answer\n",
+                  stderr);
+            continue;
+        }
+        if (!*line) {
+            continue;
+        }
+        turns = cp_xrealloc(turns, (size_t)(n + 2) * sizeof *turns);
+        turns[n++] = (turn){cp_xstrdup("user"), cp_xstrdup(line)};
+        cp_ids ids = {0};
+        answer a = {0};
+        cp_code code = encode_chat(r, turns, n, &ids, err);
+        if (code == CP_OK) {
+            code = generate(r, &ids, &a, err);
+        }
+        cp_ids_fini(&ids);
+        putchar('\n');
+        if (code) {
+            rc = cp_app_fail(err);
+            free(turns[--n].role);
+            free(turns[n].content);
+        } else {
+            turns[n++] = (turn){cp_xstrdup("assistant"), cp_xstrdup(a.text.p ? a.text.p : "")};
+        }
+        cp_buf_fini(&a.text);
+        if (code == CP_NO_TEMPLATE) {
+            break;
+        }
+    }
+    while (n) {
+        free(turns[--n].role);
+        free(turns[n].content);
+    }
+    free(turns);
+    free(line);
+    return rc;
+}
+
+int cp_cmd_run(const cp_options *o)
+{
+    runner r = {.o = o};
+    cp_err err = {0};
+    int rc;
+    if (cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o, &err)) {
+        return cp_app_fail(&err);
+    }
+    cp_engine_model em = {.ctx = (int)o->ctx,
+                          .kv_bytes = o->kv_bytes,
+                          .max_seqs = 1,
+                          .max_batch_rows = (int)o->max_batch_rows,
+                          .prefill_chunk = (int)o->max_batch_rows, /* nobody decodes beside it */
+                          .kv_type = o->kv_type == CP_KV_TYPE_F16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
+                          .prefix_cache = o->prefix_cache};
+    cp_options one = *o;
+    one.max_queue = 4;
+    one.max_queue_tokens = INT64_MAX;
+    if (cp_stack_open(&r.stack, o, &err) || cp_stack_engine(&r.stack, &one, &err) ||
+        cp_app_model_add(&r.m, &r.stack, &em, &err) || cp_engine_start(r.stack.engine, &err)) {
+        rc = cp_app_fail(&err);
+        goto done;
+    }
+    r.defaults = cp_app_sampling_defaults(cp_loaded_meta(r.m.file), NULL);
+    r.local = cp_local_open(cp_engine_front(r.stack.engine));
+    struct sigaction sa = {.sa_handler =
+                               on_interrupt}; /* no SA_RESTART: getline ends at the prompt */
+    sigaction(SIGINT, &sa, NULL);
+    rc = o->prompt ? run_once(&r, &err) : chat(&r, &err);
+    cp_engine_stop(r.stack.engine);
+done:
+    cp_local_close(r.local);
+    cp_stack_close(&r.stack);
+    cp_app_model_close(&r.m);
+    return rc;
+}

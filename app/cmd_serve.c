@@ -1,0 +1,286 @@
+/*
+ * serve: listens first, loads the models on a thread of its own, then serves until a signal. main
+ * waits for signals; the first SIGTERM or SIGINT drains, a second one ends the process within a
+ * second.
+ */
+#include "app/command.h"
+#include "app/compose.h"
+#include "app/defaults.h"
+#include "base/clock.h"
+#include "base/jobs.h"
+#include "base/log.h"
+#include "server/server.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct serving {
+    const cp_options *o;
+    cp_stack stack;
+    cp_jobs *jobs;
+    cp_server *server;
+    cp_metrics *metrics;
+    cp_app_model *models; /* [o->n_models] */
+    cp_err load_err;      /* written by the loader thread before `loaded` */
+    _Atomic int loaded; /* 0 loading, 1 ready, -1 failed; release by the loader, acquire by main */
+} serving;
+
+/* ---- keys ---- */
+
+typedef struct key_list {
+    cp_api_key *p;
+    size_t n;
+} key_list;
+
+static cp_code add_key(key_list *k, const char *line, cp_err *err)
+{
+    k->p = cp_xrealloc(k->p, (k->n + 1) * sizeof *k->p);
+    return cp_api_key_parse(line, &k->p[k->n++], err);
+}
+
+static cp_code read_keys(const cp_options *o, key_list *k, cp_err *err)
+{
+    cp_code rc = CP_OK;
+    for (int i = 0; i < o->api_key.n && rc == CP_OK; i++) {
+        rc = add_key(k, o->api_key.p[i], err);
+    }
+    if (rc || !o->api_key_file || !*o->api_key_file) {
+        return rc;
+    }
+    cp_buf b = {0};
+    if ((rc = cp_file_read(o->api_key_file, 1 << 20, &b, err))) {
+        return rc;
+    }
+    int number = 0;
+    for (char *line = b.p, *next; line && *line && rc == CP_OK; line = next) {
+        number++;
+        size_t n = strcspn(line, "\r\n");
+        next = line + n + (line[n] != 0);
+        line[n] = 0;
+        line += strspn(line, " \t");
+        if (*line && *line != '#' && (rc = add_key(k, line, err))) {
+            cp_err_prefix(err, "%s:%d", o->api_key_file, number);
+        }
+    }
+    cp_buf_fini(&b);
+    return rc;
+}
+
+/* ---- models ---- */
+
+/* Every [[model]] kv_bytes first, the rest of the total in equal parts. */
+static cp_code share_memory(const cp_options *o, uint64_t *share, cp_err *err)
+{
+    uint64_t total = o->kv_bytes ? o->kv_bytes : cp_app_default_kv_bytes(), fixed = 0;
+    int others = 0;
+    for (int i = 0; i < o->n_models; i++) {
+        fixed += o->models[i].kv_bytes;
+        others += o->models[i].kv_bytes == 0;
+    }
+    if (fixed > total || (others && fixed == total)) {
+        return cp_fail(
+            err, CP_NO_MEMORY,
+            "the models' kv_bytes take %.1f MiB of --kv-bytes %.1f MiB, %d models are left",
+            (double)fixed / 1048576.0, (double)total / 1048576.0, others);
+    }
+    for (int i = 0; i < o->n_models; i++) {
+        share[i] =
+            o->models[i].kv_bytes ? o->models[i].kv_bytes : (total - fixed) / (uint64_t)others;
+    }
+    return CP_OK;
+}
+
+static void describe(const serving *s, const cp_app_model *m, const char *id)
+{
+    int ctx, full;
+    uint64_t kv;
+    const cp_hparams *h = cp_model_hparams(m->model);
+    cp_engine_describe(s->stack.engine, m->engine, &ctx, &kv, &full);
+    cp_log(CP_LOG_INFO,
+           "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
+           "cache %.1f MiB, %d "
+           "full-length sequences fit",
+           id, h->arch, cp_loaded_quant(m->file), (double)h->n_params / 1e6, ctx, h->ctx_train,
+           (double)kv / 1048576.0, full);
+}
+
+static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
+{
+    const cp_model_options *mo = &s->o->models[i];
+    cp_app_model *m = &s->models[i];
+    const char *const *ids = mo->alias.n ? mo->alias.p : (const char *const *)&mo->ref;
+    size_t n_ids = mo->alias.n ? (size_t)mo->alias.n : 1;
+    cp_code rc = cp_app_model_open(m, mo->ref, mo->chat_template_file, s->o, err);
+    if (rc) {
+        return rc;
+    }
+    bool f16 = mo->kv_type == CP_KV_TYPE_F16;
+    cp_engine_model em = {.name = ids[0],
+                          .ctx = (int)mo->ctx,
+                          .kv_bytes = kv_bytes,
+                          .max_seqs = (int)s->o->max_seqs,
+                          .max_batch_rows = (int)s->o->max_batch_rows,
+                          .prefill_chunk = (int)s->o->prefill_chunk,
+                          .kv_type = f16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
+                          .prefix_cache = s->o->prefix_cache};
+    if ((rc = cp_app_model_add(m, &s->stack, &em, err))) {
+        return rc;
+    }
+    describe(s, m, ids[0]);
+    char fingerprint[128];
+    const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
+    cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(),
+                cp_backend_level(s->stack.backend), f16 ? "f16" : "bf16", hex ? hex + 1 : "");
+    cp_server_model sm = {.ids = ids,
+                          .n_ids = n_ids,
+                          .tokenizer = m->tokenizer,
+                          .template_ = m->chat_template,
+                          .digest = digest,
+                          .quantization = cp_loaded_quant(m->file),
+                          .fingerprint = fingerprint,
+                          .defaults =
+                              cp_app_sampling_defaults(cp_loaded_meta(m->file), &mo->sampling),
+                          .index = m->engine,
+                          .created = cp_wall_sec(),
+                          .metrics = m->metrics};
+    return cp_server_add_model(s->server, &sm, err);
+}
+
+static void *load_all(void *arg)
+{
+    serving *s = arg;
+    uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
+    cp_code rc = share_memory(s->o, share, &s->load_err);
+    for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
+        cp_server_phase(s->server, "loading model");
+        rc = load_model(s, i, share[i], &s->load_err);
+    }
+    if (rc == CP_OK) {
+        rc = cp_engine_start(s->stack.engine, &s->load_err);
+    }
+    free(share);
+    if (rc == CP_OK) {
+        cp_server_ready(s->server);
+        cp_log(CP_LOG_INFO, "ready: %d model%s, %d threads, %s", s->o->n_models,
+               s->o->n_models == 1 ? "" : "s", s->stack.threads,
+               cp_backend_level(s->stack.backend));
+    }
+    atomic_store_explicit(&s->loaded, rc == CP_OK ? 1 : -1, memory_order_release);
+    kill(getpid(), SIGUSR1); /* wakes main */
+    return NULL;
+}
+
+/* ---- life ---- */
+
+/* Wait for the end: returns the exit code. */
+static int wait_for_end(serving *s, const sigset_t *signals)
+{
+    bool draining = false, clean = true;
+    for (;;) {
+        struct timespec tick = {.tv_nsec = 50000000};
+        int sig = draining ? sigtimedwait(signals, NULL, &tick) : sigwaitinfo(signals, NULL);
+        int loaded = atomic_load_explicit(&s->loaded, memory_order_acquire);
+        if (loaded < 0) {
+            return cp_app_fail(&s->load_err);
+        }
+        if (sig == SIGTERM || sig == SIGINT) {
+            if (!loaded) {
+                _exit(0); /* nothing is served yet, and loading cannot be interrupted */
+            }
+            cp_log(CP_LOG_INFO, draining ? "second signal: stopping now" : "draining");
+            if (draining) {
+                cp_server_drain_now(s->server);
+            } else {
+                cp_server_drain_begin(s->server);
+            }
+            draining = true;
+        } else if (sig == SIGHUP) {
+            cp_log(CP_LOG_WARN, "SIGHUP ignored: models.toml is read at start only");
+        }
+        if (draining && cp_server_drain_poll(s->server, &clean)) {
+            cp_log(CP_LOG_INFO, "stopped%s", clean ? "" : ", some requests were cut off");
+            return clean ? 0 : 1;
+        }
+    }
+}
+
+static cp_code open_server(serving *s, cp_err *err)
+{
+    const cp_options *o = s->o;
+    key_list keys = {0};
+    cp_code rc = read_keys(o, &keys, err);
+    char info[256];
+    cp_snprintf(info, sizeof info, "version=\"%s\",isa=\"%s\"", cp_app_version(),
+                cp_backend_level(s->stack.backend));
+    s->metrics = cp_metrics_new(NULL);
+    cp_metrics_set_info(s->metrics, info);
+    if (rc == CP_OK && o->cors_origin.n > 1) {
+        rc = cp_fail(err, CP_USAGE, "--cors-origin: one origin or * is supported, got %d",
+                     o->cors_origin.n);
+    }
+    if (rc == CP_OK) {
+        cp_server_config cfg = {.host = o->host,
+                                .port = (int)o->port,
+                                .uds = o->uds && *o->uds ? o->uds : NULL,
+                                .keys = keys.p,
+                                .n_keys = keys.n,
+                                .cors_origin = o->cors_origin.n ? o->cors_origin.p[0] : NULL,
+                                .engine = cp_engine_front(s->stack.engine),
+                                .jobs = s->jobs,
+                                .deadline_ms = o->deadline_ms,
+                                .drain_grace_ms = o->drain_grace,
+                                .drain_timeout_ms = o->drain_timeout,
+                                .version = cp_app_version(),
+                                .metrics = s->metrics};
+        rc = cp_server_open(&s->server, &cfg, err);
+    }
+    free(keys.p);
+    return rc;
+}
+
+int cp_cmd_serve(const cp_options *o)
+{
+    serving s = {.o = o};
+    cp_err err = {0};
+    sigset_t signals;
+    pthread_t loader;
+    int rc;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
+    s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
+    if (cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
+        cp_jobs_open(&s.jobs, 2, 4096, &err) || open_server(&s, &err)) {
+        rc = cp_app_fail(&err);
+        goto done;
+    }
+    fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
+    if (pthread_create(&loader, NULL, load_all, &s) != 0) {
+        cp_fail(&err, CP_IO, "cannot start the loader thread");
+        rc = cp_app_fail(&err);
+        goto done;
+    }
+    rc = wait_for_end(&s, &signals);
+    pthread_join(loader, NULL);
+done:
+    cp_server_close(s.server);
+    if (s.stack.engine) {
+        cp_engine_stop(s.stack.engine);
+    }
+    cp_jobs_close(s.jobs);
+    cp_stack_close(&s.stack);
+    for (int i = 0; i < o->n_models; i++) {
+        cp_app_model_close(&s.models[i]);
+    }
+    free(s.models);
+    cp_metrics_free(s.metrics);
+    return rc;
+}

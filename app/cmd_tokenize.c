@@ -1,0 +1,38 @@
+/* tokenize: text on stdin, ids on one line. */
+#include "app/command.h"
+#include "app/compose.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int cp_cmd_tokenize(const cp_options *o)
+{
+    cp_err err = {0};
+    cp_loaded *file;
+    cp_tokenizer *t = NULL;
+    cp_buf text = {0};
+    cp_ids ids = {0};
+    cp_loader_options lo = cp_app_loader_options(o);
+    cp_code rc = cp_loader_open(&file, o->model, &lo, &err);
+    if (rc) {
+        return cp_app_fail(&err);
+    }
+    if ((rc = cp_tokenizer_open(&t, cp_loaded_meta(file), &err)) ||
+        (rc = cp_file_read("/dev/stdin", (size_t)1 << 30, &text, &err)) ||
+        (rc = cp_tokenizer_encode(t, text.p ? text.p : "", text.n, !o->no_special, o->parse_special,
+                                  NULL, 0, &ids, &err))) {
+        goto done;
+    }
+    const char *sep = o->json ? "," : " ";
+    fputs(o->json ? "[" : "", stdout);
+    for (size_t i = 0; i < ids.n; i++) {
+        printf("%s%d", i ? sep : "", ids.id[i]);
+    }
+    puts(o->json ? "]" : "");
+done:
+    cp_ids_fini(&ids);
+    cp_buf_fini(&text);
+    cp_tokenizer_close(t);
+    cp_loaded_close(file);
+    return rc ? cp_app_fail(&err) : 0;
+}

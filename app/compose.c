@@ -1,0 +1,162 @@
+/*
+ * Composition: which module stands behind which. Nothing here decides anything beyond order and
+ * defaults.
+ */
+#include "app/compose.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cp_app_fail(const cp_err *err)
+{
+    fprintf(stderr, "capstan: %s\n", err->msg);
+    return cp_code_info(err->code)->exit;
+}
+
+cp_loader_options cp_app_loader_options(const cp_options *o)
+{
+    return (cp_loader_options){.store = o->store && *o->store ? o->store : NULL,
+                               .default_registry = o->default_registry,
+                               .verify_always = o->verify == CP_VERIFY_ALWAYS};
+}
+
+static uint64_t read_number(const char *path, const char *prefix)
+{
+    cp_buf b = {0};
+    uint64_t v = UINT64_MAX;
+    if (cp_file_read(path, 1 << 20, &b, NULL) == CP_OK) {
+        const char *p = *prefix ? strstr(b.p, prefix) : b.p;
+        char *end;
+        if (p) {
+            p += strlen(prefix);
+            unsigned long long n = strtoull(p, &end, 10);
+            v = end == p ? UINT64_MAX : n;
+        }
+    }
+    cp_buf_fini(&b);
+    return v;
+}
+
+uint64_t cp_app_default_kv_bytes(void)
+{
+    uint64_t available = read_number("/proc/meminfo", "MemAvailable:");
+    available = available == UINT64_MAX ? 4ull << 30 : available * 1024;
+    uint64_t limits[] = {read_number("/sys/fs/cgroup/memory.max", ""),
+                         read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "")};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        available = limits[i] < available ? limits[i] : available;
+    }
+    return available / 4;
+}
+
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
+{
+    memset(s, 0, sizeof *s);
+    s->threads = o->threads > 0 ? (int)o->threads : cp_pool_default_threads();
+    cp_code rc = cp_pool_open(&s->pool, s->threads, err);
+    if (rc == CP_OK) {
+        cp_backend_config cfg = {.pool = s->pool};
+        rc = cp_backend_open(&s->backend, "cpu", &cfg, err);
+    }
+    if (rc) {
+        cp_stack_close(s);
+    }
+    return rc;
+}
+
+cp_code cp_stack_engine(cp_stack *s, const cp_options *o, cp_err *err)
+{
+    cp_engine_config cfg = {.backend = s->backend,
+                            .max_queue = (int)o->max_queue,
+                            .max_queue_tokens = (int64_t)o->max_queue_tokens};
+    return cp_engine_open(&s->engine, &cfg, err);
+}
+
+void cp_stack_close(cp_stack *s)
+{
+    cp_engine_close(s->engine);
+    cp_backend_close(s->backend);
+    cp_pool_close(s->pool);
+    memset(s, 0, sizeof *s);
+}
+
+/* The model's own template or the operator's file, compiled; a template that does not compile costs
+ * the chat endpoint only when it is the model's, and is an error when the operator named it. */
+static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
+{
+    cp_buf b = {0};
+    cp_str s;
+    if (file && *file) {
+        cp_code rc = cp_file_read(file, 1 << 20, &b, err);
+        if (rc) {
+            return rc;
+        }
+        m->template_source = b.p ? b.p : cp_xstrdup("");
+        return cp_template_open(&m->chat_template, m->template_source, b.n, err);
+    }
+    if (!cp_meta_str(cp_loaded_meta(m->file), "tokenizer.chat_template", &s)) {
+        return CP_OK;
+    }
+    cp_err e = {0};
+    m->template_source = cp_xmalloc(s.n + 1);
+    memcpy(m->template_source, s.p, s.n);
+    m->template_source[s.n] = 0;
+    if (cp_template_open(&m->chat_template, m->template_source, s.n, &e)) {
+        cp_log(CP_LOG_WARN, "%s: chat template not usable, chat answers chat_template_missing: %s",
+               m->ref, e.msg);
+    }
+    return CP_OK;
+}
+
+cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
+                          const cp_options *o, cp_err *err)
+{
+    memset(m, 0, sizeof *m);
+    m->ref = ref;
+    m->engine = -1;
+    cp_loader_options lo = cp_app_loader_options(o);
+    cp_code rc = cp_loader_open(&m->file, ref, &lo, err);
+    if (rc || (rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
+        (rc = cp_model_open(&m->model, m->file, err)) ||
+        (rc = open_template(m, template_file, err))) {
+        cp_err_prefix(err, "%s", ref);
+        cp_app_model_close(m);
+    }
+    return rc;
+}
+
+cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err)
+{
+    cp_engine_model em = *limits;
+    em.name = em.name ? em.name : m->ref;
+    em.model = m->model;
+    em.file = m->file;
+    em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
+    m->metrics = cp_metrics_new(em.name);
+    em.metrics = m->metrics;
+    cp_code rc = cp_engine_add_model(s->engine, &em, &m->engine, err);
+    if (rc) {
+        cp_err_prefix(err, "%s", m->ref);
+        return rc;
+    }
+    cp_engine_limits l;
+    const cp_engine_api *api = cp_engine_front(s->engine);
+    CP_ASSERT(api->limits(api->self, m->engine, &l));
+    m->ctx = l.ctx;
+    return CP_OK;
+}
+
+void cp_app_model_close(cp_app_model *m)
+{
+    cp_template_close(m->chat_template);
+    free(m->template_source);
+    cp_tokenizer_close(m->tokenizer);
+    cp_model_close(m->model);
+    cp_loaded_close(m->file);
+    cp_metrics_free(m->metrics);
+    memset(m, 0, sizeof *m);
+}

@@ -1,0 +1,58 @@
+/*
+ * compose: the only place that names every module. A cp_stack is the compute side of a process
+ * (pool, backend, engine); a cp_app_model is one loaded model with everything the front ends need
+ * of it. Both are owned by the command that opened them; models close before their stack.
+ */
+#ifndef CP_APP_COMPOSE_H
+#define CP_APP_COMPOSE_H
+
+#include "base/options.h"
+#include "chat/chat.h"
+#include "engine/engine.h"
+#include "loader/loader.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+
+typedef struct cp_stack {
+    cp_pool *pool;
+    cp_backend *backend;
+    cp_engine *engine;
+    int threads;
+} cp_stack;
+
+typedef struct cp_app_model {
+    const char *ref; /* borrowed from the options */
+    cp_loaded *file;
+    cp_model *model;
+    cp_tokenizer *tokenizer;
+    cp_template *chat_template; /* NULL: the model has none */
+    char *template_source;      /* owned; NULL with the template */
+    cp_metrics *metrics;
+    int engine; /* index in the engine */
+    int ctx;
+} cp_app_model;
+
+/* Loader options out of the command's. */
+cp_loader_options cp_app_loader_options(const cp_options *o);
+/* Pool of o->threads workers and the cpu backend at its best level (CAPSTAN_CPU caps it); no engine
+ * yet. */
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
+/* The engine, not started. */
+cp_code cp_stack_engine(cp_stack *s, const cp_options *o, cp_err *err);
+void cp_stack_close(cp_stack *s);
+
+/* File, tokenizer and chat template (template_file replaces the model's own; may be NULL) and the
+ * forward program. */
+cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
+                          const cp_options *o, cp_err *err);
+/* Make it schedulable. kv_bytes 0: the default share for all models, given whole to this one. */
+cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err);
+void cp_app_model_close(cp_app_model *m);
+
+/* 25 % of min(MemAvailable, cgroup limit): the default of --kv-bytes. */
+uint64_t cp_app_default_kv_bytes(void);
+
+/* Print "capstan: message" on stderr and return the exit code of err's row. */
+int cp_app_fail(const cp_err *err);
+
+#endif

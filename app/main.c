@@ -1,0 +1,49 @@
+/*
+ * capstan: entry point. Options are parsed once from their rows, logging is set up, and the
+ * command's function does the rest.
+ */
+#include "app/command.h"
+#include "app/compose.h"
+#include "base/log.h"
+
+#include <stdio.h>
+
+static int (*const commands[CP_CMD_COUNT])(const cp_options *) = {
+    [CP_CMD_SERVE] = cp_cmd_serve,
+    [CP_CMD_RUN] = cp_cmd_run,
+    [CP_CMD_PACK] = cp_cmd_pack,
+    [CP_CMD_LIST] = cp_cmd_list,
+    [CP_CMD_INSPECT] = cp_cmd_inspect,
+    [CP_CMD_RM] = cp_cmd_rm,
+    [CP_CMD_TOKENIZE] = cp_cmd_tokenize,
+    [CP_CMD_BENCH_ENGINE] = cp_cmd_bench_engine,
+    [CP_CMD_BENCH_PERPLEXITY] = cp_cmd_bench_perplexity,
+    [CP_CMD_VERSION] = cp_cmd_version,
+};
+
+int main(int argc, char **argv)
+{
+    extern char **environ;
+    cp_err err = {0};
+    cp_options *o;
+    if (cp_options_parse(&o, argc, argv, environ, &err)) {
+        return cp_app_fail(&err);
+    }
+    int rc = 0;
+    if (o->help || o->command == CP_CMD_NONE) {
+        cp_buf text = {0};
+        cp_options_help(&text, o->command);
+        fputs(text.p ? text.p : "", o->help ? stdout : stderr);
+        cp_buf_fini(&text);
+        rc = o->help ? 0 : 2;
+    } else {
+        cp_log_setup((cp_log_level)o->log_level, o->log_format == CP_LOG_FORMAT_JSON);
+        rc = commands[o->command](o);
+    }
+    cp_options_free(o);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("capstan: cannot write to stdout\n", stderr);
+        rc = rc ? rc : 1;
+    }
+    return rc;
+}
