@@ -38,6 +38,7 @@ enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };   /* verify */
 enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON }; /* log_format; log_level is a cp_log_level */
 
 #define CP_FIELD_STR    const char * /* NULL: unset */
+#define CP_FIELD_TEXT   const char * /* NULL: unset */
 #define CP_FIELD_INT    int64_t
 #define CP_FIELD_FLOAT  double
 #define CP_FIELD_SIZE   uint64_t /* bytes */

@@ -1,0 +1,17 @@
+/*
+ * Version strings. The build defines CP_VERSION and generates version_commit.h
+ * (cmake/VersionCommit.cmake).
+ */
+#include "base/version.h"
+
+#include "version_commit.h"
+
+const char *cp_version(void)
+{
+    return CP_VERSION;
+}
+
+const char *cp_version_commit(void)
+{
+    return CP_COMMIT;
+}
