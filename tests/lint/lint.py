@@ -1,0 +1,265 @@
+#!/usr/bin/python3
+"""Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
+
+Checks: layers headers sizes banned format need the sources; symbols globals need a build's archives.
+Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
+Folders named generated/ are exempt from sizes and format.
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOMS = ["base", "loader", "tokenizer", "chat", "kernels", "kv-cache", "model", "engine",
+         "server", "app", "bench", "tests"]
+SOURCE = (".c", ".h", ".inc", ".cu", ".cuh")
+
+# Who may include whom (docs/ARCHITECTURE.md, Layers). A room may always include itself.
+LAYERS = {
+    "base": [],
+    "kernels": ["base"],
+    "loader": ["base"],
+    "tokenizer": ["base"],
+    "chat": ["base"],
+    "kv-cache": ["kernels", "base"],
+    "model": ["kv-cache", "loader", "kernels", "base"],
+    "engine": ["model", "kv-cache", "kernels", "base"],
+    "server": ["engine", "chat", "tokenizer", "loader", "base"],
+    "app": None,  # everything
+    "bench/load": ["base"],
+    "bench/kernels": ["kernels", "base"],
+    "bench/sse": ["server", "engine", "base"],
+    "tests": None,
+}
+
+# Header of an external library -> the files that may include it.
+DOORS = [
+    (r"microhttpd\.h", r"server/http\.c"),
+    (r"jansson(_config)?\.h", r".*_json\.c"),
+    (r"curl/.*", r"(loader/oci|bench/load)/.*\.c"),
+    (r"openssl/.*", r"(loader/oci/.*|base/digest)\.c"),
+    (r"archive(_entry)?\.h|zstd(_errors)?\.h|zdict\.h", r"loader/.*\.c"),
+    (r"pcre2\.h", r"tokenizer/.*\.c"),
+    (r"(cuda|cublas|nccl|nvml)[a-z_0-9]*\.h", r"kernels/cuda/.*"),
+]
+
+BANNED = ["strcpy", "strcat", "sprintf", "strtok", "alloca", "atoi", "system"]
+FUNCTION_LINES, FILE_LINES, PUBLIC_HEADER_LINES, GLOBALS = 150, 1200, 200, 10
+# The state of a rate limiter at its call site (base/log.h), one by design.
+GLOBALS_EXEMPT = re.compile(r"^cp_limit_(\.\d+)?$")
+
+
+def sources(root, suffixes=SOURCE, generated=True):
+    """Paths relative to root, sorted."""
+    found = []
+    for room in ROOMS:
+        for folder, dirs, files in os.walk(os.path.join(root, room)):
+            dirs[:] = sorted(d for d in dirs if generated or d != "generated")
+            found += [os.path.relpath(os.path.join(folder, f), root)
+                      for f in files if f.endswith(suffixes)]
+    return sorted(found)
+
+
+def read(root, path):
+    with open(os.path.join(root, path), encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def strip(text):
+    """The code without comments and without the inside of strings; lines stay where they are."""
+    pattern = re.compile(
+        r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.S)
+
+    def blank(m):
+        s = m.group(0)
+        return '""' if s[0] == '"' else "0" if s[0] == "'" else "\n" * s.count("\n") or " "
+    return pattern.sub(blank, text)
+
+
+def room_of(path):
+    parts = path.split("/")
+    return "/".join(parts[:2]) if parts[0] == "bench" and len(parts) > 2 else parts[0]
+
+
+def check_layers(args):
+    bad = []
+    include = re.compile(r"^\s*#\s*include\s*([<\"])([^>\"]+)[>\"]")
+    for path in sources(args.root):
+        room = room_of(path)
+        if room not in LAYERS:
+            bad.append(f"{path}: room {room} is in no layer")
+            continue
+        for number, line in enumerate(read(args.root, path).split("\n"), 1):
+            m = include.match(line)
+            if not m:
+                continue
+            kind, name = m.groups()
+            where = f"{path}:{number}"
+            for header, door in DOORS:
+                if room != "tests" and re.fullmatch(header, name) and not re.fullmatch(door, path):
+                    bad.append(f"{where}: <{name}> may be included by {door} only")
+            target = room_of(name)
+            if kind == "<" or LAYERS[room] is None or "/" not in name:
+                continue
+            if target.split("/")[0] not in ROOMS or target == room:
+                continue
+            if target.split("/")[0] == room.split("/")[0] and room.split("/")[0] != "bench":
+                continue
+            if target not in LAYERS[room]:
+                bad.append(f"{where}: {room} may not include {name} "
+                           f"(allowed: {', '.join(LAYERS[room]) or 'nothing'})")
+    return bad
+
+
+def check_headers(args):
+    """Each header compiles on its own; its first lines may name flags: `lint-flags: -mavx2`."""
+    bad = []
+    for path in sources(args.root, (".h",)):
+        head = "\n".join(read(args.root, path).split("\n")[:20])
+        extra = re.search(r"lint-flags:\s*([^\n*]*)", head)
+        command = [args.cc, "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic",
+                   "-Wundef", "-Werror", "-Wno-unused-function", "-I", args.root,
+                   "-Wno-psabi", "-fsyntax-only", "-x", "c",
+                   "-include", os.path.join(args.root, path),
+                   "-include", os.path.join(args.root, path), "-"]
+        if extra:
+            command[1:1] = extra.group(1).split()
+        run = subprocess.run(command, input="typedef int cp_unit;\n", capture_output=True,
+                             text=True)
+        if run.returncode:
+            bad.append(f"{path}: does not compile alone\n{run.stderr.strip()[:600]}")
+    return bad
+
+
+def functions(text):
+    """(first line, lines) of each function body; clang-format puts its braces in column 0."""
+    start = None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("{"):
+            start = number
+        elif line.startswith("}") and start:
+            yield start, number - start + 1
+            start = None
+
+
+def check_sizes(args):
+    bad, lengths = [], []
+    for path in sources(args.root, generated=False):
+        text = read(args.root, path)
+        lines = text.count("\n")
+        if lines > FILE_LINES:
+            bad.append(f"{path}: {lines} lines; allowed: {FILE_LINES}")
+        public = [f"{room}/{room}.h" for room in ROOMS] + ["kv-cache/kv.h"]
+        if path in public and lines > PUBLIC_HEADER_LINES:
+            bad.append(f"{path}: {lines} lines; allowed: {PUBLIC_HEADER_LINES}")
+        for first, n in functions(text):
+            lengths.append(n)
+            if n > FUNCTION_LINES:
+                bad.append(f"{path}:{first}: a function of {n} lines; allowed: {FUNCTION_LINES}")
+    if lengths:
+        lengths.sort()
+        print(f"{len(lengths)} functions, length p50 {lengths[len(lengths) // 2]}, "
+              f"p95 {lengths[len(lengths) * 95 // 100]}, max {lengths[-1]} lines")
+    return bad
+
+
+def check_banned(args):
+    bad = []
+    pattern = re.compile(r"\b(" + "|".join(BANNED) + r")\s*\(")
+    for path in sources(args.root):
+        for number, line in enumerate(strip(read(args.root, path)).split("\n"), 1):
+            m = pattern.search(line)
+            if m:
+                bad.append(f"{path}:{number}: {m.group(1)}() is banned")
+    return bad
+
+
+def archives(args):
+    found = []
+    for folder, _, files in os.walk(args.build):
+        found += [os.path.join(folder, f) for f in files
+                  if re.fullmatch(r"libcp_.*\.a", f)]
+        if "/capstan.dir" in folder:
+            found += [os.path.join(folder, f) for f in files if f.endswith(".o")]
+    if not found:
+        print(f"skipped: no libcp_*.a below {args.build}")
+        sys.exit(77)
+    return sorted(found)
+
+
+def check_symbols(args):
+    bad = []
+    for path in archives(args):
+        run = subprocess.run(["nm", "-g", "--defined-only", path], capture_output=True, text=True)
+        for line in run.stdout.split("\n"):
+            m = re.match(r"[0-9a-f]+ ([A-Z]) (\S+)$", line)
+            if m and not m.group(2).startswith(("cp_", "__")) and m.group(2) != "main":
+                bad.append(f"{os.path.basename(path)}: {m.group(2)} does not begin with cp_")
+    return bad
+
+
+def check_globals(args):
+    found = set()
+    for path in archives(args):
+        run = subprocess.run(["objdump", "-t", path], capture_output=True, text=True)
+        member = ""
+        for line in run.stdout.split("\n"):
+            m = re.match(r"(\S+):\s+file format", line)
+            if m:
+                member = m.group(1)
+            m = re.match(r"[0-9a-f]+ .{7} (\.t?(?:data|bss)\S*|\*COM\*)\s+([0-9a-f]+)\s+"
+                         r"(?:\.hidden )?(\S+)$", line)
+            if not m or int(m.group(2), 16) == 0 or m.group(1).startswith(".data.rel.ro"):
+                continue
+            name = m.group(3)
+            if name.startswith(("__", ".")) or GLOBALS_EXEMPT.match(name):
+                continue
+            found.add(f"{os.path.basename(path)}({os.path.basename(member)}): {name}")
+    print(f"{len(found)} mutable globals (allowed: {GLOBALS})")
+    for name in sorted(found):
+        print(f"  {name}")
+    return [] if len(found) <= GLOBALS else [f"{len(found)} mutable globals; allowed: {GLOBALS}"]
+
+
+def check_format(args):
+    for tool in ("clang-format-14", "clang-format"):
+        if shutil.which(tool):
+            version = subprocess.run([tool, "--version"], capture_output=True, text=True).stdout
+            if re.search(r"version 14\.", version):
+                break
+    else:
+        print("skipped: clang-format 14 is not here")
+        sys.exit(77)
+    bad = []
+    for path in sources(args.root, generated=False):
+        run = subprocess.run([tool, "--style=file", "--dry-run", "-Werror",
+                              os.path.join(args.root, path)], capture_output=True, text=True)
+        if run.returncode:
+            bad.append(f"{path}: {tool} would change it: {run.stderr.split(chr(10))[0][-200:]}")
+    return bad
+
+
+CHECKS = {"layers": check_layers, "headers": check_headers, "sizes": check_sizes,
+          "banned": check_banned, "symbols": check_symbols, "globals": check_globals,
+          "format": check_format}
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("check", choices=sorted(CHECKS))
+    parser.add_argument("--root", default=os.path.dirname(os.path.dirname(here)))
+    parser.add_argument("--build", default=".")
+    parser.add_argument("--cc", default="cc")
+    args = parser.parse_args()
+    bad = CHECKS[args.check](args)
+    for line in bad:
+        print(line)
+    print(f"{args.check}: {len(bad)} breaches")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+#!/usr/bin/python3
+"""Each lint is green on a clean tree and red, for the stated reason, on a planted breach.
+
+Usage: selftest.py [--cc CC]. Trees are built in a temporary folder. Exits 1 and names the lint that
+missed its breach.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+CLEAN = {
+    "base/a.h": "#ifndef A_H\n#define A_H\n\nint cp_a(int x);\n\n#endif\n",
+    "base/a.c": "#include \"base/a.h\"\n\n"
+                "static const char *const names[] = {\"strcpy(\", \"b\"};\n\n"
+                "/* never strcpy(a, b) */\n"
+                "int cp_a(int x)\n{\n    return names[x & 1][0];\n}\n",
+    "kernels/k.c": "#include \"base/a.h\"\n\nint cp_k(void);\n\n"
+                   "int cp_k(void)\n{\n    return cp_a(1);\n}\n",
+    "loader/generated/t.h": "int   cp_t;\n",
+}
+
+
+def body(lines):
+    return "int cp_a(int x)\n{\n" + "    x++;\n" * (lines - 3) + "    return x;\n}\n"
+
+
+# (check, files planted, text that must stand in the output)
+BREACHES = [
+    ("layers", {"base/b.c": "#include \"kernels/k.h\"\n"}, "base may not include kernels/k.h"),
+    ("layers", {"chat/c.c": "#include \"tokenizer/tokenizer.h\"\n"}, "chat may not include"),
+    ("layers", {"bench/load/l.c": "#include \"server/server.h\"\n"}, "bench/load may not"),
+    ("layers", {"engine/e.c": "#include <openssl/evp.h>\n"}, "<openssl/evp.h> may be included"),
+    ("layers", {"server/server.h": "#include <microhttpd.h>\n"}, "<microhttpd.h> may be"),
+    ("layers", {"server/chat.c": "#include <jansson.h>\n"}, "<jansson.h> may be included"),
+    ("headers", {"base/b.h": "size_t cp_b(void);\n"}, "base/b.h: does not compile alone"),
+    ("headers", {"base/b.h": "struct cp_b { int x; };\n"}, "base/b.h: does not compile alone"),
+    ("sizes", {"base/b.c": body(151)}, "a function of 151 lines"),
+    ("sizes", {"base/b.c": "int cp_x;\n" * 1201}, "1201 lines; allowed: 1200"),
+    ("sizes", {"chat/chat.h": "/* x */\n" * 201}, "201 lines; allowed: 200"),
+    ("banned", {"base/b.c": "void f(char *a) { strcpy (a, \"x\"); }\n"}, "strcpy() is banned"),
+    ("banned", {"base/b.c": "int f(char *a) { return atoi(a); }\n"}, "atoi() is banned"),
+    ("symbols", {"base/b.c": "int helper(void);\nint helper(void)\n{\n    return 1;\n}\n"},
+     "helper does not begin with cp_"),
+    ("globals", {"base/b.c": "".join(f"int cp_g{i} = {i};\n" for i in range(1, 12))},
+     "11 mutable globals; allowed: 10"),
+    ("globals", {"base/b.c": "".join(f"_Thread_local int cp_g{i};\n" for i in range(1, 12))},
+     "11 mutable globals; allowed: 10"),
+    ("format", {"base/b.c": "int  cp_b( void ) ;\n"}, "base/b.c: clang-format"),
+]
+
+
+def write(root, files):
+    for path, text in files.items():
+        full = os.path.join(root, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w", encoding="utf-8") as f:
+            f.write(text)
+
+
+def archive(root, cc):
+    """The .c files of base/ as build/libcp_base.a, compiled as the tree is."""
+    build = os.path.join(root, "build")
+    os.makedirs(build)
+    objects = []
+    for name in sorted(os.listdir(os.path.join(root, "base"))):
+        if name.endswith(".c"):
+            objects.append(os.path.join(build, name + ".o"))
+            subprocess.run([cc, "-std=c17", "-fPIC", "-I", root, "-c", "-o", objects[-1],
+                            os.path.join(root, "base", name)], check=True)
+    subprocess.run(["ar", "rc", os.path.join(build, "libcp_base.a")] + objects, check=True)
+    return build
+
+
+def run(check, files, cc):
+    with tempfile.TemporaryDirectory() as root:
+        write(root, CLEAN)
+        write(root, files)
+        shutil.copy(os.path.join(ROOT, ".clang-format"), root)
+        command = [sys.executable, os.path.join(HERE, "lint.py"), check, "--root", root,
+                   "--cc", cc]
+        if check in ("symbols", "globals"):
+            command += ["--build", archive(root, cc)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cc", default="cc")
+    cc = parser.parse_args().cc
+    failed = 0
+    for check in sorted({b[0] for b in BREACHES}):
+        rc, out = run(check, {}, cc)
+        if rc == 77:
+            print(f"{check}: {out.strip()}")
+        elif rc:
+            failed += 1
+            print(f"FAILED: {check} is red on a clean tree:\n{out}")
+    for check, files, text in BREACHES:
+        rc, out = run(check, files, cc)
+        if rc == 77:
+            continue
+        good = rc == 1 and text in out
+        print(f"{'ok' if good else 'FAILED'}: {check}: {text}")
+        if not good:
+            failed += 1
+            print(f"  exit {rc}:\n{out}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
