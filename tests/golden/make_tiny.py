@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers as tf
 
-VOCAB, D, FF, CTX = 320, 64, 96, 256
+VOCAB, D, FF, CTX = 320, 64, 96, 4096
 LENGTHS = (1, 7, 33, 64)
 CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
           " + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")

@@ -1,0 +1,390 @@
+/*
+ * invariance: a sequence's log-probabilities depend on its own tokens only, bit for bit.
+ *
+ *   invariance MODEL.gguf PROMPTS LONGEST [SEED]
+ *
+ * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
+ * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
+ * 1, 7, 64 and 509 rows, with prefix hits at a drawn page boundary (for two prompts: at every
+ * boundary), with forced preemptions, and on two threads. Every scenario must give the same ids,
+ * the same bits of log-probabilities and the same bits of whole logits rows. That batches, chunks,
+ * hits and preemptions really happened is asserted. Exit 1 at the first difference.
+ */
+#include "app/local.h"
+#include "base/digest.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_GEN 12
+#define N_TOP   3
+
+typedef struct result {
+    int n, n_cached;
+    int32_t id[MAX_GEN];
+    float logprob[MAX_GEN];
+    float top[MAX_GEN][N_TOP];
+    uint8_t row[MAX_GEN][32]; /* SHA-256 of the logits row that gave token i */
+} result;
+
+typedef struct prompt {
+    int32_t *ids;
+    int n, n_gen;
+    float temperature;
+    result want;
+} prompt;
+
+typedef struct bed {
+    const char *path;
+    cp_loaded *file;
+    cp_model *model;
+    prompt *prompts;
+    int n_prompts, vocab;
+    uint64_t rng;
+    /* what the probe saw in the current scenario */
+    int max_seqs_in_step, max_rows_of_seq;
+    uint64_t split_prompts; /* steps that held only a part of a prompt */
+    result *got;
+} bed;
+
+typedef struct scenario {
+    const char *name;
+    int threads, chunk, max_rows, max_seqs;
+    uint32_t pages; /* pool size; 0: ample */
+    bool prefix_cache;
+    int concurrency; /* requests in flight */
+} scenario;
+
+typedef struct running {
+    const cp_model *model;
+    cp_pool *pool;
+    cp_backend *backend;
+    cp_engine *engine;
+    cp_local *local;
+    cp_metrics *metrics;
+    int index;
+} running;
+
+static uint64_t draw(bed *b, uint64_t n)
+{
+    b->rng = b->rng * 6364136223846793005u + 1442695040888963407u;
+    return (b->rng >> 33) % n;
+}
+
+static void must(cp_code rc, const cp_err *err)
+{
+    if (rc) {
+        fprintf(stderr, "invariance: %s\n", err->msg);
+        exit(1);
+    }
+}
+
+static void probe(void *arg, int model, const cp_batch *batch, cp_request *const *row_request,
+                  const int32_t *row_choice, const float *logits)
+{
+    bed *b = arg;
+    (void)model;
+    (void)row_choice;
+    b->max_seqs_in_step = batch->n_seqs > b->max_seqs_in_step ? batch->n_seqs : b->max_seqs_in_step;
+    for (int i = 0; i < batch->n_seqs; i++) {
+        int n = batch->seqs[i].n_rows;
+        b->max_rows_of_seq = n > b->max_rows_of_seq ? n : b->max_rows_of_seq;
+    }
+    for (int i = 0; i < batch->n_out; i++) {
+        const prompt *p = row_request[i]->user;
+        int at = batch->pos[batch->out_rows[i]] - (p->n - 1);
+        if (at >= 0 && at < MAX_GEN) {
+            cp_sha256_of(logits + (size_t)i * (size_t)b->vocab, (size_t)b->vocab * sizeof(float),
+                         b->got[p - b->prompts].row[at]);
+        }
+    }
+}
+
+static void start(bed *b, const scenario *s, running *r)
+{
+    cp_err err = {0};
+    memset(r, 0, sizeof *r);
+    must(cp_pool_open(&r->pool, s->threads, &err), &err);
+    cp_backend_config bc = {.pool = r->pool};
+    must(cp_backend_open(&r->backend, "cpu", &bc, &err), &err);
+    cp_engine_config ec = {.backend = r->backend, .max_queue = 1024, .max_queue_tokens = INT64_MAX};
+    must(cp_engine_open(&r->engine, &ec, &err), &err);
+    int positions = cp_backend_page_positions(r->backend), longest = 0;
+    for (int i = 0; i < b->n_prompts; i++) {
+        longest = b->prompts[i].n > longest ? b->prompts[i].n : longest;
+    }
+    int ctx = longest + MAX_GEN + 1;
+    uint32_t one = cp_model_pages_for(b->model, positions, ctx, s->chunk) + 1;
+    uint64_t pages = s->pages ? one + s->pages : (uint64_t)one * (uint64_t)s->max_seqs + 8;
+    r->metrics = cp_metrics_new("m");
+    cp_engine_model em = {.name = "m",
+                          .model = b->model,
+                          .file = b->file,
+                          .ctx = ctx,
+                          .kv_bytes = pages * cp_model_page_bytes(b->model, positions) +
+                                      64 * (uint64_t)s->max_seqs * cp_model_state_bytes(b->model),
+                          .max_seqs = s->max_seqs,
+                          .max_batch_rows = s->max_rows,
+                          .prefill_chunk = s->chunk,
+                          .kv_type = CP_DTYPE_BF16,
+                          .prefix_cache = s->prefix_cache,
+                          .metrics = r->metrics};
+    must(cp_engine_add_model(r->engine, &em, &r->index, &err), &err);
+    cp_engine_set_probe(r->engine, probe, b);
+    must(cp_engine_start(r->engine, &err), &err);
+    r->local = cp_local_open(cp_engine_front(r->engine));
+    b->max_seqs_in_step = b->max_rows_of_seq = 0;
+    memset(b->got, 0, (size_t)b->n_prompts * sizeof *b->got);
+}
+
+static void stop(running *r)
+{
+    cp_engine_stop(r->engine);
+    cp_local_close(r->local);
+    cp_engine_close(r->engine);
+    cp_backend_close(r->backend);
+    cp_pool_close(r->pool);
+    cp_metrics_free(r->metrics);
+}
+
+static void submit(running *r, prompt *p, int n_prompt, int n_gen)
+{
+    cp_err err = {0};
+    cp_request *q = cp_local_request(r->local, 64, N_TOP, -1);
+    q->model = r->index;
+    q->prompt = p->ids;
+    q->n_prompt = n_prompt;
+    q->max_tokens = n_gen;
+    q->user = p;
+    q->sampling.temperature = p->temperature;
+    q->sampling.seed = (uint64_t)p->n;
+    q->sampling.repetition = p->temperature > 0 ? 1.1f : 1.0f;
+    q->sampling.ignore_eos = true;
+    must(cp_local_submit(r->local, q, &err), &err);
+}
+
+/* Take events until `left` requests have ended; results go by prompt. */
+static void collect_one(bed *b, running *r)
+{
+    cp_request *q;
+    cp_event ev;
+    for (;;) {
+        cp_local_next(r->local, -1, &q, &ev);
+        prompt *p = ev.type == CP_EV_END ? NULL : q->user;
+        result *g = p ? &b->got[p - b->prompts] : NULL;
+        if (ev.type == CP_EV_TOKEN && ev.pos < MAX_GEN) {
+            g->id[ev.pos] = ev.id;
+            g->logprob[ev.pos] = ev.logprob;
+            for (int i = 0; i < N_TOP; i++) {
+                g->top[ev.pos][i] = ev.top[i].logprob;
+            }
+            g->n = ev.pos + 1;
+        } else if (ev.type == CP_EV_FINISH) {
+            g->n_cached = ev.n_cached;
+        } else if (ev.type == CP_EV_ERROR) {
+            fprintf(stderr, "invariance: request failed with code %d\n", ev.code);
+            exit(1);
+        } else if (ev.type == CP_EV_END) {
+            return;
+        }
+    }
+}
+
+static void compare(const bed *b, int i, const char *name)
+{
+    const prompt *p = &b->prompts[i];
+    const result *w = &p->want, *g = &b->got[i];
+    size_t n = (size_t)p->n_gen;
+    if (g->n != p->n_gen || memcmp(w->id, g->id, n * sizeof *g->id) ||
+        memcmp(w->logprob, g->logprob, n * sizeof(float)) ||
+        memcmp(w->top, g->top, n * sizeof *g->top) || memcmp(w->row, g->row, n * sizeof *g->row)) {
+        for (int k = 0; k < p->n_gen; k++) {
+            if (w->id[k] != g->id[k] || memcmp(w->row[k], g->row[k], 32)) {
+                fprintf(stderr,
+                        "%s: prompt %d (%d tokens) differs at token %d: id %d and %d, "
+                        "log-probability %a and %a\n",
+                        name, i, p->n, k, w->id[k], g->id[k], (double)w->logprob[k],
+                        (double)g->logprob[k]);
+                break;
+            }
+        }
+        fprintf(stderr, "%s: NOT invariant\n", name);
+        exit(1);
+    }
+}
+
+static void require(bool ok, const char *name, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "%s: %s did not happen, the run shows nothing\n", name, what);
+        exit(1);
+    }
+}
+
+/* All prompts in a drawn order, `concurrency` at a time. */
+static void run_all(bed *b, const scenario *s, running *r)
+{
+    int *order = cp_xcalloc((size_t)b->n_prompts, sizeof *order), in_flight = 0;
+    for (int i = 0; i < b->n_prompts; i++) {
+        int j = (int)draw(b, (uint64_t)i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (int i = 0; i < b->n_prompts; i++) {
+        submit(r, &b->prompts[order[i]], b->prompts[order[i]].n, b->prompts[order[i]].n_gen);
+        if (++in_flight == s->concurrency) {
+            collect_one(b, r);
+            in_flight--;
+        }
+    }
+    while (in_flight-- > 0) {
+        collect_one(b, r);
+    }
+    free(order);
+}
+
+static void report(const bed *b, const scenario *s, const running *r)
+{
+    printf("%-28s steps %6lld rows %8lld preemptions %4lld cached %7lld, at most %2d sequences and "
+           "%3d rows of one in a step\n",
+           s->name, (long long)cp_metric_get(r->metrics, CP_M_ENGINE_STEPS),
+           (long long)cp_metric_get(r->metrics, CP_M_STEP_ROWS),
+           (long long)cp_metric_get(r->metrics, CP_M_PREEMPTIONS),
+           (long long)cp_metric_get(r->metrics, CP_M_PROMPT_TOKENS_CACHED), b->max_seqs_in_step,
+           b->max_rows_of_seq);
+    fflush(stdout);
+}
+
+static void run_scenario(bed *b, const scenario *s)
+{
+    running r;
+    start(b, s, &r);
+    run_all(b, s, &r);
+    report(b, s, &r);
+    for (int i = 0; i < b->n_prompts; i++) {
+        compare(b, i, s->name);
+    }
+    require(s->concurrency == 1 || b->max_seqs_in_step > 1, s->name, "batching");
+    require(b->max_rows_of_seq <= s->chunk, s->name, "chunking");
+    require(!s->pages || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name, "preemption");
+    stop(&r);
+}
+
+/* The prompt after a request that left its first `boundary` pages in the cache. */
+static void hit_at(bed *b, running *r, prompt *p, int boundary, int positions, const char *name)
+{
+    submit(r, p, boundary * positions, 1);
+    collect_one(b, r);
+    submit(r, p, p->n, p->n_gen);
+    collect_one(b, r);
+    compare(b, (int)(p - b->prompts), name);
+    result *g = &b->got[p - b->prompts];
+    require(g->n_cached >= boundary * positions - positions && g->n_cached < p->n, name,
+            "a prefix hit");
+}
+
+static void run_hits(bed *b)
+{
+    scenario s = {"prefix hits", 2, 64, 512, 4, 0, true, 1};
+    running r;
+    start(b, &s, &r);
+    int positions = cp_backend_page_positions(r.backend);
+    for (int i = 0; i < b->n_prompts; i++) {
+        int pages = (b->prompts[i].n - 1) / positions;
+        if (pages > 0) {
+            hit_at(b, &r, &b->prompts[i], 1 + (int)draw(b, (uint64_t)pages), positions, s.name);
+        }
+    }
+    report(b, &s, &r);
+    require(cp_metric_get(r.metrics, CP_M_PROMPT_TOKENS_CACHED) > 0, s.name, "a prefix hit");
+    stop(&r);
+    /* every boundary of two prompts, each on a fresh cache */
+    int done = 0;
+    for (int i = 0; i < b->n_prompts && done < 2; i++) {
+        prompt *p = &b->prompts[i];
+        int pages = (p->n - 1) / positions;
+        if (pages < 3 || pages > 24) {
+            continue;
+        }
+        for (int k = 1; k <= pages; k++) {
+            start(b, &s, &r);
+            hit_at(b, &r, p, k, positions, "every boundary");
+            stop(&r);
+        }
+        done++;
+    }
+    require(done == 2, "every boundary", "a prompt of 3 to 24 pages");
+    printf("%-28s ok\n", "every boundary of 2 prompts");
+}
+
+static void make_prompts(bed *b, int longest)
+{
+    b->prompts = cp_xcalloc((size_t)b->n_prompts, sizeof *b->prompts);
+    b->got = cp_xcalloc((size_t)b->n_prompts, sizeof *b->got);
+    for (int i = 0; i < b->n_prompts; i++) {
+        prompt *p = &b->prompts[i];
+        int most = i % 8 == 0 ? longest : longest / 4;
+        p->n = i % 8 == 0 ? longest - (int)draw(b, (uint64_t)longest / 8)
+                          : 1 + (int)draw(b, (uint64_t)most);
+        p->ids = cp_xcalloc((size_t)p->n, sizeof *p->ids);
+        for (int k = 0; k < p->n; k++) {
+            p->ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
+        }
+        p->n_gen = 2 + (int)draw(b, MAX_GEN - 1);
+        p->temperature = i % 2 ? 0.8f : 0.0f;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    bed b = {0};
+    cp_err err = {0};
+    if (argc < 4) {
+        fprintf(stderr, "usage: invariance MODEL.gguf PROMPTS LONGEST [SEED]\n");
+        return 2;
+    }
+    cp_loader_options lo = {0};
+    b.path = argv[1];
+    b.n_prompts = atoi(argv[2]);
+    b.rng = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
+    must(cp_loader_open(&b.file, b.path, &lo, &err), &err);
+    must(cp_model_open(&b.model, b.file, &err), &err);
+    b.vocab = cp_model_hparams(b.model)->n_vocab;
+    make_prompts(&b, atoi(argv[3]));
+
+    running r;
+    scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1};
+    start(&b, &alone, &r);
+    run_all(&b, &alone, &r);
+    report(&b, &alone, &r);
+    stop(&r);
+    for (int i = 0; i < b.n_prompts; i++) {
+        b.prompts[i].want = b.got[i];
+    }
+    const scenario all[] = {
+        {"2 threads", 2, 512, 512, 1, 0, false, 1},
+        {"random batches", 2, 128, 512, 16, 0, false, 24},
+        {"random batches, 1 thread", 1, 96, 200, 7, 0, false, 16},
+        {"chunks of 1", 2, 1, 512, 16, 0, false, 32},
+        {"chunks of 7", 2, 7, 512, 8, 0, false, 16},
+        {"chunks of 64", 2, 64, 512, 4, 0, false, 8},
+        {"chunks of 509", 2, 509, 509, 1, 0, false, 1},
+        {"forced preemptions", 2, 128, 512, 16, 16, false, 32},
+        {"preemptions with cache", 1, 64, 256, 12, 16, true, 32},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        run_scenario(&b, &all[i]);
+    }
+    run_hits(&b);
+    printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b.n_prompts);
+    for (int i = 0; i < b.n_prompts; i++) {
+        free(b.prompts[i].ids);
+    }
+    free(b.prompts);
+    free(b.got);
+    cp_model_close(b.model);
+    cp_loaded_close(b.file);
+    return 0;
+}
