@@ -1,0 +1,252 @@
+/*
+ * The one check of a program before any backend runs it. The builder in model/ makes programs, so a
+ * failure here is a bug or a shape that kernels cannot do; either way it must be found at load and
+ * named, not in a step. Checked: every index, the widths that meet, weight shapes and roles, that
+ * no record writes a slot it reads (workers of the cpu backend may still read it), and page
+ * geometry.
+ */
+#include "kernels/backend.h"
+#include "kernels/cpu/linear.h"
+
+typedef struct check {
+    const cp_program *p;
+    const cp_prepare_config *cfg;
+    int op; /* index, for messages */
+    cp_err *err;
+} check;
+
+static const char *const op_names[CP_OP_COUNT] = {
+#define X(kind, name) [CP_OP_##kind] = #name,
+    CP_OPS(X)
+#undef X
+};
+
+static cp_code bad(const check *c, const char *what, long got, long want)
+{
+    const cp_op *op = &c->p->ops[c->op];
+    return cp_fail(c->err, CP_UNSUPPORTED,
+                   "program: record %d (%s, layer %d): %s is %ld; wanted %ld", c->op,
+                   op_names[op->kind], op->layer, what, got, want);
+}
+
+/* Slot s exists, is `width` wide and has the record's rows. width < 0: any. */
+static cp_code slot_is(const check *c, cp_slot s, long width, cp_rows rows, const char *what)
+{
+    if (s < 0 || s >= c->p->n_slots)
+        return bad(c, what, s, c->p->n_slots - 1);
+    if (width >= 0 && c->p->slots[s].width != width)
+        return bad(c, what, c->p->slots[s].width, width);
+    if (c->p->slots[s].rows != rows)
+        return bad(c, what, (long)c->p->slots[s].rows, (long)rows);
+    return CP_OK;
+}
+
+/* Weight w exists and is a vector of n (times rows) elements; -1 passes. */
+static cp_code vector_is(const check *c, cp_wref w, long n, long rows, const char *what)
+{
+    if (w == -1)
+        return CP_OK;
+    if (w < 0 || w >= c->p->n_weights)
+        return bad(c, what, w, c->p->n_weights - 1);
+    const cp_weight *x = &c->p->weights[w];
+    if (x->role != CP_ROLE_VECTOR)
+        return bad(c, what, (long)x->role, (long)CP_ROLE_VECTOR);
+    if (x->t->ne[0] != n)
+        return bad(c, what, (long)x->t->ne[0], n);
+    if (x->t->ne[1] * x->t->ne[2] * x->t->ne[3] != rows)
+        return bad(c, what, (long)(x->t->ne[1] * x->t->ne[2] * x->t->ne[3]), rows);
+    return CP_OK;
+}
+
+#define TRY(e)                                                                                     \
+    do {                                                                                           \
+        cp_code rc_ = (e);                                                                         \
+        if (rc_ != CP_OK)                                                                          \
+            return rc_;                                                                            \
+    } while (0)
+
+static cp_code check_linear(const check *c, const cp_op *op)
+{
+    long k = 0, width = 0;
+    TRY(slot_is(c, op->u.linear.in, -1, op->rows, "in"));
+    k = c->p->slots[op->u.linear.in].width;
+    if (op->u.linear.add >= 0)
+        TRY(slot_is(c, op->u.linear.add, k, op->rows, "add"));
+    if (op->u.linear.x_out >= 0) {
+        TRY(slot_is(c, op->u.linear.x_out, k, op->rows, "x_out"));
+        if (op->u.linear.x_out == op->u.linear.in || op->u.linear.x_out == op->u.linear.add)
+            return bad(c, "x_out (it aliases in or add)", op->u.linear.x_out, -1);
+    }
+    TRY(vector_is(c, op->u.linear.add_norm, k, 1, "add_norm"));
+    TRY(vector_is(c, op->u.linear.norm, k, 1, "norm"));
+    int n_w = op->u.linear.n_w;
+    if (n_w < 1 || n_w > 4)
+        return bad(c, "n_w", n_w, 4);
+    bool glu = op->u.linear.act != CP_ACT_NONE;
+    if (glu && n_w != 2)
+        return bad(c, "n_w of a gated record", n_w, 2);
+    for (int i = 0; i < n_w; i++) {
+        cp_wref w = op->u.linear.w[i].w;
+        if (w < 0 || w >= c->p->n_weights)
+            return bad(c, "weight", w, c->p->n_weights - 1);
+        const cp_weight *x = &c->p->weights[w];
+        if (x->role != CP_ROLE_LINEAR)
+            return bad(c, "weight role", (long)x->role, (long)CP_ROLE_LINEAR);
+        if (!cp_linear_supports(x->t->type))
+            return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
+                           x->t->name, (int)x->t->type);
+        if (x->t->ne[0] != k)
+            return bad(c, "weight inputs", (long)x->t->ne[0], k);
+        TRY(vector_is(c, op->u.linear.w[i].bias, (long)x->t->ne[1], 1, "bias"));
+        if (glu && i == 1) {
+            if (x->t->ne[1] != width)
+                return bad(c, "up outputs", (long)x->t->ne[1], width);
+            continue;
+        }
+        width = (long)x->t->ne[1];
+        cp_slot out = op->u.linear.w[i].out;
+        TRY(slot_is(c, out, width, op->rows, "out"));
+        if (out == op->u.linear.in || out == op->u.linear.add || out == op->u.linear.x_out)
+            return bad(c, "out (it aliases in, add or x_out)", out, -1);
+        for (int j = 0; j < i; j++)
+            if (op->u.linear.w[j].out == out)
+                return bad(c, "out (it aliases another out)", out, -1);
+    }
+    return CP_OK;
+}
+
+static cp_code check_attention(const check *c, const cp_op *op)
+{
+    long heads = op->u.attention.n_heads, kv = op->u.attention.n_kv;
+    long kd = op->u.attention.k_dim, vd = op->u.attention.v_dim;
+    if (op->rows != CP_ROWS_ALL)
+        return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
+    if (kv < 1 || heads < kv || heads % kv)
+        return bad(c, "n_heads % n_kv", kv < 1 ? -1 : heads % kv, 0);
+    if (kd < 2 || kd % 2 || vd < 2 || vd % 2)
+        return bad(c, "head width (even)", kd % 2 || kd < 2 ? kd : vd, 2);
+    TRY(slot_is(c, op->u.attention.q, heads * kd, CP_ROWS_ALL, "q"));
+    TRY(slot_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
+    TRY(slot_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
+    TRY(slot_is(c, op->u.attention.out, heads * vd, CP_ROWS_ALL, "out"));
+    cp_slot out = op->u.attention.out;
+    if (out == op->u.attention.q || out == op->u.attention.k || out == op->u.attention.v)
+        return bad(c, "out (it aliases q, k or v)", out, -1);
+    if (op->u.attention.rope_kind != CP_ROPE_NONE) {
+        if (op->u.attention.n_rot < 2 || op->u.attention.n_rot > kd || op->u.attention.n_rot % 2)
+            return bad(c, "n_rot", op->u.attention.n_rot, kd);
+        TRY(slot_is(c, op->u.attention.rope, op->u.attention.n_rot, CP_ROWS_ALL, "rope"));
+    }
+    TRY(vector_is(c, op->u.attention.q_norm, kd, 1, "q_norm"));
+    TRY(vector_is(c, op->u.attention.k_norm, kd, 1, "k_norm"));
+    TRY(vector_is(c, op->u.attention.sinks, heads, 1, "sinks"));
+    int group = op->u.attention.group;
+    if (group < 0 || group >= c->p->n_groups)
+        return bad(c, "group", group, c->p->n_groups - 1);
+    const cp_kv_group *g = &c->p->groups[group];
+    if (g->kind == CP_GROUP_STATE || g->n_kv != kv || g->k_dim != kd || g->v_dim != vd)
+        return bad(c, "group's n_kv", g->n_kv, kv);
+    if (g->kind == CP_GROUP_WINDOW && op->u.attention.window != g->window)
+        return bad(c, "window", op->u.attention.window, g->window);
+    if (op->u.attention.window < 0)
+        return bad(c, "window", op->u.attention.window, 0);
+    if (op->u.attention.layer_in_group < 0 || op->u.attention.layer_in_group >= g->n_layers)
+        return bad(c, "layer_in_group", op->u.attention.layer_in_group, g->n_layers - 1);
+    return CP_OK;
+}
+
+#define CONV_TAPS_MAX 16
+static cp_code check_shortconv(const check *c, const cp_op *op)
+{
+    int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache, group = op->u.shortconv.group;
+    if (op->rows != CP_ROWS_ALL)
+        return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
+    if (taps < 1 || taps > CONV_TAPS_MAX)
+        return bad(c, "l_cache", taps, CONV_TAPS_MAX);
+    TRY(slot_is(c, op->u.shortconv.in, 3L * d, CP_ROWS_ALL, "in"));
+    TRY(slot_is(c, op->u.shortconv.out, d, CP_ROWS_ALL, "out"));
+    if (op->u.shortconv.conv < 0)
+        return bad(c, "conv", op->u.shortconv.conv, 0);
+    TRY(vector_is(c, op->u.shortconv.conv, taps, d, "conv"));
+    if (group < 0 || group >= c->p->n_groups || c->p->groups[group].kind != CP_GROUP_STATE)
+        return bad(c, "group", group, c->p->n_groups - 1);
+    const cp_kv_group *g = &c->p->groups[group];
+    if (op->u.shortconv.layer_in_group < 0 || op->u.shortconv.layer_in_group >= g->n_layers)
+        return bad(c, "layer_in_group", op->u.shortconv.layer_in_group, g->n_layers - 1);
+    if (g->state_bytes % 64 || g->state_bytes < (size_t)(taps - 1) * (size_t)d * sizeof(float))
+        return bad(c, "state_bytes", (long)g->state_bytes, (taps - 1L) * d * 4);
+    return CP_OK;
+}
+
+static cp_code check_op(const check *c, const cp_op *op)
+{
+    switch (op->kind) {
+    case CP_OP_EMBED: {
+        cp_wref w = op->u.embed.table;
+        if (w < 0 || w >= c->p->n_weights)
+            return bad(c, "table", w, c->p->n_weights - 1);
+        if (!cp_linear_supports(c->p->weights[w].t->type))
+            return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
+                           c->p->weights[w].t->name, (int)c->p->weights[w].t->type);
+        return slot_is(c, op->u.embed.out, (long)c->p->weights[w].t->ne[0], CP_ROWS_ALL, "out");
+    }
+    case CP_OP_ROPE:
+        if (op->u.rope.n_rot < 2 || op->u.rope.n_rot % 2)
+            return bad(c, "n_rot", op->u.rope.n_rot, 2);
+        return slot_is(c, op->u.rope.out, op->u.rope.n_rot, CP_ROWS_ALL, "out");
+    case CP_OP_GATHER:
+        TRY(slot_is(c, op->u.gather.in, -1, CP_ROWS_ALL, "in"));
+        return slot_is(c, op->u.gather.out, c->p->slots[op->u.gather.in].width, CP_ROWS_OUT, "out");
+    case CP_OP_LINEAR:
+        return check_linear(c, op);
+    case CP_OP_ATTENTION:
+        return check_attention(c, op);
+    case CP_OP_SHORTCONV:
+        return check_shortconv(c, op);
+    case CP_OP_SAMPLE:
+        return slot_is(c, op->u.sample.logits, c->p->n_vocab, CP_ROWS_OUT, "logits");
+    case CP_OP_COUNT:
+        break;
+    }
+    return cp_fail(c->err, CP_UNSUPPORTED, "program: record %d has unknown kind %d", c->op,
+                   (int)op->kind);
+}
+
+cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, cp_err *err)
+{
+    if (cfg->max_rows < 1 || cfg->max_out < 0 || cfg->max_seqs < 1)
+        return cp_fail(err, CP_INVALID_VALUE, "prepare: %d rows, %d outputs, %d sequences",
+                       cfg->max_rows, cfg->max_out, cfg->max_seqs);
+    if (cfg->kv_type != CP_DTYPE_BF16 && cfg->kv_type != CP_DTYPE_F16)
+        return cp_fail(err, CP_UNSUPPORTED, "prepare: KV type %d; built: BF16, F16",
+                       (int)cfg->kv_type);
+    if (prog->n_groups < 0 || prog->n_groups > CP_MAX_GROUPS)
+        return cp_fail(err, CP_UNSUPPORTED, "program: %d layer groups; allowed: up to %d",
+                       prog->n_groups, CP_MAX_GROUPS);
+    int P = cfg->page_positions;
+    size_t page = 0;
+    for (int i = 0; i < prog->n_groups; i++) {
+        const cp_kv_group *g = &prog->groups[i];
+        if (g->kind == CP_GROUP_STATE)
+            continue;
+        if (P < 16 || P > CP_SPLIT || CP_SPLIT % P)
+            return cp_fail(err, CP_INVALID_VALUE,
+                           "prepare: %d positions a page; allowed: 16 to %d, dividing it", P,
+                           CP_SPLIT);
+        size_t bytes = cp_kv_page_bytes(g, P);
+        if (page && bytes != page)
+            return cp_fail(err, CP_UNSUPPORTED,
+                           "program: pages of group %d take %zu bytes, others %zu", i, bytes, page);
+        page = bytes;
+    }
+    check c = {prog, cfg, 0, err};
+    for (int i = 0; i < prog->n_ops; i++) {
+        c.op = i;
+        TRY(check_op(&c, &prog->ops[i]));
+    }
+    if (prog->logits >= prog->n_slots ||
+        (prog->logits >= 0 && prog->slots[prog->logits].width != prog->n_vocab))
+        return cp_fail(err, CP_UNSUPPORTED, "program: logits slot %d is not %d wide", prog->logits,
+                       prog->n_vocab);
+    return CP_OK;
+}

@@ -1,0 +1,154 @@
+/*
+ * Reference ATTENTION: qk-norm, rope, K and V of every row into the pages, then each (row, head)
+ * alone, reading K and V back from the pages. Splits start at absolute multiples of CP_SPLIT, the
+ * softmax restarts in each, partial results merge in ascending order (program.h).
+ */
+#include "base/mem.h"
+#include "kernels/ref/ref.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct pages {
+    const cp_prepared *p;
+    const cp_kv_group *g;
+    const uint32_t *table;
+    int positions, layer;
+    bool f16;
+} pages;
+
+static uint16_t *head_of(const pages *a, int pos, int h)
+{
+    uint8_t *page = a->p->pages + (size_t)a->table[pos / a->positions] * a->p->page_bytes;
+    return (uint16_t *)(void *)(page + cp_kv_head_offset(a->g, a->positions, a->layer, h));
+}
+
+static float from_kv(const pages *a, uint16_t x)
+{
+    return a->f16 ? cp_f32_from_f16(x) : cp_f32_from_bf16(x);
+}
+
+static uint16_t to_kv(const pages *a, float x)
+{
+    return a->f16 ? cp_f16_from_f32(x) : cp_bf16_from_f32(x);
+}
+
+static float key(const pages *a, int pos, int h, int d)
+{
+    return from_kv(a, head_of(a, pos, h)[cp_kv_k_index(a->g->k_dim, pos % a->positions, d)]);
+}
+
+static uint16_t *value_at(const pages *a, int pos, int h, int d)
+{
+    uint16_t *v = head_of(a, pos, h) + (size_t)a->g->k_dim * (size_t)a->positions;
+    return v + cp_kv_v_index(a->g->v_dim, pos % a->positions, d);
+}
+
+/* x0' = x0 cos - x1 sin, x1' = x0 sin + x1 cos, each product and sum rounded. */
+static void rotate(float *x, const float *cs, int n_rot, cp_rope_kind kind)
+{
+    int half = n_rot / 2;
+    for (int i = 0; i < half; i++) {
+        float *a = kind == CP_ROPE_NEOX ? &x[i] : &x[2 * i];
+        float *b = kind == CP_ROPE_NEOX ? &x[half + i] : &x[2 * i + 1];
+        float x0 = *a, x1 = *b;
+        *a = x0 * cs[i] - x1 * cs[half + i];
+        *b = x0 * cs[half + i] + x1 * cs[i];
+    }
+}
+
+static void norm_rope(const cp_prepared *p, const cp_op *op, float *x, cp_wref norm, int r)
+{
+    if (norm >= 0)
+        cp_ref_rmsnorm(x, x, p->vectors[norm], op->u.attention.k_dim, op->u.attention.eps);
+    if (op->u.attention.rope_kind != CP_ROPE_NONE)
+        rotate(x, cp_ref_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+               op->u.attention.rope_kind);
+}
+
+static void write_kv(const pages *a, const cp_op *op, int r, int pos, float *x)
+{
+    int kd = a->g->k_dim, vd = a->g->v_dim;
+    for (int h = 0; h < a->g->n_kv; h++) {
+        memcpy(x, cp_ref_row(a->p, op->u.attention.k, r) + (size_t)h * (size_t)kd,
+               (size_t)kd * sizeof(float));
+        norm_rope(a->p, op, x, op->u.attention.k_norm, r);
+        for (int d = 0; d < kd; d++)
+            head_of(a, pos, h)[cp_kv_k_index(kd, pos % a->positions, d)] = to_kv(a, x[d]);
+        const float *v = cp_ref_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
+        for (int d = 0; d < vd; d++)
+            *value_at(a, pos, h, d) = to_kv(a, v[d]);
+    }
+}
+
+/* One (row, head): q[k_dim] ready, out[v_dim]. */
+static void attend(const pages *a, const cp_op *op, const float *q, int pos, int head, float *out,
+                   float *os)
+{
+    int kd = a->g->k_dim, vd = a->g->v_dim, h = head / (op->u.attention.n_heads / a->g->n_kv);
+    int window = op->u.attention.window, lo = window && pos >= window ? pos - window + 1 : 0;
+    float m = -INFINITY, l = 0.0f, s[CP_SPLIT], cap = op->u.attention.softcap;
+    memset(out, 0, (size_t)vd * sizeof(float));
+    for (int base = lo / CP_SPLIT * CP_SPLIT; base <= pos; base += CP_SPLIT) {
+        int from = lo > base ? lo : base,
+            to = pos + 1 < base + CP_SPLIT ? pos + 1 : base + CP_SPLIT;
+        float ms = -INFINITY, lanes[16] = {0};
+        for (int j = from; j < to; j++) {
+            float dot = 0.0f;
+            for (int d = 0; d < kd; d++)
+                dot = fmaf(q[d], key(a, j, h, d), dot);
+            s[j - base] = dot * op->u.attention.scale;
+            if (cap != 0.0f)
+                s[j - base] = cap * cp_tanhf(s[j - base] / cap);
+            ms = s[j - base] > ms ? s[j - base] : ms;
+        }
+        memset(os, 0, (size_t)vd * sizeof(float));
+        for (int j = from; j < to; j++) {
+            float e = cp_expf(s[j - base] - ms);
+            lanes[j % 16] += e;
+            for (int d = 0; d < vd; d++)
+                os[d] = fmaf(e, from_kv(a, *value_at(a, j, h, d)), os[d]);
+        }
+        float ls = cp_ref_tree(lanes), mm = m > ms ? m : ms;
+        float e0 = cp_expf(m - mm), e1 = cp_expf(ms - mm);
+        for (int d = 0; d < vd; d++)
+            out[d] = out[d] * e0 + os[d] * e1;
+        l = l * e0 + ls * e1;
+        m = mm;
+    }
+    if (op->u.attention.sinks >= 0) {
+        float sink = a->p->vectors[op->u.attention.sinks][head], mm = m > sink ? m : sink;
+        float e0 = cp_expf(m - mm);
+        for (int d = 0; d < vd; d++)
+            out[d] = out[d] * e0;
+        l = l * e0 + cp_expf(sink - mm);
+    }
+    for (int d = 0; d < vd; d++)
+        out[d] = out[d] / l + 0.0f; /* no negative zeroes */
+}
+
+void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
+{
+    pages a = {.p = p,
+               .g = &p->prog->groups[op->u.attention.group],
+               .positions = p->cfg.page_positions,
+               .layer = op->u.attention.layer_in_group,
+               .f16 = p->cfg.kv_type == CP_DTYPE_F16};
+    int kd = a.g->k_dim, vd = a.g->v_dim;
+    float *x = cp_xcalloc((size_t)(kd + vd), sizeof(float));
+    for (int r = 0; r < batch->n_rows; r++) {
+        a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
+        write_kv(&a, op, r, batch->pos[r], x);
+    }
+    for (int r = 0; r < batch->n_rows; r++) {
+        a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
+        for (int h = 0; h < op->u.attention.n_heads; h++) {
+            memcpy(x, cp_ref_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
+                   (size_t)kd * sizeof(float));
+            norm_rope(p, op, x, op->u.attention.q_norm, r);
+            attend(&a, op, x, batch->pos[r], h,
+                   cp_ref_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
+        }
+    }
+    free(x);
+}

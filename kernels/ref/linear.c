@@ -1,0 +1,126 @@
+/*
+ * Reference LINEAR: prologue (add, norms, x_out), activations in the format that the weight's type
+ * asks for, one output element at a time with K ascending, epilogue. With act_f32 every weight is
+ * dequantized and meets f32 activations: that is what oracles compare.
+ */
+#include "kernels/cpu/linear.h"
+#include "base/mem.h"
+#include "kernels/quant.h"
+#include "kernels/ref/ref.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct row {
+    int k;
+    float *x;     /* after add and norm */
+    float *t;     /* scratch [k] */
+    float *w;     /* one dequantized weight row [k] */
+    float *xb;    /* x rounded to bf16 */
+    cp_act8 *act; /* x as int8 blocks; NULL when k is no multiple of 32 */
+} row;
+
+static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
+{
+    int k = a->k;
+    memcpy(a->x, cp_ref_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
+    if (op->u.linear.add >= 0) {
+        const float *add = cp_ref_row(p, op->u.linear.add, r);
+        if (op->u.linear.add_norm >= 0) {
+            cp_ref_rmsnorm(a->t, add, p->vectors[op->u.linear.add_norm], k, op->u.linear.eps);
+            add = a->t;
+        }
+        for (int i = 0; i < k; i++)
+            a->x[i] = a->x[i] + add[i];
+    }
+    if (op->u.linear.x_out >= 0)
+        memcpy(cp_ref_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
+    if (op->u.linear.norm >= 0)
+        cp_ref_rmsnorm(a->x, a->x, p->vectors[op->u.linear.norm], k, op->u.linear.eps);
+    for (int i = 0; i < k; i++)
+        a->xb[i] = cp_f32_from_bf16(cp_bf16_from_f32(a->x[i]));
+    if (a->act)
+        cp_quantize_act_row(a->x, k, a->act);
+}
+
+/* int8 blocks of 32: exact dot a scale group, then fmaf with the scales, then with the minimum. */
+static float dot_quantized(const cp_tensor *t, const uint8_t *data, const row *a)
+{
+    float acc = 0.0f;
+    for (int b = 0; b < a->k / CP_QBLOCK; b++) {
+        cp_qblock w;
+        const cp_act8 *x = &a->act[b];
+        cp_unquant_block(t->type, data, b, &w);
+        int groups = w.group16 ? 2 : 1, len = CP_QBLOCK / groups;
+        for (int g = 0; g < groups; g++) {
+            int32_t dot = 0, sum = 0;
+            for (int i = g * len; i < (g + 1) * len; i++) {
+                dot += w.q[i] * x->q[i];
+                sum += x->q[i];
+            }
+            acc = fmaf((float)dot, w.wd[g] * x->d, acc);
+            if (w.has_min)
+                acc = fmaf(w.wm[g], x->d * (float)sum, acc);
+        }
+    }
+    return acc;
+}
+
+static float dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const row *a)
+{
+    const uint8_t *data = (const uint8_t *)t->data + (size_t)j * cp_tensor_row_bytes(t);
+    if (!p->b->cfg.act_f32 && cp_quant_info(t->type).quantized)
+        return dot_quantized(t, data, a);
+    const float *x = !p->b->cfg.act_f32 && t->type == CP_DTYPE_BF16 ? a->xb : a->x;
+    float acc = 0.0f;
+    cp_dequant_row(t, j, a->w);
+    for (int i = 0; i < a->k; i++)
+        acc = fmaf(a->w[i], x[i], acc);
+    return acc;
+}
+
+/* acc + bias, times scale, soft cap. */
+static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, const row *a)
+{
+    float y = dot(p, p->prog->weights[op->u.linear.w[i].w].t, j, a);
+    if (op->u.linear.w[i].bias >= 0)
+        y = y + p->vectors[op->u.linear.w[i].bias][j];
+    if (op->u.linear.scale != 1.0f)
+        y = y * op->u.linear.scale;
+    if (op->u.linear.softcap != 0.0f)
+        y = op->u.linear.softcap * cp_tanhf(y / op->u.linear.softcap);
+    return y;
+}
+
+void cp_ref_linear(cp_prepared *p, const cp_op *op, int n_rows)
+{
+    row a = {.k = p->prog->slots[op->u.linear.in].width};
+    size_t k = (size_t)a.k;
+    float *mem = cp_xcalloc(4 * k, sizeof(float));
+    a.x = mem;
+    a.t = mem + k;
+    a.w = mem + 2 * k;
+    a.xb = mem + 3 * k;
+    if (k % CP_QBLOCK == 0)
+        a.act = cp_xcalloc(k / CP_QBLOCK, sizeof(*a.act));
+    for (int r = 0; r < n_rows; r++) {
+        prologue(p, op, r, &a);
+        if (op->u.linear.act != CP_ACT_NONE) {
+            float *out = cp_ref_row(p, op->u.linear.w[0].out, r);
+            int64_t n = p->prog->weights[op->u.linear.w[0].w].t->ne[1];
+            for (int64_t j = 0; j < n; j++) {
+                float g = output(p, op, 0, j, &a), u = output(p, op, 1, j, &a);
+                out[j] = (op->u.linear.act == CP_ACT_SILU ? cp_siluf(g) : cp_gelu_tanhf(g)) * u;
+            }
+            continue;
+        }
+        for (int i = 0; i < op->u.linear.n_w; i++) {
+            float *out = cp_ref_row(p, op->u.linear.w[i].out, r);
+            int64_t n = p->prog->weights[op->u.linear.w[i].w].t->ne[1];
+            for (int64_t j = 0; j < n; j++)
+                out[j] = output(p, op, i, j, &a);
+        }
+    }
+    free(a.act);
+    free(mem);
+}

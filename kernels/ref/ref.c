@@ -1,0 +1,176 @@
+/*
+ * The reference backend: its walker, and the operations that take a few lines. Copies first, in
+ * list order, then the records in program order.
+ */
+#include "kernels/ref/ref.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "kernels/cpu/linear.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+float cp_ref_tree(float lanes[16])
+{
+    for (int h = 8; h; h /= 2)
+        for (int j = 0; j < h; j++)
+            lanes[j] += lanes[j + h];
+    return lanes[0];
+}
+
+void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
+{
+    float lanes[16] = {0};
+    for (int i = 0; i < n; i++)
+        lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
+    float r = 1.0f / sqrtf(cp_ref_tree(lanes) / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        y[i] = (x[i] * r) * w[i];
+}
+
+static void embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
+{
+    const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
+    for (int r = 0; r < b->n_rows; r++) {
+        float *x = cp_ref_row(p, op->u.embed.out, r);
+        CP_ASSERT(b->tok[r] >= 0 && b->tok[r] < t->ne[1]);
+        cp_dequant_row(t, b->tok[r], x);
+        for (int64_t i = 0; i < t->ne[0]; i++)
+            x[i] = x[i] * op->u.embed.scale;
+    }
+}
+
+/* cos and sin of the f32 angle, each rounded to f32, then times mscale. */
+static void rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
+{
+    int half = op->u.rope.n_rot / 2;
+    for (int r = 0; r < b->n_rows; r++) {
+        float *x = cp_ref_row(p, op->u.rope.out, r);
+        for (int i = 0; i < half; i++) {
+            float sine, cosine, angle = (float)b->pos[r] * op->u.rope.inv_freq[i];
+            cp_sincosf(angle, &sine, &cosine);
+            x[i] = cosine * op->u.rope.mscale;
+            x[half + i] = sine * op->u.rope.mscale;
+        }
+    }
+}
+
+static void gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
+{
+    size_t width = (size_t)p->prog->slots[op->u.gather.in].width;
+    for (int i = 0; i < b->n_out; i++)
+        memcpy(cp_ref_row(p, op->u.gather.out, i), cp_ref_row(p, op->u.gather.in, b->out_rows[i]),
+               width * sizeof(float));
+}
+
+/*
+ * y[i] = sum over taps t ascending of conv[t] * (b*x)[i - (L-1) + t], by fmaf from 0; out = c * y.
+ * State: the last L - 1 rows of b*x, oldest first, [L-1][d].
+ */
+static void shortconv(cp_prepared *p, const cp_op *op, const cp_batch *batch)
+{
+    int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache, keep = taps - 1;
+    int group = op->u.shortconv.group, layer = op->u.shortconv.layer_in_group;
+    const float *w = p->vectors[op->u.shortconv.conv];
+    float *hist = cp_xcalloc((size_t)taps, sizeof(*hist)); /* of one channel, oldest first */
+    for (int s = 0; s < batch->n_seqs; s++) {
+        const cp_batch_seq *q = &batch->seqs[s];
+        const float *in = q->state_in ? cp_state_at(p, q->state_in, group, layer) : NULL;
+        float *out = q->state_out ? cp_state_at(p, q->state_out, group, layer) : NULL;
+        float *save = q->state_save ? cp_state_at(p, q->state_save, group, layer) : NULL;
+        for (int c = 0; c < d; c++) {
+            for (int t = 0; t < keep; t++)
+                hist[t] = in ? in[(size_t)t * (size_t)d + (size_t)c] : 0.0f;
+            for (int r = q->row0; r < q->row0 + q->n_rows; r++) {
+                const float *x = cp_ref_row(p, op->u.shortconv.in, r);
+                hist[keep] = x[c] * x[2 * d + c];
+                float y = 0.0f;
+                for (int t = 0; t < taps; t++)
+                    y = fmaf(w[(size_t)c * (size_t)taps + (size_t)t], hist[t], y);
+                cp_ref_row(p, op->u.shortconv.out, r)[c] = x[d + c] * y;
+                memmove(hist, hist + 1, (size_t)keep * sizeof(*hist));
+            }
+            for (int t = 0; t < keep; t++) {
+                size_t at = (size_t)t * (size_t)d + (size_t)c;
+                if (out)
+                    out[at] = hist[t];
+                if (save)
+                    save[at] = hist[t];
+            }
+        }
+    }
+    free(hist);
+}
+
+static void step(cp_prepared *p, const cp_batch *b)
+{
+    for (int i = 0; i < b->n_copies; i++)
+        memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes,
+               p->pages + (size_t)b->copies[i].src * p->page_bytes, p->page_bytes);
+    for (int i = 0; i < b->n_state_copies; i++)
+        memcpy(p->states + (size_t)b->state_copies[i].dst * p->state_bytes,
+               p->states + (size_t)b->state_copies[i].src * p->state_bytes, p->state_bytes);
+    for (int i = 0; i < p->n_ops; i++) {
+        const cp_op *op = &p->ops[i];
+        int64_t start = cp_now_ns();
+        switch (op->kind) {
+        case CP_OP_EMBED:
+            embed(p, op, b);
+            break;
+        case CP_OP_ROPE:
+            rope(p, op, b);
+            break;
+        case CP_OP_GATHER:
+            gather(p, op, b);
+            break;
+        case CP_OP_LINEAR:
+            cp_ref_linear(p, op, cp_op_rows(op, b));
+            break;
+        case CP_OP_ATTENTION:
+            cp_ref_attention(p, op, b);
+            break;
+        case CP_OP_SHORTCONV:
+            shortconv(p, op, b);
+            break;
+        case CP_OP_SAMPLE:
+            cp_ref_sample(p, op, b);
+            break;
+        case CP_OP_COUNT:
+            break;
+        }
+        p->op_ns[op->kind] += (uint64_t)(cp_now_ns() - start);
+    }
+}
+
+static cp_code open_ref(cp_backend *b, cp_err *err)
+{
+    (void)b;
+    (void)err;
+    return CP_OK;
+}
+
+static void close_ref(cp_backend *b)
+{
+    (void)b;
+}
+
+static const char *level(const cp_backend *b)
+{
+    (void)b;
+    return "ref";
+}
+
+static cp_code prepare(cp_prepared *p, cp_err *err)
+{
+    (void)p;
+    (void)err;
+    return CP_OK;
+}
+
+static void fini(cp_prepared *p)
+{
+    (void)p;
+}
+
+const cp_backend_row cp_backend_ref = {"ref", open_ref, close_ref, level, prepare, fini, step};
