@@ -29,11 +29,11 @@ typedef struct map_slot {
 /* The handler has no argument of ours: this is the one place that needs globals. */
 static struct {
     map_slot slot[MAX_MAPS];
-    pthread_mutex_t lock; /* guards taking and freeing slots; the handler never takes it */
+    pthread_mutex_t lock; /* guards slots and `previous`; the handler never takes it */
     pthread_once_t once;
     struct sigaction previous;
     uintptr_t page;
-    bool ready, used[MAX_MAPS];
+    bool used[MAX_MAPS];
 } maps = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
 
 /* Zero pages from addr's page to the end of the mapping that holds it. False: not ours. */
@@ -72,26 +72,36 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
     errno = saved;
 }
 
-/*
- * The handler asks for an alternate stack; the thread that maps first gets one when it has none.
- * Threads without one run it on their own stack, which a fault in a mapping leaves intact.
- */
-static void install(void)
+static void init_table(void)
 {
     maps.page = (uintptr_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < MAX_MAPS; i++)
         atomic_store_explicit(&maps.slot[i].gen, 1, memory_order_relaxed);
-    stack_t now;
-    if (sigaltstack(NULL, &now) == 0 && (now.ss_flags & SS_DISABLE)) {
+}
+
+/*
+ * Make ours the action for SIGBUS, again if something replaced it since. The handler asks for an
+ * alternate stack; the thread that installs it gets one when it has none. Threads without one run
+ * it on their own stack, which a fault in a mapping leaves intact.
+ */
+static bool install(void)
+{
+    struct sigaction now, ours = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(SIGBUS, NULL, &now) != 0)
+        return false;
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
+        return true;
+    stack_t alt;
+    if (sigaltstack(NULL, &alt) == 0 && (alt.ss_flags & SS_DISABLE)) {
         void *p =
             mmap(NULL, ALT_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        stack_t alt = {.ss_sp = p, .ss_size = ALT_STACK_BYTES};
+        alt = (stack_t){.ss_sp = p, .ss_size = ALT_STACK_BYTES};
         if (p != MAP_FAILED)
             sigaltstack(&alt, NULL);
     }
-    struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    sigemptyset(&sa.sa_mask);
-    maps.ready = sigaction(SIGBUS, &sa, &maps.previous) == 0;
+    maps.previous = now;
+    return sigaction(SIGBUS, &ours, NULL) == 0;
 }
 
 static int slot_take(uintptr_t start, uintptr_t end)
@@ -128,8 +138,11 @@ static void slot_give(int i)
 cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err)
 {
     *m = (cp_map){0};
-    pthread_once(&maps.once, install);
-    if (!maps.ready)
+    pthread_once(&maps.once, init_table);
+    pthread_mutex_lock(&maps.lock);
+    bool ready = install();
+    pthread_mutex_unlock(&maps.lock);
+    if (!ready)
         return cp_fail(err, CP_IO, "%s: cannot install a SIGBUS handler", what);
     size_t whole;
     if (n == 0 || !cp_add(n, maps.page - 1, &whole))

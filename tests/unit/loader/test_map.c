@@ -1,0 +1,180 @@
+/*
+ * Mappings: a file that shrinks is a flag, not a death; a SIGBUS that is not ours still kills.
+ */
+#include "loader/loader.h"
+#include "loader/map.h"
+#include "tests/unit/loader/make_gguf.h"
+#include "tests/unit/loader/suites.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PAGES = 20 };
+
+static size_t page(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A temporary file of PAGES pages, all bytes 0x5a; its name is unlinked. */
+static int make_file(void)
+{
+    char name[] = "/tmp/capstan-map-XXXXXX";
+    int fd = mkstemp(name);
+    assert_true(fd >= 0);
+    unlink(name);
+    char *bytes = malloc(PAGES * page());
+    assert_non_null(bytes);
+    memset(bytes, 0x5a, PAGES * page());
+    assert_int_equal(write(fd, bytes, PAGES * page()), PAGES * page());
+    free(bytes);
+    return fd;
+}
+
+static unsigned sum(const cp_map *m)
+{
+    unsigned s = 0;
+    for (size_t i = 0; i < m->n; i += 512)
+        s += ((const volatile uint8_t *)m->p)[i];
+    return s;
+}
+
+static void shrunk_file_poisons(void **state)
+{
+    (void)state;
+    cp_map a, b;
+    int fd = make_file(), other = make_file();
+    assert_int_equal(cp_map_open(&a, fd, PAGES * page(), "a", NULL), CP_OK);
+    assert_int_equal(cp_map_open(&b, other, PAGES * page() - 100, "b", NULL), CP_OK);
+    cp_map_willneed(&a, 5000);
+    unsigned whole = sum(&a);
+    assert_false(cp_map_poisoned(&a));
+    assert_int_equal(ftruncate(fd, (off_t)(4 * page())), 0);
+    assert_int_equal(sum(&a), whole / PAGES * 4); /* what is gone reads as zeroes */
+    assert_true(cp_map_poisoned(&a));
+    assert_int_equal(sum(&a), whole / PAGES * 4);
+    assert_int_equal(sum(&b), (PAGES * page() - 100 + 511) / 512 * 0x5a);
+    assert_false(cp_map_poisoned(&b));
+    close(fd);
+    cp_map_close(&a);
+    /* The slot's next owner starts clean. */
+    assert_int_equal(cp_map_open(&a, other, PAGES * page(), "a again", NULL), CP_OK);
+    assert_false(cp_map_poisoned(&a));
+    assert_int_equal(sum(&a), whole);
+    assert_int_equal(ftruncate(other, 0), 0);
+    assert_int_equal(sum(&a) + sum(&b), 0);
+    assert_true(cp_map_poisoned(&a) && cp_map_poisoned(&b));
+    cp_map_close(&a);
+    cp_map_close(&b);
+    cp_map_close(&b);
+    close(other);
+}
+
+static void *read_all(void *arg)
+{
+    return (void *)(uintptr_t)sum(arg);
+}
+
+static void any_thread_may_meet_the_end(void **state)
+{
+    (void)state;
+    cp_map m;
+    pthread_t t[4];
+    int fd = make_file();
+    assert_int_equal(cp_map_open(&m, fd, PAGES * page(), "m", NULL), CP_OK);
+    assert_int_equal(ftruncate(fd, 0), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, read_all, &m), 0);
+    for (int i = 0; i < 4; i++) {
+        void *s;
+        pthread_join(t[i], &s);
+        assert_null(s);
+    }
+    assert_true(cp_map_poisoned(&m));
+    cp_map_close(&m);
+    close(fd);
+}
+
+/* Run f in a child whose action before ours was the default one; the signal that ended it, or 0. */
+static int death(void (*f)(void))
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct rlimit none = {0, 0};
+        cp_map m;
+        int fd = make_file();
+        setrlimit(RLIMIT_CORE, &none);
+        signal(SIGBUS, SIG_DFL); /* cmocka's handler */
+        if (cp_map_open(&m, fd, PAGES * page(), "m", NULL) == CP_OK)
+            f();
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void touch_foreign(void)
+{
+    int fd = make_file();
+    const volatile uint8_t *p = mmap(NULL, page(), PROT_READ, MAP_PRIVATE, fd, 0);
+    if (ftruncate(fd, 0) == 0)
+        (void)p[0];
+}
+
+static void send_sigbus(void)
+{
+    kill(getpid(), SIGBUS);
+}
+static void do_nothing(void) {}
+
+static void foreign_sigbus_still_kills(void **state)
+{
+    (void)state;
+    assert_int_equal(death(do_nothing), 0);
+    assert_int_equal(death(touch_foreign), SIGBUS);
+    assert_int_equal(death(send_sigbus), SIGBUS);
+}
+
+static void open_model_reports_poison(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/capstan-poison-XXXXXX.gguf";
+    int fd = mkstemps(path, 5);
+    assert_true(fd >= 0);
+    cp_mk m;
+    cp_loaded *model;
+    cp_mk_tiny(&m, 1);
+    cp_mk_save(&m, path);
+    assert_int_equal(cp_loader_open(&model, path, NULL, NULL), CP_OK);
+    assert_false(cp_loaded_poisoned(model));
+    const cp_tensor *t = cp_loaded_find(model, "output_norm.weight");
+    assert_int_equal(*(const volatile uint8_t *)t->data, (uint8_t)(224 * 7 + 1));
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(*(const volatile uint8_t *)t->data, 0);
+    assert_true(cp_loaded_poisoned(model));
+    cp_loaded_close(model);
+    cp_mk_fini(&m);
+    close(fd);
+    unlink(path);
+}
+
+int cp_suite_map(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shrunk_file_poisons),
+        cmocka_unit_test(any_thread_may_meet_the_end),
+        cmocka_unit_test(foreign_sigbus_still_kills),
+        cmocka_unit_test(open_model_reports_poison),
+    };
+    return cmocka_run_group_tests_name("map", tests, NULL, NULL);
+}
