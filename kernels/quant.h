@@ -13,8 +13,6 @@
 
 #include "base/dtype.h"
 
-#include <string.h>
-
 #define CP_QBLOCK 32
 
 /* One 32-element block of a quantized row. */
@@ -54,42 +52,5 @@ void cp_unquant_block(cp_dtype t, const void *row, int64_t block, cp_qblock *out
 /* x[k] f32 -> out[k / 32]; k a multiple of 32. q = RNE(x * (127 / amax)), 0 when amax is 0; what
  * does not fit int8 (infinite or NaN products) becomes -128. */
 void cp_quantize_act_row(const float *x, int64_t k, cp_act8 *out);
-
-/* IEEE half to float; exact, NaN stays NaN. */
-static inline float cp_half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, mag = h & 0x7fffu, bits;
-    float f;
-    if (mag >= 0x7c00u) {
-        bits = sign | 0x7f800000u | (mag & 0x3ffu) << 13 | ((mag & 0x3ffu) ? 0x400000u : 0u);
-        memcpy(&f, &bits, sizeof f);
-        return f;
-    }
-    if (mag < 0x400u) { /* zero and denormals: mag * 2^-24, exact */
-        f = (float)mag * 0x1p-24f;
-        return sign ? -f : f;
-    }
-    bits = sign | ((mag << 13) + 0x38000000u);
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-/* bfloat16 to float, and float to bfloat16 by round to nearest even; NaN stays a quiet NaN. */
-static inline float cp_bf16_value(uint16_t h)
-{
-    uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-static inline uint16_t cp_bf16_round(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(u >> 16 | 0x40u);
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
-}
 
 #endif

@@ -9,8 +9,6 @@
 
 #include "kernels/cpu/linear.h"
 
-#include <math.h>
-
 /* ---- 32-element types: low nibbles are elements 0-15, high nibbles 16-31 ---- */
 
 static void nibbles(const uint8_t *qs, int8_t *q)
@@ -358,7 +356,7 @@ void cp_dequant_row(const cp_tensor *t, int64_t row, float *x)
         break;
     case CP_DTYPE_BF16:
         for (int64_t i = 0; i < n; i++)
-            x[i] = cp_bf16_value(cp_rd16(p + 2 * i));
+            x[i] = cp_f32_from_bf16(cp_rd16(p + 2 * i));
         break;
     case CP_DTYPE_I8:
         for (int64_t i = 0; i < n; i++)

@@ -6,6 +6,7 @@
 #ifndef CP_KERNELS_REF_DEQUANT_H
 #define CP_KERNELS_REF_DEQUANT_H
 
+#include "kernels/math.h"
 #include "kernels/quant.h"
 
 static inline uint16_t cp_rd16(const uint8_t *p)
@@ -24,7 +25,7 @@ static inline uint32_t cp_rd32(const uint8_t *p)
 
 static inline float cp_rdh(const uint8_t *p)
 {
-    return cp_half_to_float(cp_rd16(p));
+    return cp_f32_from_f16(cp_rd16(p));
 }
 
 /* s[12]: the packed scales; j in [0, 8). */

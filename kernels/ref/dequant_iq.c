@@ -127,7 +127,7 @@ void cp_unquant_iq1_m(const uint8_t *b, int part, cp_qblock *o)
     unsigned dbits = 0;
     for (int i = 0; i < 4; i++)
         dbits |= (unsigned)(cp_rd16(sc + 2 * i) >> 12) << (4 * i);
-    float d = cp_half_to_float((uint16_t)dbits);
+    float d = cp_f32_from_f16((uint16_t)dbits);
     for (int g = 0; g < 2; g++) {
         int i = 2 * part + g;
         unsigned s = (unsigned)cp_rd16(sc + 2 * (i / 4)) >> (3 * (i % 4)) & 7, qh = b[32 + i];

@@ -1,0 +1,124 @@
+/*
+ * gemm_avx2: panel micro-kernels for AVX2 + FMA + F16C: 8 outputs a vector, a 64-byte group as two
+ * halves. Static functions and one fill function; everything else is in the shared sources.
+ */
+#include "kernels/cpu/gemm.h"
+#include "kernels/math.h"
+
+#include "kernels/cpu/v16_avx2.h"
+
+#include "kernels/cpu/v16_math.h"
+
+#define LANES      8
+#define DOT_U8     0
+#define PREFETCH   1024
+#define COLS(bits) 4
+#define FLOAT_COLS 6
+
+typedef __m256i vi;
+typedef __m256 vf;
+
+#define vi_zero()        _mm256_setzero_si256()
+#define vi_load(p)       _mm256_loadu_si256((const __m256i_u *)(const void *)(p))
+#define vi_set8(x)       _mm256_set1_epi8(x)
+#define vi_set16(x)      _mm256_set1_epi16(x)
+#define vi_and(a, b)     _mm256_and_si256(a, b)
+#define vi_or(a, b)      _mm256_or_si256(a, b)
+#define vi_sll16(a, n)   _mm256_slli_epi16(a, n)
+#define vi_srl16(a, n)   _mm256_srli_epi16(a, n)
+#define vi_sll32(a, n)   _mm256_slli_epi32(a, n)
+#define vi_add16(a, b)   _mm256_add_epi16(a, b)
+#define vi_add32(a, b)   _mm256_add_epi32(a, b)
+#define vi_sub32(a, b)   _mm256_sub_epi32(a, b)
+#define vi_maddubs(w, a) _mm256_maddubs_epi16(w, a)
+#define vi_madd(a, b)    _mm256_madd_epi16(a, b)
+#define vf_zero()        _mm256_setzero_ps()
+#define vf_mul(a, b)     _mm256_mul_ps(a, b)
+#define vf_fma(a, b, c)  _mm256_fmadd_ps(a, b, c)
+#define vf_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c)
+#define vf_bcast(p)      _mm256_broadcast_ss(p)
+#define vf_load(p)       _mm256_loadu_ps((const float *)(const void *)(p))
+#define vf_store(p, x)   _mm256_storeu_ps(p, x)
+#define vf_from_i32(x)   _mm256_cvtepi32_ps(x)
+#define vf_half(p)       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)(const void *)(p)))
+#define vf_u8(p)         _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p))))
+#define vf_s8(p)         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
+
+static inline vi vi_bcast(const void *p)
+{
+    float f;
+    memcpy(&f, p, sizeof f);
+    return _mm256_castps_si256(_mm256_set1_ps(f));
+}
+
+static inline v16 v16_f16(const uint8_t *p)
+{
+    return (v16){vf_half(p), vf_half(p + 16)};
+}
+
+static inline v16 v16_pair_lo(const uint8_t *p)
+{
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(vi_load(p), 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(vi_load(p + 32), 16))};
+}
+
+static inline v16 v16_pair_hi(const uint8_t *p)
+{
+    vi mask = _mm256_set1_epi32((int)0xffff0000u);
+    return (v16){_mm256_castsi256_ps(_mm256_and_si256(vi_load(p), mask)),
+                 _mm256_castsi256_ps(_mm256_and_si256(vi_load(p + 32), mask))};
+}
+
+#include "kernels/cpu/gemm_int.inc"
+
+#include "kernels/cpu/gemm_float.inc"
+
+/* As cp_quantize_act_row: the same division, products and roundings, 32 values at a time. */
+static void quantize(const float *x, int64_t k, cp_act8 *out)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int64_t b = 0; b < k / CP_QBLOCK; b++, x += CP_QBLOCK, out++) {
+        __m256 v[4], m = _mm256_setzero_ps();
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            m = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), m); /* a NaN leaves m */
+        }
+        __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+        m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+        float amax = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
+        __m256 inv = _mm256_set1_ps(amax > 0.0f ? 127.0f / amax : 0.0f);
+        __m256i q[4];
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));
+        __m256i bytes =
+            _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, order);
+        _mm256_storeu_si256((__m256i_u *)(void *)out->q, bytes);
+        out->d = amax / 127.0f;
+        out->unused = 0;
+        /* sums of the stored bytes (saturated ones included), 16 at a time */
+        __m256i ones = _mm256_set1_epi8(1), w = _mm256_set1_epi16(1);
+        __m256i lo = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, bytes), w);
+        __m128i s = _mm_hadd_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
+        s = _mm_hadd_epi32(s, s);
+        out->sum16[0] = _mm_cvtsi128_si32(s);
+        out->sum16[1] = _mm_extract_epi32(s, 1);
+        out->sum = out->sum16[0] + out->sum16[1];
+        out->dsum = out->d * (float)out->sum;
+        out->dsum16[0] = out->d * (float)out->sum16[0];
+        out->dsum16[1] = out->d * (float)out->sum16[1];
+    }
+}
+
+void cp_gemm_fill_avx2(cp_gemm_table *t)
+{
+#define X(name, bits, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
+    CP_INT_PANELS(X)
+#undef X
+    t->gemm[CP_PANEL_F32] = gemm_f32;
+    t->gemm[CP_PANEL_F16] = gemm_f16;
+    t->gemm[CP_PANEL_BF16] = gemm_bf16;
+    t->quantize = quantize;
+    t->finish = finish;
+}

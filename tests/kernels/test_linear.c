@@ -1,0 +1,571 @@
+/*
+ * test_linear: every weight type x level x row count x packed or not gives the bits of a plain
+ * loop over cp_unquant_block or cp_dequant_row (program.h's law), whatever the order of items, the
+ * rows beside a row and the fusion; and hostile panel caches are refused.
+ */
+#include "kernels/cpu/gemm.h"
+#include "kernels/math.h"
+#include "tests/kernels/weights.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MAX_ROWS 33
+
+/* A program of one LINEAR over up to 4 tensors. */
+typedef struct one {
+    cp_program prog;
+    cp_op op;
+    cp_weight weights[8];
+} one;
+
+static void one_init(one *o, const cp_tensor *w, int n_w)
+{
+    memset(o, 0, sizeof *o);
+    o->prog.weights = o->weights;
+    o->op.kind = CP_OP_LINEAR;
+    o->op.u.linear.scale = 1.0f;
+    o->op.u.linear.n_w = n_w;
+    for (int i = 0; i < n_w; i++) {
+        o->weights[i].t = &w[i];
+        o->op.u.linear.w[i].w = (cp_wref)i;
+        o->op.u.linear.w[i].bias = -1;
+    }
+    o->prog.n_weights = n_w;
+}
+
+static cp_isa best_level(void)
+{
+    cp_isa isa;
+    cp_err err;
+    assert_int_equal(cp_isa_detect("", &isa, &err), CP_OK);
+    return isa;
+}
+
+/* y[m] = W x by the definition. */
+static void plain(const cp_tensor *t, const float *x, float *y)
+{
+    int64_t k = t->ne[0];
+    float *w = cp_xcalloc((size_t)k, sizeof *w);
+    cp_act8 *a = cp_alloc_aligned((size_t)(k / CP_QBLOCK + 1) * sizeof *a);
+    bool quantized = cp_quant_info(t->type).quantized;
+    if (quantized)
+        cp_quantize_act_row(x, k, a);
+    for (int64_t r = 0; r < t->ne[1]; r++) {
+        float acc = 0.0f;
+        if (!quantized) {
+            cp_dequant_row(t, r, w);
+            for (int64_t i = 0; i < k; i++) {
+                float xi = x[i];
+                if (t->type == CP_DTYPE_BF16)
+                    xi = cp_f32_from_bf16(cp_bf16_from_f32(xi));
+                acc = fmaf(w[i], xi, acc);
+            }
+        }
+        for (int64_t b = 0; quantized && b < k / CP_QBLOCK; b++) {
+            cp_qblock q;
+            cp_unquant_block(t->type, (const uint8_t *)t->data + (size_t)r * cp_tensor_row_bytes(t),
+                             b, &q);
+            int len = q.group16 ? 16 : 32;
+            for (int g = 0; g < CP_QBLOCK / len; g++) {
+                int32_t dot = 0, sum = 0;
+                for (int i = g * len; i < (g + 1) * len; i++) {
+                    dot += q.q[i] * a[b].q[i];
+                    sum += a[b].q[i];
+                }
+                acc = fmaf((float)dot, q.wd[g] * a[b].d, acc);
+                if (q.has_min)
+                    acc = fmaf(q.wm[g], a[b].d * (float)sum, acc);
+            }
+        }
+        y[r] = acc;
+    }
+    free(a);
+    free(w);
+}
+
+/* Runs all items in an order drawn from seed; outputs of weight i at out[i], rows m_i apart. */
+static void run_linear(const cp_linear *l, const float *x, int n, float *const out[4],
+                       const size_t ld[4], uint64_t seed)
+{
+    int k = cp_linear_k(l);
+    void *act = cp_alloc_aligned(cp_linear_act_bytes(l, n));
+    void *scratch = cp_alloc_aligned(cp_linear_scratch_bytes(l));
+    int64_t items = cp_linear_items(l, n);
+    int64_t *order = cp_xcalloc((size_t)items, sizeof *order);
+    for (int r = n - 1; r >= 0; r--)
+        cp_linear_prep_row(l, x + (size_t)r * (size_t)k, r, n, act);
+    for (int64_t i = 0; i < items; i++) {
+        int64_t j = (int64_t)(cp_test_random(&seed) % (uint64_t)(i + 1));
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (int64_t i = 0; i < items; i++)
+        cp_linear_item(l, order[i], n, act, scratch, out, ld);
+    free(order);
+    free(scratch);
+    free(act);
+}
+
+static float *random_rows(int64_t k, int n, uint64_t seed)
+{
+    float *x = cp_xcalloc((size_t)k * (size_t)n, sizeof *x);
+    uint64_t s = seed + 77;
+    for (int64_t i = 0; i < k * n; i++)
+        x[i] = cp_test_uniform(&s) * (i % 97 == 5 ? 20.0f : 1.0f);
+    for (int64_t i = 0; i < 32; i++)
+        x[i] = n > 2 ? 0.0f : x[i]; /* a block whose amax is 0 */
+    return x;
+}
+
+static void assert_bits(const float *got, const float *want, size_t n, const char *what)
+{
+    for (size_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &want[i], sizeof *got) != 0)
+            fail_msg("%s: output %zu is %a, by definition %a", what, i, (double)got[i],
+                     (double)want[i]);
+}
+
+/* One tensor at one level for several row counts, unpacked, then packed. */
+static void check_tensor(const cp_tensor *t, cp_isa isa, uint64_t seed)
+{
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 19, MAX_ROWS};
+    int64_t k = t->ne[0], m = t->ne[1];
+    float *x = random_rows(k, MAX_ROWS, seed);
+    float *want = cp_xcalloc((size_t)m * MAX_ROWS, sizeof *want);
+    float *got = cp_xcalloc((size_t)(m + 3) * MAX_ROWS, sizeof *got);
+    one o;
+    cp_linear *l;
+    cp_panels *panels;
+    cp_err err = {0};
+    for (int r = 0; r < MAX_ROWS; r++)
+        plain(t, x + r * k, want + r * m);
+    one_init(&o, t, 1);
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, MAX_ROWS, &err), CP_OK);
+    assert_int_equal(cp_panels_open(&panels, NULL, NULL, isa, &err), CP_OK);
+    for (int packed = 0; packed < 2; packed++) {
+        if (packed)
+            assert_int_equal(cp_panels_pack(panels, &l, 1, NULL, &err), CP_OK);
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            float *out[4] = {got};
+            size_t ld[4] = {(size_t)m + 3};
+            char what[96];
+            memset(got, 0xff, (size_t)(m + 3) * MAX_ROWS * sizeof *got);
+            run_linear(l, x, rows[i], out, ld, seed + i + 1);
+            for (int r = 0; r < rows[i]; r++) {
+                snprintf(what, sizeof what, "%s %s %s rows %d row %d",
+                         cp_dtype_info((uint32_t)t->type)->name, cp_isa_name(isa),
+                         packed ? "packed" : "unpacked", rows[i], r);
+                assert_bits(got + (size_t)r * ld[0], want + r * m, (size_t)m, what);
+                for (int j = 0; j < 3; j++)
+                    assert_true(isnan(got[(size_t)r * ld[0] + (size_t)(m + j)]));
+            }
+        }
+    }
+    cp_panels_close(panels);
+    cp_linear_close(l);
+    free(got);
+    free(want);
+    free(x);
+}
+
+static void test_types_and_levels(void **state)
+{
+    (void)state;
+    cp_isa best = best_level();
+    for (int isa = 0; isa <= (int)best; isa++)
+        for (int i = 0; cp_test_types[i] >= 0; i++) {
+            cp_dtype type = (cp_dtype)cp_test_types[i];
+            int block = cp_dtype_info((uint32_t)type)->block;
+            if (type == CP_DTYPE_BF16 && isa >= CP_ISA_BF16)
+                continue; /* other bits by design */
+            int64_t k = block == 256 ? 512 : block >= 32 ? 384 : 97;
+            cp_tensor t = cp_test_tensor(type, k, 53, (uint64_t)i + 1);
+            check_tensor(&t, (cp_isa)isa, (uint64_t)i * 31 + 7);
+            cp_test_free(&t);
+        }
+}
+
+/* Extreme integers: every weight and activation at its bound, where int16 sums would saturate. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    cp_isa best = best_level();
+    static const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f};
+    for (int isa = 0; isa <= (int)best; isa++)
+        for (int i = 0; cp_test_types[i] >= 0; i++) {
+            cp_dtype type = (cp_dtype)cp_test_types[i];
+            const cp_dtype_row *info = cp_dtype_info((uint32_t)type);
+            if (!cp_quant_info(type).quantized)
+                continue;
+            cp_tensor t = cp_test_tensor(type, 256, 16, 5);
+            for (size_t f = 0; f < sizeof fills; f++) {
+                uint8_t *p = cp_alloc_aligned(t.bytes);
+                memcpy(p, t.data, t.bytes);
+                /* keep the first and last 4 bytes of a block, where most scales are */
+                for (size_t at = 0; at < t.bytes; at += (size_t)info->bytes)
+                    memset(p + at + 4, fills[f], (size_t)info->bytes - 8);
+                if (type == CP_DTYPE_IQ1_M || type == CP_DTYPE_TQ1_0 || type == CP_DTYPE_TQ2_0)
+                    memcpy(p, t.data, t.bytes);
+                cp_tensor e = t;
+                e.data = p;
+                float x[256], want[16], got[16];
+                float *out[4] = {got};
+                size_t ld[4] = {16};
+                for (int j = 0; j < 256; j++)
+                    x[j] = f % 2 ? 3.0f : -3.0f;
+                one o;
+                cp_linear *l;
+                cp_err err;
+                one_init(&o, &e, 1);
+                assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, (cp_isa)isa, 1, &err), CP_OK);
+                plain(&e, x, want);
+                run_linear(l, x, 1, out, ld, 1);
+                assert_bits(got, want, 16, info->name);
+                cp_linear_close(l);
+                free(p);
+            }
+            cp_test_free(&t);
+        }
+}
+
+/* Several weights of mixed types with biases; scale and soft cap; gate and up fused. */
+static void check_epilogue(cp_isa isa, cp_act act, float scale, float softcap)
+{
+    enum { K = 256, N = 9 };
+    cp_tensor w[6] = {
+        cp_test_tensor(CP_DTYPE_Q4_1, K, 40, 1), cp_test_tensor(CP_DTYPE_Q8_0, K, 40, 2),
+        cp_test_tensor(CP_DTYPE_BF16, K, 19, 3), cp_test_tensor(CP_DTYPE_F32, K, 64, 4),
+        cp_test_tensor(CP_DTYPE_F32, 40, 1, 5),  cp_test_tensor(CP_DTYPE_F32, 19, 1, 6)};
+    int n_w = act == CP_ACT_NONE ? 4 : 2;
+    static const int bias_of[4] = {4, -1, 5, -1};
+    if (isa >= CP_ISA_BF16)
+        w[2].type = CP_DTYPE_F16;
+    float *x = random_rows(K, N, 9), *got[4] = {0}, *want[4] = {0};
+    size_t ld[4];
+    one o;
+    one_init(&o, w, n_w);
+    o.weights[4].t = &w[4];
+    o.weights[5].t = &w[5];
+    o.op.u.linear.act = act;
+    o.op.u.linear.scale = scale;
+    o.op.u.linear.softcap = softcap;
+    for (int i = 0; i < n_w; i++) {
+        o.op.u.linear.w[i].bias = (cp_wref)bias_of[i];
+        ld[i] = (size_t)w[i].ne[1];
+        got[i] = cp_xcalloc(ld[i] * N, sizeof(float));
+        want[i] = cp_xcalloc(ld[i] * N, sizeof(float));
+        for (int r = 0; r < N; r++) {
+            plain(&w[i], x + r * K, want[i] + (size_t)r * ld[i]);
+            for (size_t j = 0; j < ld[i]; j++) {
+                float *y = &want[i][(size_t)r * ld[i] + j];
+                if (bias_of[i] >= 0)
+                    *y = *y + ((const float *)w[bias_of[i]].data)[j];
+                if (scale != 1.0f)
+                    *y = *y * scale;
+                if (softcap != 0.0f)
+                    *y = softcap * cp_tanhf(*y / softcap);
+            }
+        }
+    }
+    cp_linear *l;
+    cp_err err;
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, N, &err), CP_OK);
+    run_linear(l, x, N, got, ld, 3);
+    if (act != CP_ACT_NONE) {
+        for (size_t j = 0; j < ld[0] * N; j++) {
+            float g = want[0][j];
+            want[0][j] = (act == CP_ACT_SILU ? cp_siluf(g) : cp_gelu_tanhf(g)) * want[1][j];
+        }
+        n_w = 1;
+    }
+    for (int i = 0; i < n_w; i++)
+        assert_bits(got[i], want[i], ld[i] * N, "epilogue");
+    cp_linear_close(l);
+    for (int i = 0; i < 4; i++) {
+        free(got[i]);
+        free(want[i]);
+    }
+    for (int i = 0; i < 6; i++)
+        cp_test_free(&w[i]);
+    free(x);
+}
+
+static void test_epilogues(void **state)
+{
+    (void)state;
+    cp_isa best = best_level();
+    for (int isa = 0; isa <= (int)best; isa++) {
+        check_epilogue((cp_isa)isa, CP_ACT_NONE, 1.0f, 0.0f);
+        check_epilogue((cp_isa)isa, CP_ACT_NONE, 0.37f, 30.0f);
+        check_epilogue((cp_isa)isa, CP_ACT_SILU, 1.0f, 0.0f);
+        check_epilogue((cp_isa)isa, CP_ACT_GELU_TANH, 1.0f, 0.0f);
+    }
+}
+
+/* A row's bits do not depend on how many rows are beside it, across row chunks too. */
+static void test_row_counts(void **state)
+{
+    (void)state;
+    enum { K = 288, N = 300, M = 40 };
+    cp_isa isa = best_level();
+    cp_tensor t = cp_test_tensor(CP_DTYPE_Q5_0, K, M, 11);
+    float *x = random_rows(K, N, 4), *all = cp_xcalloc(N * M, sizeof *all), *part;
+    part = cp_xcalloc(N * M, sizeof *part);
+    one o;
+    cp_linear *l;
+    cp_err err;
+    one_init(&o, &t, 1);
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, N, &err), CP_OK);
+    float *out[4] = {all};
+    size_t ld[4] = {M};
+    run_linear(l, x, N, out, ld, 1);
+    for (int r = 0, n = 1; r < N; r += n, n = n * 2 + 1) {
+        n = n < N - r ? n : N - r;
+        out[0] = part + r * M;
+        run_linear(l, x + r * K, n, out, ld, 2);
+    }
+    assert_bits(part, all, N * M, "rows in pieces");
+    cp_linear_close(l);
+    cp_test_free(&t);
+    free(part);
+    free(all);
+    free(x);
+}
+
+/* The vector quantizer of a level writes the bytes of the plain one, odd values included. */
+static void test_quantizers(void **state)
+{
+    (void)state;
+    enum { K = 32 * 400 };
+    cp_isa best = best_level();
+    float *x = cp_xcalloc(K, sizeof *x);
+    cp_act8 *a = cp_alloc_aligned(K / 32 * sizeof *a), *b = cp_alloc_aligned(K / 32 * sizeof *b);
+    uint64_t s = 3;
+    for (int i = 0; i < K; i++) {
+        uint64_t r = cp_test_random(&s);
+        int block = i / 32;
+        x[i] = cp_test_uniform(&s) * cp_f32_from_bits((uint32_t)(20 + block % 200) << 23);
+        if (block % 7 == 3) /* ties of the rounding */
+            x[i] = (float)((int)(r % 255) - 127) * (r & 256 ? 0.5f : 1.0f);
+        if (block % 50 == 9)
+            x[i] = 0.0f;
+        if (block % 50 == 19)
+            x[i] = x[i] * 0x1p-130f; /* denormal blocks */
+        if (block % 50 == 29 && r % 16 == 0)
+            x[i] = r & 16 ? INFINITY : NAN;
+    }
+    for (int isa = 0; isa <= (int)best; isa++) {
+        cp_gemm_table t;
+        cp_gemm_table_init(&t, (cp_isa)isa);
+        cp_quantize_act_row(x, K, a);
+        t.quantize(x, K, b);
+        for (int i = 0; i < K / 32; i++) {
+            assert_memory_equal(a[i].q, b[i].q, sizeof a[i].q);
+            assert_true(a[i].sum == b[i].sum && a[i].sum16[0] == b[i].sum16[0] &&
+                        a[i].sum16[1] == b[i].sum16[1]);
+            if (a[i].d == a[i].d && a[i].d < INFINITY)
+                assert_memory_equal(&a[i], &b[i], sizeof a[i]);
+        }
+    }
+    free(b);
+    free(a);
+    free(x);
+}
+
+/* ---- the panel cache ---- */
+
+typedef struct cache {
+    char dir[64], path[160];
+    cp_tensor w[3];
+    one o;
+    cp_linear *l;
+} cache;
+
+static void cache_init(cache *c)
+{
+    cp_err err;
+    snprintf(c->dir, sizeof c->dir, "/tmp/cp-panels-XXXXXX");
+    assert_non_null(mkdtemp(c->dir));
+    c->w[0] = cp_test_tensor(CP_DTYPE_Q4_K, 512, 600, 1);
+    c->w[1] = cp_test_tensor(CP_DTYPE_Q6_K, 512, 33, 2);
+    c->w[2] = cp_test_tensor(CP_DTYPE_F32, 512, 20, 3);
+    one_init(&c->o, c->w, 3);
+    assert_int_equal(cp_linear_open(&c->l, &c->o.prog, &c->o.op, best_level(), 1, &err), CP_OK);
+    snprintf(c->path, sizeof c->path, "%s/sha256-abc-0.panels", c->dir);
+}
+
+static void cache_fini(cache *c)
+{
+    cp_linear_close(c->l);
+    for (int i = 0; i < 3; i++)
+        cp_test_free(&c->w[i]);
+    unlink(c->path);
+    assert_int_equal(rmdir(c->dir), 0); /* no temporary file is left */
+}
+
+/* Packs through the cache and checks the bits; then the file's inode tells whether it was reused.
+ */
+static ino_t cache_use(cache *c, const char *key)
+{
+    cp_panels *p;
+    cp_err err;
+    struct stat st;
+    float y[3][600], want[600];
+    float *out[4] = {y[0], y[1], y[2]};
+    size_t ld[4] = {600, 600, 600};
+    float *x = random_rows(512, 1, 6);
+    cp_pool *pool;
+    assert_int_equal(cp_pool_open(&pool, 2, &err), CP_OK);
+    assert_int_equal(cp_panels_open(&p, c->dir, key, best_level(), &err), CP_OK);
+    assert_int_equal(cp_panels_pack(p, &c->l, 1, pool, &err), CP_OK);
+    assert_true(cp_panels_bytes(p) > 0);
+    run_linear(c->l, x, 1, out, ld, 1);
+    for (int i = 0; i < 3; i++) {
+        plain(&c->w[i], x, want);
+        assert_bits(y[i], want, (size_t)c->w[i].ne[1], "from the cache");
+    }
+    cp_panels_close(p);
+    cp_pool_close(pool);
+    free(x);
+    return stat(c->path, &st) == 0 ? st.st_ino : 0;
+}
+
+static void poke(const char *path, long at, uint8_t flip)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    int c = fgetc(f);
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_true(fputc(c ^ flip, f) != EOF);
+    fclose(f);
+}
+
+static void test_cache_reused(void **state)
+{
+    (void)state;
+    cache c;
+    cache_init(&c);
+    ino_t first = cache_use(&c, "sha256:abc");
+    assert_true(first != 0);
+    assert_true(cache_use(&c, "sha256:abc") == first);
+    cache_fini(&c);
+}
+
+/* Every byte of the header and entries, some of the data, a cut and a grown file, another key that
+ * maps to the same name, a writable file: refused, replaced, and the results stay right. */
+static void test_cache_hostile(void **state)
+{
+    (void)state;
+    cache c;
+    struct stat st;
+    cache_init(&c);
+    ino_t was = cache_use(&c, "sha256:abc");
+    assert_int_equal(stat(c.path, &st), 0);
+    long table = 224 + 3 * 112; /* header and entries; padding follows */
+    for (long at = 0; at < st.st_size; at += at < table ? 13 : 40009) {
+        if (at >= table && at < 4096)
+            at = 4096;
+        poke(c.path, at, 0x41);
+        ino_t now = cache_use(&c, "sha256:abc");
+        assert_true(now != was); /* replaced, not repaired in place */
+        was = now;
+        if (at < table)
+            assert_true(cache_use(&c, "sha256:abc") == was);
+    }
+    assert_int_equal(truncate(c.path, st.st_size - 4096), 0);
+    cache_use(&c, "sha256:abc");
+    struct stat now;
+    assert_int_equal(stat(c.path, &now), 0);
+    assert_true(now.st_size == st.st_size);
+    assert_int_equal(truncate(c.path, st.st_size + 4096), 0);
+    cache_use(&c, "sha256:abc");
+    assert_int_equal(stat(c.path, &now), 0);
+    assert_true(now.st_size == st.st_size);
+    assert_int_equal(truncate(c.path, 3), 0);
+    was = cache_use(&c, "sha256:abc");
+    assert_int_equal(chmod(c.path, 0666), 0);
+    cache_use(&c, "sha256:abc");
+    assert_int_equal(stat(c.path, &now), 0);
+    assert_int_equal(now.st_mode & 0777, 0600);
+    was = cache_use(&c, "sha256:abc");
+    assert_true(cache_use(&c, "sha256/abc") != 0);
+    assert_int_equal(unlink(c.path), 0);
+    assert_int_equal(symlink("/dev/zero", c.path), 0);
+    cache_use(&c, "sha256:abc");
+    cache_fini(&c);
+}
+
+/* No directory, or one that cannot be made: memory. */
+static void test_cache_nowhere(void **state)
+{
+    (void)state;
+    cache c;
+    cache_init(&c);
+    char dir[64];
+    cp_strcopy(dir, sizeof dir, c.dir);
+    snprintf(c.dir, sizeof c.dir, "/proc/nowhere/at/all");
+    assert_int_equal(cache_use(&c, "sha256:abc"), 0);
+    cp_strcopy(c.dir, sizeof c.dir, dir);
+    assert_int_equal(cache_use(&c, NULL), 0);
+    cache_fini(&c);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    cp_tensor w[2] = {cp_test_tensor(CP_DTYPE_Q4_0, 64, 16, 1),
+                      cp_test_tensor(CP_DTYPE_Q4_0, 96, 16, 1)};
+    one o;
+    cp_linear *l = NULL;
+    cp_err err = {0};
+    one_init(&o, w, 2);
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, CP_ISA_BASE, 1, &err), CP_UNSUPPORTED);
+    w[1].ne[0] = 64;
+    w[1].ne[2] = 2;
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, CP_ISA_BASE, 1, &err), CP_UNSUPPORTED);
+    w[1].ne[2] = 1;
+    w[1].type = CP_DTYPE_I32;
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, CP_ISA_BASE, 1, &err), CP_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "I32"));
+    assert_false(cp_linear_supports(CP_DTYPE_I8));
+    assert_false(cp_linear_supports((cp_dtype)63));
+    assert_true(cp_linear_supports(CP_DTYPE_Q4_K));
+    cp_test_free(&w[0]);
+    cp_test_free(&w[1]);
+}
+
+static void test_isa_cap(void **state)
+{
+    (void)state;
+    cp_isa isa;
+    cp_err err = {0};
+    assert_int_equal(cp_isa_detect("base", &isa, &err), CP_OK);
+    assert_int_equal(isa, CP_ISA_BASE);
+    assert_int_equal(cp_isa_detect("amx", &isa, &err), CP_USAGE);
+    assert_int_equal(cp_isa_detect("sse9", &isa, &err), CP_USAGE);
+    assert_non_null(strstr(err.msg, "sse9"));
+    if (best_level() < CP_ISA_BF16)
+        assert_int_equal(cp_isa_detect("bf16", &isa, &err), CP_USAGE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_types_and_levels), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_epilogues),        cmocka_unit_test(test_row_counts),
+        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_cache_reused),
+        cmocka_unit_test(test_cache_hostile),    cmocka_unit_test(test_cache_nowhere),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_isa_cap),
+    };
+    return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
+}
