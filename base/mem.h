@@ -19,11 +19,19 @@
 /* r = a*b or a+b; false on overflow (r untouched). */
 static inline bool cp_mul(size_t a, size_t b, size_t *r)
 {
-    return !__builtin_mul_overflow(a, b, r);
+    size_t v;
+    if (__builtin_mul_overflow(a, b, &v))
+        return false;
+    *r = v;
+    return true;
 }
 static inline bool cp_add(size_t a, size_t b, size_t *r)
 {
-    return !__builtin_add_overflow(a, b, r);
+    size_t v;
+    if (__builtin_add_overflow(a, b, &v))
+        return false;
+    *r = v;
+    return true;
 }
 
 void *cp_xmalloc(size_t n);              /* never NULL; aborts when out of memory */

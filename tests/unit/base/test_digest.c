@@ -1,0 +1,80 @@
+/*
+ * SHA-256 against FIPS 180-4's examples, and the strictness of the digest string.
+ */
+#include "tests/unit/base/suites.h"
+
+#include "base/digest.h"
+
+#include <string.h>
+
+static void check(const uint8_t d[32], const char *hex)
+{
+    char s[CP_DIGEST_STR];
+    cp_digest_format(d, s);
+    assert_memory_equal(s, "sha256:", 7);
+    assert_string_equal(s + 7, hex);
+}
+
+static void known_vectors(void **state)
+{
+    (void)state;
+    uint8_t d[32];
+    cp_sha256_of("", 0, d);
+    check(d, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    cp_sha256_of("abc", 3, d);
+    check(d, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    char block[997];
+    memset(block, 'a', sizeof(block));
+    cp_sha256 *h = cp_sha256_new();
+    for (size_t left = 1000000; left;) {
+        size_t n = left < sizeof(block) ? left : sizeof(block);
+        cp_sha256_add(h, block, n);
+        left -= n;
+    }
+    cp_sha256_done(h, d);
+    check(d, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+static void strings_are_exact(void **state)
+{
+    (void)state;
+    static const char good[] =
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    uint8_t d[32] = {0}, untouched[32] = {0};
+    char bad[100];
+    assert_true(cp_digest_parse(good, d));
+    check(d, good + 7);
+    memset(d, 0, sizeof(d));
+    static const struct {
+        int at;
+        char c;
+    } changes[] = {{0, 'S'}, {6, '-'}, {7, 'B'}, {70, 'g'}, {40, '\0'}, {30, ' '}, {70, '/'}};
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        memcpy(bad, good, sizeof(good));
+        bad[changes[i].at] = changes[i].c;
+        assert_false(cp_digest_parse(bad, d));
+    }
+    memcpy(bad, good, sizeof(good));
+    memcpy(bad + sizeof(good) - 1, "0", 2);
+    assert_false(cp_digest_parse(bad, d));
+    assert_false(cp_digest_parse("", d));
+    assert_memory_equal(d, untouched, 32);
+}
+
+static void secrets_compare(void **state)
+{
+    (void)state;
+    assert_true(cp_secret_equal("abcd", "abcx", 3));
+    assert_false(cp_secret_equal("abcd", "abcx", 4));
+    assert_true(cp_secret_equal("a", "b", 0));
+}
+
+int suite_digest(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_vectors),
+        cmocka_unit_test(strings_are_exact),
+        cmocka_unit_test(secrets_compare),
+    };
+    return cmocka_run_group_tests_name("digest", tests, NULL, NULL);
+}
