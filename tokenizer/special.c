@@ -11,8 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Spellings that end a generation whatever their type says. */
+/* Spellings that end a generation whatever their type says; the first is an HTML tag as well (a
+ * plain token of Gemma and Qwen) and counts only where the file calls it a control token. */
+enum { EOG_HTML = 0 };
 static const char *const EOG[] = {
+    "</s>",
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -22,7 +25,6 @@ static const char *const EOG[] = {
     "<|calls|>",
     "<end_of_turn>",
     "<|endoftext|>",
-    "</s>",
     "<|eom_id|>",
     "<EOT>",
     "_<EOT>",
@@ -37,8 +39,7 @@ static const char *const EOG[] = {
     "[e~[",
 };
 
-/* Fill-in-the-middle markers: control tokens; pad, repository and separator also end a generation.
- */
+/* Fill-in-the-middle markers are control tokens; pad, repository and separator end a generation. */
 typedef struct fim_row {
     const char *key; /* metadata key that names the id; absent: the first spelling found */
     bool eog;
@@ -210,17 +211,13 @@ cp_code cp_tok_special_flags(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
         }
     }
     for (size_t i = 0; i < sizeof EOG / sizeof EOG[0]; i++)
-        if ((id = find_z(t, EOG[i])) >= 0)
+        if ((id = find_z(t, EOG[i])) >= 0 && (t->type[id] == CP_TT_CONTROL || i != EOG_HTML))
             set_control(t, id, true);
     const int32_t named[] = {t->eos, eot, eom};
     for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
         if (named[i] >= 0)
             t->flags[named[i]] |= CP_TF_EOG;
     harmony(t);
-    /* Where these stand, </s> is an ordinary HTML tag. */
-    int32_t s = find_z(t, "</s>");
-    if (s >= 0 && (find_z(t, "<|tool_response>") >= 0 || find_z(t, "<|plamo:eos|>") >= 0))
-        t->flags[s] = t->type[s] == CP_TT_USER ? CP_TF_ADDED : 0;
     strip_flags(t, meta);
     return list_eogs(t, err);
 }
