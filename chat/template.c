@@ -1,0 +1,88 @@
+/*
+ * The public face of chat templates: compile once into an arena of the template, render any number
+ * of times into the caller's arena. The result is built on the heap, so only intermediate strings
+ * count against the caller's memory.
+ */
+#include "chat/chat.h"
+
+#include "chat/jinja/interp.h"
+
+#include <stdlib.h>
+
+enum {
+    TEMPLATE_MEMORY = 256 << 20
+}; /* bound of one compiled template: about 60 bytes a source byte */
+
+struct cp_template {
+    cp_arena *a;
+    const jj_node *root;
+};
+
+cp_code cp_template_open(cp_template **out, const char *src, size_t n, cp_err *err)
+{
+    *out = NULL;
+    cp_arena *a = cp_arena_new(TEMPLATE_MEMORY);
+    jj_ctx x = {.a = a, .err = err};
+    jj_tokens toks;
+    const jj_node *root = cp_jj_lex(&x, src, n, &toks) ? cp_jj_parse(&x, &toks) : NULL;
+    if (!root) {
+        CP_ASSERT(x.code != CP_OK);
+        cp_arena_free(a);
+        return x.code;
+    }
+    cp_template *t = cp_xcalloc(1, sizeof(*t));
+    t->a = a;
+    t->root = root;
+    *out = t;
+    return CP_OK;
+}
+
+void cp_template_close(cp_template *t)
+{
+    if (!t)
+        return;
+    cp_arena_free(t->a);
+    free(t);
+}
+
+void cp_rendered_fini(cp_rendered *r)
+{
+    cp_buf_fini(&r->text);
+    free(r->input);
+    *r = (cp_rendered){0};
+}
+
+/* Hand text and marks over; touching ranges become one. */
+static void finish(jj_sb *b, cp_rendered *out)
+{
+    size_t n = 0;
+    out->text = (cp_buf){.p = b->p, .n = b->n, .cap = b->cap};
+    if (b->p)
+        b->p[b->n] = '\0'; /* the builder keeps a byte of room */
+    _Static_assert(sizeof(struct cp_rspan) == sizeof(jj_span),
+                   "the ranges are handed over as they are");
+    out->input = (struct cp_rspan *)(void *)b->spans;
+    for (size_t i = 0; i < b->n_spans; i++) {
+        if (n && out->input[n - 1].end == out->input[i].begin)
+            out->input[n - 1].end = out->input[i].end;
+        else
+            out->input[n++] = out->input[i];
+    }
+    out->n_input = n;
+}
+
+cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
+                           cp_rendered *out, cp_err *err)
+{
+    jj_sb text = {0};
+    jj_ctx x = {.a = a, .err = err, .out = &text, .vars = vars, .now = now};
+    *out = (cp_rendered){0};
+    CP_ASSERT(vars->type == JJ_DICT);
+    if (!cp_jj_run(&x, t->root)) {
+        CP_ASSERT(x.code != CP_OK);
+        cp_jj_sb_fini(&text);
+        return x.code;
+    }
+    finish(&text, out);
+    return CP_OK;
+}
