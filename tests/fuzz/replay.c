@@ -18,7 +18,7 @@ enum { CUT_ALL = 64, CUTS = 16, MAX_BYTES = 64 << 20 };
 /* A heap copy of exactly n bytes, so that a sanitizer sees a read past the end. */
 static void feed(const uint8_t *data, size_t n)
 {
-    uint8_t *copy = malloc(n ? n : 1);
+    uint8_t *copy = calloc(1, n ? n : 1);
     if (!copy)
         abort();
     memcpy(copy, data, n);

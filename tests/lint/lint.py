@@ -232,13 +232,13 @@ def check_format(args):
     else:
         print("skipped: clang-format 14 is not here")
         sys.exit(77)
-    bad = []
-    for path in sources(args.root, generated=False):
-        run = subprocess.run([tool, "--style=file", "--dry-run", "-Werror",
-                              os.path.join(args.root, path)], capture_output=True, text=True)
-        if run.returncode:
-            bad.append(f"{path}: {tool} would change it: {run.stderr.split(chr(10))[0][-200:]}")
-    return bad
+    paths = sources(args.root, generated=False)
+    run = subprocess.run([tool, "--style=file", "--dry-run", "-Werror"] + paths, cwd=args.root,
+                         capture_output=True, text=True)
+    changed = sorted(set(re.findall(r"^(\S+?):\d+:\d+: error:", run.stderr, re.M)))
+    if run.returncode and not changed:
+        changed = [run.stderr.strip()[:600]]
+    return [f"{path}: {tool} would change it" for path in changed]
 
 
 CHECKS = {"layers": check_layers, "headers": check_headers, "sizes": check_sizes,

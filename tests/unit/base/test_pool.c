@@ -18,8 +18,7 @@ enum { THREADS_MAX = 4, OPS = 40, ITEMS_MAX = 500 };
 typedef struct work {
     int drawn[OPS][ITEMS_MAX]; /* plain: one worker an item, barriers between operations */
     int64_t n[OPS], grain[OPS];
-    int arrived[THREADS_MAX][16]; /* a line each */
-    int bad;
+    int arrived[THREADS_MAX][16]; /* a line each: operations done, was another one behind */
 } work;
 
 static void walk(cp_pool *p, int id, void *arg)
@@ -33,7 +32,7 @@ static void walk(cp_pool *p, int id, void *arg)
         w->arrived[id][0] = op + 1;
         cp_pool_barrier(p, id);
         for (int t = 0; t < cp_pool_threads(p); t++)
-            w->bad |= w->arrived[t][0] != op + 1 && id == 0;
+            w->arrived[id][1] |= w->arrived[t][0] != op + 1; /* its own line */
         cp_pool_barrier(p, id);
     }
 }
@@ -54,7 +53,8 @@ static void every_item_once(void **state)
                 w->grain[op] = 1 + op % 7;
             }
             cp_pool_run(p, walk, w);
-            assert_int_equal(w->bad, 0);
+            for (int t = 0; t < threads; t++)
+                assert_int_equal(w->arrived[t][1], 0);
             for (int op = 0; op < OPS; op++) {
                 for (int64_t i = 0; i < ITEMS_MAX; i++)
                     assert_int_equal(w->drawn[op][i], i < w->n[op] ? 1 : 0);
