@@ -1,0 +1,219 @@
+/*
+ * admit: who may start, and who had better wait.
+ *
+ * First come, first served: the first entry that does not fit ends the search, so nobody is passed
+ * by for want of pages. Skipped are entries that could not use a step now: their ring is full, or
+ * (the wait rule) a running sequence is computing the very prefix they need; then they wait until
+ * it is there and hit it. Admission asks for the pages of the whole prompt, beside what running
+ * prompts still need, so that prompts do not preempt each other. With nothing running everything
+ * goes: what does not fit then never will, and fails.
+ */
+#include "base/mem.h"
+#include "engine/sched.h"
+
+#include <string.h>
+
+/* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
+static uint32_t outstanding(const cp_sched *s, int n_known, uint32_t held)
+{
+    int n = n_known + 1 < s->cfg.ctx ? n_known + 1 : s->cfg.ctx;
+    uint32_t all = cp_kv_pages_for(s->cfg.groups, s->cfg.n_groups, s->cfg.page_positions, n,
+                                   s->cfg.prefill_chunk);
+    return all > held ? all - held : 0;
+}
+
+static uint32_t reserved(const cp_sched *s)
+{
+    uint32_t sum = 0;
+    for (int i = 0; i < s->n_run; i++) {
+        const cp_seq *q = s->run[i];
+        if (q->n_done + q->rows < q->n_known)
+            sum += outstanding(s, q->n_known, cp_kv_held(s->kv, q->kv));
+    }
+    return sum;
+}
+
+/* ---- the wait rule ---- */
+
+static bool still_computing(const cp_sched *s, const cp_wait *w)
+{
+    if (w->target < 0)
+        return false;
+    const cp_seq *t = &s->seqs[w->target];
+    if (CP_PLANTED(107))
+        return true;
+    return t->gen == w->target_gen && t->state == CP_SEQ_RUNNING && !t->blocked &&
+           t->n_done < w->until;
+}
+
+/* How far t's coming pages would serve tokens[0, max): whole pages, and for STATE groups only where
+ * t leaves a checkpoint. */
+static int common_prefix(const cp_sched *s, const cp_seq *t, const int32_t *tokens, int max)
+{
+    int P = s->cfg.page_positions, n = 0, goal = cp_seq_goal(t);
+    if (goal < max)
+        max = goal;
+    while (n < max && t->tokens[n] == tokens[n])
+        n++;
+    n = n / P * P;
+    if (!cp_kv_has_state(s->kv))
+        return n;
+    int best = 0;
+    for (int at = cp_seq_next_checkpoint(s, t, 0); at <= n; at = cp_seq_next_checkpoint(s, t, at))
+        best = at;
+    return best;
+}
+
+static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_known, int max_hit)
+{
+    if (still_computing(s, w))
+        return true;
+    w->target = -1;
+    if (!s->cfg.prefix_cache || max_hit < s->cfg.page_positions)
+        return false;
+    int best = 0;
+    const cp_seq *target = NULL;
+    for (int i = 0; i < s->n_run; i++) {
+        const cp_seq *t = s->run[i];
+        if (t->blocked || cp_seq_goal(t) - t->n_done <= 1 ||
+            memcmp(t->live->r->salt, w->live->r->salt, sizeof(w->live->r->salt)) != 0)
+            continue;
+        int common = common_prefix(s, t, tokens, max_hit);
+        if (common > t->n_done && common > best) {
+            best = common;
+            target = t;
+        }
+    }
+    if (!target || cp_kv_peek(s->kv, w->live->r->salt, tokens, n_known, max_hit) >= best)
+        return false;
+    w->target = target->slot;
+    w->target_gen = target->gen;
+    w->until = best;
+    s->stats.waits++;
+    return true;
+}
+
+/* ---- admission ---- */
+
+typedef enum verdict { ADMITTED, SKIPPED, NO_PAGES } verdict;
+
+/* Nothing has to be computed: scoring one token, or max_tokens 0 without scores. */
+static bool needs_no_rows(const cp_live *l)
+{
+    return l->r->max_tokens == 0 && (l->r->n_prompt_top < 0 || l->r->n_prompt == 1);
+}
+
+/* Counts a request's first admission; n_hit of its prompt came from the cache. */
+static void first_admission(cp_sched *s, cp_live *l, int n_hit)
+{
+    if (l->n_cached >= 0 && !CP_PLANTED(114))
+        return;
+    l->n_cached = n_hit;
+    s->stats.prompt_tokens += (uint64_t)l->r->n_prompt;
+    s->stats.prompt_cached += (uint64_t)n_hit;
+    if (s->cfg.queue) {
+        atomic_fetch_sub(&s->cfg.queue->requests, 1);
+        atomic_fetch_sub(&s->cfg.queue->tokens, l->r->n_prompt);
+    }
+    cp_metrics_admitted(s, l);
+}
+
+/* Whether the pool can take w's sequence, whose prefix kv already holds; makes room where clients
+ * do not read. */
+static bool fits(cp_sched *s, cp_kv_seq kv, int n_known)
+{
+    for (;;) {
+        if (s->n_run == 0)
+            return true;
+        uint64_t need = (uint64_t)outstanding(s, n_known, cp_kv_held(s->kv, kv)) + reserved(s);
+        if (need <= cp_kv_available(s->kv) && cp_kv_states_available(s->kv) > 0)
+            return true;
+        if (!cp_sched_preempt_blocked(s, NULL))
+            return false;
+    }
+}
+
+/* The sequence that w stands for starts with `kv`, n_hit positions done. */
+static cp_seq *start(cp_sched *s, cp_wait *w, cp_kv_seq kv, int n_hit)
+{
+    cp_seq *q = w->seq;
+    cp_live *l = w->live;
+    cp_wait_remove(s, w);
+    if (!q) {
+        l->waiting = false;
+        q = cp_seq_take(s, l, l->next_choice++);
+        q->forked = q->choice > 0;
+        if (q->choice > 0 && l->next_choice < l->r->n) { /* the next one queues behind it */
+            w->order = l->arrival << 8 | (uint64_t)l->next_choice;
+            l->waiting = true;
+            cp_wait_insert(s, w);
+        }
+    }
+    q->kv = kv;
+    q->n_done = n_hit;
+    cp_seq_start(s, q);
+    return q;
+}
+
+static verdict try_admit(cp_sched *s, cp_wait *w)
+{
+    cp_live *l = w->live;
+    const int32_t *tokens = w->seq ? w->seq->tokens : l->r->prompt;
+    int n_known = w->seq ? w->seq->n_known : l->r->n_prompt;
+    int max_hit = cp_sched_max_hit(l, n_known);
+    if (cp_live_room(l) < 1 || must_wait(s, w, tokens, n_known, max_hit))
+        return SKIPPED;
+    if (s->n_run > 0 && s->n_blocked == 0 && w->tried >= 0 && cp_kv_available(s->kv) <= w->tried)
+        return NO_PAGES; /* nothing has come back since */
+    cp_kv_seq kv = cp_kv_seq_open(s->kv, l->r->salt);
+    CP_ASSERT(kv >= 0 && "sched-16");
+    int n_hit = cp_kv_match(s->kv, kv, tokens, n_known, max_hit);
+    if (!fits(s, kv, n_known)) {
+        cp_kv_seq_close(s->kv, kv);
+        w->tried = cp_kv_available(s->kv);
+        return NO_PAGES;
+    }
+    first_admission(s, l, n_hit);
+    cp_seq *q = start(s, w, kv, n_hit);
+    if (cp_seq_fork(s, q))
+        cp_sched_grant_pass(s, true);
+    else
+        cp_seq_grant(s, q);
+    return ADMITTED;
+}
+
+/* The first entry younger than `order`: entries may have come and gone meanwhile. */
+static cp_wait *after(cp_sched *s, uint64_t order)
+{
+    cp_wait *w = s->waiting.next;
+    while (w != &s->waiting && w->order <= order)
+        w = w->next;
+    return w;
+}
+
+void cp_sched_admit(cp_sched *s)
+{
+    cp_wait *w = s->waiting.next;
+    for (int scanned = 0; w != &s->waiting && s->rows_left > 0 && scanned < CP_ADMIT_SCAN;
+         scanned++) {
+        uint64_t order = w->order;
+        if (!w->seq && needs_no_rows(w->live)) {
+            if (cp_live_room(w->live) >= 0) {
+                first_admission(s, w->live, 0);
+                cp_live_finish_all(s, w->live, NULL);
+            }
+            w = after(s, order);
+            continue;
+        }
+        if (!w->seq && s->n_free_slots == 0) {
+            if (s->n_preempted == 0)
+                break;
+            w = w->next; /* a preempted one behind has its slot */
+            continue;
+        }
+        verdict v = try_admit(s, w);
+        if ((v == NO_PAGES && !CP_PLANTED(118)) || (s->preempted_now && s->n_run > 0))
+            break; /* nobody overtakes, and what was just preempted does not push back */
+        w = v == SKIPPED ? w->next : after(s, order);
+    }
+}

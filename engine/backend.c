@@ -1,0 +1,35 @@
+/*
+ * backend: the engine's table of backend functions, filled with the real ones.
+ *
+ * Apart from engine.c so that a test which brings its own table does not link kernels/ and loader/.
+ */
+#include "engine/engine_internal.h"
+
+static const cp_engine_backend real = {
+    .page_positions = cp_backend_page_positions,
+    .prepare = cp_backend_prepare,
+    .prepared_free = cp_prepared_free,
+    .submit = cp_backend_submit,
+    .collect = cp_backend_collect,
+    .zero_page = cp_prepared_zero_page,
+    .poisoned = cp_loaded_poisoned,
+};
+
+cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err)
+{
+    return cp_engine_open_with(out, cfg, &real, err);
+}
+
+cp_code cp_engine_add_model(cp_engine *e, const cp_engine_model *m, int *index, cp_err *err)
+{
+    int P = cp_engine_page_positions(e);
+    cp_engine_desc d = {
+        .program = cp_model_program(m->model),
+        .ctx_train = cp_model_hparams(m->model)->ctx_train,
+        .page_bytes = cp_model_page_bytes(m->model, P),
+        .state_bytes = cp_model_state_bytes(m->model),
+        .digest = m->file ? cp_loaded_digest(m->file) : NULL,
+        .cache_dir = m->file ? cp_loaded_cache_dir(m->file) : NULL,
+    };
+    return cp_engine_add_program(e, m, &d, index, err);
+}

@@ -1,0 +1,77 @@
+/*
+ * engine_metrics: the engine's only calls into base/metrics.h.
+ *
+ * The scheduler counts in plain numbers (cp_sched_stats); once a step their differences are added
+ * to the model's metrics, before the step's events are announced: who has read the last event of a
+ * request finds it counted. Latencies are observed where they happen, with the step's time.
+ */
+#include "engine/engine_internal.h"
+#include "engine/sched.h"
+
+static double seconds(int64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+void cp_metrics_admitted(cp_sched *s, const cp_live *l)
+{
+    cp_metric_observe(s->cfg.metrics, CP_M_QUEUE_TIME, seconds(s->now_ns - l->submit_ns));
+    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_PROMPT_TOKENS, (double)l->r->n_prompt);
+}
+
+void cp_metrics_token(cp_sched *s, cp_seq *q)
+{
+    if (q->last_ns)
+        cp_metric_observe(s->cfg.metrics, CP_M_INTER_TOKEN, seconds(s->now_ns - q->last_ns));
+    else if (q->choice == 0)
+        cp_metric_observe(s->cfg.metrics, CP_M_TTFT, seconds(s->now_ns - q->live->submit_ns));
+    q->last_ns = s->now_ns;
+}
+
+void cp_metrics_ended(cp_sched *s, const cp_live *l)
+{
+    cp_metric_observe(s->cfg.metrics, CP_M_E2E, seconds(s->now_ns - l->submit_ns));
+    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_GENERATION_TOKENS, (double)l->n_generated);
+}
+
+void cp_metrics_step(cp_metrics *m, int64_t ns)
+{
+    cp_metric_observe(m, CP_M_STEP_TIME, seconds(ns));
+}
+
+void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_evictions)
+{
+    cp_metrics *m = s->cfg.metrics;
+    const cp_sched_stats *now = &s->stats;
+    cp_kv_stats kv;
+    if (!m)
+        return;
+    cp_kv_stats_get(s->kv, &kv);
+    cp_metric_set(m, CP_M_KV_PAGES_FREE, kv.pages_free);
+    cp_metric_set(m, CP_M_KV_PAGES_CACHED, kv.pages_cached);
+    cp_metric_set(m, CP_M_KV_PAGES_USED, kv.pages_used);
+    int prefill = 0;
+    for (int i = 0; i < s->n_run; i++)
+        prefill +=
+            s->run[i]->n_known - s->run[i]->n_done > 1 || s->run[i]->n_known == s->run[i]->n_prompt;
+    cp_metric_set(m, CP_M_SEQUENCES_PREFILL, prefill);
+    cp_metric_set(m, CP_M_SEQUENCES_DECODE, s->n_run - prefill);
+    cp_metric_set(m, CP_M_SEQUENCES_PREEMPTED, s->n_preempted);
+    cp_metric_set(m, CP_M_SEQUENCES_WAITING, s->n_waiting - s->n_preempted);
+#define COUNT(id, field) cp_metric_add(m, CP_M_##id, (int64_t)(now->field - seen->field))
+    COUNT(PREEMPTIONS, preemptions);
+    COUNT(PROMPT_TOKENS, prompt_tokens);
+    COUNT(PROMPT_TOKENS_CACHED, prompt_cached);
+    COUNT(GENERATION_TOKENS, generated);
+    COUNT(ENGINE_STEPS, steps);
+    COUNT(STEP_ROWS, rows);
+    COUNT(FINISHED_STOP, finished_stop);
+    COUNT(FINISHED_LENGTH, finished_length);
+    COUNT(FINISHED_ERROR, finished_error);
+    COUNT(FINISHED_CANCELLED, cancelled);
+    COUNT(CANCELLED, cancelled);
+#undef COUNT
+    cp_metric_add(m, CP_M_EVICTIONS, (int64_t)(kv.evictions - *seen_evictions));
+    *seen = *now;
+    *seen_evictions = kv.evictions;
+}

@@ -1,0 +1,94 @@
+/*
+ * sched_check: the scheduler's books, counted again from scratch.
+ *
+ * Called between cp_sched_plan and cp_sched_commit, and after commit, by simulations and tests.
+ * What needs to know the right tokens is checked by the simulation itself.
+ */
+#include "base/mem.h"
+#include "engine/sched.h"
+
+static void check_seq(const cp_sched *s, const cp_seq *q)
+{
+    CP_ASSERT(!q->live->ended && "sched-10");
+    CP_ASSERT(q->n_prompt == q->live->r->n_prompt && q->n_known >= q->n_prompt && "sched-6");
+    CP_ASSERT(q->n_known <= s->cfg.ctx && "sched-1");
+    if (q->state == CP_SEQ_PREEMPTED) {
+        CP_ASSERT(q->kv < 0 && q->rows == 0 && q->n_done == 0 && "sched-4");
+        return;
+    }
+    CP_ASSERT(q->n_done >= 0 && q->n_done + q->rows <= q->n_known && "sched-1");
+    CP_ASSERT(q->kv >= 0 && cp_kv_done(s->kv, q->kv) == q->n_done && "sched-1");
+    CP_ASSERT(q->rows <= s->cfg.prefill_chunk && "sched-2");
+    int blocks = (q->n_done + q->rows + s->cfg.page_positions - 1) / s->cfg.page_positions;
+    for (int g = 0; g < s->cfg.n_groups; g++) {
+        int n;
+        if (cp_kv_pages(s->kv, q->kv, g, &n))
+            CP_ASSERT(n >= blocks && "sched-4");
+    }
+}
+
+static void check_lists(const cp_sched *s)
+{
+    uint64_t order = 0;
+    for (int i = 0; i < s->n_run; i++) {
+        CP_ASSERT(s->run[i]->state == CP_SEQ_RUNNING && s->run[i]->wait.order > order && "sched-5");
+        order = s->run[i]->wait.order;
+    }
+    order = 0;
+    int n = 0, preempted = 0;
+    for (const cp_wait *w = s->waiting.next; w != &s->waiting; w = w->next, n++) {
+        CP_ASSERT(w->order > order && "sched-5");
+        order = w->order;
+        preempted += w->seq != NULL;
+        CP_ASSERT(!w->live->ended && "sched-10");
+        CP_ASSERT((!w->seq || w->seq->state == CP_SEQ_PREEMPTED) && "sched-16");
+        CP_ASSERT((w->seq || (w->live->waiting && w == &w->live->wait)) && "sched-16");
+    }
+    CP_ASSERT(n == s->n_waiting && preempted == s->n_preempted && "sched-16");
+    CP_ASSERT(s->n_free_slots + s->n_run + preempted == s->cfg.max_seqs && "sched-16");
+}
+
+/* Every request that has not ended has something through which it will. */
+static void check_lives(const cp_sched *s)
+{
+    int n = 0, queued = 0;
+    int64_t tokens = 0;
+    for (const cp_live *l = s->all.next; l != &s->all; l = l->next, n++) {
+        if (l->ended)
+            continue;
+        bool seen = l->waiting;
+        for (int i = 0; i < s->cfg.max_seqs && !seen; i++)
+            seen = s->seqs[i].state != CP_SEQ_FREE && s->seqs[i].live == l;
+        CP_ASSERT(seen && "sched-8");
+        queued += l->n_cached < 0;
+        tokens += l->n_cached < 0 ? l->r->n_prompt : 0;
+    }
+    CP_ASSERT(n == s->n_lives && "sched-8");
+    if (s->cfg.queue) /* holds when nothing else submits meanwhile */
+        CP_ASSERT(queued == atomic_load(&s->cfg.queue->requests) &&
+                  tokens == atomic_load(&s->cfg.queue->tokens) && "sched-13");
+}
+
+/* A plan without rows: whatever there is waits for a client to read. */
+static void check_stuck(const cp_sched *s)
+{
+    for (int i = 0; i < s->n_run; i++)
+        CP_ASSERT(s->run[i]->blocked && "sched-9");
+    for (const cp_wait *w = s->waiting.next; w != &s->waiting; w = w->next) {
+        bool unused = (!w->seq && s->n_free_slots == 0) || cp_live_room(w->live) < 1;
+        CP_ASSERT((unused || w->target < 0) && "sched-7");
+        CP_ASSERT(unused && "sched-9");
+    }
+}
+
+void cp_sched_check(const cp_sched *s, bool planned)
+{
+    for (int i = 0; i < s->cfg.max_seqs; i++) {
+        if (s->seqs[i].state != CP_SEQ_FREE)
+            check_seq(s, &s->seqs[i]);
+    }
+    check_lists(s);
+    check_lives(s);
+    if (planned && s->plan_rows == 0)
+        check_stuck(s);
+}

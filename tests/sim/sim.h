@@ -1,0 +1,45 @@
+/*
+ * sim: the scheduler and the kv-cache over a fake forward, driven by a seed.
+ *
+ * A sim_run plays clients (arrivals, slow readers, cancels, deadlines) against one cp_sched for a
+ * number of steps. The forward computes nothing but remembers, in a shadow of every page and state
+ * slot, which prefix was written where, and checks each position that a row would read by walking
+ * the page tables. The next token is a hash of the prefix, so the right answer of every request is
+ * known when it is made. Any breach ends in CP_ASSERT with the invariant's number.
+ */
+#ifndef CP_TESTS_SIM_SIM_H
+#define CP_TESTS_SIM_SIM_H
+
+#include "engine/sched.h"
+
+typedef struct sim_config {
+    const char *name;
+    cp_kv_group groups[8];
+    int n_groups;
+    int P, ctx, max_seqs, max_lives, prefill_chunk, max_batch_rows, max_out;
+    uint32_t n_pages, n_states;
+    bool prefix_cache;
+    uint64_t seed;
+    int64_t n_steps;
+    int n_requests; /* stop making requests after so many; 0: no bound */
+    int max_prompt, max_new, max_choices;
+    int families; /* shared prefixes that prompts are drawn from */
+    int per_1000_cancel, per_1000_deadline, per_1000_score; /* of requests */
+    int per_1000_slow; /* of requests: the client reads rarely */
+    bool may_run_out;  /* the pool may be smaller than a request */
+} sim_config;
+
+typedef struct sim_result {
+    cp_sched_stats sched;
+    cp_kv_stats kv;
+    int64_t steps, requests, finished, cancelled, expired, out_of_memory, tokens, prompt_scores;
+    uint32_t max_window_pages; /* most that one window group of a sequence held */
+} sim_result;
+
+/* steps counts plans, those without rows included. Ends when n_steps are over and all requests have
+ * been seen to their end. */
+void sim_run(const sim_config *cfg, sim_result *out);
+/* The shapes of the suite, by index; NULL past the end. */
+const sim_config *sim_shape(int i);
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * test_sim: the scheduler and the kv-cache by seed, every invariant checked every step.
+ *
+ * CP_SIM_STEPS sets the steps of all shapes together (default 300,000; the full run is 1,000,000),
+ * CP_SIM_SEED the seed. Prints what happened and asserts that enough of everything did.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int64_t env_number(const char *name, int64_t otherwise)
+{
+    const char *v = getenv(name);
+    return v ? strtoll(v, NULL, 10) : otherwise;
+}
+
+static void print(const char *name, const sim_result *r)
+{
+    print_message("%-10s steps %" PRId64 " rows %" PRIu64 " requests %" PRId64 " tokens %" PRId64
+                  " preemptions %" PRIu64 " evictions %" PRIu64 " hits %" PRIu64
+                  " window releases %" PRIu64 " waits %" PRIu64 " cancels %" PRId64
+                  " forks %" PRIu64 " copies %" PRIu64 " checkpoints %" PRIu64
+                  " state evictions %" PRIu64 " deadlines %" PRId64 " scores %" PRId64 "\n",
+                  name, r->steps, r->sched.rows, r->requests, r->tokens, r->sched.preemptions,
+                  r->kv.evictions, r->kv.hits, r->kv.window_releases, r->sched.waits, r->cancelled,
+                  r->sched.forks, r->kv.copies, r->kv.checkpoints, r->kv.state_evictions,
+                  r->expired, r->prompt_scores);
+}
+
+static void run_all_shapes(void **state)
+{
+    (void)state;
+    int64_t steps = env_number("CP_SIM_STEPS", 300000);
+    uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1), releases = 0, checkpoints = 0;
+    int n = 0;
+    while (sim_shape(n))
+        n++;
+    for (int i = 0; i < n; i++) {
+        sim_config cfg = *sim_shape(i);
+        sim_result r;
+        cfg.seed = seed + (uint64_t)i;
+        cfg.n_steps = steps / n + 1;
+        sim_run(&cfg, &r);
+        print(cfg.name, &r);
+        releases += r.kv.window_releases;
+        checkpoints += r.kv.checkpoints;
+        if (cfg.n_steps < 90000)
+            continue;
+        assert_true(r.sched.preemptions >= 1000);
+        assert_true(r.kv.evictions >= 1000);
+        assert_true(r.kv.hits >= 1000);
+        assert_true(r.sched.waits >= 1000);
+        assert_true(r.cancelled >= 1000);
+        assert_true(r.sched.forks >= 1000);
+        assert_true(r.kv.copies >= 1000);
+        assert_int_equal(r.out_of_memory, 0);
+    }
+    if (steps >= 270000) {
+        assert_true(releases >= 1000);
+        assert_true(checkpoints >= 1000);
+    }
+}
+
+/* Without the prefix cache nothing is hit, and everything still comes out right. */
+static void no_prefix_cache(void **state)
+{
+    (void)state;
+    for (int i = 0; sim_shape(i); i++) {
+        sim_config cfg = *sim_shape(i);
+        sim_result r;
+        cfg.seed = 77;
+        cfg.n_steps = 5000;
+        cfg.prefix_cache = false;
+        sim_run(&cfg, &r);
+        assert_int_equal(r.kv.hits, 0);
+        assert_int_equal(r.sched.waits, 0);
+        assert_true(r.sched.preemptions > 0);
+    }
+}
+
+/* Requests larger than the pool fail with out-of-memory, and only those. */
+static void pool_too_small(void **state)
+{
+    (void)state;
+    for (int i = 0; sim_shape(i); i++) {
+        sim_config cfg = *sim_shape(i);
+        sim_result r;
+        cfg.seed = 5;
+        cfg.n_steps = 20000;
+        cfg.may_run_out = true;
+        cfg.n_pages =
+            cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, i == 1 ? 20 : 48, cfg.prefill_chunk) +
+            1;
+        sim_run(&cfg, &r);
+        print_message("%s: out of memory %" PRId64 ", finished %" PRId64 "\n", cfg.name,
+                      r.out_of_memory, r.finished);
+        assert_true(r.out_of_memory > 10);
+        assert_true(r.finished > 100);
+    }
+}
+
+/* 64 requests in a pool for barely one of them: none lost, the same tokens (the simulation compares
+ * each with what it would be alone). */
+static void tiny_pool_loses_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; sim_shape(i); i++) {
+        sim_config cfg = *sim_shape(i);
+        sim_result r;
+        cfg.seed = 9;
+        cfg.n_steps = 1000000;
+        cfg.n_requests = 64;
+        cfg.max_lives = 64;
+        cfg.per_1000_cancel = cfg.per_1000_deadline = 0;
+        cfg.max_choices = 1;
+        cfg.n_pages =
+            cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, cfg.ctx, cfg.prefill_chunk) + 1;
+        sim_run(&cfg, &r);
+        assert_int_equal(r.requests, 64);
+        assert_int_equal(r.finished, 64);
+        assert_true(r.sched.preemptions > 0);
+    }
+}
+
+/* gemma-3-270m's groups at 4,096 tokens: a window group holds at most ceil((window + chunk) / P) +
+ * 2 pages (asserted in every step by the simulation). */
+static void gemma_window_pages(void **state)
+{
+    (void)state;
+    sim_config cfg = *sim_shape(1);
+    sim_result r;
+    for (int g = 1; g < cfg.n_groups; g++)
+        cfg.groups[g].window = 512;
+    cfg.P = 32;
+    cfg.ctx = 4160;
+    cfg.max_prompt = 4096;
+    cfg.max_seqs = 4;
+    cfg.max_lives = 6;
+    cfg.prefill_chunk = 128;
+    cfg.max_batch_rows = 512;
+    cfg.max_out = 64;
+    cfg.n_pages = 700;
+    cfg.n_requests = 12;
+    cfg.n_steps = 1000000;
+    cfg.seed = 3;
+    cfg.per_1000_cancel = cfg.per_1000_deadline = 0;
+    sim_run(&cfg, &r);
+    print("gemma-3", &r);
+    print_message("most pages of a window group: %u, allowed %d\n", r.max_window_pages,
+                  (512 + 128 + 31) / 32 + 2);
+    assert_in_range(r.max_window_pages, 17, (512 + 128 + 31) / 32 + 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(run_all_shapes),     cmocka_unit_test(no_prefix_cache),
+        cmocka_unit_test(pool_too_small),     cmocka_unit_test(tiny_pool_loses_nothing),
+        cmocka_unit_test(gemma_window_pages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
