@@ -9,11 +9,12 @@
 
 #include "kernels/cpu/v16_math.h"
 
-#define LANES      8
-#define DOT_U8     0
-#define PREFETCH   1024
-#define COLS(bits) 4
-#define FLOAT_COLS 6
+#define LANES           8
+#define DOT_U8          0
+#define VECTOR_REGISTER "x"
+#define PREFETCH        1024
+#define COLS(bits)      4
+#define FLOAT_COLS      6
 
 typedef __m256i vi;
 typedef __m256 vf;
