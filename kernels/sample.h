@@ -11,6 +11,9 @@ enum { CP_SAMPLE_CHUNK = 4096 }; /* elements a partial log-sum-exp */
 /* min_p at or below this is off (its logarithm must be that of a normal number) */
 #define CP_SAMPLE_MIN_P 1e-30f
 
+/* Temperatures below this are greedy: 1 / t must stay finite (vLLM's bound). */
+#define CP_SAMPLE_GREEDY 1e-5f
+
 __extension__ typedef unsigned __int128 cp_u128;
 
 /*

@@ -6,9 +6,9 @@
  * - changes to the logits, in this order: repetition penalty (x > 0 ? x / r : x * r) for ids of
  *   prompt and output, x - frequency * count, x - presence for ids of the output, biases, bans,
  *   mask (HF's and vLLM's formulas).
- * - temperature 0: the largest, lowest id first. Otherwise z = (x - max) * (1 / temperature); the
- *   integer weight of an id is rint(exp(z) * 2^30), so all sums below are exact in any order; what
- *   is less likely than 2^-31 of the best is never drawn.
+ * - temperature 0 (below CP_SAMPLE_GREEDY): the largest, lowest id first. Otherwise z = (x - max) *
+ * (1 / temperature); the integer weight of an id is rint(exp(z) * 2^30), so all sums below are
+ * exact in any order; what is less likely than 2^-31 of the best is never drawn.
  * - min_p keeps z >= log(min_p); top_k the k largest (lower ids first among equals); top_p the
  *   shortest prefix in that order that holds >= top_p of the weight. The draw: 64 random bits times
  *   the kept weight, high half, walked in ascending id order.
@@ -172,7 +172,7 @@ static void sample_row(const float *raw, float *x, token *t, int n, const cp_sam
             out->finite = false;
             return;
         }
-        out->id = in->temperature > 0.0f ? draw(t, n, x[best], in) : best;
+        out->id = in->temperature >= CP_SAMPLE_GREEDY ? draw(t, n, x[best], in) : best;
     }
     if (in->n_top >= 0)
         out->logprob = (raw[out->id] - m) - log_l;

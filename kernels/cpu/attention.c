@@ -1,0 +1,317 @@
+/*
+ * ATTENTION on the cpu backend: one record holds qk-norm, rope, the K/V write and the attention
+ * itself, cut into items of (tile of rows of a sequence, kv head[, split]).
+ *
+ * When every sequence has one row (decode), the item that owns the row's last split writes K and V
+ * first: no other item of this step reads that position, so no barrier is needed. Otherwise rows
+ * are written by ticket, a barrier follows, then the items. A tile normally does all its splits in
+ * ascending order; when there are too few tiles for the workers, single rows are cut into splits,
+ * and whoever finishes a row's last one merges, in ascending order. Either way the same operations
+ * meet in the same order, so the bits are the same.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Cut rows into splits when there are fewer than this many items a worker. */
+enum { ITEMS_PER_WORKER = 4 };
+
+static attn_plan *plan_of(cpu_run *run, const cp_op *op, int *index)
+{
+    for (int i = 0; i < run->n_plans; i++) {
+        attn_plan *a = &run->plans[i];
+        if (a->window == op->u.attention.window && a->n_heads == op->u.attention.n_heads &&
+            a->n_kv == op->u.attention.n_kv && a->k_dim == op->u.attention.k_dim &&
+            a->v_dim == op->u.attention.v_dim) {
+            *index = i;
+            return a;
+        }
+    }
+    *index = run->n_plans;
+    attn_plan *a = &run->plans[run->n_plans++];
+    *a = (attn_plan){.window = op->u.attention.window,
+                     .n_heads = op->u.attention.n_heads,
+                     .n_kv = op->u.attention.n_kv,
+                     .k_dim = op->u.attention.k_dim,
+                     .v_dim = op->u.attention.v_dim};
+    int group = a->n_heads / a->n_kv;
+    a->tile_rows = CPU_TILE_QUERIES / group;
+    a->tile_rows = a->tile_rows < 1 ? 1 : a->tile_rows;
+    a->tile_rows = a->tile_rows > CPU_TILE_ROWS ? CPU_TILE_ROWS : a->tile_rows;
+    a->items = cp_xcalloc((size_t)run->p->cfg.max_rows + CPU_PARTS, sizeof(*a->items));
+    return a;
+}
+
+cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err)
+{
+    cp_prepared *p = run->p;
+    int max_kv = 0;
+    run->plans = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->plans));
+    for (int i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].kind != CP_OP_ATTENTION)
+            continue;
+        const attn_plan *a = plan_of(run, &p->ops[i], &run->ops[i].plan);
+        size_t floats = (size_t)a->n_heads * (size_t)(a->v_dim + 2);
+        run->part_floats = floats > run->part_floats ? floats : run->part_floats;
+        max_kv = a->n_kv > max_kv ? a->n_kv : max_kv;
+    }
+    if (!run->n_plans)
+        return CP_OK;
+    size_t bytes = CPU_PARTS * run->part_floats * sizeof(float);
+    run->parts = cp_anon_map(bytes);
+    run->merges = cp_alloc_aligned((size_t)CPU_PARTS * (size_t)max_kv * sizeof(*run->merges));
+    if (!run->parts || !run->merges)
+        return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results", bytes);
+    p->bytes += bytes;
+    return CP_OK;
+}
+
+static int first_visible(int window, int pos)
+{
+    return window && pos >= window ? pos - window + 1 : 0;
+}
+
+static void plan_step(cpu_run *run, attn_plan *a, const cp_batch *b)
+{
+    int tiles = 0, units = 0, parts = 0;
+    a->n_items = 0;
+    for (int s = 0; s < b->n_seqs; s++)
+        tiles += (b->seqs[s].n_rows + a->tile_rows - 1) / a->tile_rows;
+    bool cut = run->threads > 1 && tiles * a->n_kv < ITEMS_PER_WORKER * run->threads;
+    for (int s = 0; s < b->n_seqs; s++) {
+        const cp_batch_seq *q = &b->seqs[s];
+        /* The last tile sees most keys: the largest items go first. */
+        for (int r = (q->n_rows - 1) / a->tile_rows * a->tile_rows; r >= 0; r -= a->tile_rows) {
+            int n = q->n_rows - r < a->tile_rows ? q->n_rows - r : a->tile_rows;
+            int split0 = first_visible(a->window, q->pos0 + r) / CP_SPLIT;
+            int split1 = (q->pos0 + r + n - 1) / CP_SPLIT + 1, n_parts = split1 - split0;
+            attn_item it = {.seq = s,
+                            .row0 = q->row0 + r,
+                            .n_rows = n,
+                            .split0 = split0,
+                            .split1 = split1,
+                            .unit = -1};
+            if (!cut || q->n_rows > 1 || n_parts < 2 || parts + n_parts > CPU_PARTS) {
+                a->items[a->n_items++] = it;
+                continue;
+            }
+            it.unit = units++;
+            it.part0 = parts;
+            it.n_parts = n_parts;
+            parts += n_parts;
+            for (int i = n_parts - 1; i >= 0; i--) {
+                it.split0 = split0 + i;
+                it.split1 = it.split0 + 1;
+                it.part = it.part0 + i;
+                a->items[a->n_items++] = it;
+            }
+        }
+    }
+}
+
+void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
+{
+    run->fused = true;
+    for (int s = 0; s < batch->n_seqs; s++)
+        run->fused = run->fused && batch->seqs[s].n_rows == 1;
+    for (int i = 0; i < run->n_plans; i++)
+        plan_step(run, &run->plans[i], batch);
+}
+
+static float *slot_row(const cp_prepared *p, cp_slot s, int r)
+{
+    return p->slots[s] + (size_t)r * p->ld[s];
+}
+
+/* dst = one head's vector after norm and rope. */
+static void load_head(const worker *w, const cp_op *op, float *dst, cp_slot from, cp_wref norm,
+                      int r, int h)
+{
+    const cp_prepared *p = w->run->p;
+    const cp_vec *v = w->run->vec;
+    int kd = op->u.attention.k_dim;
+    const float *x = slot_row(p, from, r) + (size_t)h * (size_t)kd;
+    if (norm >= 0)
+        v->rmsnorm(dst, x, p->vectors[norm], NULL, kd, op->u.attention.eps);
+    else
+        memcpy(dst, x, (size_t)kd * sizeof(float));
+    if (op->u.attention.rope_kind != CP_ROPE_NONE)
+        v->rotate(dst, slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+                  op->u.attention.rope_kind);
+}
+
+/* K and V of row r, kv head h into the row's page. */
+static void write_head(const worker *w, const cp_op *op, int r, int h)
+{
+    const cp_prepared *p = w->run->p;
+    int group = op->u.attention.group, positions = p->cfg.page_positions;
+    const cp_kv_group *g = &p->prog->groups[group];
+    int pos = w->batch->pos[r];
+    const uint32_t *table = w->batch->seqs[w->batch->row_seq[r]].pages[group];
+    uint8_t *page = p->pages + (size_t)table[pos / positions] * p->page_bytes;
+    uint8_t *head = page + cp_kv_head_offset(g, positions, op->u.attention.layer_in_group, h);
+    load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h);
+    w->run->vec->store_kv((uint16_t *)(void *)head, w->s->row[0],
+                          slot_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
+                          g->k_dim, g->v_dim, positions, pos % positions,
+                          p->cfg.kv_type == CP_DTYPE_F16);
+}
+
+/* Rows of the item that see keys of the split, and what each of their queries sees. */
+static bool split_rows(const worker *w, const attn_item *it, const attn_plan *a, int split,
+                       int *first, int *count)
+{
+    int base = split * CP_SPLIT, group = a->n_heads / a->n_kv, n = 0;
+    *first = it->n_rows;
+    *count = 0;
+    for (int r = 0; r < it->n_rows; r++) {
+        int pos = w->batch->pos[it->row0 + r], lo = first_visible(a->window, pos);
+        if (pos < base || lo >= base + CP_SPLIT)
+            continue;
+        if (!*count)
+            *first = r;
+        (*count)++;
+        for (int h = 0; h < group; h++, n++) {
+            w->s->lo[n] = lo > base ? lo : base;
+            w->s->hi[n] = pos + 1 < base + CP_SPLIT ? pos + 1 : base + CP_SPLIT;
+        }
+    }
+    return *count > 0;
+}
+
+/* out rows of queries: finish[i] = o / l. */
+static void finish_head(const worker *w, const cp_op *op, int r, int head, const float *o, float m,
+                        float l)
+{
+    const cp_prepared *p = w->run->p;
+    const float *sinks = op->u.attention.sinks >= 0 ? p->vectors[op->u.attention.sinks] : NULL;
+    int vd = op->u.attention.v_dim;
+    w->run->vec->finish(slot_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
+                        sinks ? sinks + head : NULL, vd);
+}
+
+static float *part_at(const cpu_run *run, const attn_plan *a, int part, int kv, int h)
+{
+    int head = kv * (a->n_heads / a->n_kv) + h;
+    return run->parts + (size_t)part * run->part_floats + (size_t)head * (size_t)(a->v_dim + 2);
+}
+
+/* The last split of a row to arrive merges them all. */
+static void merge_parts(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+{
+    cpu_run *run = w->run;
+    int group = a->n_heads / a->n_kv, vd = a->v_dim;
+    for (int h = 0; h < group; h++) {
+        float *o = part_at(run, a, it->part0, kv, h);
+        for (int i = 1; i < it->n_parts; i++) {
+            const float *next = part_at(run, a, it->part0 + i, kv, h);
+            run->vec->merge(&o[vd], &o[vd + 1], o, next[vd], next[vd + 1], next, vd);
+        }
+        finish_head(w, op, it->row0, kv * group + h, o, o[vd], o[vd + 1]);
+    }
+}
+
+/* Running (m, l, o) of the rows that the split touched: the first split of a row is copied. */
+static void merge_split(worker *w, const attn_plan *a, const attn_item *it, int split, int first,
+                        int count)
+{
+    const cpu_scratch *s = w->s;
+    int group = a->n_heads / a->n_kv, vd = a->v_dim;
+    for (int i = 0; i < count * group; i++) {
+        int q = first * group + i, pos = w->batch->pos[it->row0 + first + i / group];
+        float *o = s->o + (size_t)q * (size_t)vd;
+        const float *os = s->os + (size_t)i * (size_t)vd;
+        if (split == first_visible(a->window, pos) / CP_SPLIT) {
+            memcpy(o, os, (size_t)vd * sizeof(float));
+            s->m[q] = s->ms[i];
+            s->l[q] = s->ls[i];
+        } else {
+            w->run->vec->merge(&s->m[q], &s->l[q], o, s->ms[i], s->ls[i], os, vd);
+        }
+    }
+}
+
+static void store_part(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+{
+    cpu_run *run = w->run;
+    int group = a->n_heads / a->n_kv, vd = a->v_dim;
+    for (int h = 0; h < group; h++) {
+        float *o = part_at(run, a, it->part, kv, h);
+        memcpy(o, w->s->os + (size_t)h * (size_t)vd, (size_t)vd * sizeof(float));
+        o[vd] = w->s->ms[h];
+        o[vd + 1] = w->s->ls[h];
+    }
+    /* acq_rel: the last arrival sees every part; it leaves the counter at rest. */
+    _Atomic int *done = &run->merges[it->unit * a->n_kv + kv];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 == it->n_parts) {
+        atomic_store_explicit(done, 0, memory_order_relaxed);
+        merge_parts(w, op, a, it, kv);
+    }
+}
+
+static void do_item(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+{
+    cpu_run *run = w->run;
+    cp_prepared *p = run->p;
+    int group = a->n_heads / a->n_kv, kd = a->k_dim, first, count;
+    for (int r = 0; r < it->n_rows; r++)
+        for (int h = 0; h < group; h++)
+            load_head(w, op, w->s->q + (size_t)(r * group + h) * (size_t)kd, op->u.attention.q,
+                      op->u.attention.q_norm, it->row0 + r, kv * group + h);
+    bool last = it->unit < 0 || it->part == it->part0 + it->n_parts - 1;
+    if (run->fused && last)
+        write_head(w, op, it->row0, kv);
+    const cp_kv_group *g = &p->prog->groups[op->u.attention.group];
+    cp_attend t = {
+        .k_dim = kd,
+        .v_dim = a->v_dim,
+        .lo = w->s->lo,
+        .hi = w->s->hi,
+        .scale = op->u.attention.scale,
+        .softcap = op->u.attention.softcap,
+        .f16 = p->cfg.kv_type == CP_DTYPE_F16,
+        .pages = p->pages,
+        .page_bytes = p->page_bytes,
+        .head_off = cp_kv_head_offset(g, p->cfg.page_positions, op->u.attention.layer_in_group, kv),
+        .table = w->batch->seqs[it->seq].pages[op->u.attention.group],
+        .positions = p->cfg.page_positions,
+        .s = w->s->s,
+        .o = w->s->os,
+        .m = w->s->ms,
+        .l = w->s->ls};
+    for (int split = it->split0; split < it->split1; split++) {
+        if (!split_rows(w, it, a, split, &first, &count))
+            continue;
+        t.q = w->s->q + (size_t)(first * group) * (size_t)kd;
+        t.n = count * group;
+        run->vec->attend(&t);
+        if (it->unit >= 0) {
+            store_part(w, op, a, it, kv);
+            return;
+        }
+        merge_split(w, a, it, split, first, count);
+    }
+    for (int i = 0; i < it->n_rows * group; i++)
+        finish_head(w, op, it->row0 + i / group, kv * group + i % group,
+                    w->s->o + (size_t)i * (size_t)a->v_dim, w->s->m[i], w->s->l[i]);
+}
+
+void cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
+{
+    cpu_run *run = w->run;
+    const attn_plan *a = &run->plans[x->plan];
+    if (!run->fused) {
+        int64_t r, n = w->batch->n_rows;
+        while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
+            for (int h = 0; h < a->n_kv; h++)
+                write_head(w, op, (int)r, h);
+        cp_pool_barrier(w->pool, w->id);
+    }
+    int64_t i, n = (int64_t)a->n_items * a->n_kv;
+    while ((i = cp_pool_ticket(w->pool, n, 1)) < n)
+        do_item(w, op, a, &a->items[i / a->n_kv], (int)(i % a->n_kv));
+}

@@ -1,0 +1,253 @@
+/*
+ * The cpu backend's row: picks the ISA level, binds the linears of a program, packs their panels
+ * and takes the workers' scratch. Vector functions are chosen here once; the level of the linears
+ * is theirs (kernels/cpu/linear.h).
+ */
+#include "kernels/cpu/cpu.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+typedef struct cpu_backend {
+    cp_isa isa;
+    cp_pool *pool;
+    bool own_pool;
+} cpu_backend;
+
+/* Base first, then what the level has: levels ascend and contain those below. */
+const cp_vec *cp_vec_of(cp_isa isa)
+{
+    const cp_vec *v = &cp_vec_base;
+#if defined(__x86_64__)
+    if (isa >= CP_ISA_AVX2)
+        v = &cp_vec_avx2;
+    if (isa >= CP_ISA_AVX512)
+        v = &cp_vec_avx512;
+#else
+    (void)isa;
+#endif
+    return v;
+}
+
+static cp_code open_cpu(cp_backend *b, cp_err *err)
+{
+    cp_isa isa;
+    cp_code rc = cp_isa_detect(b->cfg.isa_cap, &isa, err);
+    if (rc != CP_OK)
+        return rc;
+    cpu_backend *c = cp_xcalloc(1, sizeof(*c));
+    c->isa = isa;
+    c->pool = b->cfg.pool;
+    if (!c->pool) {
+        rc = cp_pool_open(&c->pool, 1, err);
+        c->own_pool = true;
+    }
+    if (rc != CP_OK) {
+        free(c);
+        return rc;
+    }
+    b->impl = c;
+    return CP_OK;
+}
+
+static void close_cpu(cp_backend *b)
+{
+    cpu_backend *c = b->impl;
+    if (c->own_pool)
+        cp_pool_close(c->pool);
+    free(c);
+}
+
+static const char *level(const cp_backend *b)
+{
+    const cpu_backend *c = b->impl;
+    return cp_isa_name(c->isa);
+}
+
+/* What the scratch of one worker must hold, from the records. */
+typedef struct needs {
+    size_t act_alone, linear, row, q, s, o, ml, vocab;
+} needs;
+
+static size_t at_least(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void need_attention(const cpu_run *run, needs *n)
+{
+    for (int i = 0; i < run->n_plans; i++) {
+        const attn_plan *a = &run->plans[i];
+        size_t queries = (size_t)a->tile_rows * (size_t)(a->n_heads / a->n_kv);
+        n->q = at_least(n->q, queries * (size_t)a->k_dim);
+        n->o = at_least(n->o, queries * (size_t)a->v_dim);
+        n->s = at_least(n->s, queries * CP_SPLIT);
+        n->ml = at_least(n->ml, queries);
+        n->row = at_least(n->row, (size_t)a->k_dim);
+    }
+}
+
+static cp_code bind_linears(cpu_run *run, cp_isa isa, needs *need, cp_err *err)
+{
+    cp_prepared *p = run->p;
+    cp_linear **all = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*all));
+    int n = 0;
+    cp_code rc = CP_OK;
+    for (int i = 0; i < p->n_ops && rc == CP_OK; i++) {
+        const cp_op *op = &p->ops[i];
+        if (op->kind != CP_OP_LINEAR)
+            continue;
+        int rows = op->rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows, alone = 1;
+        /* The record is the program's own, so that names and indices are the builder's. */
+        rc = cp_linear_open(&run->ops[i].linear, p->prog, &p->prog->ops[i], isa, rows, err);
+        if (rc != CP_OK)
+            break;
+        const cp_linear *l = run->ops[i].linear;
+        all[n++] = run->ops[i].linear;
+        while (alone < rows && cp_cpu_prologue_alone(alone + 1, cp_linear_k(l)))
+            alone++;
+        need->act_alone = at_least(need->act_alone, cp_linear_act_bytes(l, alone));
+        need->linear = at_least(need->linear, cp_linear_scratch_bytes(l));
+        need->row = at_least(need->row, (size_t)cp_linear_k(l));
+        run->act_bytes = at_least(run->act_bytes, cp_linear_act_bytes(l, rows > 0 ? rows : 1));
+    }
+    if (rc == CP_OK)
+        rc = cp_panels_open(&run->panels, p->cfg.cache_dir, p->cfg.cache_key, isa, err);
+    if (rc == CP_OK)
+        rc = cp_panels_pack(run->panels, all, n, run->pool, err);
+    if (rc == CP_OK)
+        p->bytes += cp_panels_bytes(run->panels);
+    free(all);
+    return rc;
+}
+
+/* The next n bytes from line boundary *at of base; base NULL: only count. */
+static void *carve(uint8_t *base, size_t *at, size_t n)
+{
+    void *p = base ? base + *at : NULL;
+    *at += (n + CPU_LINE - 1) / CPU_LINE * CPU_LINE;
+    return p;
+}
+
+/* Point the scratch into mem; returns the bytes it takes (mem NULL: only that). */
+static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
+{
+    size_t at = 0;
+    s->act = carve(mem, &at, n->act_alone);
+    s->linear = carve(mem, &at, n->linear);
+    s->row[0] = carve(mem, &at, n->row * sizeof(float));
+    s->row[1] = carve(mem, &at, n->row * sizeof(float));
+    s->q = carve(mem, &at, n->q * sizeof(float));
+    s->s = carve(mem, &at, n->s * sizeof(float));
+    s->o = carve(mem, &at, n->o * sizeof(float));
+    s->os = carve(mem, &at, n->o * sizeof(float));
+    s->m = carve(mem, &at, n->ml * sizeof(float));
+    s->l = carve(mem, &at, n->ml * sizeof(float));
+    s->ms = carve(mem, &at, n->ml * sizeof(float));
+    s->ls = carve(mem, &at, n->ml * sizeof(float));
+    s->lo = carve(mem, &at, n->ml * sizeof(int));
+    s->hi = carve(mem, &at, n->ml * sizeof(int));
+    s->count = carve(mem, &at, n->vocab * sizeof(uint32_t));
+    s->ids = carve(mem, &at, n->vocab * sizeof(int32_t));
+    s->x = carve(mem, &at, n->vocab * sizeof(float));
+    s->weight = carve(mem, &at, n->vocab * sizeof(uint32_t));
+    s->weight2 = carve(mem, &at, n->vocab * sizeof(uint32_t));
+    s->key = carve(mem, &at, n->vocab * sizeof(uint64_t));
+    s->key2 = carve(mem, &at, n->vocab * sizeof(uint64_t));
+    s->raw = carve(mem, &at, 3 * n->vocab * sizeof(float));
+    s->touched = carve(mem, &at, 3 * n->vocab * sizeof(int32_t));
+    return at;
+}
+
+static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
+{
+    cp_prepared *p = run->p;
+    bool sample = false;
+    for (int i = 0; i < p->n_ops; i++)
+        sample = sample || p->ops[i].kind == CP_OP_SAMPLE;
+    if (sample) {
+        size_t rows = (size_t)p->cfg.max_out;
+        need->vocab = (size_t)p->prog->n_vocab;
+        run->n_blocks = (p->prog->n_vocab + CPU_BLOCK - 1) / CPU_BLOCK;
+        run->n_chunks = (p->prog->n_vocab + CP_SAMPLE_CHUNK - 1) / CP_SAMPLE_CHUNK;
+        run->block_max = cp_alloc_aligned((rows * (size_t)run->n_blocks + 1) * sizeof(float));
+        run->chunk_max = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
+        run->chunk_sum = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
+        run->row_done = cp_alloc_aligned((rows + 1) * sizeof(*run->row_done));
+        run->row_nan = cp_alloc_aligned((rows + 1) * sizeof(*run->row_nan));
+        if (!run->block_max || !run->chunk_max || !run->chunk_sum || !run->row_done ||
+            !run->row_nan)
+            return cp_fail(err, CP_NO_MEMORY, "sampling: %d rows of %d logits", p->cfg.max_out,
+                           p->prog->n_vocab);
+    }
+    cpu_scratch probe;
+    size_t bytes = lay_out(&probe, need, NULL);
+    run->scratch = cp_xcalloc((size_t)run->threads, sizeof(*run->scratch));
+    for (int i = 0; i < run->threads; i++) {
+        cpu_scratch *s = &run->scratch[i];
+        s->mem = cp_anon_map(bytes);
+        if (!s->mem)
+            return cp_fail(err, CP_NO_MEMORY, "scratch: %d workers x %zu bytes", run->threads,
+                           bytes);
+        s->mem_bytes = bytes;
+        lay_out(s, need, s->mem);
+        p->bytes += bytes;
+    }
+    run->act = cp_anon_map(run->act_bytes);
+    if (run->act_bytes && !run->act)
+        return cp_fail(err, CP_NO_MEMORY, "activations: %zu bytes", run->act_bytes);
+    p->bytes += run->act_bytes;
+    return CP_OK;
+}
+
+static cp_code prepare(cp_prepared *p, cp_err *err)
+{
+    const cpu_backend *c = p->b->impl;
+    cpu_run *run = cp_xcalloc(1, sizeof(*run));
+    needs need = {0};
+    p->impl = run;
+    run->p = p;
+    run->vec = cp_vec_of(c->isa);
+    run->pool = c->pool;
+    run->threads = cp_pool_threads(c->pool);
+    run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));
+    cp_code rc = cp_cpu_attention_prepare(run, err);
+    if (rc == CP_OK)
+        rc = bind_linears(run, c->isa, &need, err);
+    need_attention(run, &need);
+    if (rc == CP_OK)
+        rc = take_scratch(run, &need, err);
+    return rc;
+}
+
+static void fini(cp_prepared *p)
+{
+    cpu_run *run = p->impl;
+    if (!run)
+        return;
+    for (int i = 0; i < run->threads && run->scratch; i++)
+        cp_anon_unmap(run->scratch[i].mem, run->scratch[i].mem_bytes);
+    for (int i = 0; i < p->n_ops; i++)
+        if (run->ops[i].linear)
+            cp_linear_close(run->ops[i].linear);
+    for (int i = 0; i < run->n_plans; i++)
+        free(run->plans[i].items);
+    if (run->panels)
+        cp_panels_close(run->panels);
+    cp_anon_unmap(run->parts, CPU_PARTS * run->part_floats * sizeof(float));
+    cp_anon_unmap(run->act, run->act_bytes);
+    free(run->scratch);
+    free(run->plans);
+    free(run->merges);
+    free(run->block_max);
+    free(run->chunk_max);
+    free(run->chunk_sum);
+    free(run->row_done);
+    free(run->row_nan);
+    free(run->ops);
+    free(run);
+}
+
+const cp_backend_row cp_backend_cpu = {"cpu",   open_cpu, close_cpu,  level,
+                                       prepare, fini,     cp_cpu_step};

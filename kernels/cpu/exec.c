@@ -1,0 +1,227 @@
+/*
+ * The program walker: one step, all workers of the pool, one barrier at the end of most records.
+ *
+ * The records of a step run in order; each is cut into items drawn by ticket, so a slow worker
+ * holds nobody up but at the barrier. Two things save barriers. A LINEAR's prologue (add, norm,
+ * quantize) on few rows is done by every worker for itself: cheaper than meeting. Records that only
+ * read the batch (EMBED, ROPE) are split by row number and meet after the last of them. So a dense
+ * layer in a decode step passes five: qkv, attention, o_proj, gate and up, down.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include "base/clock.h"
+
+#include <string.h>
+
+/* Elements of a prologue that every worker may as well do alone (1 us or so). */
+enum { PROLOGUE_ALONE = 8192 };
+
+bool cp_cpu_prologue_alone(int n_rows, int k)
+{
+    return n_rows == 1 || (int64_t)n_rows * k <= PROLOGUE_ALONE;
+}
+
+static float *slot_row(const cp_prepared *p, cp_slot s, int r)
+{
+    return p->slots[s] + (size_t)r * p->ld[s];
+}
+
+/* Each worker copies its own slice of every page, in list order: a chain of copies stays right. */
+static bool copies(worker *w)
+{
+    cp_prepared *p = w->run->p;
+    const cp_batch *b = w->batch;
+    if (!b->n_copies && !b->n_state_copies)
+        return false;
+    size_t lines = p->page_bytes / CPU_LINE, id = (size_t)w->id, n = (size_t)w->run->threads;
+    size_t from = lines * id / n * CPU_LINE, to = lines * (id + 1) / n * CPU_LINE;
+    for (int i = 0; i < b->n_copies; i++)
+        memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes + from,
+               p->pages + (size_t)b->copies[i].src * p->page_bytes + from, to - from);
+    lines = p->state_bytes / CPU_LINE;
+    from = lines * id / n * CPU_LINE;
+    to = lines * (id + 1) / n * CPU_LINE;
+    for (int i = 0; i < b->n_state_copies; i++)
+        memcpy(p->states + (size_t)b->state_copies[i].dst * p->state_bytes + from,
+               p->states + (size_t)b->state_copies[i].src * p->state_bytes + from, to - from);
+    return true;
+}
+
+static void embed(worker *w, const cp_op *op)
+{
+    cp_prepared *p = w->run->p;
+    const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
+    for (int r = w->id; r < w->batch->n_rows; r += w->run->threads) {
+        float *x = slot_row(p, op->u.embed.out, r);
+        CP_ASSERT(w->batch->tok[r] >= 0 && w->batch->tok[r] < t->ne[1]);
+        cp_dequant_row(t, w->batch->tok[r], x);
+        w->run->vec->scale(x, op->u.embed.scale, (int)t->ne[0]);
+    }
+}
+
+static void rope(worker *w, const cp_op *op)
+{
+    for (int r = w->id; r < w->batch->n_rows; r += w->run->threads)
+        w->run->vec->rope_row(slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
+                              op->u.rope.n_rot / 2, w->batch->pos[r], op->u.rope.mscale);
+}
+
+static void gather(worker *w, const cp_op *op)
+{
+    cp_prepared *p = w->run->p;
+    size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
+    for (int i = w->id; i < w->batch->n_out; i += w->run->threads)
+        memcpy(slot_row(p, op->u.gather.out, i),
+               slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
+}
+
+/* One row: add, norms, x_out when it is this worker's to write, activations. */
+static void prologue_row(worker *w, const cp_op *op, const cp_linear *l, int r, int n, bool mine,
+                         void *act)
+{
+    cp_prepared *p = w->run->p;
+    const cp_vec *v = w->run->vec;
+    int k = cp_linear_k(l);
+    const float *x = slot_row(p, op->u.linear.in, r);
+    float *keep = op->u.linear.x_out >= 0 && mine ? slot_row(p, op->u.linear.x_out, r) : NULL;
+    if (op->u.linear.add >= 0) {
+        float *sum = keep ? keep : w->s->row[0];
+        const float *add = slot_row(p, op->u.linear.add, r);
+        if (op->u.linear.add_norm >= 0)
+            v->rmsnorm(sum, add, p->vectors[op->u.linear.add_norm], x, k, op->u.linear.eps);
+        else
+            v->add(sum, x, add, k);
+        x = sum;
+    } else if (keep) {
+        memcpy(keep, x, (size_t)k * sizeof(float));
+    }
+    if (op->u.linear.norm >= 0) {
+        v->rmsnorm(w->s->row[1], x, p->vectors[op->u.linear.norm], NULL, k, op->u.linear.eps);
+        x = w->s->row[1];
+    }
+    cp_linear_prep_row(l, x, r, n, act);
+}
+
+static void linear(worker *w, const cp_op *op, const cp_linear *l, int n)
+{
+    cp_prepared *p = w->run->p;
+    void *act;
+    if (w->run->threads == 1 || cp_cpu_prologue_alone(n, cp_linear_k(l))) {
+        act = w->run->threads == 1 ? w->run->act : w->s->act;
+        for (int r = 0; r < n; r++)
+            prologue_row(w, op, l, r, n, r % w->run->threads == w->id, act);
+    } else {
+        int64_t r;
+        act = w->run->act;
+        while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
+            prologue_row(w, op, l, (int)r, n, true, act);
+        cp_pool_barrier(w->pool, w->id);
+    }
+    float *out[4] = {0};
+    size_t ld[4] = {0};
+    for (int i = 0; i < op->u.linear.n_w; i++) {
+        cp_slot s = op->u.linear.w[i].out;
+        if (s < 0) /* up of a gated record */
+            continue;
+        out[i] = p->slots[s];
+        ld[i] = p->ld[s];
+    }
+    int64_t i, items = cp_linear_items(l, n);
+    while ((i = cp_pool_ticket(w->pool, items, 1)) < items)
+        cp_linear_item(l, i, n, act, w->s->linear, out, ld);
+}
+
+static void shortconv(worker *w, const cp_op *op)
+{
+    cp_prepared *p = w->run->p;
+    int d = op->u.shortconv.d, chunks = (d + CPU_CONV_LANES - 1) / CPU_CONV_LANES;
+    int group = op->u.shortconv.group, layer = op->u.shortconv.layer_in_group;
+    int64_t i, n = (int64_t)w->batch->n_seqs * chunks;
+    while ((i = cp_pool_ticket(w->pool, n, 1)) < n) {
+        const cp_batch_seq *q = &w->batch->seqs[i / chunks];
+        int c0 = (int)(i % chunks) * CPU_CONV_LANES;
+        cp_conv c = {.d = d,
+                     .taps = op->u.shortconv.l_cache,
+                     .n_rows = q->n_rows,
+                     .c0 = c0,
+                     .n = d - c0 < CPU_CONV_LANES ? d - c0 : CPU_CONV_LANES,
+                     .w = p->vectors[op->u.shortconv.conv],
+                     .x = slot_row(p, op->u.shortconv.in, q->row0),
+                     .y = slot_row(p, op->u.shortconv.out, q->row0),
+                     .ld_x = p->ld[op->u.shortconv.in],
+                     .ld_y = p->ld[op->u.shortconv.out]};
+        if (q->state_in)
+            c.in = cp_state_at(p, q->state_in, group, layer);
+        if (q->state_out)
+            c.out = cp_state_at(p, q->state_out, group, layer);
+        if (q->state_save)
+            c.save = cp_state_at(p, q->state_save, group, layer);
+        w->run->vec->conv(&c);
+    }
+}
+
+static bool reads_batch_only(const cp_op *op)
+{
+    return op->kind == CP_OP_EMBED || op->kind == CP_OP_ROPE;
+}
+
+static void walk(cp_pool *pool, int id, void *arg)
+{
+    worker *shared = arg;
+    cpu_run *run = shared->run;
+    cp_prepared *p = run->p;
+    worker w = {run, pool, id, shared->batch, &run->scratch[id]};
+    int64_t then = id == 0 ? cp_now_ns() : 0;
+    if (copies(&w))
+        cp_pool_barrier(pool, id);
+    for (int i = 0; i < p->n_ops; i++) {
+        const cp_op *op = &p->ops[i];
+        int n = cp_op_rows(op, w.batch);
+        if (n == 0)
+            continue;
+        switch (op->kind) {
+        case CP_OP_EMBED:
+            embed(&w, op);
+            break;
+        case CP_OP_ROPE:
+            rope(&w, op);
+            break;
+        case CP_OP_GATHER:
+            gather(&w, op);
+            break;
+        case CP_OP_LINEAR:
+            linear(&w, op, run->ops[i].linear, n);
+            break;
+        case CP_OP_ATTENTION:
+            cp_cpu_attention(&w, op, &run->ops[i]);
+            break;
+        case CP_OP_SHORTCONV:
+            shortconv(&w, op);
+            break;
+        case CP_OP_SAMPLE:
+            cp_cpu_sample(&w, op);
+            break;
+        case CP_OP_COUNT:
+            break;
+        }
+        /* The end of the run is the last record's barrier. */
+        bool last = i + 1 == p->n_ops;
+        if (!last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
+            cp_pool_barrier(pool, id);
+        if (id == 0) {
+            int64_t now = cp_now_ns();
+            p->op_ns[op->kind] += (uint64_t)(now - then);
+            then = now;
+        }
+    }
+}
+
+void cp_cpu_step(cp_prepared *p, const cp_batch *batch)
+{
+    cpu_run *run = p->impl;
+    worker w = {.run = run, .batch = batch};
+    cp_cpu_attention_plan(run, batch);
+    uint64_t before = cp_pool_barriers(run->pool);
+    cp_pool_run(run->pool, walk, &w);
+    p->barriers = cp_pool_barriers(run->pool) - before;
+}

@@ -1,0 +1,22 @@
+/*
+ * The walker's vector functions at AVX2 + FMA + F16C. Everything in here is static but the
+ * table; the arithmetic stands in the shared sources.
+ */
+#include "kernels/cpu/cpu.h"
+#include "kernels/math.h"
+
+#include <string.h>
+
+/* After kernels/math.h, which they repeat lane by lane. */
+#include "kernels/cpu/v16_avx2.h"
+#include "kernels/cpu/v16_math.h"
+
+#include "kernels/cpu/ops.inc"
+
+#include "kernels/cpu/attend.inc"
+
+#include "kernels/cpu/pick.inc"
+
+const cp_vec cp_vec_avx2 = {
+#include "kernels/cpu/vec_table.inc"
+};

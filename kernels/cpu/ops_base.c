@@ -1,0 +1,22 @@
+/*
+ * The walker's vector functions at base level: plain C, fmaf where the machine has no FMA.
+ * Everything in here is static but the table; the arithmetic stands in the shared sources.
+ */
+#include "kernels/cpu/cpu.h"
+#include "kernels/math.h"
+
+#include <string.h>
+
+/* After kernels/math.h, which they repeat lane by lane. */
+#include "kernels/cpu/v16_base.h"
+#include "kernels/cpu/v16_math.h"
+
+#include "kernels/cpu/ops.inc"
+
+#include "kernels/cpu/attend.inc"
+
+#include "kernels/cpu/pick.inc"
+
+const cp_vec cp_vec_base = {
+#include "kernels/cpu/vec_table.inc"
+};
