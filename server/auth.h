@@ -1,0 +1,13 @@
+/* auth: which scopes a presented key has. Any thread; the table is read-only after open. */
+#ifndef CP_SERVER_AUTH_H
+#define CP_SERVER_AUTH_H
+
+#include "server/server.h"
+
+/* Scopes of `key` (NUL-terminated), 0 when it is none of them. Takes the same time for every key
+ * of one length, right or wrong. */
+unsigned cp_auth_scopes(const cp_api_key *keys, size_t n, const char *key);
+/* The key in "Bearer K" (scheme in any case), or NULL. */
+const char *cp_auth_bearer(const char *header);
+
+#endif

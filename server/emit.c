@@ -1,0 +1,132 @@
+/*
+ * Writing JSON. Runs of characters that need no escape are copied at once, because nearly all text
+ * is such runs. What a client must not see (an internal error's text) is replaced here, in the one
+ * place where errors become bytes.
+ */
+#include "server/emit.h"
+
+#include <math.h>
+#include <string.h>
+
+size_t cp_utf8_len(const char *s, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    if (n == 0)
+        return 0;
+    if (p[0] < 0x80)
+        return 1;
+    size_t len = p[0] >= 0xF0 ? 4 : p[0] >= 0xE0 ? 3 : 2;
+    if (p[0] < 0xC2 || p[0] > 0xF4 || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
+        (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0;
+    return len;
+}
+
+size_t cp_utf8_count(const char *p, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += ((unsigned char)p[i] & 0xC0) != 0x80;
+    return count;
+}
+
+static void escape(cp_buf *b, unsigned char ch)
+{
+    switch (ch) {
+    case '"':
+        cp_buf_add(b, "\\\"", 2);
+        break;
+    case '\\':
+        cp_buf_add(b, "\\\\", 2);
+        break;
+    case '\n':
+        cp_buf_add(b, "\\n", 2);
+        break;
+    case '\r':
+        cp_buf_add(b, "\\r", 2);
+        break;
+    case '\t':
+        cp_buf_add(b, "\\t", 2);
+        break;
+    default:
+        cp_buf_printf(b, "\\u%04x", ch);
+    }
+}
+
+void cp_emit_chars(cp_buf *b, const char *s, size_t n)
+{
+    size_t from = 0, i = 0;
+    while (i < n) {
+        unsigned char ch = (unsigned char)s[i];
+        size_t len = ch < 0x80 ? 1 : cp_utf8_len(s + i, n - i);
+        if (len > 1 || (ch >= 0x20 && ch < 0x7F && ch != '"' && ch != '\\')) {
+            i += len;
+            continue;
+        }
+        if (i > from)
+            cp_buf_add(b, s + from, i - from);
+        if (len == 0)
+            cp_buf_add(b, "\xEF\xBF\xBD", 3);
+        else
+            escape(b, ch);
+        from = ++i;
+    }
+    if (n > from)
+        cp_buf_add(b, s + from, n - from);
+}
+
+void cp_emit_str(cp_buf *b, const char *s, size_t n)
+{
+    cp_buf_addc(b, '"');
+    cp_emit_chars(b, s, n);
+    cp_buf_addc(b, '"');
+}
+
+void cp_emit_int(cp_buf *b, int64_t v)
+{
+    char digits[24];
+    size_t at = sizeof(digits);
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    do {
+        digits[--at] = (char)('0' + u % 10);
+        u /= 10;
+    } while (u);
+    if (v < 0)
+        digits[--at] = '-';
+    cp_buf_add(b, digits + at, sizeof(digits) - at);
+}
+
+void cp_emit_logprob(cp_buf *b, float v)
+{
+    if (!(v > -9999.0f))
+        v = -9999.0f;
+    cp_buf_printf(b, "%.9g", v > 0.0f ? 0.0 : (double)v);
+}
+
+void cp_emit_error(cp_buf *b, cp_code code, const cp_err *err, int64_t n_prompt_tokens,
+                   int64_t n_ctx)
+{
+    const cp_code_row *row = cp_code_info(code);
+    /* An internal error's words are for the log. */
+    const char *msg = row->http == 500 || !err || !err->msg[0] ? "internal error" : err->msg;
+    cp_buf_adds(b, "{\"error\":{\"message\":");
+    cp_emit_str(b, msg, strlen(msg));
+    cp_buf_adds(b, ",\"type\":");
+    cp_emit_str(b, row->type, strlen(row->type));
+    cp_buf_adds(b, ",\"param\":");
+    if (err && err->param[0])
+        cp_emit_str(b, err->param, strlen(err->param));
+    else
+        cp_buf_adds(b, "null");
+    cp_buf_adds(b, ",\"code\":");
+    cp_emit_str(b, row->slug, strlen(row->slug));
+    if (n_ctx > 0)
+        cp_buf_printf(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)n_prompt_tokens,
+                      (long long)n_ctx);
+    cp_buf_adds(b, "}}");
+}

@@ -1,0 +1,20 @@
+/* listen: the server's listening socket, TCP or Unix. Any thread; the caller owns the descriptor.
+ */
+#ifndef CP_SERVER_LISTEN_H
+#define CP_SERVER_LISTEN_H
+
+#include "base/code.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * Bind and listen. host: numeric or a name (the first address is taken); port 0: any; uds: a path
+ * instead (a socket that nobody listens on any more is replaced). url receives
+ * "http://HOST:PORT" or "unix:PATH", *bound_port the port (0 for uds). Small send buffers and dead
+ * peer detection are set here and inherited by every accepted connection.
+ */
+cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port, char *url,
+                  size_t url_cap, cp_err *err);
+
+#endif

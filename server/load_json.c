@@ -1,0 +1,89 @@
+/*
+ * JSON text to jansson's tree. Messages to clients come from our own words, never from the
+ * library's text, and carry the position. NUL characters are allowed in strings (they are lengths
+ * with us), duplicate keys keep the last value, as elsewhere.
+ */
+#include "server/params.h"
+
+#include <jansson.h>
+
+void cp_json_setup(void)
+{
+    json_object_seed(0);
+}
+
+static const char *words(enum json_error_code code)
+{
+    switch (code) {
+    case json_error_premature_end_of_input:
+        return "it ends too early";
+    case json_error_end_of_input_expected:
+        return "something follows its end";
+    case json_error_invalid_utf8:
+        return "it is not valid UTF-8";
+    case json_error_numeric_overflow:
+        return "a number is too large";
+    case json_error_stack_overflow:
+        return "it nests too deep";
+    case json_error_null_byte_in_key:
+        return "a key holds a NUL character";
+    case json_error_out_of_memory:
+        return "out of memory";
+    default:
+        return "syntax error";
+    }
+}
+
+cp_code cp_json_load(const char *p, size_t n, struct json_t **out, cp_err *err)
+{
+    *out = NULL;
+    if (n == 0)
+        return cp_fail(err, CP_INVALID_JSON, "the body is empty; a JSON object is expected");
+    cp_code code = cp_json_scan(p, n, err);
+    if (code != CP_OK)
+        return code;
+    json_error_t e;
+    json_t *v = json_loadb(p, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &e);
+    if (!v)
+        return cp_fail(err, CP_INVALID_JSON,
+                       "the body is not valid JSON: %s at line %d, column %d (byte %d)",
+                       words(json_error_code(&e)), e.line, e.column, e.position);
+    if (!json_is_object(v)) {
+        char buf[64];
+        cp_json_say(v, buf, sizeof(buf));
+        json_decref(v);
+        return cp_fail(err, CP_INVALID_JSON, "the body is %s; a JSON object is expected", buf);
+    }
+    *out = v;
+    return CP_OK;
+}
+
+const char *cp_json_say(const struct json_t *v, char *buf, size_t cap)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        cp_snprintf(buf, cap, "an object");
+        break;
+    case JSON_ARRAY:
+        cp_snprintf(buf, cap, "a list of %zu", json_array_size(v));
+        break;
+    case JSON_STRING:
+        cp_snprintf(buf, cap, "a string of %zu bytes", json_string_length(v));
+        break;
+    case JSON_INTEGER:
+        cp_snprintf(buf, cap, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+        break;
+    case JSON_REAL:
+        cp_snprintf(buf, cap, "%.17g", json_real_value(v));
+        break;
+    case JSON_TRUE:
+        cp_snprintf(buf, cap, "true");
+        break;
+    case JSON_FALSE:
+        cp_snprintf(buf, cap, "false");
+        break;
+    default:
+        cp_snprintf(buf, cap, "null");
+    }
+    return buf;
+}

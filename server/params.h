@@ -1,0 +1,117 @@
+/*
+ * params: a request's JSON becomes typed parameters, ranges checked.
+ *
+ * cp_params_parse is a pure function of the body, the model's facts and its defaults; everything it
+ * returns lies in the caller's arena (and the chat tree in the render arena). Any thread. Fields
+ * are rows of a table in params_json.c; a field that would change the output and is not built is
+ * refused by name, an unknown one is listed for the log.
+ */
+#ifndef CP_SERVER_PARAMS_H
+#define CP_SERVER_PARAMS_H
+
+#include "server/server.h"
+
+/* Where a field may stand: the body of which route. */
+enum {
+    CP_AT_CHAT = 1,
+    CP_AT_TEXT = 2,
+    CP_AT_TOKENIZE = 4,
+    CP_AT_DETOKENIZE = 8,
+    CP_AT_APPLY = 16, /* /apply-template: as chat, rendered only */
+};
+
+/* Limits of the outside, in one place. */
+enum {
+    CP_JSON_DEPTH = 64,
+    CP_JSON_NODES = 262144,
+    CP_STOP_MAX = 16,
+    CP_STOP_BYTES = 1024,
+    CP_STOP_IDS_MAX = 128,
+    CP_BIAS_MAX = 1024,
+    CP_N_MAX = 128,
+    CP_PROMPTS_MAX = 1024,
+    CP_CHOICES_MAX = 2048, /* prompts x n */
+    CP_UNKNOWN_MAX = 8     /* unknown fields listed a request */
+};
+
+typedef struct cp_prompt {
+    cp_str text;        /* p != NULL: a string */
+    const int32_t *ids; /* else ids, each in [0, n_vocab) */
+    int n_ids;
+} cp_prompt;
+
+typedef struct cp_params {
+    void *model; /* what find_model gave */
+    double temperature, top_p, min_p;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    int64_t top_k, n, seed, max_tokens, min_tokens; /* max_tokens -1: not given */
+    int64_t top_logprobs;                           /* chat; -1: not given */
+    int64_t logprobs;                               /* text: alternatives; -1: none */
+    bool has_seed, stream, include_usage, echo, ignore_eos, include_stop, skip_special;
+    bool want_logprobs; /* chat */
+    bool add_generation_prompt, add_special, parse_special;
+    const cp_str *stop;
+    int n_stop;
+    const int32_t *stop_ids;
+    int n_stop_ids;
+    const struct cp_logit_bias *bias;
+    int n_bias;
+    const cp_prompt *prompts; /* text, tokenize (content), detokenize (tokens) */
+    int n_prompts;
+    cp_val *messages; /* list of dicts; NULL: none */
+    cp_val *vars;     /* dict: chat_template_kwargs and enable_thinking */
+    cp_str cache_salt;
+    const char *unknown[CP_UNKNOWN_MAX]; /* printable, shortened */
+    int n_unknown;
+} cp_params;
+
+/* What the parser must know of a model. */
+typedef struct cp_params_model {
+    void *handle;
+    const cp_sampling_defaults *defaults;
+    int32_t n_vocab;
+} cp_params_model;
+
+typedef struct cp_params_env {
+    unsigned where; /* one of CP_AT_* */
+    void *arg;
+    /* name p == NULL: not given, the first model. CP_MODEL_NOT_FOUND otherwise. */
+    cp_code (*find_model)(void *arg, cp_str name, cp_params_model *out, cp_err *err);
+} cp_params_env;
+
+/* arena keeps what `out` points to; render holds the tree of messages (may be the same). */
+cp_code cp_params_parse(const char *body, size_t n, const cp_params_env *env, cp_arena *arena,
+                        cp_arena *render, cp_params *out, cp_err *err);
+
+/* ---- inside the parser ---- */
+struct json_t;
+/* One pass over the text before the library sees it: nesting and number of values are bounded, so
+ * that its memory is, too (a `{}` costs 77 bytes of heap for each of text). */
+cp_code cp_json_scan(const char *p, size_t n, cp_err *err);
+/* Scan and parse an object. CP_INVALID_JSON with the position. */
+cp_code cp_json_load(const char *p, size_t n, struct json_t **out, cp_err *err);
+/* Once a process, before threads parse. */
+void cp_json_setup(void);
+/* "a string", "an object" ... or the number itself; for messages. */
+const char *cp_json_say(const struct json_t *v, char *buf, size_t cap);
+
+/* messages -> list of dicts for the template. Strings of the request are marked as input; roles are
+ * checked and are not. */
+cp_code cp_messages_parse(const struct json_t *v, cp_arena *a, cp_val **out, cp_err *err);
+/* Put the keys of chat_template_kwargs into vars. */
+cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_err *err);
+
+/* One numeric field of the table, for tests that walk it. */
+typedef struct cp_param_range {
+    const char *name;
+    unsigned where; /* mask of CP_AT_* */
+    bool is_int;
+    bool above_min; /* min itself is not allowed */
+    double min, max;
+} cp_param_range;
+/* Number of numeric fields; row i in *out. */
+int cp_param_ranges(int i, cp_param_range *out);
+/* Names of the fields that are refused unless harmless; NULL past the end. */
+const char *cp_param_unsupported(int i, unsigned *where);
+
+#endif

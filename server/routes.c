@@ -1,0 +1,322 @@
+/*
+ * The routes, a row each, and what stands before every one of them: framing, keys, scopes, methods,
+ * sizes, state. Keys come first, so that without one an unknown path looks like any other. What has
+ * no row does not exist. Loop thread.
+ */
+#include "server/internal.h"
+
+#include "server/auth.h"
+
+#include <string.h>
+
+static const char TYPE_JSON[] = "application/json";
+
+static void handle_body(cp_call *c)
+{
+    cp_call_start(c);
+}
+
+/* ---- probes ---- */
+
+/* {"status":"ok|loading|draining","phase":...} */
+static void probe(cp_call *c, bool good)
+{
+    const cp_server *s = c->s;
+    const char *status = "ok", *phase = "serving";
+    if (atomic_load(&s->drain) != CP_RUN) {
+        status = phase = "draining";
+    } else if (!atomic_load(&s->ready_to_serve)) {
+        status = "loading";
+        phase = atomic_load(&s->phase);
+    }
+    cp_buf b = {0};
+    cp_buf_printf(&b, "{\"status\":\"%s\",\"phase\":", status);
+    cp_emit_str(&b, phase, strlen(phase));
+    cp_buf_addc(&b, '}');
+    cp_call_reply(c, good ? 200 : 503, TYPE_JSON, &b);
+}
+
+static void handle_ready(cp_call *c)
+{
+    probe(c, atomic_load(&c->s->ready_to_serve) && atomic_load(&c->s->drain) == CP_RUN);
+}
+
+static void handle_live(cp_call *c)
+{
+    const cp_engine_api *e = &c->s->engine;
+    probe(c, !atomic_load(&c->s->ready_to_serve) || !e->alive || e->alive(e->self));
+}
+
+static void handle_startup(cp_call *c)
+{
+    probe(c, atomic_load(&c->s->ready_to_serve));
+}
+
+/* ---- what the server says of itself ---- */
+
+static void handle_version(cp_call *c)
+{
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"version\":");
+    cp_emit_str(&b, c->s->version, strlen(c->s->version));
+    cp_buf_addc(&b, '}');
+    cp_call_reply(c, 200, TYPE_JSON, &b);
+}
+
+static void handle_metrics(cp_call *c)
+{
+    cp_server *s = c->s;
+    cp_metrics *list[CP_MODELS_MAX + 1];
+    int n = 0, models = atomic_load_explicit(&s->n_models, memory_order_acquire);
+    cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
+    if (s->metrics)
+        list[n++] = s->metrics;
+    for (int i = 0; i < models; i++)
+        if (s->models[i]->metrics)
+            list[n++] = s->models[i]->metrics;
+    cp_buf b = {0};
+    cp_metrics_write(&b, list, n);
+    cp_call_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
+}
+
+static void emit_model(const cp_served *m, cp_buf *b)
+{
+    cp_buf_adds(b, "{\"id\":");
+    cp_emit_str(b, m->ids[0], strlen(m->ids[0]));
+    cp_buf_printf(b,
+                  ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"capstan\","
+                  "\"max_model_len\":%d,\"quantization\":",
+                  (long long)m->created, m->limits.ctx);
+    cp_emit_str(b, m->quantization, strlen(m->quantization));
+    cp_buf_adds(b, ",\"digest\":");
+    cp_emit_str(b, m->digest, strlen(m->digest));
+    cp_buf_addc(b, '}');
+}
+
+static void handle_models(cp_call *c)
+{
+    int n = atomic_load_explicit(&c->s->n_models, memory_order_acquire);
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"object\":\"list\",\"data\":[");
+    for (int i = 0; i < n; i++) {
+        if (i > 0)
+            cp_buf_addc(&b, ',');
+        emit_model(c->s->models[i], &b);
+    }
+    cp_buf_adds(&b, "]}");
+    cp_call_reply(c, 200, TYPE_JSON, &b);
+}
+
+static int hex(char ch)
+{
+    return ch >= '0' && ch <= '9'   ? ch - '0'
+           : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
+           : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
+                                    : -1;
+}
+
+/* The rest of the path, percent-decoded once; NULL: malformed. */
+static const char *decode(const char *p, char *out, size_t cap)
+{
+    size_t n = 0;
+    for (; *p; p++) {
+        if (n + 1 >= cap)
+            return NULL;
+        if (*p != '%') {
+            out[n++] = *p;
+            continue;
+        }
+        int hi = hex(p[1]), lo = hi < 0 ? -1 : hex(p[2]);
+        if (lo < 0 || hi * 16 + lo == 0)
+            return NULL;
+        out[n++] = (char)(hi * 16 + lo);
+        p += 2;
+    }
+    out[n] = '\0';
+    return out;
+}
+
+static void handle_model(cp_call *c)
+{
+    char name[1024];
+    const char *rest = cp_http_path(c->q) + strlen(c->route->path);
+    const char *id = decode(rest, name, sizeof(name));
+    const cp_served *m = id ? cp_server_find(c->s, id, strlen(id)) : NULL;
+    if (!m) {
+        cp_err err;
+        cp_call_error(c, 0,
+                      cp_fail_param(&err, CP_MODEL_NOT_FOUND, "model",
+                                    "the model '%.200s' does not exist; GET /v1/models lists what "
+                                    "does",
+                                    id ? id : rest),
+                      &err);
+        return;
+    }
+    cp_buf b = {0};
+    emit_model(m, &b);
+    cp_call_reply(c, 200, TYPE_JSON, &b);
+}
+
+/* ---- the table ---- */
+
+enum { ANY = CP_SCOPE_INFERENCE | CP_SCOPE_ADMIN, USE = CP_SCOPE_INFERENCE };
+
+static const cp_route routes[] = {
+    {CP_GET, "/health", false, 0, 0, false, handle_ready},
+    {CP_GET, "/livez", false, 0, 0, false, handle_live},
+    {CP_GET, "/readyz", false, 0, 0, false, handle_ready},
+    {CP_GET, "/startupz", false, 0, 0, false, handle_startup},
+    {CP_GET, "/version", false, ANY, 0, false, handle_version},
+    {CP_GET, "/metrics", false, ANY, 0, false, handle_metrics},
+    {CP_GET, "/v1/models", false, ANY, 0, false, handle_models},
+    {CP_GET, "/v1/models/", true, ANY, 0, false, handle_model},
+    {CP_POST, "/v1/chat/completions", false, USE, CP_AT_CHAT, true, handle_body},
+    {CP_POST, "/v1/completions", false, USE, CP_AT_TEXT, true, handle_body},
+    {CP_POST, "/tokenize", false, USE, CP_AT_TOKENIZE, false, handle_body},
+    {CP_POST, "/detokenize", false, USE, CP_AT_DETOKENIZE, false, handle_body},
+    {CP_POST, "/apply-template", false, USE, CP_AT_APPLY, false, handle_body},
+};
+enum { N_ROUTES = sizeof(routes) / sizeof(routes[0]) };
+
+const cp_route *cp_route_at(size_t i)
+{
+    return i < N_ROUTES ? &routes[i] : NULL;
+}
+
+static bool path_matches(const cp_route *r, const char *path)
+{
+    if (!r->prefix)
+        return strcmp(path, r->path) == 0;
+    size_t n = strlen(r->path);
+    return strncmp(path, r->path, n) == 0 && path[n];
+}
+
+/* ---- before any route ---- */
+
+static const char *key_of(const cp_http_req *q)
+{
+    const char *h = cp_http_header(q, "Authorization");
+    const char *key = h ? cp_auth_bearer(h) : NULL;
+    return key ? key : cp_http_header(q, "X-Api-Key");
+}
+
+/* CP_OK, or why this key may not use the route (NULL: a path that has no row). */
+static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_route *route,
+                         cp_err *err)
+{
+    if (s->n_keys == 0 || (route && route->scope == 0))
+        return CP_OK;
+    const char *key = key_of(q);
+    unsigned scopes = key ? cp_auth_scopes(s->keys, s->n_keys, key) : 0;
+    if (scopes == 0)
+        return cp_fail(err, CP_INVALID_API_KEY,
+                       key ? "the API key is not known; send a valid one as 'Authorization: Bearer "
+                             "KEY'"
+                           : "an API key is needed; send it as 'Authorization: Bearer KEY'");
+    if (route && !(scopes & route->scope))
+        return cp_fail(err, CP_PERMISSION, "this API key's scopes do not include this route");
+    return CP_OK;
+}
+
+static void refuse_framing(cp_call *c, int status)
+{
+    cp_err err;
+    cp_code code = CP_INVALID_VALUE;
+    const char *words = "the request's head is malformed or ambiguous";
+    if (status == 503) {
+        code = CP_OVERLOADED;
+        words = "too many connections";
+    } else if (status == 431) {
+        words = "the request has too many headers; allowed: 100";
+    } else if (status == 501) {
+        words = "this method or transfer coding is not implemented";
+    } else if (status == 505) {
+        words = "this HTTP version is not supported; allowed: 1.1, 1.0";
+    }
+    cp_fail(&err, code, "%s", words);
+    cp_call_error(c, status, code, &err);
+}
+
+static void preflight(cp_call *c)
+{
+    cp_http_add_header(c->q, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+    cp_http_add_header(c->q, "Access-Control-Allow-Headers",
+                       "authorization, content-type, x-api-key, x-request-id");
+    cp_http_add_header(c->q, "Access-Control-Max-Age", "600");
+    cp_call_reply(c, 204, NULL, NULL);
+}
+
+/* What a state of the server refuses: CP_OK, or CP_LOADING, CP_OVERLOADED. */
+static cp_code check_state(const cp_server *s, const cp_route *route, cp_err *err)
+{
+    if (route->where == 0)
+        return CP_OK;
+    if (!atomic_load(&s->ready_to_serve))
+        return cp_fail(err, CP_LOADING, "the model is still loading");
+    int drain = atomic_load(&s->drain);
+    if (drain >= CP_REFUSE)
+        return cp_fail(err, CP_OVERLOADED, "the server is shutting down");
+    return CP_OK;
+}
+
+void cp_route_head(void *arg, cp_http_req *q, int bad)
+{
+    cp_server *s = arg;
+    cp_call *c = cp_call_new(s, q);
+    if (bad) {
+        refuse_framing(c, bad);
+        return;
+    }
+    const char *path = cp_http_path(q);
+    cp_method method = cp_http_method(q) == CP_HEAD ? CP_GET : cp_http_method(q);
+    const cp_route *route = NULL, *other = NULL;
+    for (size_t i = 0; i < N_ROUTES && !route; i++) {
+        if (!path_matches(&routes[i], path))
+            continue;
+        other = &routes[i];
+        if (routes[i].method == method)
+            route = &routes[i];
+    }
+    if (method == CP_OPTIONS && s->cors_origin && other) {
+        preflight(c);
+        return;
+    }
+    cp_err err = {0};
+    cp_code code = authorize(s, q, route ? route : other, &err);
+    if (code == CP_OK && !other)
+        code = cp_fail(&err, CP_NOT_FOUND, "there is nothing at %.200s", path);
+    else if (code == CP_OK && !route)
+        code = cp_fail(&err, CP_METHOD, "%.200s takes %s", path,
+                       other->method == CP_GET ? "GET" : "POST");
+    if (code == CP_METHOD)
+        cp_http_add_header(q, "Allow", other->method == CP_GET ? "GET, HEAD" : "POST");
+    if (code == CP_OK && cp_http_length(q) > CP_BODY_MAX)
+        code = cp_fail(&err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %u",
+                       (unsigned long long)cp_http_length(q), CP_BODY_MAX);
+    if (code == CP_OK)
+        code = check_state(s, route, &err);
+    if (code != CP_OK) {
+        cp_call_error(c, 0, code, &err);
+        return;
+    }
+    c->route = route;
+    if (route->generates) {
+        c->counted = true;
+        atomic_fetch_add(&s->n_active, 1);
+    }
+}
+
+void cp_route_request(void *arg, cp_http_req *q, bool cut)
+{
+    (void)arg;
+    cp_call *c = cp_http_user(q);
+    if (cut) {
+        cp_err err;
+        cp_call_error(c, 0,
+                      cp_fail(&err, CP_TOO_LARGE, "the body is too long; allowed: at most %u bytes",
+                              CP_BODY_MAX),
+                      &err);
+        return;
+    }
+    c->route->handle(c);
+}

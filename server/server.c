@@ -1,0 +1,316 @@
+/*
+ * Opening, models, draining, closing; and the hooks through which the loop calls. Draining is a
+ * small state machine moved on by the loop's tick: run, grace (still serving, not ready), refuse
+ * (what runs goes on), cut (what is left gets an error), drained.
+ */
+#include "server/server.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MS(x) ((int64_t)(x)*1000000)
+enum {
+    HEADER_DEADLINE_MS = 10000,
+    BODY_DEADLINE_MS = 60000,
+    IDLE_MS = 75000,
+    COMMENT_MS = 15000,
+    FLUSH_MS = 500, /* after the cut, for the error events to leave */
+    CLOSE_MS = 1000 /* for the engine to let go */
+};
+
+cp_sampling_defaults cp_sampling_defaults_off(void)
+{
+    return (cp_sampling_defaults){
+        .temperature = 1, .top_p = 1, .repetition_penalty = 1, .max_tokens = -1};
+}
+
+/* ---- hooks: loop thread ---- */
+
+static void on_gone(void *arg, cp_http_req *q)
+{
+    (void)arg;
+    cp_call *c = cp_http_user(q);
+    if (!c)
+        return;
+    c->gone = true;
+    cp_call_cancel(c);
+}
+
+static void on_drained(void *arg, cp_http_req *q)
+{
+    (void)arg;
+    cp_call_drain(cp_http_user(q));
+}
+
+static void on_done(void *arg, cp_http_req *q)
+{
+    (void)arg;
+    cp_call *c = cp_http_user(q);
+    if (c)
+        cp_call_done(c);
+}
+
+static cp_call *call_of(cp_mpsc_node *n)
+{
+    return (cp_call *)(void *)((char *)n - offsetof(cp_call, parsed_link));
+}
+
+static cp_request *request_of(cp_mpsc_node *n)
+{
+    return (cp_request *)(void *)((char *)n - offsetof(cp_request, ready_link));
+}
+
+/* Every call that is still answered gets an error, everything else is cancelled. */
+static void cut_all(cp_server *s)
+{
+    cp_err err;
+    cp_fail(&err, CP_OVERLOADED, "the server is shutting down");
+    for (cp_call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        if (c->counted && c->q && !c->failed)
+            cp_call_fail(c, CP_OVERLOADED, &err);
+        else
+            cp_call_cancel(c);
+    }
+}
+
+static void move_drain(cp_server *s, int64_t now)
+{
+    int state = atomic_load(&s->drain);
+    if (state == CP_RUN)
+        return;
+    if (s->drain_since == 0)
+        s->drain_since = now;
+    bool cut = atomic_load(&s->cut_asked);
+    if (state == CP_GRACE && (cut || now - s->drain_since >= s->grace_ns))
+        state = CP_REFUSE;
+    if (state == CP_REFUSE) {
+        if (atomic_load(&s->n_active) == 0) {
+            atomic_store(&s->clean, true);
+            state = CP_DRAINED;
+        } else if (cut || now - s->drain_since >= s->grace_ns + s->timeout_ns) {
+            state = CP_CUT;
+            s->cut_since = now;
+            cut_all(s);
+        }
+    }
+    if (state == CP_CUT && (atomic_load(&s->n_active) == 0 || now - s->cut_since >= MS(FLUSH_MS)))
+        state = CP_DRAINED;
+    atomic_store(&s->drain, state);
+}
+
+static void on_wake(void *arg)
+{
+    cp_server *s = arg;
+    cp_mpsc_node *n;
+    while ((n = cp_mpsc_pop(&s->ready)))
+        cp_call_ready(request_of(n));
+    while ((n = cp_mpsc_pop(&s->parsed)))
+        cp_call_parsed(call_of(n));
+    if (atomic_load(&s->closing))
+        cut_all(s);
+    move_drain(s, cp_now_ns());
+}
+
+static void on_tick(void *arg, int64_t now)
+{
+    cp_server *s = arg;
+    /* A push that was half done when the queue was last read is whole by now. */
+    on_wake(s);
+    for (cp_call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        cp_call_tick(c, now);
+    }
+}
+
+/* ---- open ---- */
+
+static char *copy_or_null(const char *s)
+{
+    return s ? cp_xstrdup(s) : NULL;
+}
+
+static void wake(void *arg)
+{
+    cp_http_wake(arg);
+}
+
+static void free_served(cp_served *m)
+{
+    for (size_t i = 0; i < m->n_ids; i++)
+        free(m->ids[i]);
+    free(m->ids);
+    free(m->digest);
+    free(m->quantization);
+    free(m->fingerprint);
+    free(m);
+}
+
+static void free_server(cp_server *s)
+{
+    for (int i = 0; i < atomic_load(&s->n_models); i++)
+        free_served(s->models[i]);
+    for (int i = 0; i < s->n_unknown; i++)
+        free(s->unknown[i]);
+    cp_buf_fini(&s->scratch);
+    free(s->keys);
+    free(s->cors_origin);
+    free(s->version);
+    free(s);
+}
+
+cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err)
+{
+    *out = NULL;
+    cp_json_setup();
+    cp_server *s = cp_xcalloc(1, sizeof(*s));
+    s->engine = *cfg->engine;
+    s->jobs = cfg->jobs;
+    s->n_keys = cfg->n_keys;
+    if (cfg->n_keys > 0) {
+        s->keys = cp_xcalloc(cfg->n_keys, sizeof(*s->keys));
+        memcpy(s->keys, cfg->keys, cfg->n_keys * sizeof(*s->keys));
+    }
+    s->cors_origin = copy_or_null(cfg->cors_origin);
+    s->version = cp_xstrdup(cfg->version ? cfg->version : "");
+    s->deadline_ns = MS(cfg->deadline_ms);
+    s->grace_ns = MS(cfg->drain_grace_ms);
+    s->timeout_ns = MS(cfg->drain_timeout_ms);
+    s->comment_ns = MS(cfg->keepalive_comment_ms > 0 ? cfg->keepalive_comment_ms : COMMENT_MS);
+    s->metrics = cfg->metrics;
+    atomic_init(&s->phase, "starting");
+    cp_mpsc_init(&s->ready);
+    cp_mpsc_init(&s->parsed);
+    cp_http_config hc = {
+        .host = cfg->host,
+        .port = cfg->port,
+        .uds = cfg->uds,
+        .header_deadline_ms =
+            cfg->header_deadline_ms > 0 ? cfg->header_deadline_ms : HEADER_DEADLINE_MS,
+        .body_deadline_ms = BODY_DEADLINE_MS,
+        .idle_ms = IDLE_MS,
+        .max_connections = cfg->max_connections,
+        .hooks = {.arg = s,
+                  .head = cp_route_head,
+                  .request = cp_route_request,
+                  .gone = on_gone,
+                  .drained = on_drained,
+                  .done = on_done,
+                  .wake = on_wake,
+                  .tick = on_tick},
+    };
+    cp_code code = cp_http_open(&s->http, &hc, err);
+    if (code == CP_OK) {
+        s->engine.set_front(s->engine.self, &s->ready, wake, s->http);
+        code = cp_http_start(s->http, err);
+    }
+    if (code != CP_OK) {
+        cp_http_close(s->http);
+        free_server(s);
+        return code;
+    }
+    *out = s;
+    return CP_OK;
+}
+
+const char *cp_server_url(const cp_server *s)
+{
+    return cp_http_url(s->http);
+}
+
+int cp_server_port(const cp_server *s)
+{
+    return cp_http_port(s->http);
+}
+
+void cp_server_phase(cp_server *s, const char *phase)
+{
+    atomic_store(&s->phase, phase);
+}
+
+cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err)
+{
+    int n = atomic_load(&s->n_models);
+    if (n == CP_MODELS_MAX)
+        return cp_fail(err, CP_OVERLOADED, "more than %d models", CP_MODELS_MAX);
+    for (size_t i = 0; i < m->n_ids; i++)
+        if (cp_server_find(s, m->ids[i], strlen(m->ids[i])))
+            return cp_fail(err, CP_INVALID_VALUE, "two models are called '%s'", m->ids[i]);
+    cp_engine_limits limits = {0};
+    if (m->n_ids == 0 || !s->engine.limits(s->engine.self, m->index, &limits))
+        return cp_fail(err, CP_INTERNAL, "the engine has no model %d", m->index);
+    cp_served *x = cp_xcalloc(1, sizeof(*x));
+    x->n_ids = m->n_ids;
+    x->ids = cp_xcalloc(m->n_ids, sizeof(*x->ids));
+    for (size_t i = 0; i < m->n_ids; i++)
+        x->ids[i] = cp_xstrdup(m->ids[i]);
+    x->tokenizer = m->tokenizer;
+    x->template_ = m->template_;
+    x->digest = cp_xstrdup(m->digest ? m->digest : "");
+    x->quantization = cp_xstrdup(m->quantization ? m->quantization : "");
+    x->fingerprint = cp_xstrdup(m->fingerprint ? m->fingerprint : "");
+    x->defaults = m->defaults;
+    x->limits = limits;
+    x->index = m->index;
+    x->created = m->created;
+    x->metrics = m->metrics;
+    s->models[n] = x;
+    atomic_store_explicit(&s->n_models, n + 1, memory_order_release);
+    return CP_OK;
+}
+
+void cp_server_ready(cp_server *s)
+{
+    atomic_store(&s->ready_to_serve, true);
+}
+
+/* ---- drain and close ---- */
+
+void cp_server_drain_begin(cp_server *s)
+{
+    int run = CP_RUN;
+    if (atomic_compare_exchange_strong(&s->drain, &run, CP_GRACE))
+        cp_http_wake(s->http);
+}
+
+void cp_server_drain_now(cp_server *s)
+{
+    atomic_store(&s->cut_asked, true);
+    cp_server_drain_begin(s);
+    cp_http_wake(s->http);
+}
+
+bool cp_server_drain_poll(const cp_server *s, bool *clean)
+{
+    *clean = atomic_load(&s->clean);
+    return atomic_load(&s->drain) == CP_DRAINED;
+}
+
+int cp_server_active(const cp_server *s)
+{
+    return atomic_load(&s->n_active);
+}
+
+void cp_server_close(cp_server *s)
+{
+    if (!s)
+        return;
+    atomic_store(&s->closing, true);
+    cp_http_wake(s->http);
+    const struct timespec nap = {.tv_nsec = 5000000};
+    int64_t end = cp_now_ns() + MS(CLOSE_MS);
+    while (cp_now_ns() < end && (atomic_load(&s->n_active) > 0 || atomic_load(&s->n_jobs) > 0)) {
+        nanosleep(&nap, NULL);
+        cp_http_wake(s->http);
+    }
+    if (!cp_http_close(s->http) || s->calls || atomic_load(&s->n_jobs) > 0) {
+        cp_log(CP_LOG_WARN, "server: requests are left at the end; their memory is left alone");
+        return;
+    }
+    free_server(s);
+}

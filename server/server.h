@@ -1,0 +1,120 @@
+/*
+ * server: HTTP in front of an engine. OpenAI-compatible chat and text completions, SSE, probes.
+ *
+ * A cp_server owns one loop thread (libmicrohttpd driven by our own epoll), the listening socket
+ * and every call in flight; it borrows the engine's table, the job pool and the models' tokenizers
+ * and templates, which must outlive it. It listens from cp_server_open on and answers `loading`
+ * until cp_server_ready; models may be added from any one thread meanwhile. It hides HTTP, JSON,
+ * keys, limits, stop strings and disconnects, prints nothing on its own but log lines, and knows
+ * models by name only. Life: open, add_model ..., ready, drain_begin, drain_poll ..., close.
+ */
+#ifndef CP_SERVER_SERVER_H
+#define CP_SERVER_SERVER_H
+
+#include "base/code.h"
+#include "base/jobs.h"
+#include "base/metrics.h"
+#include "chat/chat.h"
+#include "engine/engine.h"
+#include "tokenizer/tokenizer.h"
+
+/* What a key may do. A route names one of these, or none (probes). */
+enum { CP_SCOPE_INFERENCE = 1, CP_SCOPE_ADMIN = 2 };
+
+/* A key is kept as its SHA-256 only. */
+typedef struct cp_api_key {
+    uint8_t hash[32];
+    unsigned scopes; /* CP_SCOPE_* */
+} cp_api_key;
+
+/* Parse a line of a key file: `KEY|sha256:HEX [scopes=inference,admin]`, scope inference by
+ * default. The caller skips comments and empty lines. CP_USAGE says what is wrong, never the key.
+ * Any thread. */
+cp_code cp_api_key_parse(const char *line, cp_api_key *out, cp_err *err);
+
+typedef struct cp_server_config {
+    const char *host;             /* numeric address or name; NULL: 127.0.0.1 */
+    int port;                     /* 0: any */
+    const char *uds;              /* a Unix socket's path replaces TCP; NULL: none */
+    const cp_api_key *keys;       /* copied; none: every route is open */
+    size_t n_keys;                /* keys */
+    const char *cors_origin;      /* NULL: no CORS headers */
+    const cp_engine_api *engine;  /* its set_front is called by cp_server_open */
+    cp_jobs *jobs;                /* parses bodies above 16 KiB */
+    int64_t deadline_ms;          /* of a request; 0: none */
+    int64_t drain_grace_ms;       /* after drain_begin new requests are still served this long */
+    int64_t drain_timeout_ms;     /* from the grace's end on, for what still runs */
+    int64_t header_deadline_ms;   /* 0: 10,000; tests shorten it */
+    int64_t keepalive_comment_ms; /* silence on a stream before a comment; 0: 15,000 */
+    int max_connections;          /* 0: 8,192, or less where descriptors are few */
+    const char *version;          /* "0.1.0 (abc123)", copied */
+    cp_metrics *metrics;          /* the process's; may be NULL */
+} cp_server_config;
+
+/* Defaults that a request overrides; the ranges are those of the request's fields. */
+typedef struct cp_sampling_defaults {
+    double temperature, top_p, min_p;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    int64_t top_k;      /* 0 or -1: off */
+    int64_t max_tokens; /* -1: as INTERFACE says */
+    bool has_seed;
+    int64_t seed;
+} cp_sampling_defaults;
+
+/* temperature 1, top_p 1, everything else off. */
+cp_sampling_defaults cp_sampling_defaults_off(void);
+
+/* One served model. Strings and arrays are copied; handles are borrowed. */
+typedef struct cp_server_model {
+    const char *const *ids; /* names it answers to; the first is its id */
+    size_t n_ids;
+    const cp_tokenizer *tokenizer;
+    const cp_template *template_; /* NULL: chat is refused with chat_template_missing */
+    const char *digest;           /* "sha256:..." of the weights, or "" */
+    const char *quantization;     /* "Q4_K_M" */
+    const char *fingerprint;      /* system_fingerprint: build, ISA level, KV type, digest */
+    cp_sampling_defaults defaults;
+    int index;           /* the engine's */
+    int64_t created;     /* seconds since the epoch */
+    cp_metrics *metrics; /* written by /metrics; may be NULL */
+} cp_server_model;
+
+typedef struct cp_server cp_server;
+
+/*
+ * Bind, listen and start the loop thread. From here on probes answer. CP_IO names the address that
+ * cannot be bound (exit 1); CP_USAGE a host that does not resolve. Raises RLIMIT_NOFILE to its hard
+ * limit and ignores SIGPIPE.
+ */
+cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err);
+/* "http://127.0.0.1:8080" or "unix:PATH"; owned by the server. */
+const char *cp_server_url(const cp_server *s);
+int cp_server_port(const cp_server *s); /* 0 with a Unix socket */
+
+/* What /startupz says while loading: a static string such as "loading model". Any thread. */
+void cp_server_phase(cp_server *s, const char *phase);
+/* Any one thread at a time. CP_INVALID_VALUE for a name that is taken, CP_OVERLOADED above 64
+ * models, CP_INTERNAL when the engine does not know the index. */
+cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err);
+/* All models are there: /readyz turns 200 and requests are taken. Any thread. */
+void cp_server_ready(cp_server *s);
+
+/* First SIGTERM: /readyz 503 at once, the grace begins. Any thread. */
+void cp_server_drain_begin(cp_server *s);
+/* Second SIGTERM: what runs gets its error event now. Any thread. */
+void cp_server_drain_now(cp_server *s);
+/* True once draining is over; *clean then says whether every request ended by itself. Any thread;
+ * the caller polls. */
+bool cp_server_drain_poll(const cp_server *s, bool *clean);
+/* Requests that the engine still refers to or a client still waits for. Any thread. */
+int cp_server_active(const cp_server *s);
+
+/*
+ * Stop the loop thread and free. Whatever is left is cancelled, its clients get an error, and the
+ * engine is given a second to let go of its requests; memory that it still holds is then left
+ * alone. Stop the engine's thread before this (what runs then ends with an error), and close the
+ * engine after it. NULL is fine.
+ */
+void cp_server_close(cp_server *s);
+
+#endif
