@@ -80,13 +80,17 @@ typedef struct item {
 typedef struct producer {
     cp_mpsc *q;
     item *items;
+    int id;
 } producer;
 
 static void *mpsc_producer(void *arg)
 {
     producer *p = arg;
-    for (int i = 0; i < NODES; i++)
+    for (int i = 0; i < NODES; i++) { /* written here: the push must publish it */
+        p->items[i].producer = p->id;
+        p->items[i].number = i;
         cp_mpsc_push(p->q, &p->items[i].node);
+    }
     return NULL;
 }
 
@@ -100,11 +104,7 @@ static void mpsc_keeps_each_producers_order(void **state)
     pthread_t t[PRODUCERS];
     int seen[PRODUCERS] = {0}, total = 0;
     for (int i = 0; i < PRODUCERS; i++) {
-        p[i] = (producer){&q, calloc(NODES, sizeof(item))};
-        for (int k = 0; k < NODES; k++) {
-            p[i].items[k].producer = i;
-            p[i].items[k].number = k;
-        }
+        p[i] = (producer){&q, calloc(NODES, sizeof(item)), i};
         assert_int_equal(pthread_create(&t[i], NULL, mpsc_producer, &p[i]), 0);
     }
     while (total < PRODUCERS * NODES) {
