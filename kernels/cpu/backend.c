@@ -186,11 +186,11 @@ static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
     run->scratch = cp_xcalloc((size_t)run->threads, sizeof(*run->scratch));
     for (int i = 0; i < run->threads; i++) {
         cpu_scratch *s = &run->scratch[i];
-        s->mem = cp_anon_map(bytes);
+        s->mem = cp_anon_map(bytes + CPU_LINE);
         if (!s->mem)
             return cp_fail(err, CP_NO_MEMORY, "scratch: %d workers x %zu bytes", run->threads,
                            bytes);
-        s->mem_bytes = bytes;
+        s->mem_bytes = bytes + CPU_LINE;
         lay_out(s, need, s->mem);
         p->bytes += bytes;
     }

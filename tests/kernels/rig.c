@@ -1,0 +1,287 @@
+/*
+ * rig: see rig.h. Inputs come from one generator and go into every machine alike; what a record
+ * writes is then compared by its bits.
+ */
+#include "tests/kernels/rig.h"
+
+#include "base/mem.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/math.h"
+#include "tests/kernels/weights.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+void rig_init(rig *r, uint64_t seed)
+{
+    memset(r, 0, sizeof(*r));
+    r->seed = seed * 0x9e3779b97f4a7c15u + 1;
+    r->prog.ops = r->ops;
+    r->prog.slots = r->slots;
+    r->prog.weights = r->weights;
+    r->prog.logits = -1;
+    r->cfg = (cp_prepare_config){.max_rows = 64,
+                                 .max_out = 64,
+                                 .max_seqs = 16,
+                                 .page_positions = 32,
+                                 .n_pages = 256,
+                                 .n_state_slots = 16,
+                                 .kv_type = CP_DTYPE_BF16};
+}
+
+void rig_fini(rig *r)
+{
+    for (int i = 0; i < r->prog.n_weights; i++)
+        cp_test_free(&r->tensors[i]);
+    for (int i = 0; i < 5; i++)
+        cp_pool_close(r->pools[i]);
+}
+
+uint64_t rig_random(rig *r, uint64_t below)
+{
+    return (cp_test_random(&r->seed) >> 11) % below;
+}
+
+float rig_uniform(rig *r)
+{
+    return cp_test_uniform(&r->seed);
+}
+
+cp_slot rig_slot(rig *r, int width, cp_rows rows)
+{
+    assert_true(r->prog.n_slots < RIG_SLOTS);
+    r->slots[r->prog.n_slots] = (struct cp_slot_desc){width, rows};
+    return (cp_slot)r->prog.n_slots++;
+}
+
+static cp_wref add_weight(rig *r, cp_tensor t, cp_role role)
+{
+    int i = r->prog.n_weights++;
+    assert_true(i < RIG_WEIGHTS);
+    r->tensors[i] = t;
+    r->weights[i] = (cp_weight){&r->tensors[i], role};
+    return (cp_wref)i;
+}
+
+cp_wref rig_weight(rig *r, cp_dtype t, int64_t k, int64_t m, cp_role role)
+{
+    return add_weight(r, cp_test_tensor(t, k, m, cp_test_random(&r->seed)), role);
+}
+
+cp_wref rig_vector(rig *r, int64_t n, int64_t rows)
+{
+    cp_tensor t = cp_test_tensor(CP_DTYPE_F32, n, rows, cp_test_random(&r->seed));
+    float *w = cp_xcalloc((size_t)(n * rows), sizeof(*w));
+    memcpy(w, t.data, (size_t)(n * rows) * sizeof(*w));
+    for (int64_t i = 0; i < n * rows; i++)
+        w[i] = 1.0f + 0.5f * rig_uniform(r);
+    cp_test_free(&t);
+    t.data = w;
+    return add_weight(r, t, CP_ROLE_VECTOR);
+}
+
+cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows)
+{
+    assert_true(r->prog.n_ops < RIG_OPS);
+    cp_op *op = &r->ops[r->prog.n_ops++];
+    memset(op, 0, sizeof(*op));
+    op->kind = kind;
+    op->rows = rows;
+    return op;
+}
+
+cp_op *rig_linear(rig *r, cp_slot in, cp_wref w, cp_slot out, cp_rows rows)
+{
+    cp_op *op = rig_op(r, CP_OP_LINEAR, rows);
+    op->u.linear.in = in;
+    op->u.linear.add = op->u.linear.x_out = -1;
+    op->u.linear.add_norm = op->u.linear.norm = -1;
+    op->u.linear.eps = 1e-5f;
+    op->u.linear.scale = 1.0f;
+    op->u.linear.n_w = 1;
+    op->u.linear.w[0].w = w;
+    op->u.linear.w[0].bias = -1;
+    op->u.linear.w[0].out = out;
+    return op;
+}
+
+int rig_group(rig *r, cp_kv_group g)
+{
+    r->prog.groups[r->prog.n_groups] = g;
+    return r->prog.n_groups++;
+}
+
+const char *const *rig_levels(void)
+{
+    static const char *levels[CP_ISA_COUNT + 1];
+    cp_isa best;
+    assert_int_equal(cp_isa_detect("", &best, NULL), CP_OK);
+    for (int i = 0; i <= (int)best; i++)
+        levels[i] = cp_isa_name((cp_isa)i);
+    return levels;
+}
+
+machine machine_open(rig *r, const char *level, int threads)
+{
+    cp_err err = {0};
+    machine m = {.r = r};
+    cp_backend_config cfg = {.isa_cap = level};
+    if (level) {
+        if (!r->pools[threads])
+            assert_int_equal(cp_pool_open(&r->pools[threads], threads, &err), CP_OK);
+        cfg.pool = r->pools[threads];
+    }
+    if (cp_backend_open(&m.b, level ? "cpu" : "ref", &cfg, &err) != CP_OK ||
+        cp_backend_prepare(m.b, &r->prog, &r->cfg, &m.p, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+    return m;
+}
+
+void machine_close(machine *m)
+{
+    cp_prepared_free(m->p);
+    cp_backend_close(m->b);
+}
+
+void machine_fill(machine *m, uint64_t seed)
+{
+    cp_prepared *p = m->p;
+    uint64_t s = seed * 2 + 1;
+    for (int i = 0; i < p->prog->n_slots; i++) {
+        bool out = p->prog->slots[i].rows == CP_ROWS_OUT;
+        int rows = out ? p->cfg.max_out : p->cfg.max_rows;
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < p->prog->slots[i].width; c++)
+                p->slots[i][(size_t)r * p->ld[i] + (size_t)c] = 2.0f * cp_test_uniform(&s);
+    }
+    uint16_t *kv = (uint16_t *)(void *)(p->pages + p->page_bytes);
+    size_t n = p->pages ? (p->cfg.n_pages - 1) * p->page_bytes / 2 : 0;
+    bool f16 = p->cfg.kv_type == CP_DTYPE_F16;
+    for (size_t i = 0; i < n; i++) {
+        float x = cp_test_uniform(&s);
+        kv[i] = f16 ? cp_f16_from_f32(x) : cp_bf16_from_f32(x);
+    }
+    float *st = (float *)(void *)(p->states + p->state_bytes);
+    n = p->states ? (p->cfg.n_state_slots - 1) * p->state_bytes / sizeof(float) : 0;
+    for (size_t i = 0; i < n; i++)
+        st[i] = cp_test_uniform(&s);
+}
+
+void machine_step(machine *m, const cp_batch *b)
+{
+    cp_err err = {0};
+    assert_int_equal(cp_backend_submit(m->p, b, &err), CP_OK);
+    assert_int_equal(cp_backend_collect(m->p, &err), CP_OK);
+}
+
+void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what)
+{
+    for (int r = 0; r < rows; r++) {
+        const float *x = a->p->slots[s] + (size_t)r * a->p->ld[s];
+        const float *y = b->p->slots[s] + (size_t)r * b->p->ld[s];
+        for (int i = 0; i < a->p->prog->slots[s].width; i++)
+            if (memcmp(&x[i], &y[i], sizeof(float)) != 0)
+                fail_msg("%s: slot %d row %d element %d: %a (%s), %a (%s)", what, s, r, i,
+                         (double)x[i], cp_backend_level(a->b), (double)y[i],
+                         cp_backend_level(b->b));
+    }
+}
+
+void machines_equal_memory(const machine *a, const machine *b, const char *what)
+{
+    size_t n = a->p->cfg.n_pages * a->p->page_bytes;
+    for (size_t i = 0; i < n; i++)
+        if (a->p->pages[i] != b->p->pages[i])
+            fail_msg("%s: page %zu byte %zu differs", what, i / a->p->page_bytes,
+                     i % a->p->page_bytes);
+    n = a->p->cfg.n_state_slots * a->p->state_bytes;
+    for (size_t i = 0; i < n; i++)
+        if (a->p->states[i] != b->p->states[i])
+            fail_msg("%s: state %zu byte %zu differs", what, i / a->p->state_bytes,
+                     i % a->p->state_bytes);
+}
+
+void rig_batch_init(rig_batch *b, rig *r, const rig_seq *seqs, int n_seqs, bool all_out)
+{
+    int groups = r->prog.n_groups, positions = r->cfg.page_positions, rows = 0, row = 0;
+    memset(b, 0, sizeof(*b));
+    b->n_groups = groups;
+    for (int s = 0; s < n_seqs; s++)
+        rows += seqs[s].n_rows;
+    assert_true(rows <= r->cfg.max_rows);
+    b->seqs = cp_xcalloc((size_t)n_seqs, sizeof(*b->seqs));
+    b->tables = cp_xcalloc((size_t)(n_seqs * groups + 1), sizeof(*b->tables));
+    b->lists = cp_xcalloc((size_t)(n_seqs * groups + 1), sizeof(*b->lists));
+    b->tok = cp_xcalloc((size_t)rows, sizeof(*b->tok));
+    b->pos = cp_xcalloc((size_t)rows, sizeof(*b->pos));
+    b->row_seq = cp_xcalloc((size_t)rows, sizeof(*b->row_seq));
+    b->out_rows = cp_xcalloc((size_t)rows, sizeof(*b->out_rows));
+    /* A random permutation of the pages, dealt out. */
+    uint32_t *deck = cp_xcalloc(r->cfg.n_pages, sizeof(*deck)), next = 1;
+    for (uint32_t i = 1; i < r->cfg.n_pages; i++)
+        deck[i] = i;
+    for (uint32_t i = r->cfg.n_pages - 1; i > 1; i--) {
+        uint32_t j = 1 + (uint32_t)rig_random(r, i), t = deck[i];
+        deck[i] = deck[j];
+        deck[j] = t;
+    }
+    for (int s = 0; s < n_seqs; s++) {
+        int pages = (seqs[s].pos0 + seqs[s].n_rows + positions - 1) / positions;
+        for (int g = 0; g < groups; g++) {
+            uint32_t *t = cp_xcalloc((size_t)pages, sizeof(*t));
+            for (int i = 0; i < pages; i++) {
+                assert_true(next < r->cfg.n_pages);
+                t[i] = deck[next++];
+                /* What a window has passed is the null page. */
+                const cp_kv_group *kv = &r->prog.groups[g];
+                if (kv->kind == CP_GROUP_WINDOW &&
+                    (i + 1) * positions <= seqs[s].pos0 - kv->window + 1)
+                    t[i] = 0;
+            }
+            b->tables[s * groups + g] = t;
+            b->lists[s * groups + g] = t;
+        }
+        cp_batch_seq q = {.row0 = row,
+                          .n_rows = seqs[s].n_rows,
+                          .pos0 = seqs[s].pos0,
+                          .pages = b->lists + s * groups,
+                          .state_in = seqs[s].state_in,
+                          .state_out = seqs[s].state_out,
+                          .state_save = seqs[s].state_save,
+                          .adapter = -1};
+        memcpy(&b->seqs[s], &q, sizeof(q));
+        for (int i = 0; i < seqs[s].n_rows; i++, row++) {
+            b->pos[row] = seqs[s].pos0 + i;
+            b->row_seq[row] = s;
+            b->tok[row] = (int32_t)rig_random(r, 1u << 20);
+            if (all_out || i == seqs[s].n_rows - 1)
+                b->out_rows[b->b.n_out++] = row;
+        }
+    }
+    free(deck);
+    b->b.n_rows = rows;
+    b->b.n_seqs = n_seqs;
+    b->b.tok = b->tok;
+    b->b.pos = b->pos;
+    b->b.row_seq = b->row_seq;
+    b->b.out_rows = b->out_rows;
+    b->b.seqs = b->seqs;
+}
+
+void rig_batch_fini(rig_batch *b)
+{
+    for (int i = 0; i < b->b.n_seqs * b->n_groups; i++)
+        free(b->tables[i]);
+    free(b->tables);
+    free(b->lists);
+    free(b->seqs);
+    free(b->tok);
+    free(b->pos);
+    free(b->row_seq);
+    free(b->out_rows);
+}

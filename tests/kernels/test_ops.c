@@ -1,0 +1,358 @@
+/*
+ * test_ops: every operation of CP_OPS, one record a program, random shapes: the cpu backend at each
+ * level of this machine and on 1 to 3 workers against ref, bit for bit, pages and states included.
+ * An operation without a test here does not compile.
+ */
+#include "tests/kernels/rig.h"
+
+#include "base/mem.h"
+#include "tests/kernels/weights.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Run the rig's program on ref and on every level; compare the slots in `outs` (ends with -1). */
+static void compare(rig *r, const cp_batch *b, const cp_slot *outs, const char *what)
+{
+    uint64_t seed = rig_random(r, 1u << 30);
+    machine ref = machine_open(r, NULL, 1);
+    machine_fill(&ref, seed);
+    machine_step(&ref, b);
+    for (const char *const *level = rig_levels(); *level; level++) {
+        for (int threads = 1; threads <= 3; threads++) {
+            machine m = machine_open(r, *level, threads);
+            machine_fill(&m, seed);
+            machine_step(&m, b);
+            for (int i = 0; outs[i] >= 0; i++) {
+                bool out = r->slots[outs[i]].rows == CP_ROWS_OUT;
+                machines_equal(&ref, &m, outs[i], out ? b->n_out : b->n_rows, what);
+            }
+            machines_equal_memory(&ref, &m, what);
+            machine_close(&m);
+        }
+    }
+    machine_close(&ref);
+}
+
+/* A few sequences; the rows fit 64. */
+static int some_seqs(rig *r, rig_seq *q, int max_pos)
+{
+    int n = 1 + (int)rig_random(r, 4);
+    for (int i = 0; i < n; i++)
+        q[i] = (rig_seq){.pos0 = (int)rig_random(r, (uint64_t)max_pos),
+                         .n_rows = rig_random(r, 2) ? 1 : 1 + (int)rig_random(r, 12)};
+    return n;
+}
+
+static void test_embed(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int n_types = 0;
+    while (cp_test_types[n_types] >= 0)
+        n_types++;
+    cp_dtype t = (cp_dtype)cp_test_types[seed % (uint64_t)n_types];
+    int width = 256 * (1 + (int)rig_random(&r, 3)), n_vocab = 40;
+    cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
+    op->u.embed.out = rig_slot(&r, width, CP_ROWS_ALL);
+    op->u.embed.table = rig_weight(&r, t, width, n_vocab, CP_ROLE_EMBED);
+    op->u.embed.scale = seed % 2 ? 1.0f : 25.298f;
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
+    for (int i = 0; i < b.b.n_rows; i++)
+        b.tok[i] %= n_vocab;
+    cp_slot outs[] = {op->u.embed.out, -1};
+    compare(&r, &b.b, outs, "embed");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void test_rope(uint64_t seed)
+{
+    rig r;
+    float freq[64];
+    rig_init(&r, seed);
+    int n_rot = 2 * (1 + (int)rig_random(&r, 64));
+    for (int i = 0; i < n_rot / 2; i++)
+        freq[i] = powf(seed % 2 ? 10000.0f : 1e6f, -2.0f * (float)i / (float)n_rot);
+    cp_op *op = rig_op(&r, CP_OP_ROPE, CP_ROWS_ALL);
+    op->u.rope.out = rig_slot(&r, n_rot, CP_ROWS_ALL);
+    op->u.rope.n_rot = n_rot;
+    op->u.rope.inv_freq = freq;
+    op->u.rope.mscale = seed % 3 ? 1.0f : 1.19f;
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 1 << 20), false);
+    cp_slot outs[] = {op->u.rope.out, -1};
+    compare(&r, &b.b, outs, "rope");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void test_gather(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int width = 1 + (int)rig_random(&r, 200);
+    cp_op *op = rig_op(&r, CP_OP_GATHER, CP_ROWS_OUT);
+    op->u.gather.in = rig_slot(&r, width, CP_ROWS_ALL);
+    op->u.gather.out = rig_slot(&r, width, CP_ROWS_OUT);
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), seed % 2);
+    cp_slot outs[] = {op->u.gather.out, -1};
+    compare(&r, &b.b, outs, "gather");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* Prologue and epilogue in all combinations; the products themselves: test_linear. */
+static void test_linear(uint64_t seed)
+{
+    static const cp_dtype types[] = {CP_DTYPE_Q4_1, CP_DTYPE_Q5_0, CP_DTYPE_Q8_0, CP_DTYPE_Q4_K,
+                                     CP_DTYPE_Q6_K, CP_DTYPE_F32,  CP_DTYPE_F16};
+    rig r;
+    rig_init(&r, seed);
+    int k = 256 * (1 + (int)rig_random(&r, 2)), gated = (int)rig_random(&r, 3);
+    int n_w = gated ? 2 : 1 + (int)rig_random(&r, 4), n_outs = 0;
+    int m = 1 + (int)rig_random(&r, 50);
+    cp_op *op = rig_linear(&r, rig_slot(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    cp_slot outs[8];
+    op->u.linear.act = (cp_act)gated;
+    op->u.linear.n_w = n_w;
+    for (int i = 0; i < n_w; i++) {
+        cp_dtype t = types[rig_random(&r, 7)];
+        if (!gated)
+            m = 1 + (int)rig_random(&r, 50);
+        op->u.linear.w[i].w = rig_weight(&r, t, k, m, CP_ROLE_LINEAR);
+        op->u.linear.w[i].bias = rig_random(&r, 2) ? rig_vector(&r, m, 1) : (cp_wref)-1;
+        op->u.linear.w[i].out = -1;
+        if (!gated || i == 0)
+            outs[n_outs++] = op->u.linear.w[i].out = rig_slot(&r, m, CP_ROWS_ALL);
+    }
+    if (rig_random(&r, 2)) {
+        op->u.linear.add = rig_slot(&r, k, CP_ROWS_ALL);
+        if (rig_random(&r, 2))
+            op->u.linear.add_norm = rig_vector(&r, k, 1);
+    }
+    if (rig_random(&r, 2))
+        outs[n_outs++] = op->u.linear.x_out = rig_slot(&r, k, CP_ROWS_ALL);
+    if (rig_random(&r, 2))
+        op->u.linear.norm = rig_vector(&r, k, 1);
+    if (rig_random(&r, 3) == 0)
+        op->u.linear.scale = 0.37f;
+    if (rig_random(&r, 3) == 0)
+        op->u.linear.softcap = 30.0f;
+    outs[n_outs] = -1;
+    /* From one row (every worker prepares alone) to many (rows are shared). */
+    rig_seq q = {.n_rows = 1 + (int)rig_random(&r, seed % 2 ? 3 : 60)};
+    rig_batch b;
+    rig_batch_init(&b, &r, &q, 1, false);
+    compare(&r, &b.b, outs, "linear");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* Slots, rope rows, norms and a group of two layers for an ATTENTION record of random shape. */
+static cp_op *attention_record(rig *r, int group, int n_kv, int k_dim, int v_dim)
+{
+    cp_op *op = rig_op(r, CP_OP_ATTENTION, CP_ROWS_ALL);
+    int heads = group * n_kv;
+    op->u.attention.q = rig_slot(r, heads * k_dim, CP_ROWS_ALL);
+    op->u.attention.k = rig_slot(r, n_kv * k_dim, CP_ROWS_ALL);
+    op->u.attention.v = rig_slot(r, n_kv * v_dim, CP_ROWS_ALL);
+    op->u.attention.out = rig_slot(r, heads * v_dim, CP_ROWS_ALL);
+    op->u.attention.rope_kind = (cp_rope_kind)rig_random(r, 3);
+    op->u.attention.n_rot = 2 * (1 + (int)rig_random(r, (uint64_t)k_dim / 2));
+    op->u.attention.rope = rig_slot(r, op->u.attention.n_rot, CP_ROWS_ALL);
+    op->u.attention.q_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
+    op->u.attention.k_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
+    op->u.attention.sinks = rig_random(r, 3) ? (cp_wref)-1 : rig_vector(r, heads, 1);
+    op->u.attention.eps = 1e-6f;
+    op->u.attention.scale = 0.3f;
+    op->u.attention.softcap = rig_random(r, 3) ? 0.0f : 5.0f;
+    op->u.attention.n_heads = heads;
+    op->u.attention.n_kv = n_kv;
+    op->u.attention.k_dim = k_dim;
+    op->u.attention.v_dim = v_dim;
+    op->u.attention.layer_in_group = (int)rig_random(r, 2);
+    return op;
+}
+
+static void test_attention(uint64_t seed)
+{
+    static const int windows[] = {0, 0, 1, 5, 16, 100, 512, 700};
+    rig r;
+    rig_init(&r, seed);
+    int group = 1 + (int)rig_random(&r, seed % 5 ? 4 : 30), n_kv = 1 + (int)rig_random(&r, 2);
+    int k_dim = 2 * (1 + (int)rig_random(&r, 24)), v_dim = 2 * (1 + (int)rig_random(&r, 24));
+    cp_op *op = attention_record(&r, group, n_kv, k_dim, v_dim);
+    op->u.attention.window = windows[rig_random(&r, 8)];
+    op->u.attention.group = rig_group(
+        &r, (cp_kv_group){.kind = op->u.attention.window ? CP_GROUP_WINDOW : CP_GROUP_FULL,
+                          .n_layers = 2,
+                          .n_kv = n_kv,
+                          .k_dim = k_dim,
+                          .v_dim = v_dim,
+                          .window = op->u.attention.window});
+    r.cfg.page_positions = 16 << rig_random(&r, 6);
+    r.cfg.n_pages = (uint32_t)(7200 / r.cfg.page_positions + 8);
+    r.cfg.kv_type = seed % 3 ? CP_DTYPE_BF16 : CP_DTYPE_F16;
+    /* Lengths cross up to three splits; odd seeds: decode only (the fused way). */
+    rig_seq q[4];
+    int n = 1 + (int)rig_random(&r, 3);
+    for (int i = 0; i < n; i++)
+        q[i] = (rig_seq){.pos0 = (int)rig_random(&r, rig_random(&r, 2) ? 1700 : 600),
+                         .n_rows = seed % 2 ? 1 : 1 + (int)rig_random(&r, 20)};
+    rig_batch b;
+    rig_batch_init(&b, &r, q, n, false);
+    cp_slot outs[] = {op->u.attention.out, -1};
+    compare(&r, &b.b, outs, "attention");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void test_shortconv(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int d = 16 * (1 + (int)rig_random(&r, 12)) - (int)(seed % 2), taps = 1 + (int)rig_random(&r, 5);
+    size_t state = ((size_t)(taps - 1) * (size_t)d * sizeof(float) + 63) / 64 * 64;
+    cp_op *op = rig_op(&r, CP_OP_SHORTCONV, CP_ROWS_ALL);
+    op->u.shortconv.in = rig_slot(&r, 3 * d, CP_ROWS_ALL);
+    op->u.shortconv.out = rig_slot(&r, d, CP_ROWS_ALL);
+    op->u.shortconv.conv = rig_vector(&r, taps, d);
+    op->u.shortconv.d = d;
+    op->u.shortconv.l_cache = taps;
+    op->u.shortconv.layer_in_group = 1;
+    op->u.shortconv.group = rig_group(
+        &r, (cp_kv_group){.kind = CP_GROUP_STATE, .n_layers = 2, .state_bytes = state + 64});
+    rig_seq q[4];
+    int n = some_seqs(&r, q, 100);
+    for (int i = 0; i < n; i++) {
+        q[i].state_in = rig_random(&r, 3) ? (uint32_t)(1 + i) : 0;
+        q[i].state_out = rig_random(&r, 2) ? (uint32_t)(1 + i) : (uint32_t)(5 + i);
+        q[i].state_save = rig_random(&r, 2) ? (uint32_t)(10 + i) : 0;
+    }
+    rig_batch b;
+    rig_batch_init(&b, &r, q, n, false);
+    cp_slot outs[] = {op->u.shortconv.out, -1};
+    compare(&r, &b.b, outs, "shortconv");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* Ids, log-probabilities and alternatives: test_sample; here the record in a program. */
+static void test_sample(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    r.prog.n_vocab = 1 + (int)rig_random(&r, 20000);
+    r.prog.logits = rig_slot(&r, r.prog.n_vocab, CP_ROWS_OUT);
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), true);
+    cp_sample_in *in = cp_xcalloc((size_t)b.b.n_out, sizeof(*in));
+    for (int i = 0; i < b.b.n_out; i++)
+        in[i] = (cp_sample_in){.temperature = i % 2 ? 0.8f : 0.0f,
+                               .top_p = i % 3 ? 0.9f : 1.0f,
+                               .repetition = 1.0f,
+                               .seed = seed,
+                               .position = (uint64_t)i,
+                               .target = -1,
+                               .n_top = i % 4 - 1};
+    b.b.samples = in;
+    size_t bytes = (size_t)b.b.n_out * sizeof(cp_sample_out);
+    size_t logits = (size_t)b.b.n_out * (size_t)r.prog.n_vocab * sizeof(float);
+    cp_sample_out *want = cp_xcalloc(1, bytes), *got = cp_xcalloc(1, bytes);
+    float *raw = cp_xcalloc(1, logits), *copy = cp_xcalloc(1, logits);
+    machine ref = machine_open(&r, NULL, 1);
+    machine_fill(&ref, seed);
+    b.b.results = want;
+    b.b.logits_copy = raw;
+    machine_step(&ref, &b.b);
+    machine_close(&ref);
+    for (const char *const *level = rig_levels(); *level; level++)
+        for (int threads = 1; threads <= 3; threads++) {
+            machine m = machine_open(&r, *level, threads);
+            machine_fill(&m, seed);
+            b.b.results = got;
+            b.b.logits_copy = copy;
+            machine_step(&m, &b.b);
+            assert_memory_equal(raw, copy, logits);
+            for (int i = 0; i < b.b.n_out; i++) {
+                assert_int_equal(want[i].id, got[i].id);
+                assert_int_equal(want[i].n_top, got[i].n_top);
+                assert_true(want[i].finite && got[i].finite);
+                assert_memory_equal(&want[i].logprob, &got[i].logprob, sizeof(float));
+                assert_memory_equal(want[i].top, got[i].top,
+                                    (size_t)want[i].n_top * sizeof(want[i].top[0]));
+            }
+            machine_close(&m);
+        }
+    free(copy);
+    free(raw);
+    free(want);
+    free(got);
+    free(in);
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* One cmocka test an operation, from the list itself. */
+#define X(kind, name)                                                                              \
+    static void op_##name(void **state)                                                            \
+    {                                                                                              \
+        (void)state;                                                                               \
+        for (uint64_t seed = 0; seed < rounds[CP_OP_##kind]; seed++)                               \
+            test_##name(seed);                                                                     \
+    }
+static const uint64_t rounds[CP_OP_COUNT] = {
+    [CP_OP_EMBED] = 30,     [CP_OP_ROPE] = 20,      [CP_OP_GATHER] = 10, [CP_OP_LINEAR] = 40,
+    [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,
+};
+CP_OPS(X)
+#undef X
+
+/* A chain of copies in one list acts in list order, on every worker count. */
+static void copies_first(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, 5);
+    cp_op *op = attention_record(&r, 2, 1, 16, 16);
+    op->u.attention.group =
+        rig_group(&r, (cp_kv_group){CP_GROUP_FULL, 2, 1, 16, 16, .state_bytes = 0});
+    rig_group(&r, (cp_kv_group){.kind = CP_GROUP_STATE, .n_layers = 1, .state_bytes = 192});
+    rig_seq q = {.pos0 = 40, .n_rows = 1};
+    rig_batch b;
+    rig_batch_init(&b, &r, &q, 1, false);
+    cp_page_copy copies[] = {{200, b.tables[0][1]}, {b.tables[0][1], 201}, {201, 202}};
+    cp_page_copy states[] = {{3, 4}, {4, 5}};
+    b.b.copies = copies;
+    b.b.n_copies = 3;
+    b.b.state_copies = states;
+    b.b.n_state_copies = 2;
+    cp_slot outs[] = {op->u.attention.out, -1};
+    compare(&r, &b.b, outs, "copies");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define X(kind, name) cmocka_unit_test(op_##name),
+        CP_OPS(X)
+#undef X
+            cmocka_unit_test(copies_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
