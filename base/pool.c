@@ -41,9 +41,8 @@ typedef struct worker {
 
 struct cp_pool {
     int threads;
-    bool owned;      /* owner is set; worker 0 only */
-    pthread_t owner; /* the thread that runs: worker 0 */
-    cp_pool_fn *fn;  /* of this run; published by epoch */
+    _Atomic bool busy; /* a run is on: there is one at a time, by whichever thread */
+    cp_pool_fn *fn;    /* of this run; published by epoch */
     void *arg;
     bool stop; /* published by epoch */
     worker *workers;
@@ -174,15 +173,13 @@ int cp_pool_threads(const cp_pool *p)
 
 void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
 {
-    if (!p->owned) {
-        p->owned = true;
-        p->owner = pthread_self();
-    }
-    CP_ASSERT(pthread_equal(p->owner, pthread_self()));
+    /* acquire/release: a run sees all that the one before it wrote, whichever thread made it */
+    CP_ASSERT(!atomic_exchange_explicit(&p->busy, true, memory_order_acquire));
     CP_ASSERT(atomic_load_explicit(&p->running, memory_order_relaxed) == 0);
     atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
     if (p->threads == 1) {
         fn(p, 0, arg);
+        atomic_store_explicit(&p->busy, false, memory_order_release);
         return;
     }
     p->fn = fn;
@@ -196,6 +193,7 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
         else
             sched_yield();
     }
+    atomic_store_explicit(&p->busy, false, memory_order_release);
 }
 
 void cp_pool_barrier(cp_pool *p, int id)
