@@ -13,8 +13,8 @@
 
 #include <string.h>
 
-/* Elements of a prologue that every worker may as well do alone (1 us or so). */
-enum { PROLOGUE_ALONE = 8192 };
+/* Elements of a prologue that every worker may as well do alone: a few us. */
+enum { PROLOGUE_ALONE = 16384 };
 
 bool cp_cpu_prologue_alone(int n_rows, int k)
 {
