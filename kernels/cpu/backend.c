@@ -155,8 +155,8 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
     s->weight2 = carve(mem, &at, n->vocab * sizeof(uint32_t));
     s->key = carve(mem, &at, n->vocab * sizeof(uint64_t));
     s->key2 = carve(mem, &at, n->vocab * sizeof(uint64_t));
-    s->raw = carve(mem, &at, 3 * n->vocab * sizeof(float));
-    s->touched = carve(mem, &at, 3 * n->vocab * sizeof(int32_t));
+    s->raw = carve(mem, &at, n->vocab * sizeof(float));
+    s->touched = carve(mem, &at, n->vocab * sizeof(int32_t));
     return at;
 }
 

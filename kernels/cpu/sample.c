@@ -170,40 +170,36 @@ static void top_ids(row_pick *r, float m, float log_l)
         out->top[i].logprob = (r->x[out->top[i].id] - m) - log_l;
 }
 
-static void touch(row_pick *r, int32_t id)
+enum { IN_PROMPT = 1 << 30 }; /* a mark beside the count of an id; also: touched */
+
+/* Note an id's raw logit the first time that something changes it. */
+static void touch(row_pick *r, int32_t id, uint32_t mark)
 {
-    r->s->raw[r->n_touched] = r->x[id];
-    r->s->touched[r->n_touched++] = id;
+    if (!r->s->count[id]) {
+        r->s->raw[r->n_touched] = r->x[id];
+        r->s->touched[r->n_touched++] = id;
+    }
+    r->s->count[id] += mark;
 }
 
 /* Repetition, presence and frequency: each id of the history once, with its count in the output. */
 static void penalize(row_pick *r)
 {
     const cp_sample_in *in = r->in;
-    const uint32_t in_prompt = 0x80000000u;
     uint32_t *count = r->s->count;
+    for (int i = 0; i < in->n_output; i++)
+        if (in->output[i] >= 0 && in->output[i] < r->n)
+            touch(r, in->output[i], 1);
     if (in->repetition != 1.0f)
         for (int i = 0; i < in->n_prompt; i++) {
             int32_t id = in->prompt[i];
-            if (id < 0 || id >= r->n)
-                continue;
-            if (!count[id])
-                touch(r, id);
-            count[id] = in_prompt;
+            if (id >= 0 && id < r->n && count[id] < IN_PROMPT)
+                touch(r, id, IN_PROMPT);
         }
-    for (int i = 0; i < in->n_output; i++) {
-        int32_t id = in->output[i];
-        if (id < 0 || id >= r->n)
-            continue;
-        if (!count[id])
-            touch(r, id);
-        count[id]++;
-    }
     for (int i = 0; i < r->n_touched; i++) {
         int32_t id = r->s->touched[i];
         float x = r->x[id];
-        uint32_t n = count[id] & ~in_prompt;
-        count[id] = 0;
+        uint32_t n = count[id] & (IN_PROMPT - 1);
         if (in->repetition != 1.0f)
             x = x > 0.0f ? x / in->repetition : x * in->repetition;
         if (n) {
@@ -228,10 +224,8 @@ static void mask_logits(row_pick *r)
 }
 
 /*
- * Apply what changes logits; true when something did. s->touched lists the ids with their raw
- * logits (an id's first entry counts); ids that only the mask touched cannot be picked. At most
- * n_vocab history entries, and n_vocab each for bias and bans (repeats beyond that are dropped
- * from the list, not from the arithmetic).
+ * Apply what changes logits; true when something did. s->touched then lists each changed id with
+ * its raw logit, but for those that only the mask changed: they cannot be picked.
  */
 static bool change_logits(row_pick *r)
 {
@@ -245,21 +239,21 @@ static bool change_logits(row_pick *r)
         int32_t id = in->bias[i].id;
         if (id < 0 || id >= r->n)
             continue;
-        if (r->n_touched < 3 * r->n)
-            touch(r, id);
+        touch(r, id, 1);
         r->x[id] = r->x[id] + in->bias[i].bias;
     }
     for (int i = 0; i < in->n_banned; i++) {
         int32_t id = in->banned[i];
         if (id < 0 || id >= r->n)
             continue;
-        if (r->n_touched < 3 * r->n)
-            touch(r, id);
+        touch(r, id, 1);
         r->x[id] = -INFINITY;
     }
+    for (int i = 0; i < r->n_touched; i++)
+        r->s->count[r->s->touched[i]] = 0;
+    if (in->mask)
+        mask_logits(r);
     if (in->mask || r->n_touched > r->n / CPU_BLOCK) {
-        if (in->mask)
-            mask_logits(r);
         r->run->vec->block_max(r->x, r->n, r->block_max);
         return true;
     }

@@ -1,0 +1,388 @@
+/*
+ * test_sample: SAMPLE of the cpu backend against ref over drawn parameters (ids, log-probabilities,
+ * alternatives, bit for bit), known values of the generator, what the filters mean, and frequencies
+ * over seeds.
+ */
+#include "tests/kernels/rig.h"
+
+#include "base/mem.h"
+#include "kernels/math.h"
+#include "kernels/sample.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ROWS = 8 };
+
+static void vocab_rig(rig *r, uint64_t seed, int n_vocab)
+{
+    rig_init(r, seed);
+    r->cfg.max_rows = r->cfg.max_out = ROWS;
+    r->prog.n_vocab = n_vocab;
+    r->prog.logits = rig_slot(r, n_vocab, CP_ROWS_OUT);
+}
+
+/* Sample n rows of logits [n][n_vocab]. */
+static void sample(machine *m, const float *logits, int n, const cp_sample_in *in,
+                   cp_sample_out *out)
+{
+    int vocab = m->p->prog->n_vocab;
+    cp_slot s = m->p->prog->logits;
+    int32_t rows[ROWS] = {0}, pos[ROWS] = {0}, seq[ROWS] = {0};
+    cp_batch_seq q = {.n_rows = n};
+    cp_batch b = {.n_rows = n,
+                  .n_seqs = 1,
+                  .n_out = n,
+                  .tok = rows,
+                  .pos = pos,
+                  .row_seq = seq,
+                  .out_rows = rows,
+                  .seqs = &q,
+                  .samples = in,
+                  .results = out};
+    for (int i = 0; i < n; i++)
+        memcpy(m->p->slots[s] + (size_t)i * m->p->ld[s], logits + (size_t)i * (size_t)vocab,
+               (size_t)vocab * sizeof(float));
+    machine_step(m, &b);
+}
+
+static cp_sample_in plain(void)
+{
+    return (cp_sample_in){
+        .temperature = 1.0f, .top_p = 1.0f, .repetition = 1.0f, .target = -1, .n_top = -1};
+}
+
+static bool chance(rig *r, int one_in)
+{
+    return rig_random(r, (uint64_t)one_in) == 0;
+}
+
+/* Peaked, flat, with ties, with holes. */
+static void draw_logits(rig *r, float *x, int n)
+{
+    int kind = (int)rig_random(r, 6);
+    float scale = kind == 0 ? 0.01f : kind == 1 ? 30.0f : 6.0f;
+    for (int i = 0; i < n; i++) {
+        x[i] = scale * rig_uniform(r) * (kind == 2 ? rig_uniform(r) * rig_uniform(r) : 1.0f);
+        if (kind == 3)
+            x[i] = (float)(int)(x[i] * 2.0f) * 0.5f; /* many ties, and both zeroes */
+        if (kind == 4 && chance(r, 3))
+            x[i] = -INFINITY;
+    }
+    if (kind == 5)
+        x[rig_random(r, (uint64_t)n)] = 40.0f;
+}
+
+typedef struct history {
+    int32_t prompt[300], output[300], banned[40];
+    struct cp_logit_bias bias[20];
+    uint32_t *mask;
+} history;
+
+static void draw_params(rig *r, cp_sample_in *in, history *h, int vocab)
+{
+    uint64_t v = (uint64_t)vocab;
+    *in = plain();
+    in->temperature = chance(r, 4) ? 0.0f : 0.05f + 2.0f * (rig_uniform(r) + 1.0f);
+    in->top_p = chance(r, 2) ? 0.5f * (rig_uniform(r) + 1.0f) : 1.0f;
+    in->min_p = chance(r, 4) ? 0.1f * (rig_uniform(r) + 1.0f) : 0.0f;
+    in->top_k = chance(r, 2) ? (int)rig_random(r, chance(r, 3) ? 2 * v : 60) : 0;
+    in->repetition = chance(r, 3) ? 1.3f : 1.0f;
+    in->presence = chance(r, 3) ? 0.7f : 0.0f;
+    in->frequency = chance(r, 3) ? 0.3f : 0.0f;
+    in->seed = rig_random(r, 1ull << 40);
+    in->position = rig_random(r, 5000);
+    in->choice = (uint32_t)rig_random(r, 4);
+    in->n_top = (int)rig_random(r, 22) - 1;
+    in->target = chance(r, 8) ? (int32_t)rig_random(r, v) : -1;
+    in->prompt = h->prompt;
+    in->output = h->output;
+    in->n_prompt = (int)rig_random(r, 300);
+    in->n_output = (int)rig_random(r, 300);
+    for (int i = 0; i < 300; i++) {
+        h->prompt[i] = (int32_t)rig_random(r, v);
+        h->output[i] = (int32_t)rig_random(r, chance(r, 2) ? v : 5);
+        h->output[i] = h->output[i] < vocab ? h->output[i] : 0;
+    }
+    for (int i = 0; i < 20; i++)
+        h->bias[i] = (struct cp_logit_bias){(int32_t)rig_random(r, v), 5.0f * rig_uniform(r)};
+    for (int i = 0; i < 40; i++)
+        h->banned[i] = (int32_t)rig_random(r, v);
+    in->bias = h->bias;
+    in->n_bias = chance(r, 4) ? 20 : 0;
+    in->banned = h->banned;
+    in->n_banned = chance(r, 4) ? (int)rig_random(r, 40) : 0;
+    if (chance(r, 4)) {
+        for (int i = 0; i < (vocab + 31) / 32; i++)
+            h->mask[i] = chance(r, 3) ? UINT32_MAX : (uint32_t)rig_random(r, 1ull << 32);
+        in->mask = h->mask;
+    }
+}
+
+static void assert_same(const cp_sample_out *a, const cp_sample_out *b, const char *what, int vocab)
+{
+    if (a->id != b->id || a->finite != b->finite || a->n_top != b->n_top ||
+        memcmp(&a->logprob, &b->logprob, sizeof(float)) != 0)
+        fail_msg("%s, %d ids: id %d, %d; finite %d, %d; log p %a, %a; alternatives %d, %d", what,
+                 vocab, a->id, b->id, a->finite, b->finite, (double)a->logprob, (double)b->logprob,
+                 a->n_top, b->n_top);
+    for (int i = 0; i < a->n_top; i++)
+        if (a->top[i].id != b->top[i].id ||
+            memcmp(&a->top[i].logprob, &b->top[i].logprob, sizeof(float)) != 0)
+            fail_msg("%s, %d ids: alternative %d: %d, %d", what, vocab, i, a->top[i].id,
+                     b->top[i].id);
+}
+
+static void same_as_ref(void **state)
+{
+    (void)state;
+    static const int vocabs[] = {1, 2, 7, 63, 64, 65, 1000, 4096, 5000, 20001};
+    for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++) {
+        int vocab = vocabs[v], rounds = vocab > 4000 ? 12 : 60;
+        rig r;
+        vocab_rig(&r, 100 + v, vocab);
+        machine ref = machine_open(&r, NULL, 1), m[16];
+        int n_m = 0;
+        for (const char *const *level = rig_levels(); *level; level++)
+            for (int threads = 1; threads <= 3; threads += 2)
+                m[n_m++] = machine_open(&r, *level, threads);
+        float *x = cp_xcalloc((size_t)ROWS * (size_t)vocab, sizeof(*x));
+        history *h = cp_xcalloc(ROWS, sizeof(*h));
+        for (int i = 0; i < ROWS; i++)
+            h[i].mask = cp_xcalloc((size_t)(vocab + 31) / 32, sizeof(uint32_t));
+        for (int round = 0; round < rounds; round++) {
+            int n = 1 + (int)rig_random(&r, ROWS);
+            cp_sample_in in[ROWS];
+            cp_sample_out want[ROWS], got[ROWS];
+            for (int i = 0; i < n; i++) {
+                draw_logits(&r, x + (size_t)i * (size_t)vocab, vocab);
+                draw_params(&r, &in[i], &h[i], vocab);
+                if (chance(&r, 40))
+                    x[(size_t)i * (size_t)vocab + rig_random(&r, (uint64_t)vocab)] = NAN;
+            }
+            sample(&ref, x, n, in, want);
+            for (int k = 0; k < n_m; k++) {
+                sample(&m[k], x, n, in, got);
+                for (int i = 0; i < n; i++)
+                    assert_same(&want[i], &got[i], cp_backend_level(m[k].b), vocab);
+            }
+        }
+        for (int k = 0; k < n_m; k++)
+            machine_close(&m[k]);
+        machine_close(&ref);
+        for (int i = 0; i < ROWS; i++)
+            free(h[i].mask);
+        free(h);
+        free(x);
+        rig_fini(&r);
+    }
+}
+
+/* Random123's known answer for philox4x32-10 of zeroes, first two words; its others set a counter
+ * word that is always 0 here. The three inputs act on their own. */
+static void generator_known_answers(void **state)
+{
+    (void)state;
+    assert_int_equal(cp_sample_random(0, 0, 0), 0xe169c58d6627e8d5u);
+    assert_int_not_equal(cp_sample_random(1, 0, 0), cp_sample_random(0, 1, 0));
+    assert_int_not_equal(cp_sample_random(0, 1, 0), cp_sample_random(0, 0, 1));
+    assert_int_not_equal(cp_sample_random(1ull << 32, 0, 0), cp_sample_random(1, 0, 0));
+    assert_int_not_equal(cp_sample_random(0, 0, 1ull << 32), cp_sample_random(0, 0, 0));
+}
+
+static machine best_machine(rig *r)
+{
+    const char *const *level = rig_levels();
+    while (level[1])
+        level++;
+    return machine_open(r, *level, 1);
+}
+
+/* Seeds draw ids as often as softmax says: chi-square with 4 degrees of freedom, p > 1e-6. */
+static void frequencies(void **state)
+{
+    (void)state;
+    enum { N = 4000, V = 5 };
+    static const float p[V] = {0.4f, 0.3f, 0.15f, 0.1f, 0.05f};
+    rig r;
+    vocab_rig(&r, 1, V);
+    machine m = best_machine(&r);
+    for (int way = 0; way < 3; way++) {
+        int count[V] = {0};
+        float x[V];
+        for (int i = 0; i < V; i++)
+            x[i] = cp_logf(p[i]) * (way == 1 ? 0.5f : 1.0f);
+        for (int i = 0; i < N; i++) {
+            cp_sample_in in = plain();
+            cp_sample_out out;
+            in.seed = way == 2 ? 7 : (uint64_t)i;
+            in.position = way == 2 ? (uint64_t)i : 3;
+            in.temperature = way == 1 ? 0.5f : 1.0f;
+            sample(&m, x, 1, &in, &out);
+            count[out.id]++;
+        }
+        double chi = 0;
+        for (int i = 0; i < V; i++) {
+            double e = N * (double)p[i];
+            chi += (count[i] - e) * (count[i] - e) / e;
+        }
+        if (chi > 34.0)
+            fail_msg("way %d: chi square %g over 4 degrees", way, chi);
+    }
+    machine_close(&m);
+    rig_fini(&r);
+}
+
+/* What can come out at all, over many seeds, as a bit mask of ids. */
+static uint32_t support(machine *m, const float *x, cp_sample_in in)
+{
+    uint32_t seen = 0;
+    for (uint64_t i = 0; i < 600; i++) {
+        cp_sample_out out;
+        in.seed = i;
+        sample(m, x, 1, &in, &out);
+        assert_true(out.finite);
+        seen |= 1u << out.id;
+    }
+    return seen;
+}
+
+static void filters_mean_what_they_say(void **state)
+{
+    (void)state;
+    rig r;
+    vocab_rig(&r, 1, 6);
+    machine m = best_machine(&r);
+    /* probabilities 0.3 0.3 0.2 0.1 0.06 0.04 */
+    static const float p[6] = {0.1f, 0.3f, 0.04f, 0.3f, 0.2f, 0.06f};
+    float x[6];
+    for (int i = 0; i < 6; i++)
+        x[i] = cp_logf(p[i]);
+    cp_sample_in in = plain();
+    assert_int_equal(support(&m, x, in), 0x3f);
+    in.top_k = 1; /* a tie: the lower id */
+    assert_int_equal(support(&m, x, in), 1u << 1);
+    in.top_k = 3;
+    assert_int_equal(support(&m, x, in), 1u << 1 | 1u << 3 | 1u << 4);
+    in.top_k = 0;
+    in.top_p = 0.75f; /* 0.3 + 0.3 < 0.75 <= 0.8 */
+    assert_int_equal(support(&m, x, in), 1u << 1 | 1u << 3 | 1u << 4);
+    in.top_k = 3; /* of the three, 0.3 + 0.3 = 75 % are not >= 0.76 of the rest: after top_k */
+    in.top_p = 0.74f;
+    assert_int_equal(support(&m, x, in), 1u << 1 | 1u << 3);
+    in = plain();
+    in.min_p = 0.3f; /* of the best's probability: >= 0.09 */
+    assert_int_equal(support(&m, x, in), 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4);
+    in.min_p = 0.9f;
+    in.temperature = 4.0f; /* min_p comes after temperature: 0.2 / 0.3 ^ 1/4 = 0.904 stays */
+    assert_int_equal(support(&m, x, in), 1u << 1 | 1u << 3 | 1u << 4);
+    in = plain();
+    in.top_p = 0.0f;
+    assert_int_equal(support(&m, x, in), 1u << 1);
+    machine_close(&m);
+    rig_fini(&r);
+}
+
+static void penalties_bias_bans_mask(void **state)
+{
+    (void)state;
+    rig r;
+    vocab_rig(&r, 1, 4);
+    machine m = best_machine(&r);
+    static const float x[4] = {2.0f, 1.9f, -1.0f, -1.1f};
+    static const int32_t ids[] = {0, 0, 2};
+    static const struct cp_logit_bias bias[] = {{3, 4.0f}};
+    static const uint32_t mask[] = {0xc};
+    cp_sample_in in = plain();
+    cp_sample_out out;
+    in.temperature = 0.0f;
+    in.n_top = 2;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 0);
+    float logprob = out.logprob;
+    in.repetition = 1.1f; /* 2 / 1.1 < 1.9: the prompt counts, too */
+    in.prompt = ids;
+    in.n_prompt = 1;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 1);
+    assert_int_equal(out.top[0].id, 0); /* log-probabilities are of the raw logits */
+    assert_true(out.top[0].logprob == logprob);
+    in = plain();
+    in.temperature = 0.0f;
+    in.prompt = ids;
+    in.n_prompt = 2;
+    in.presence = 0.2f; /* of the output only */
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 0);
+    in.output = ids;
+    in.n_output = 2;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 1);
+    in.presence = 0.0f;
+    in.frequency = 0.06f; /* twice */
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 1);
+    in = plain();
+    in.temperature = 0.0f;
+    in.bias = bias;
+    in.n_bias = 1;
+    in.n_top = 0;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 3);
+    assert_true(out.logprob < -3.0f); /* raw */
+    in.banned = ids;
+    in.n_banned = 3;
+    in.n_bias = 0;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 1);
+    in.mask = mask;
+    sample(&m, x, 1, &in, &out);
+    assert_int_equal(out.id, 3);
+    machine_close(&m);
+    rig_fini(&r);
+}
+
+static void not_finite_is_said(void **state)
+{
+    (void)state;
+    rig r;
+    vocab_rig(&r, 1, 100);
+    machine m = best_machine(&r);
+    float x[100] = {0};
+    cp_sample_in in = plain();
+    cp_sample_out out;
+    x[99] = NAN;
+    sample(&m, x, 1, &in, &out);
+    assert_false(out.finite);
+    for (int i = 0; i < 100; i++)
+        x[i] = -INFINITY;
+    sample(&m, x, 1, &in, &out);
+    assert_false(out.finite);
+    x[70] = -3.0f;
+    in.n_top = 5;
+    sample(&m, x, 1, &in, &out);
+    assert_true(out.finite);
+    assert_int_equal(out.id, 70);
+    assert_int_equal(out.n_top, 1);
+    assert_true(out.logprob == 0.0f);
+    machine_close(&m);
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(generator_known_answers),
+        cmocka_unit_test(filters_mean_what_they_say),
+        cmocka_unit_test(penalties_bias_bans_mask),
+        cmocka_unit_test(not_finite_is_said),
+        cmocka_unit_test(frequencies),
+        cmocka_unit_test(same_as_ref),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
