@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_GEN 12
+#define MAX_GEN 96 /* some pages, so that a full pool has to preempt */
 #define N_TOP   3
 
 typedef struct result {
@@ -52,7 +52,8 @@ typedef struct bed {
 typedef struct scenario {
     const char *name;
     int threads, chunk, max_rows, max_seqs;
-    uint32_t pages; /* pool size; 0: ample */
+    int shorter_than; /* a crowd of short prompts in a pool for a few of them; 0: all prompts, ample
+                         pool */
     bool prefix_cache;
     int concurrency; /* requests in flight */
 } scenario;
@@ -111,20 +112,23 @@ static void start(bed *b, const scenario *s, running *r)
     must(cp_backend_open(&r->backend, "cpu", &bc, &err), &err);
     cp_engine_config ec = {.backend = r->backend, .max_queue = 1024, .max_queue_tokens = INT64_MAX};
     must(cp_engine_open(&r->engine, &ec, &err), &err);
-    int positions = cp_backend_page_positions(r->backend), longest = 0;
-    for (int i = 0; i < b->n_prompts; i++) {
+    int positions = cp_backend_page_positions(r->backend), longest = s->shorter_than;
+    for (int i = 0; i < b->n_prompts && !s->shorter_than; i++) {
         longest = b->prompts[i].n > longest ? b->prompts[i].n : longest;
     }
     int ctx = longest + MAX_GEN + 1;
-    uint32_t one = cp_model_pages_for(b->model, positions, ctx, s->chunk) + 1;
-    uint64_t pages = s->pages ? one + s->pages : (uint64_t)one * (uint64_t)s->max_seqs + 8;
+    uint64_t one = cp_model_pages_for(b->model, positions, ctx, s->chunk) + 1;
+    uint64_t bytes = (s->shorter_than ? one + one / 4 : one * (uint64_t)s->max_seqs + 8) *
+                     cp_model_page_bytes(b->model, positions);
+    uint64_t state = cp_model_state_bytes(b->model), states = 6 * (uint64_t)s->max_seqs * state;
+    bytes += states < bytes / 3 ? states
+                                : bytes / 3 + state; /* the engine gives them a quarter at most */
     r->metrics = cp_metrics_new("m");
     cp_engine_model em = {.name = "m",
                           .model = b->model,
                           .file = b->file,
                           .ctx = ctx,
-                          .kv_bytes = pages * cp_model_page_bytes(b->model, positions) +
-                                      64 * (uint64_t)s->max_seqs * cp_model_state_bytes(b->model),
+                          .kv_bytes = bytes,
                           .max_seqs = s->max_seqs,
                           .max_batch_rows = s->max_rows,
                           .prefill_chunk = s->chunk,
@@ -223,6 +227,11 @@ static void require(bool ok, const char *name, const char *what)
     }
 }
 
+static bool takes_part(const scenario *s, const prompt *p)
+{
+    return !s->shorter_than || p->n < s->shorter_than;
+}
+
 /* All prompts in a drawn order, `concurrency` at a time. */
 static void run_all(bed *b, const scenario *s, running *r)
 {
@@ -233,6 +242,9 @@ static void run_all(bed *b, const scenario *s, running *r)
         order[j] = i;
     }
     for (int i = 0; i < b->n_prompts; i++) {
+        if (!takes_part(s, &b->prompts[order[i]])) {
+            continue;
+        }
         submit(r, &b->prompts[order[i]], b->prompts[order[i]].n, b->prompts[order[i]].n_gen);
         if (++in_flight == s->concurrency) {
             collect_one(b, r);
@@ -264,11 +276,14 @@ static void run_scenario(bed *b, const scenario *s)
     run_all(b, s, &r);
     report(b, s, &r);
     for (int i = 0; i < b->n_prompts; i++) {
-        compare(b, i, s->name);
+        if (takes_part(s, &b->prompts[i])) {
+            compare(b, i, s->name);
+        }
     }
     require(s->concurrency == 1 || b->max_seqs_in_step > 1, s->name, "batching");
     require(b->max_rows_of_seq <= s->chunk, s->name, "chunking");
-    require(!s->pages || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name, "preemption");
+    require(!s->shorter_than || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name,
+            "preemption");
     stop(&r);
 }
 
@@ -371,8 +386,8 @@ int main(int argc, char **argv)
         {"chunks of 7", 2, 7, 512, 8, 0, false, 16},
         {"chunks of 64", 2, 64, 512, 4, 0, false, 8},
         {"chunks of 509", 2, 509, 509, 1, 0, false, 1},
-        {"forced preemptions", 2, 128, 512, 16, 16, false, 32},
-        {"preemptions with cache", 1, 64, 256, 12, 16, true, 32},
+        {"forced preemptions", 2, 128, 512, 48, 250, false, 64},
+        {"preemptions with cache", 1, 64, 256, 40, 250, true, 64},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         run_scenario(&b, &all[i]);
