@@ -141,6 +141,11 @@ cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
     return code;
 }
 
+static bool has_file(const cp_layout *l, const char *name)
+{
+    return faccessat(l->dir, name, F_OK, 0) == 0;
+}
+
 /* See layout.h. */
 cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err)
 {
@@ -155,14 +160,16 @@ cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err)
             return cp_fail(err, CP_IO, "%s: cannot make it: %s", sub, strerror(errno));
     }
     l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int lock;
+    int lock = -1;
     if (l->dir < 0)
         return cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
-    cp_code code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
-    if (!code) {
-        if (faccessat(l->dir, "index.json", F_OK, 0) != 0)
+    cp_code code = CP_OK;
+    if (!has_file(l, "index.json") || !has_file(l, "oci-layout"))
+        code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
+    if (!code && lock >= 0) {
+        if (!has_file(l, "index.json"))
             code = cp_layout_index_write(l, empty_index, strlen(empty_index), err);
-        if (!code && faccessat(l->dir, "oci-layout", F_OK, 0) != 0)
+        if (!code && !has_file(l, "oci-layout"))
             code = write_atomic(l, l->dir, "oci-layout", layout_version, strlen(layout_version),
                                 0644, err);
         close(lock);

@@ -344,8 +344,10 @@ cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *fre
             code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which does not exist)",
                            parsed.typed, path);
     }
-    if (!code)
-        code = cp_layout_create(&l, path, err); /* the lock files' folder */
+    if (!code) { /* makes the lock files' folder */
+        cp_layout_close(&l);
+        code = cp_layout_create(&l, path, err);
+    }
     if (!code)
         code = cp_layout_lock_take(&l, CP_LOCK_BLOBS, true, &blobs, err);
     if (!code)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -595,6 +596,42 @@ static void processes_share_the_store(void **state)
     assert_int_equal(n_blobs(r), 0);
 }
 
+/* While a pack's blobs have no name yet, nobody may get the lock under which unused blobs go. */
+static void pack_guards_its_unnamed_blobs(void **state)
+{
+    const room *r = *state;
+    char d[72], path[256];
+    cp_layout l;
+    int index, blobs, status;
+    make_file(r, "x.gguf", 1);
+    pack(r, "x.gguf", "a", "modelpack", d);
+    assert_int_equal(n_blobs(r), 3);
+    assert_int_equal(cp_layout_open(&l, r->store, NULL), CP_OK);
+    assert_int_equal(cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, NULL), CP_OK);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        close(index);
+        _exit(cp_store_pack(&r->opt, at(r, "x.gguf", path), "b", "docker", NULL, NULL, d, NULL) !=
+              CP_OK);
+    }
+    /* The child waits for the index once its config and manifest are there. */
+    for (int i = 0; i < 10000 && n_blobs(r) < 5; i++)
+        usleep(1000);
+    assert_int_equal(n_blobs(r), 5);
+    snprintf(path, sizeof(path), "%s/capstan/blobs.lock", r->store);
+    blobs = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(blobs >= 0);
+    assert_int_equal(flock(blobs, LOCK_EX | LOCK_NB), -1);
+    close(index);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(flock(blobs, LOCK_EX | LOCK_NB), 0);
+    close(blobs);
+    cp_layout_close(&l);
+    opens(r, "b");
+}
+
 static void make_shard(const room *r, const char *name, uint32_t no, uint32_t count, uint32_t total)
 {
     cp_mk m;
@@ -692,6 +729,7 @@ int cp_suite_store(void)
         FRESH(foreign_layouts_stay_untouched),
         FRESH(hostile_layouts),
         FRESH(processes_share_the_store),
+        FRESH(pack_guards_its_unnamed_blobs),
         FRESH(split_models),
         FRESH(default_store_is_xdg),
     };
