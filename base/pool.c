@@ -41,8 +41,8 @@ typedef struct worker {
 
 struct cp_pool {
     int threads;
-    _Atomic bool busy; /* a run is on: there is one at a time, by whichever thread */
-    cp_pool_fn *fn;    /* of this run; published by epoch */
+    pthread_mutex_t turn; /* held through a run: there is one at a time */
+    cp_pool_fn *fn;       /* of this run; published by epoch */
     void *arg;
     bool stop; /* published by epoch */
     worker *workers;
@@ -128,6 +128,7 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
     if (!p)
         return cp_fail(err, CP_NO_MEMORY, "compute pool: no memory");
     p->threads = threads;
+    pthread_mutex_init(&p->turn, NULL);
     p->workers = cp_xcalloc((size_t)threads, sizeof(*p->workers));
     /* Signals are for the main thread. */
     sigset_t all, old;
@@ -162,6 +163,7 @@ void cp_pool_close(cp_pool *p)
     start_run(p);
     for (int i = 1; i < p->threads; i++)
         pthread_join(p->workers[i].thread, NULL);
+    pthread_mutex_destroy(&p->turn);
     free(p->workers);
     free(p);
 }
@@ -173,13 +175,13 @@ int cp_pool_threads(const cp_pool *p)
 
 void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
 {
-    /* acquire/release: a run sees all that the one before it wrote, whichever thread made it */
-    CP_ASSERT(!atomic_exchange_explicit(&p->busy, true, memory_order_acquire));
+    /* Nearly always free: it waits only where a model is packed while others are served. */
+    pthread_mutex_lock(&p->turn);
     CP_ASSERT(atomic_load_explicit(&p->running, memory_order_relaxed) == 0);
     atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
     if (p->threads == 1) {
         fn(p, 0, arg);
-        atomic_store_explicit(&p->busy, false, memory_order_release);
+        pthread_mutex_unlock(&p->turn);
         return;
     }
     p->fn = fn;
@@ -193,7 +195,7 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
         else
             sched_yield();
     }
-    atomic_store_explicit(&p->busy, false, memory_order_release);
+    pthread_mutex_unlock(&p->turn);
 }
 
 void cp_pool_barrier(cp_pool *p, int id)

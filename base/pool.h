@@ -3,7 +3,8 @@
  * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
  * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
  * 8x on a small model, an endless spin collapses beside a competitor (cpu reference §1). Only one
- * run at a time, by whichever thread: it is worker 0 for that run.
+ * run at a time: a thread that comes meanwhile waits its turn. Whoever runs is worker 0 for that
+ * run, and must not run again from inside it.
  */
 #ifndef CP_BASE_POOL_H
 #define CP_BASE_POOL_H

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,38 @@ static void runs_follow_each_other(void **state)
     cp_pool_close(p);
 }
 
+typedef struct runner {
+    cp_pool *pool;
+    int *counts; /* plain: the pool must keep the runs apart */
+} runner;
+
+static void *run_often(void *arg)
+{
+    runner *r = arg;
+    for (int i = 0; i < 300; i++)
+        cp_pool_run(r->pool, count_run, r->counts);
+    return NULL;
+}
+
+/* A model is packed by the loading thread while the engine steps. */
+static void threads_take_turns(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 2; threads++) {
+        int counts[2 * 16] = {0};
+        runner r = {NULL, counts};
+        cp_err err;
+        pthread_t other;
+        assert_int_equal(cp_pool_open(&r.pool, threads, &err), CP_OK);
+        assert_int_equal(pthread_create(&other, NULL, run_often, &r), 0);
+        run_often(&r);
+        pthread_join(other, NULL);
+        for (int t = 0; t < threads; t++)
+            assert_int_equal(counts[t * 16], 600);
+        cp_pool_close(r.pool);
+    }
+}
+
 static void bad_thread_counts_are_refused(void **state)
 {
     (void)state;
@@ -167,9 +200,8 @@ static void quotas_are_read(void **state)
 int suite_pool(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_item_once),
-        cmocka_unit_test(runs_follow_each_other),
-        cmocka_unit_test(bad_thread_counts_are_refused),
+        cmocka_unit_test(every_item_once),    cmocka_unit_test(runs_follow_each_other),
+        cmocka_unit_test(threads_take_turns), cmocka_unit_test(bad_thread_counts_are_refused),
         cmocka_unit_test(quotas_are_read),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
