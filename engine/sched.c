@@ -142,6 +142,12 @@ static void run_remove(cp_sched *s, cp_seq *q)
     s->n_run--;
 }
 
+/* Ring records that q's rows in this plan may need. */
+static int promised(const cp_seq *q)
+{
+    return q->outs > 0 ? q->outs + cp_live_finish_records(q->live) : 0;
+}
+
 /* Takes back what the plan had given q. */
 static void ungrant(cp_sched *s, cp_seq *q)
 {
@@ -149,7 +155,7 @@ static void ungrant(cp_sched *s, cp_seq *q)
         return;
     s->rows_left += q->rows;
     s->outs_left += q->outs;
-    q->live->reserved -= q->outs + cp_live_finish_records(q->live);
+    q->live->reserved -= promised(q);
     q->rows = q->outs = 0;
 }
 
@@ -305,8 +311,9 @@ void cp_seq_grant(cp_sched *s, cp_seq *q)
     int rows = want < s->cfg.prefill_chunk || CP_PLANTED(102) ? want : s->cfg.prefill_chunk;
     if (rows > s->rows_left)
         rows = s->rows_left;
-    int room = cp_live_room(q->live);
-    int outs = s->outs_left < room ? s->outs_left : room;
+    int room = cp_live_room(q->live), outs = s->outs_left < room ? s->outs_left : room;
+    if (outs < 0)
+        outs = 0;
     if (q->n_done + rows > first + outs)
         rows = first + outs - q->n_done; /* what is left is rows that want no output */
     if (rows <= 0)
@@ -327,7 +334,7 @@ void cp_seq_grant(cp_sched *s, cp_seq *q)
     q->outs = q->n_done + rows > first ? q->n_done + rows - first : 0;
     s->rows_left -= q->rows;
     s->outs_left -= q->outs;
-    q->live->reserved += q->outs + cp_live_finish_records(q->live);
+    q->live->reserved += promised(q);
 }
 
 /* ---- forks ---- */

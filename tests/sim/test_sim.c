@@ -1,7 +1,7 @@
 /*
  * test_sim: the scheduler and the kv-cache by seed, every invariant checked every step.
  *
- * CP_SIM_STEPS sets the steps of all shapes together (default 300,000; the full run is 1,000,000),
+ * CP_SIM_STEPS sets the steps of all shapes together (default 1,000,000),
  * CP_SIM_SEED the seed. Prints what happened and asserts that enough of everything did.
  */
 #include <setjmp.h>
@@ -39,7 +39,7 @@ static void print(const char *name, const sim_result *r)
 static void run_all_shapes(void **state)
 {
     (void)state;
-    int64_t steps = env_number("CP_SIM_STEPS", 300000);
+    int64_t steps = env_number("CP_SIM_STEPS", 1000000);
     uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1), releases = 0, checkpoints = 0;
     int n = 0;
     while (sim_shape(n))
