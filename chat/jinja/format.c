@@ -309,7 +309,9 @@ const cp_val *cp_jj_printf(jj_ctx *x, const jj_str *fmt, const cp_val *args)
         if (pct && !printf_spec(x, &out, fmt, &p, &a))
             return NULL;
     }
-    if (a.next < a.n && args->type != JJ_DICT) {
+    bool subscript = args->type == JJ_DICT || args->type == JJ_LIST || args->type == JJ_RANGE ||
+                     args->type == JJ_UNDEF; /* counts as a mapping, which may go unused */
+    if (a.next < a.n && !subscript) {
         bad(x, "not all arguments converted");
         return NULL;
     }

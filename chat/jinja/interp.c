@@ -519,7 +519,7 @@ static bool exec_for(jj_ctx *x, const jj_node *n)
     const cp_val *seq = eval(x, n->b), *item;
     jj_loop *l = seq ? loop_open(x, n, seq) : NULL;
     jj_scope *outer = x->scope, *s = NULL;
-    bool ok = l != NULL;
+    bool ok = l != NULL, whole = false; /* whole: some round ran to its end */
     while (ok && (item = loop_next(x, l)) != NULL) {
         if (!s || s->captured)
             s = scope_new(x, outer);
@@ -530,13 +530,14 @@ static bool exec_for(jj_ctx *x, const jj_node *n)
         ok = scope_set(x, s, &loop_name, l->self) && assign(x, n->a, item) && exec(x, n->d);
         x->scope = outer;
         bool stop = x->flow == FLOW_BREAK;
+        whole = whole || x->flow == FLOW_NONE;
         x->flow = FLOW_NONE;
         if (stop)
             break;
     }
     if (!ok || x->code != CP_OK)
         return false;
-    if (l->index0 >= 0 || !n->e)
+    if (whole || !n->e) /* as Jinja: break or continue in every round leads to else too */
         return true;
     x->scope = scope_new(x, outer);
     ok = x->scope && exec(x, n->e);

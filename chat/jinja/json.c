@@ -24,7 +24,7 @@ static bool json_str(jj_ctx *x, jj_sb *b, const jj_str *s, bool ascii)
         const char *q = cp && cp < 0x80 ? strchr(plain, (int)cp) : NULL;
         if (q)
             k = cp_snprintf(esc, sizeof(esc), "\\%c", letter[q - plain]);
-        else if (cp < 0x20 || (ascii && cp >= 0x80 && cp < 0x10000))
+        else if (cp < 0x20 || (ascii && cp >= 0x7f && cp < 0x10000))
             k = cp_snprintf(esc, sizeof(esc), "\\u%04x", cp);
         else if (ascii && cp >= 0x10000 && cp < 0x110000)
             k = cp_snprintf(esc, sizeof(esc), "\\u%04x\\u%04x", 0xd800 + ((cp - 0x10000) >> 10),
@@ -151,9 +151,10 @@ static bool json_at(jj_ctx *x, jj_sb *b, const cp_val *v, const jj_json_opts *o,
     case JJ_LIST:
     case JJ_TUPLE:
         return json_list(x, b, v->u.list->v, v->u.list->n, o, depth);
-    case JJ_GEN: /* an error in Python, but what the template means is plain */
-        return json_list(x, b, v->u.gen->items->v + v->u.gen->pos,
-                         v->u.gen->items->n - v->u.gen->pos, o, depth);
+    case JJ_GEN: { /* an error in Python, but what the template means is plain */
+        const jj_list *l = cp_jj_items(x, v);
+        return l && json_list(x, b, l->v, l->n, o, depth);
+    }
     case JJ_DICT:
         return json_dict(x, b, v->u.dict, o, depth);
     default:

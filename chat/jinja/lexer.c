@@ -263,6 +263,11 @@ static bool lex_number(lexer *l)
             }
         }
     }
+    if (!is_float && s[l->pos] == '0') { /* zeros only: 007 is 00, then 7 */
+        for (p = l->pos + 1;
+             p < l->n && (s[p] == '0' || (s[p] == '_' && p + 1 < l->n && s[p + 1] == '0'));)
+            p++;
+    }
     char text[MAX_NUMBER];
     size_t n = 0;
     for (size_t i = l->pos; i < p; i++) {

@@ -202,8 +202,7 @@ METHOD(s_removesuffix)
     return has ? cp_jj_sub(x, v, 0, s->n - t->n) : v;
 }
 
-/* Split at white space, at most max times; the last part keeps its inner space but is stripped in
- * front. */
+/* Split at white space, at most max times; the last part keeps the space inside and behind it. */
 static jj_list *split_space(jj_ctx *x, const cp_val *v, int64_t max)
 {
     const jj_str *s = &v->u.s;
@@ -217,11 +216,8 @@ static jj_list *split_space(jj_ctx *x, const cp_val *v, int64_t max)
         if (off >= s->n)
             break;
         size_t begin = off;
-        if (max == 0) {
-            size_t b, e;
-            cp_jj_strip(s, NULL, 2, &b, &e);
-            return cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, e)) ? l : NULL;
-        }
+        if (max == 0)
+            return cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, s->n)) ? l : NULL;
         while (off < s->n && (k = cp_jj_utf8_next(s->p, s->n, off, &cp), !cp_jj_is_space(cp)))
             off += k;
         if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, off)))
@@ -286,7 +282,7 @@ static jj_list *rsplit_space(jj_ctx *x, const cp_val *v, int64_t max)
                 begin--;
         }
         if (!max)
-            begin = b;
+            begin = 0;
         if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, e)))
             return NULL;
         head.n = begin;

@@ -577,8 +577,10 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
     int64_t by = 1, b, e;
     if (v->type == JJ_UNDEF)
         return undefined_error(x, v);
-    if (!is_seq(v) && v->type != JJ_RANGE)
-        return cp_jj_undefined(x, "'%s object' cannot be sliced", cp_jj_type_name(v));
+    if (!is_seq(v) && v->type != JJ_RANGE) {
+        cp_jj_fail(x, "a %s cannot be sliced", cp_jj_type_name(v));
+        return NULL;
+    }
     if ((v->type == JJ_STR && !cp_jj_step_bytes(x, 2 * v->u.s.n)) || !cp_jj_len(v, &len))
         return NULL;
     int64_t n = (int64_t)len;
@@ -593,8 +595,10 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
     }
     by = by < -JJ_MAX_OUTPUT ? -JJ_MAX_OUTPUT : by > JJ_MAX_OUTPUT ? JJ_MAX_OUTPUT : by;
     if (!ok || !slice_bound(begin, n, by, by < 0 ? n - 1 : 0, &b) ||
-        !slice_bound(end, n, by, by < 0 ? -1 : n, &e))
-        return cp_jj_undefined(x, "slice indices must be integers");
+        !slice_bound(end, n, by, by < 0 ? -1 : n, &e)) {
+        cp_jj_fail(x, "slice indices must be integers");
+        return NULL;
+    }
     int64_t count =
         by > 0 ? (e > b ? (e - b + by - 1) / by : 0) : (b > e ? (b - e - by - 1) / -by : 0);
     if (v->type == JJ_STR)
@@ -676,6 +680,10 @@ jj_list *cp_jj_items(jj_ctx *x, const cp_val *v)
                    ? cp_jj_dict_list(x, v->u.view.dict, v->u.view.kind)
                    : NULL;
     case JJ_GEN:
+        if (v->u.gen->why) {
+            cp_jj_fail(x, "%s", v->u.gen->why);
+            return NULL;
+        }
         n = v->u.gen->items->n - v->u.gen->pos;
         l = cp_jj_step(x, n / 8) ? cp_jj_list_new(x, n) : NULL;
         if (l && n)

@@ -150,6 +150,9 @@ static bool repr_at(jj_ctx *x, jj_sb *b, const cp_val *v, int depth)
                                            stop, step);
         return cp_jj_sb_add(x, b, text, k, false);
     }
+    case JJ_MACRO:
+        return cp_jj_sb_adds(x, b, "<Macro ") && repr_str(x, b, &v->u.macro.node->val->u.s) &&
+               cp_jj_sb_adds(x, b, ">");
     default:
         return cp_jj_sb_add(x, b, text, cp_snprintf(text, sizeof(text), "<%s>", cp_jj_type_name(v)),
                             false);

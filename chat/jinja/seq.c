@@ -16,6 +16,22 @@ static const cp_val *to_list(jj_ctx *x, jj_list *l)
     return cp_jj_list(x, JJ_LIST, l);
 }
 
+/*
+ * What a generator function of Jinja gives: it runs when it is iterated, so a failure inside it is
+ * kept for then (limits stay reached, and fail again at once).
+ */
+static const cp_val *lazy(jj_ctx *x, const cp_val *v)
+{
+    if (v || x->code != CP_TEMPLATE)
+        return v;
+    const char *why = x->err ? strstr(x->err->msg, ": ") : NULL; /* behind "line N" */
+    x->code = CP_OK;
+    v = cp_jj_gen(x, cp_jj_list_new(x, 0));
+    if (v && !(v->u.gen->why = cp_arena_printf(x->a, "%s", why ? why + 2 : "the items failed")))
+        cp_jj_fail_memory(x);
+    return x->code == CP_OK ? v : NULL;
+}
+
 /* ---- attributes by path: "a.b.0" or a number, as Jinja's make_attrgetter ---- */
 
 static const cp_val *attr_step(jj_ctx *x, const cp_val *v, const cp_val *key, const cp_val *def)
@@ -95,12 +111,15 @@ bool cp_jj_sort(jj_ctx *x, const cp_val **keys, const cp_val **items, size_t n, 
     return true;
 }
 
-/* "name,age": a tuple of keys; anything else: one key. */
+/* The list of keys that sort compares: one, or one for each part of "name,age". Keys that are equal
+ * are never ordered, so that undefined ones do no harm, as in Python. */
 static const cp_val *multi_key(jj_ctx *x, const cp_val *v, const cp_val *attr, bool case_sensitive)
 {
-    if (!attr || attr->type != JJ_STR || !memchr(attr->u.s.p, ',', attr->u.s.n))
-        return fold_key(x, v, attr, case_sensitive);
     jj_list *l = cp_jj_list_new(x, 0);
+    if (!attr || attr->type != JJ_STR)
+        return l && cp_jj_list_push(x, l, fold_key(x, v, attr, case_sensitive))
+                   ? cp_jj_list(x, JJ_LIST, l)
+                   : NULL;
     const jj_str *s = &attr->u.s;
     for (size_t begin = 0; l && begin <= s->n;) {
         const char *comma = memchr(s->p + begin, ',', s->n - begin);
@@ -208,9 +227,8 @@ FILTER(f_list)
     return to_list(x, cp_jj_items(x, v));
 }
 
-FILTER(f_items)
+static const cp_val *pairs(jj_ctx *x, const cp_val *v)
 {
-    (void)arg, (void)rest;
     if (v->type == JJ_UNDEF)
         return cp_jj_gen(x, cp_jj_list_new(x, 0));
     if (v->type != JJ_DICT) {
@@ -218,6 +236,12 @@ FILTER(f_items)
         return NULL;
     }
     return cp_jj_gen(x, cp_jj_dict_list(x, v->u.dict, JJ_ITEMS));
+}
+
+FILTER(f_items)
+{
+    (void)arg, (void)rest;
+    return lazy(x, pairs(x, v));
 }
 
 FILTER(f_join)
@@ -234,7 +258,7 @@ FILTER(f_join)
 FILTER(f_first)
 {
     (void)arg, (void)rest;
-    if (v->type == JJ_GEN && v->u.gen->pos < v->u.gen->items->n)
+    if (v->type == JJ_GEN && !v->u.gen->why && v->u.gen->pos < v->u.gen->items->n)
         return v->u.gen->items->v[v->u.gen->pos++];
     jj_list *l = cp_jj_items(x, v);
     if (!l)
@@ -262,7 +286,7 @@ FILTER(f_reverse)
         cp_val minus = {.type = JJ_INT, .u.i = -1};
         return cp_jj_slice(x, v, NULL, NULL, &minus);
     }
-    bool list = v->type == JJ_GEN || v->type == JJ_UNDEF; /* Python falls back to a list there */
+    bool list = v->type == JJ_GEN; /* Python falls back to a list there */
     jj_list *l = cp_jj_items(x, v);
     for (size_t i = 0; l && i < l->n / 2; i++) {
         const cp_val *t = l->v[i];
@@ -272,9 +296,8 @@ FILTER(f_reverse)
     return list ? to_list(x, l) : cp_jj_gen(x, l);
 }
 
-FILTER(f_unique)
+static const cp_val *unique_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
 {
-    (void)rest;
     jj_list *l = cp_jj_items(x, v), *out = cp_jj_list_new(x, 0);
     jj_dict *seen = cp_jj_dict_new(x);
     for (size_t i = 0; l && out && seen && i < l->n; i++) {
@@ -289,11 +312,16 @@ FILTER(f_unique)
     return l ? cp_jj_gen(x, out) : NULL;
 }
 
+FILTER(f_unique)
+{
+    (void)rest;
+    return lazy(x, unique_items(x, v, arg));
+}
+
 /* batch: rows of n items, the last filled up with fill (if given). */
-FILTER(f_batch)
+static const cp_val *batch_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
 {
     int64_t n;
-    (void)rest;
     jj_list *l = cp_jj_items(x, v), *rows = cp_jj_list_new(x, 0), *row = NULL;
     if (!l || !cp_jj_arg_int(x, arg[0], 0, &n))
         return NULL;
@@ -317,10 +345,15 @@ FILTER(f_batch)
     return cp_jj_gen(x, rows);
 }
 
-FILTER(f_slice)
+FILTER(f_batch)
+{
+    (void)rest;
+    return lazy(x, batch_items(x, v, arg));
+}
+
+static const cp_val *slice_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
 {
     int64_t n;
-    (void)rest;
     jj_list *l = cp_jj_items(x, v), *cols = cp_jj_list_new(x, 0);
     if (!l || !cp_jj_arg_int(x, arg[0], 0, &n))
         return NULL;
@@ -339,6 +372,12 @@ FILTER(f_slice)
             return NULL;
     }
     return cp_jj_gen(x, cols);
+}
+
+FILTER(f_slice)
+{
+    (void)rest;
+    return lazy(x, slice_items(x, v, arg));
 }
 
 /* ---- groupby ---- */
@@ -393,15 +432,14 @@ static const cp_val *kw_value(const jj_args *a, const char *name)
     return NULL;
 }
 
-FILTER(f_map)
+static const cp_val *mapped(jj_ctx *x, const cp_val *v, const jj_args *rest)
 {
-    (void)arg;
-    jj_list *l = cp_jj_items(x, v);
+    jj_list *l = cp_jj_truth(v) ? cp_jj_items(x, v) : cp_jj_list_new(x, 0);
     const cp_val *attr = rest->n_pos ? NULL : kw_value(rest, "attribute"),
                  *def = kw_value(rest, "default");
     const jj_fn_row *row = NULL;
     jj_args args = args_from(rest, 1);
-    if (!attr) {
+    if (!attr && l && l->n) {
         if (rest->n_pos && rest->pos[0]->type == JJ_STR)
             row = cp_jj_filter_find(&rest->pos[0]->u.s);
         if (!row) {
@@ -419,13 +457,21 @@ FILTER(f_map)
     return cp_jj_gen(x, l);
 }
 
+FILTER(f_map)
+{
+    (void)arg;
+    return lazy(x, mapped(x, v, rest));
+}
+
 /* Keep the items whose test (by default their truth) is `want`; by_attr: the first argument names
  * an attribute. */
 static const cp_val *pick(jj_ctx *x, const cp_val *v, const jj_args *rest, bool by_attr, bool want)
 {
-    jj_list *l = cp_jj_items(x, v), *out = cp_jj_list_new(x, 0);
+    jj_list *out = cp_jj_list_new(x, 0), *l = cp_jj_truth(v) ? cp_jj_items(x, v) : out;
     const jj_fn_row *row = NULL;
     jj_args args = args_from(rest, by_attr ? 2 : 1);
+    if (!l || (l == out && x->code == CP_OK)) /* nothing there: whatever it is, it gives nothing */
+        return l ? cp_jj_gen(x, out) : NULL;
     if (by_attr && !rest->n_pos) {
         cp_jj_fail(x, "selectattr and rejectattr want an attribute");
         return NULL;
@@ -452,22 +498,22 @@ static const cp_val *pick(jj_ctx *x, const cp_val *v, const jj_args *rest, bool 
 FILTER(f_select)
 {
     (void)arg;
-    return pick(x, v, rest, false, true);
+    return lazy(x, pick(x, v, rest, false, true));
 }
 FILTER(f_reject)
 {
     (void)arg;
-    return pick(x, v, rest, false, false);
+    return lazy(x, pick(x, v, rest, false, false));
 }
 FILTER(f_selectattr)
 {
     (void)arg;
-    return pick(x, v, rest, true, true);
+    return lazy(x, pick(x, v, rest, true, true));
 }
 FILTER(f_rejectattr)
 {
     (void)arg;
-    return pick(x, v, rest, true, false);
+    return lazy(x, pick(x, v, rest, true, false));
 }
 
 const jj_fn_row *cp_jj_seq_find(const jj_str *name)

@@ -24,7 +24,9 @@ SIMPLE(t_number, v->type == JJ_INT || v->type == JJ_FLOAT || v->type == JJ_BOOL)
 SIMPLE(t_string, v->type == JJ_STR)
 SIMPLE(t_mapping, v->type == JJ_DICT)
 SIMPLE(t_iterable, cp_jj_is_iterable(v))
-SIMPLE(t_callable, v->type == JJ_FUNC || v->type == JJ_MACRO)
+/* Python's undefined and loop objects have a __call__, which then fails. */
+SIMPLE(t_callable,
+       v->type == JJ_FUNC || v->type == JJ_MACRO || v->type == JJ_UNDEF || v->type == JJ_LOOP)
 SIMPLE(t_escaped, false)
 /* Has a length and can be subscribed. */
 SIMPLE(t_sequence, v->type == JJ_STR || v->type == JJ_LIST || v->type == JJ_TUPLE ||

@@ -88,6 +88,7 @@ typedef struct jj_dict {
 typedef struct jj_gen {
     jj_list *items;
     size_t pos;
+    const char *why; /* not NULL: computing the items failed, which shows when they are asked for */
 } jj_gen;
 
 typedef enum jj_view_kind { JJ_KEYS, JJ_VALUES, JJ_ITEMS } jj_view_kind;
