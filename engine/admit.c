@@ -106,10 +106,11 @@ static bool needs_no_rows(const cp_live *l)
 /* Counts a request's first admission; n_hit of its prompt came from the cache. */
 static void first_admission(cp_sched *s, cp_live *l, int n_hit)
 {
-    if (l->n_cached >= 0 && !CP_PLANTED(114))
+    if (l->n_cached < 0 || CP_PLANTED(114))
+        s->stats.prompt_tokens += (uint64_t)l->r->n_prompt;
+    if (l->n_cached >= 0)
         return;
     l->n_cached = n_hit;
-    s->stats.prompt_tokens += (uint64_t)l->r->n_prompt;
     s->stats.prompt_cached += (uint64_t)n_hit;
     if (s->cfg.queue) {
         atomic_fetch_sub(&s->cfg.queue->requests, 1);

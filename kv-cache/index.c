@@ -30,21 +30,23 @@ void cp_kv_next_key(const cp_kv *kv, const kv_key *parent, const int32_t *tok, k
             kv->hash_buf[32 + 4 * i + k] = (uint8_t)(t >> (8 * k));
     }
     cp_sha256_of(kv->hash_buf, 32 + 4 * (size_t)kv->P, out->b);
-    if (CP_PLANTED(9) || CP_PLANTED(200)) /* 200: weak keys alone must do no harm */
-        memset(out->b + 1, 0, 31);
 }
 
 static uint32_t bucket_of(const cp_kv *kv, const kv_key *key)
 {
     uint32_t h;
     memcpy(&h, key->b, sizeof(h));
+    if (CP_PLANTED(9) || CP_PLANTED(200))
+        h = key->b[0];
     return h & (kv->n_buckets - 1);
 }
 
 static int32_t find(const cp_kv *kv, const kv_key *key, const kv_key *parent, const int32_t *tok)
 {
     for (int32_t i = kv->bucket[bucket_of(kv, key)]; i >= 0; i = kv->nodes[i].next) {
-        if (memcmp(&kv->nodes[i].key, key, sizeof(*key)) != 0)
+        /* plant 200: keys of one byte alone must do no harm */
+        size_t n = CP_PLANTED(9) || CP_PLANTED(200) ? 1 : sizeof(*key);
+        if (memcmp(&kv->nodes[i].key, key, n) != 0)
             continue;
         if (CP_PLANTED(9))
             return i;

@@ -106,7 +106,7 @@ static int32_t draw(uint64_t h, uint64_t seed, uint32_t choice, uint64_t positio
 static void make_truth(const sim_config *cfg, sim_req *q)
 {
     const cp_sampling *p = &q->r.sampling;
-    uint64_t h = 0;
+    uint64_t h = q->r.salt[0];
     for (int i = 0; i < q->r.n_prompt; i++)
         q->h[i] = h = chain(h, q->prompt[i]);
     for (int c = 0; c < q->r.n; c++) {
@@ -219,7 +219,7 @@ static void check_reads(sim *s, const cp_batch_seq *bs, const cp_seq *q)
             uint32_t page = bs->pages[g][pos / P];
             CP_ASSERT(page != 0 && "kv-1");
             const cell *c = cell_at(s, page, pos);
-            CP_ASSERT(c->group == g && c->pos == pos && "kv-8 kv-5");
+            CP_ASSERT(c->group == g && c->pos == pos && "kv-5 kv-8 kv-9");
             CP_ASSERT(c->h == truth_hash(req, q->choice, pos) && "kv-7 kv-8 kv-9 kv-10 kv-11");
         }
         for (int pos = last + 1; pos % P != 0; pos++)
@@ -249,7 +249,7 @@ static void sample(sim *s, const cp_batch *b)
         *res = (cp_sample_out){.finite = true, .id = in->target, .logprob = (float)(h % 1000)};
         if (in->target >= 0)
             continue;
-        uint64_t seen = 0; /* the history must be the prefix */
+        uint64_t seen = req->r.salt[0]; /* the history must be the prefix */
         for (int i = 0; i < in->n_prompt; i++)
             seen = chain(seen, in->prompt[i]);
         for (int i = 0; i < in->n_output; i++)
