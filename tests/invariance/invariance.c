@@ -362,12 +362,12 @@ int main(int argc, char **argv)
     }
     cp_loader_options lo = {0};
     b.path = argv[1];
-    b.n_prompts = atoi(argv[2]);
+    b.n_prompts = (int)strtol(argv[2], NULL, 10);
     b.rng = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
     must(cp_loader_open(&b.file, b.path, &lo, &err), &err);
     must(cp_model_open(&b.model, b.file, &err), &err);
     b.vocab = cp_model_hparams(b.model)->n_vocab;
-    make_prompts(&b, atoi(argv[3]));
+    make_prompts(&b, (int)strtol(argv[3], NULL, 10));
 
     running r;
     scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1};

@@ -89,8 +89,8 @@ static cp_forward *open_forward(char **argv, const char *level, cp_err *err)
                              .level = strcmp(level, "best") ? level : NULL,
                              .act_f32 = strcmp(argv[2], "ref") == 0,
                              .kv_type = strcmp(argv[4], "f16") ? CP_DTYPE_BF16 : CP_DTYPE_F16,
-                             .threads = atoi(argv[5]),
-                             .max_rows = atoi(argv[6]),
+                             .threads = (int)strtol(argv[5], NULL, 10),
+                             .max_rows = (int)strtol(argv[6], NULL, 10),
                              .max_positions = MAX_WINDOW,
                              .seed = 3};
     cp_forward *f = NULL;
@@ -108,7 +108,7 @@ int main(int argc, char **argv)
             "usage: compare REF BACKEND LEVEL KVTYPE THREADS CHUNK [check=LEVEL2,N] < frames\n");
         return 2;
     }
-    int chunk = atoi(argv[6]), rc = 0;
+    int chunk = (int)strtol(argv[6], NULL, 10), rc = 0;
     cp_forward *f = open_forward(argv, argv[3], &err),
                *g = f && n_check ? open_forward(argv, level2, &err) : NULL;
     if (!f || (n_check && !g)) {
