@@ -399,7 +399,7 @@ FILTER(f_int)
         return cp_jj_int(x, i);
     if (v->type == JJ_STR ? cp_jj_parse_float(&v->u.s, &f)
                           : v->type == JJ_FLOAT && ((f = v->u.f), true)) {
-        if (isnan(f) || isinf(f))
+        if (isnan(f) || (v->type == JJ_STR && isinf(f)))
             return fallback;
         if (!(fabs(f) < 9.2e18)) {
             cp_jj_fail(x, "integer overflow (64 bits)");
@@ -441,16 +441,32 @@ FILTER(f_abs)
     return cp_jj_negate(x, v, true);
 }
 
+/* An int to tens, hundreds, ...: ties to even. */
+static const cp_val *round_tens(jj_ctx *x, int64_t v, int64_t digits)
+{
+    int64_t p = 1, r;
+    for (; digits < 0; digits++) {
+        if (__builtin_mul_overflow(p, 10, &p))
+            return cp_jj_int(x, 0);
+    }
+    int64_t q = v / p, rest = v % p, mag = rest < 0 ? -rest : rest;
+    if (mag > p - mag || (mag == p - mag && q % 2 != 0))
+        q += v < 0 ? -1 : 1;
+    if (__builtin_mul_overflow(q, p, &r)) {
+        cp_jj_fail(x, "integer overflow (64 bits)");
+        return NULL;
+    }
+    return cp_jj_int(x, r);
+}
+
 /* Correct rounding of the decimal form, ties to even, as Python's round(). */
 static const cp_val *round_common(jj_ctx *x, const cp_val *v, int64_t digits)
 {
     char text[400];
-    if (v->type != JJ_FLOAT) {
-        if (digits >= 0)
-            return cp_jj_negate(x, v, false);
-        cp_jj_fail(x, "rounding an int to tens is not built");
-        return NULL;
-    }
+    if (v->type != JJ_FLOAT && digits >= 0)
+        return cp_jj_negate(x, v, false);
+    if (v->type != JJ_FLOAT)
+        return round_tens(x, v->type == JJ_INT ? v->u.i : v->u.b, digits);
     if (!isfinite(v->u.f) || digits > 40)
         return v;
     if (digits < 0) {

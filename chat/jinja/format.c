@@ -124,6 +124,28 @@ static bool put_int(jj_ctx *x, jj_sb *out, int64_t v, const spec *f)
     return put_number(x, out, v < 0, prefix, d, (size_t)(end - d), f);
 }
 
+/* Precision without a type: significant digits, with a digit behind the point unless an exponent is
+ * shown. */
+static size_t general(char *buf, size_t cap, double mag, int prec)
+{
+    size_t n = cp_snprintf(buf, cap, "%.*e", prec - 1, mag);
+    char *e = strchr(buf, 'e');
+    if (!e)
+        return n; /* inf, nan */
+    long exp = strtol(e + 1, NULL, 10);
+    if (exp >= -4 && exp < prec - 1) {
+        n = cp_snprintf(buf, cap, "%.*g", prec, mag);
+        return strchr(buf, '.') ? n : n + cp_snprintf(buf + n, cap - n, ".0");
+    }
+    char *last = e;
+    while (last > buf + 1 && last[-1] == '0' && strchr(buf, '.'))
+        last--;
+    if (last[-1] == '.')
+        last--;
+    memmove(last, e, strlen(e) + 1);
+    return strlen(buf);
+}
+
 static bool put_float(jj_ctx *x, jj_sb *out, double v, const spec *f)
 {
     char buf[MAX_NUMBER_TEXT];
@@ -138,14 +160,12 @@ static bool put_float(jj_ctx *x, jj_sb *out, double v, const spec *f)
         n = cp_snprintf(buf, sizeof(buf) - 2, "%.*f", prec, mag);
     else if (type == 'e')
         n = cp_snprintf(buf, sizeof(buf) - 2, "%.*e", prec, mag);
-    else if (type == 'g' || f->prec >= 0)
+    else if (type == 'g')
         n = cp_snprintf(buf, sizeof(buf) - 2, "%.*g", prec ? prec : 1, mag);
+    else if (f->prec >= 0)
+        n = general(buf, sizeof(buf) - 2, mag, prec ? prec : 1);
     else
         n = cp_jj_float_repr(mag, buf);
-    if (!type && f->prec >= 0 && isfinite(mag) && !strpbrk(buf, ".e")) {
-        buf[n++] = '.';
-        buf[n++] = '0';
-    }
     if (type == '%')
         buf[n++] = '%';
     if (isupper((unsigned char)f->type)) {
@@ -232,7 +252,7 @@ static bool printf_one(jj_ctx *x, jj_sb *out, const cp_val *v, spec *f)
     else if (f->type == 'c' && (v->type != JJ_STR || cp_jj_str_len_cp(&v->u.s) != 1))
         return bad(x, "%c wants a character");
     else
-        ok = f->type == 'r' ? cp_jj_sb_repr(x, &b, v) : cp_jj_sb_str(x, &b, v);
+        ok = f->type == 'r' || f->type == 'a' ? cp_jj_sb_repr(x, &b, v) : cp_jj_sb_str(x, &b, v);
     const cp_val *s = ok ? cp_jj_sb_take(x, &b) : NULL;
     return s && put_str(x, out, &s->u.s, f, '>');
 }
@@ -348,8 +368,9 @@ static bool parse_spec(jj_ctx *x, const jj_str *t, spec *f)
         p++;
     }
     if (p < t->n && t->p[p] == '0') {
-        if (!f->align) {
+        if (!f->align)
             f->align = '=';
+        if (!f->n_fill) {
             f->fill[0] = '0';
             f->n_fill = 1;
         }
@@ -444,6 +465,10 @@ static const cp_val *field_value(fields *fs, const jj_str *fmt, size_t begin, si
         bool attr = fmt->p[from - 1] == '.';
         while (p < end && (attr ? fmt->p[p] != '.' && fmt->p[p] != '[' : fmt->p[p] != ']'))
             p++;
+        if (!attr && (p == end || (p + 1 < end && fmt->p[p + 1] != '.' && fmt->p[p + 1] != '['))) {
+            bad(x, "[ and ] in a field do not match up");
+            return NULL;
+        }
         const cp_val *key = cp_jj_str(x, fmt->p + from, p - from);
         bool number = p > from;
         for (size_t i = from; i < p; i++)

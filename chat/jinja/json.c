@@ -1,7 +1,7 @@
 /*
  * tojson and from_json: json.dumps and json.loads of Python, without HTML escaping, marks kept.
  */
-#include "chat/jinja/value.h"
+#include "chat/jinja/interp.h"
 
 #include <errno.h>
 #include <math.h>
@@ -82,45 +82,30 @@ static bool json_key(jj_ctx *x, jj_sb *b, const cp_val *k, const jj_json_opts *o
     }
 }
 
-static int by_key(const void *a, const void *b)
+/* The live entries as parallel arrays, sorted by key when asked for. */
+static bool json_entries(jj_ctx *x, const jj_dict *d, bool sort, const cp_val ***keys,
+                         const cp_val ***vals)
 {
-    const jj_str *s = &((const jj_entry *)a)->key->u.s, *t = &((const jj_entry *)b)->key->u.s;
-    size_t n = s->n < t->n ? s->n : t->n;
-    int c = n ? memcmp(s->p, t->p, n) : 0;
-    return c ? c : (s->n > t->n) - (s->n < t->n);
-}
-
-/* The live entries, sorted by key when asked for (string keys only, as a mixture has no order). */
-static jj_entry *json_entries(jj_ctx *x, const jj_dict *d, bool sort)
-{
-    jj_entry *e = cp_jj_alloc(x, (d->live + 1) * sizeof(*e));
-    size_t n = 0;
-    for (size_t i = 0; e && i < d->n; i++) {
-        if (!d->e[i].key)
-            continue;
-        if (sort && d->e[i].key->type != JJ_STR) {
-            cp_jj_fail(x, "sort_keys needs string keys, got %s", cp_jj_type_name(d->e[i].key));
-            return NULL;
-        }
-        e[n++] = d->e[i];
-    }
-    if (e && sort)
-        qsort(e, n, sizeof(*e), by_key);
-    return e;
+    jj_list *k = cp_jj_dict_list(x, d, JJ_KEYS), *v = k ? cp_jj_dict_list(x, d, JJ_VALUES) : NULL;
+    if (!v)
+        return false;
+    *keys = k->v;
+    *vals = v->v;
+    return !sort || cp_jj_sort(x, k->v, v->v, v->n, false);
 }
 
 static bool json_dict(jj_ctx *x, jj_sb *b, const jj_dict *d, const jj_json_opts *o, int depth)
 {
     if (!d->live)
         return cp_jj_sb_adds(x, b, "{}");
-    const jj_entry *e = json_entries(x, d, o->sort_keys);
-    bool ok = e && cp_jj_sb_adds(x, b, "{");
+    const cp_val **keys, **vals;
+    bool ok = json_entries(x, d, o->sort_keys, &keys, &vals) && cp_jj_sb_adds(x, b, "{");
     for (size_t i = 0; ok && i < d->live; i++) {
-        ok = (!i || separator(x, b, o)) && newline(x, b, o, depth + 1) &&
-             json_key(x, b, e[i].key, o);
+        ok =
+            (!i || separator(x, b, o)) && newline(x, b, o, depth + 1) && json_key(x, b, keys[i], o);
         ok = ok && (o->key_sep ? cp_jj_sb_add_str(x, b, o->key_sep, 0, o->key_sep->n)
                                : cp_jj_sb_adds(x, b, ": "));
-        ok = ok && json_at(x, b, e[i].val, o, depth + 1);
+        ok = ok && json_at(x, b, vals[i], o, depth + 1);
     }
     return ok && newline(x, b, o, depth) && cp_jj_sb_adds(x, b, "}");
 }

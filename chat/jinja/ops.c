@@ -325,6 +325,8 @@ static bool equal_at(jj_ctx *x, const cp_val *a, const cp_val *b, int depth)
                 return false;
         }
         return true;
+    case JJ_FUNC:
+        return a->u.func.row == b->u.func.row && a->u.func.self == b->u.func.self;
     case JJ_RANGE:
         return a->u.range.n == b->u.range.n &&
                (a->u.range.n == 0 || (a->u.range.start == b->u.range.start &&

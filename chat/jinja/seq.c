@@ -348,7 +348,9 @@ static const cp_val *batch_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
 FILTER(f_batch)
 {
     (void)rest;
-    return lazy(x, batch_items(x, v, arg));
+    if (!arg[0])
+        cp_jj_fail(x, "batch wants a count");
+    return arg[0] ? lazy(x, batch_items(x, v, arg)) : NULL;
 }
 
 static const cp_val *slice_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
@@ -377,7 +379,9 @@ static const cp_val *slice_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
 FILTER(f_slice)
 {
     (void)rest;
-    return lazy(x, slice_items(x, v, arg));
+    if (!arg[0])
+        cp_jj_fail(x, "slice wants a count");
+    return arg[0] ? lazy(x, slice_items(x, v, arg)) : NULL;
 }
 
 /* ---- groupby ---- */
@@ -386,6 +390,10 @@ FILTER(f_groupby)
 {
     (void)rest;
     bool case_sensitive = cp_jj_arg_bool(arg[2], false);
+    if (!arg[0]) {
+        cp_jj_fail(x, "groupby wants an attribute");
+        return NULL;
+    }
     jj_list *l = cp_jj_items(x, v), *keys = l ? cp_jj_list_new(x, l->n) : NULL;
     jj_list *out = cp_jj_list_new(x, 0), *group = NULL;
     for (size_t i = 0; keys && i < l->n; i++) {

@@ -288,6 +288,9 @@ static bool hash_key(const cp_val *v, int depth, uint64_t *h)
     case JJ_UNDEF:
         *h = (uint64_t)v->type;
         return true;
+    case JJ_FUNC:
+        *h = (uint64_t)(uintptr_t)v->u.func.row;
+        return true;
     default:
         *h = (uint64_t)(uintptr_t)v;
         return true;
