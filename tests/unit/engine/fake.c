@@ -1,0 +1,302 @@
+/*
+ * fake: see fake.h. Locks are plain; nothing here is fast.
+ */
+#include "tests/unit/engine/fake.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+fake *fake_now;
+
+struct cp_prepared {
+    int n_vocab;
+    const cp_batch *batch;
+    uint32_t n_pages;
+};
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+int32_t fake_token(const int32_t *prompt, int n_prompt, const int32_t *output, int n_output,
+                   uint64_t seed, int choice)
+{
+    uint64_t h = 1;
+    for (int i = 0; i < n_prompt; i++)
+        h = mix(h * 31 + (uint64_t)prompt[i]);
+    for (int i = 0; i < n_output; i++)
+        h = mix(h * 31 + (uint64_t)output[i]);
+    h = mix(h ^ seed * 77 ^ (uint64_t)choice << 20);
+    return (int32_t)(10 + h % (FAKE_VOCAB - 10)); /* ids below 10 are never drawn */
+}
+
+/* ---- backend ---- */
+
+static int page_positions(const cp_backend *b)
+{
+    (void)b;
+    return FAKE_P;
+}
+
+static cp_code prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                       cp_prepared **out, cp_err *err)
+{
+    (void)b;
+    (void)err;
+    cp_prepared *p = cp_xcalloc(1, sizeof(*p));
+    p->n_vocab = prog->n_vocab;
+    p->n_pages = cfg->n_pages;
+    fake_now->n_prepared++;
+    *out = p;
+    return CP_OK;
+}
+
+static void prepared_free(cp_prepared *p)
+{
+    fake_now->n_prepared--;
+    free(p);
+}
+
+static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
+{
+    fake *f = fake_now;
+    (void)err;
+    pthread_mutex_lock(&f->lock);
+    while (f->gated && f->passes == 0) {
+        f->at_gate = 1;
+        pthread_cond_broadcast(&f->cond);
+        pthread_cond_wait(&f->cond, &f->lock);
+    }
+    f->at_gate = 0;
+    f->passes -= f->gated;
+    if (f->n_steps < 64)
+        f->order[f->n_steps] = p->n_vocab;
+    f->n_steps++;
+    f->n_rows += batch->n_rows;
+    pthread_cond_broadcast(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+    p->batch = batch;
+    return CP_OK;
+}
+
+static cp_code collect(cp_prepared *p, cp_err *err)
+{
+    fake *f = fake_now;
+    const cp_batch *b = p->batch;
+    pthread_mutex_lock(&f->lock);
+    int step = f->n_steps;
+    for (int o = 0; o < b->n_out; o++) {
+        const cp_sample_in *in = &b->samples[o];
+        cp_sample_out *res = &b->results[o];
+        *res = (cp_sample_out){.id = in->target, .logprob = -1.5f, .finite = step != f->nan_at};
+        if (in->n_top > 0) {
+            res->n_top = in->n_top;
+            res->top[0].id = 7;
+        }
+        if (b->logits_copy)
+            b->logits_copy[(size_t)o * (size_t)p->n_vocab] = 42.0f;
+        f->banned_seen = in->n_banned > f->banned_seen ? in->n_banned : f->banned_seen;
+        if (in->target >= 0)
+            continue;
+        f->last_position = in->position;
+        res->id = fake_token(in->prompt, in->n_prompt, in->output, in->n_output, in->seed,
+                             (int)in->choice);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return step == f->fail_at ? cp_fail(err, CP_IO, "step %d fails by order", step) : CP_OK;
+}
+
+static void zero_page(cp_prepared *p, uint32_t page)
+{
+    assert_in_range(page, 1, p->n_pages - 1);
+    fake_now->n_zeroed++;
+}
+
+static bool poisoned(const cp_loaded *file)
+{
+    (void)file;
+    return fake_now->poison_at && fake_steps(fake_now) >= fake_now->poison_at;
+}
+
+const cp_engine_backend fake_backend = {.page_positions = page_positions,
+                                        .prepare = prepare,
+                                        .prepared_free = prepared_free,
+                                        .submit = submit,
+                                        .collect = collect,
+                                        .zero_page = zero_page,
+                                        .poisoned = poisoned};
+
+void fake_init(fake *f)
+{
+    *f = (fake){0};
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->cond, NULL);
+    fake_now = f;
+}
+
+void fake_gate(fake *f, bool closed)
+{
+    pthread_mutex_lock(&f->lock);
+    f->gated = closed;
+    f->passes = 0;
+    pthread_cond_broadcast(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_await_gate(fake *f)
+{
+    pthread_mutex_lock(&f->lock);
+    while (!f->at_gate || f->passes > 0)
+        pthread_cond_wait(&f->cond, &f->lock);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_pass(fake *f, int steps)
+{
+    pthread_mutex_lock(&f->lock);
+    f->passes += steps;
+    pthread_cond_broadcast(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+}
+
+int fake_steps(fake *f)
+{
+    pthread_mutex_lock(&f->lock);
+    int n = f->n_steps;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+/* ---- front end ---- */
+
+static void on_wake(void *arg)
+{
+    front *f = arg;
+    pthread_mutex_lock(&f->lock);
+    f->wakes++;
+    pthread_cond_broadcast(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void front_open(front *f, const cp_engine_api *api)
+{
+    *f = (front){.api = api};
+    cp_mpsc_init(&f->ready);
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->cond, NULL);
+    api->set_front(api->self, &f->ready, on_wake, f);
+}
+
+void front_close(front *f)
+{
+    f->api->set_front(f->api->self, NULL, NULL, NULL);
+}
+
+static void on_free(cp_request *r)
+{
+    fake_req *q = r->user;
+    atomic_fetch_add(&q->freed, 1);
+}
+
+void fake_req_init(fake_req *q, int n_prompt, int32_t first, int max_tokens, uint32_t ring)
+{
+    memset(q, 0, sizeof(*q));
+    for (int i = 0; i < n_prompt; i++)
+        q->prompt[i] = first + i;
+    q->next_prompt_pos = 1;
+    q->r = (cp_request){.prompt = q->prompt,
+                        .n_prompt = n_prompt,
+                        .max_tokens = max_tokens,
+                        .n = 1,
+                        .n_prompt_top = -1,
+                        .user = q,
+                        .free_fn = on_free};
+    q->r.sampling =
+        (cp_sampling){.top_p = 1, .repetition = 1, .n_top = -1, .stop_ids = q->stop_ids};
+    cp_ring_init(&q->r.ring, q->ring_mem, sizeof(cp_event), ring);
+}
+
+static void on_event(fake_req *q, const cp_event *ev)
+{
+    assert_false(q->ended);
+    switch ((cp_event_type)ev->type) {
+    case CP_EV_TOKEN:
+        assert_int_equal(ev->pos, q->n_tokens[ev->choice]);
+        assert_int_equal(q->finish[ev->choice], CP_FINISH_NONE);
+        q->tokens[ev->choice][q->n_tokens[ev->choice]++] = ev->id;
+        break;
+    case CP_EV_PROMPT:
+        assert_int_equal(ev->pos, q->next_prompt_pos++);
+        assert_int_equal(ev->id, q->prompt[ev->pos]);
+        q->n_prompt_events++;
+        break;
+    case CP_EV_FINISH:
+        q->finish[ev->choice] = ev->reason;
+        q->n_cached = ev->n_cached;
+        break;
+    case CP_EV_ERROR:
+        q->code = ev->code;
+        q->ended = true;
+        break;
+    case CP_EV_END:
+        q->ended = true;
+        break;
+    }
+}
+
+void front_read(fake_req *q, front *f)
+{
+    cp_event ev;
+    while (!q->ended && cp_ring_pop(&q->r.ring, &ev))
+        on_event(q, &ev);
+    if (!q->ended)
+        return;
+    /* the engine may be about to announce it: then let go when that has come */
+    if (atomic_exchange(&q->r.ready, true))
+        q->release_on_pop = true;
+    else
+        f->api->release(f->api->self, &q->r);
+}
+
+static void take_ready(front *f)
+{
+    for (cp_mpsc_node *n; (n = cp_mpsc_pop(&f->ready)) != NULL;) {
+        cp_request *r = (cp_request *)(void *)((char *)n - offsetof(cp_request, ready_link));
+        fake_req *q = r->user;
+        if (q->release_on_pop) {
+            f->api->release(f->api->self, r);
+            continue;
+        }
+        atomic_store(&r->ready, false);
+        if (!q->lazy)
+            front_read(q, f);
+    }
+}
+
+void front_wait(front *f, fake_req *q)
+{
+    for (;;) {
+        take_ready(f);
+        if (q->ended && atomic_load(&q->freed))
+            return;
+        pthread_mutex_lock(&f->lock);
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 20000000; /* an ended request is let go after its last wake */
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (f->wakes == f->seen)
+            pthread_cond_timedwait(&f->cond, &f->lock, &until);
+        f->seen = f->wakes;
+        pthread_mutex_unlock(&f->lock);
+    }
+}

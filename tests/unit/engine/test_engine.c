@@ -1,0 +1,739 @@
+/*
+ * engine: the thread and the front end's table over a fake backend (fake.h); memory planning.
+ * Whatever depends on the order of threads is forced through the fake's gate, never by time.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/engine/fake.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct bed {
+    fake f;
+    front fr;
+    cp_engine *e;
+    const cp_engine_api *api;
+    cp_program prog, prog2;
+    cp_metrics *metrics;
+    int model, model2;
+} bed;
+
+typedef struct bed_options {
+    int max_seqs, ctx, pages, max_queue, chunk, rows;
+    int64_t max_queue_tokens;
+    bool two, file;
+} bed_options;
+
+static int add(bed *b, const cp_program *prog, const bed_options *o, cp_metrics *metrics)
+{
+    cp_err err;
+    int index = -1;
+    static const char not_null;
+    cp_engine_model m = {.name = "m",
+                         .file = o->file ? (const cp_loaded *)(const void *)&not_null : NULL,
+                         .ctx = o->ctx ? o->ctx : 48,
+                         .kv_bytes = 100 * (uint64_t)(o->pages ? o->pages : 64),
+                         .max_seqs = o->max_seqs ? o->max_seqs : 4,
+                         .max_batch_rows = o->rows ? o->rows : 32,
+                         .prefill_chunk = o->chunk ? o->chunk : 8,
+                         .kv_type = CP_DTYPE_BF16,
+                         .prefix_cache = true,
+                         .metrics = metrics};
+    cp_engine_desc d = {.program = prog, .ctx_train = 1000, .page_bytes = 100, .digest = "d"};
+    assert_int_equal(cp_engine_add_program(b->e, &m, &d, &index, &err), CP_OK);
+    return index;
+}
+
+static void bed_open(bed *b, bed_options o)
+{
+    cp_err err;
+    memset(b, 0, sizeof(*b));
+    fake_init(&b->f);
+    b->prog.n_groups = 1;
+    b->prog.groups[0] = (cp_kv_group){.kind = CP_GROUP_FULL};
+    b->prog.n_vocab = FAKE_VOCAB;
+    b->prog2 = b->prog;
+    b->prog2.n_vocab = FAKE_VOCAB + 1;
+    cp_engine_config cfg = {.max_queue = o.max_queue ? o.max_queue : 64,
+                            .max_queue_tokens = o.max_queue_tokens ? o.max_queue_tokens : 10000};
+    assert_int_equal(cp_engine_open_with(&b->e, &cfg, &fake_backend, &err), CP_OK);
+    b->api = cp_engine_front(b->e);
+    b->metrics = cp_metrics_new("m");
+    b->model = add(b, &b->prog, &o, b->metrics);
+    if (o.two)
+        b->model2 = add(b, &b->prog2, &o, NULL);
+    front_open(&b->fr, b->api);
+    assert_int_equal(cp_engine_start(b->e, &err), CP_OK);
+}
+
+static void bed_close(bed *b)
+{
+    fake_gate(&b->f, false);
+    cp_engine_stop(b->e);
+    front_close(&b->fr);
+    cp_engine_close(b->e);
+    cp_metrics_free(b->metrics);
+    assert_int_equal(b->f.n_prepared, 0);
+}
+
+static void submit(bed *b, fake_req *q)
+{
+    cp_err err = {0};
+    assert_int_equal(b->api->submit(b->api->self, &q->r, &err), CP_OK);
+}
+
+static void submit_fails(bed *b, fake_req *q, cp_code code)
+{
+    cp_err err = {0};
+    assert_int_equal(b->api->submit(b->api->self, &q->r, &err), code);
+    assert_true(err.msg[0] != '\0');
+    assert_int_equal(atomic_load(&q->freed), 0);
+}
+
+static void expect_tokens(const fake_req *q, int choice, int n)
+{
+    int32_t want[64];
+    assert_int_equal(q->n_tokens[choice], n);
+    for (int i = 0; i < n; i++) {
+        want[i] = fake_token(q->prompt, q->r.n_prompt, want, i, q->r.sampling.seed, choice);
+        assert_int_equal(q->tokens[choice][i], want[i]);
+    }
+}
+
+/* ---- the way of a request ---- */
+
+static void a_request_gets_its_tokens_and_is_freed(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 10, 100, 5, 16);
+    q.r.sampling.seed = 3;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 5);
+    assert_int_equal(q.finish[0], CP_FINISH_LENGTH);
+    assert_int_equal(q.code, CP_OK);
+    assert_int_equal(atomic_load(&q.freed), 1);
+    assert_int_equal(b.f.n_rows, 14); /* the last token needs no row */
+    assert_int_equal(b.f.n_steps, 2 + 4);
+    assert_true(b.f.n_zeroed > 0);
+    bed_close(&b);
+}
+
+static void a_stop_id_ends_without_a_token(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 3, 100, 20, 16);
+    int32_t out[3];
+    for (int i = 0; i < 3; i++)
+        out[i] = fake_token(q.prompt, 3, out, i, 0, 0);
+    q.stop_ids[0] = out[2];
+    q.r.sampling.n_stop_ids = 1;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 2);
+    assert_int_equal(q.finish[0], CP_FINISH_STOP);
+    bed_close(&b);
+}
+
+static void choices_fork_and_share_the_prompt(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 9, 100, 4, 32);
+    q.r.n = 4;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    for (int c = 0; c < 4; c++) {
+        expect_tokens(&q, c, 4);
+        assert_int_equal(q.finish[c], CP_FINISH_LENGTH);
+    }
+    assert_int_equal(b.f.n_rows, 8 + 4 * 4); /* eight rows once, then four a choice */
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS), 9);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_GENERATION_TOKENS), 16);
+    bed_close(&b);
+}
+
+static void more_choices_than_slots_all_come(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){.max_seqs = 2});
+    fake_req_init(&q, 9, 100, 6, 32);
+    q.r.n = 4;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    for (int c = 0; c < 4; c++)
+        expect_tokens(&q, c, 6);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS), 9);
+    bed_close(&b);
+}
+
+static void prompt_scores_come_in_order_before_tokens(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 20, 100, 2, 64);
+    q.r.n_prompt_top = 1;
+    q.r.no_prefix_reads = true;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.n_prompt_events, 19);
+    expect_tokens(&q, 0, 2);
+    fake_req_init(&q, 20, 100, 0, 64); /* score only */
+    q.r.n_prompt_top = 0;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.n_prompt_events, 19);
+    assert_int_equal(q.n_tokens[0], 0);
+    assert_int_equal(q.finish[0], CP_FINISH_LENGTH);
+    bed_close(&b);
+}
+
+static void scores_wait_for_a_small_ring(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 40, 100, 1, 4); /* room for one or two scores at a time */
+    q.r.n_prompt_top = 0;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.n_prompt_events, 39);
+    expect_tokens(&q, 0, 1);
+    bed_close(&b);
+}
+
+static void nothing_to_compute_ends_at_once(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 5, 100, 0, 16);
+    q.r.n = 3;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    for (int c = 0; c < 3; c++)
+        assert_int_equal(q.finish[c], CP_FINISH_LENGTH);
+    assert_int_equal(b.f.n_steps, 0);
+    bed_close(&b);
+}
+
+static void a_second_prompt_hits_the_cache(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    for (int i = 0; i < 2; i++) {
+        fake_req_init(&q, 18, 100, 3, 16);
+        submit(&b, &q);
+        front_wait(&b.fr, &q);
+        expect_tokens(&q, 0, 3);
+        assert_int_equal(q.n_cached, i * 16);
+    }
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS), 36);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS_CACHED), 16);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_STEP_ROWS), 18 + 2 + 2 + 2);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_KV_PAGES_USED), 0);
+    bed_close(&b);
+}
+
+static void bans_follow_min_tokens_and_ignore_eos(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    int32_t eog[1] = {5};
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&q, 3, 100, 2, 16);
+    q.stop_ids[0] = 5;
+    q.stop_ids[1] = 6;
+    q.r.sampling.n_stop_ids = 2;
+    q.r.sampling.eog_ids = eog;
+    q.r.sampling.n_eog_ids = 1;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(b.f.banned_seen, 0);
+    cp_sampling with_stops = q.r.sampling;
+    fake_req_init(&q, 3, 200, 2, 16);
+    q.r.sampling = with_stops;
+    q.r.sampling.ignore_eos = true;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(b.f.banned_seen, 1);
+    fake_req_init(&q, 3, 300, 2, 16);
+    q.r.sampling = with_stops;
+    q.r.sampling.min_tokens = 1;
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(b.f.banned_seen, 3);
+    assert_int_equal(b.f.last_position, 1);
+    bed_close(&b);
+}
+
+/* ---- endings ---- */
+
+static void cancel_takes_at_most_one_more_step(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_gate(&b.f, true);
+    fake_req_init(&q, 3, 100, 40, 64);
+    submit(&b, &q);
+    fake_pass(&b.f, 4);
+    fake_await_gate(&b.f); /* the fifth step is under way */
+    b.api->cancel(b.api->self, &q.r);
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q);
+    assert_int_equal(fake_steps(&b.f), 5);
+    assert_int_equal(q.finish[0], CP_FINISH_CANCELLED);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_CANCELLED), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_KV_PAGES_USED), 0);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_SEQUENCES_DECODE), 0);
+    bed_close(&b);
+}
+
+static void a_queued_request_can_be_cancelled(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req a, q;
+    bed_open(&b, (bed_options){.max_seqs = 1});
+    fake_gate(&b.f, true);
+    fake_req_init(&a, 3, 100, 4, 64);
+    fake_req_init(&q, 3, 200, 4, 64);
+    submit(&b, &a);
+    submit(&b, &q);
+    fake_await_gate(&b.f);
+    b.api->cancel(b.api->self, &q.r);
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q);
+    front_wait(&b.fr, &a);
+    assert_int_equal(q.finish[0], CP_FINISH_CANCELLED);
+    assert_int_equal(q.n_tokens[0], 0);
+    expect_tokens(&a, 0, 4);
+    bed_close(&b);
+}
+
+static void a_deadline_ends_with_its_code(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_gate(&b.f, true);
+    fake_req_init(&q, 3, 100, 40, 64);
+    q.r.deadline_ns = cp_now_ns() + 1000000;
+    submit(&b, &q);
+    while (cp_now_ns() < q.r.deadline_ns) {
+    }
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.code, CP_DEADLINE);
+    bed_close(&b);
+}
+
+static void a_poisoned_model_sends_no_token_of_the_damaged_step(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q, late, other;
+    bed_open(&b, (bed_options){.max_seqs = 1, .file = true});
+    b.f.poison_at = 4;
+    fake_gate(&b.f, true);
+    fake_req_init(&q, 3, 100, 40, 64);
+    fake_req_init(&late, 3, 200, 40, 64);
+    submit(&b, &q);
+    submit(&b, &late);
+    fake_await_gate(&b.f);
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q);
+    front_wait(&b.fr, &late); /* waiting ones end too */
+    assert_int_equal(q.code, CP_MODEL_FAILED);
+    assert_int_equal(late.code, CP_MODEL_FAILED);
+    expect_tokens(&q, 0, 3);
+    fake_req_init(&other, 3, 100, 40, 64);
+    submit_fails(&b, &other, CP_MODEL_FAILED);
+    bed_close(&b);
+}
+
+static void a_failed_step_fails_its_requests_only(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    b.f.fail_at = 3;
+    fake_req_init(&q, 3, 100, 40, 64);
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.code, CP_MODEL_FAILED);
+    expect_tokens(&q, 0, 2);
+    fake_req_init(&q, 3, 100, 4, 64);
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 4);
+    bed_close(&b);
+}
+
+static void logits_that_are_not_finite_fail_the_request(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    b.f.nan_at = 2;
+    fake_req_init(&q, 3, 100, 40, 64);
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.code, CP_MODEL_FAILED);
+    expect_tokens(&q, 0, 1);
+    bed_close(&b);
+}
+
+static void stop_fails_what_runs_and_refuses_the_rest(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q, late;
+    bed_open(&b, (bed_options){0});
+    fake_gate(&b.f, true);
+    fake_req_init(&q, 3, 100, 40, 64);
+    submit(&b, &q);
+    fake_await_gate(&b.f);
+    fake_pass(&b.f, 1000);
+    cp_engine_stop(b.e);
+    front_wait(&b.fr, &q);
+    assert_true(q.code == CP_OVERLOADED || q.n_tokens[0] == 40);
+    fake_req_init(&late, 3, 100, 40, 64);
+    submit_fails(&b, &late, CP_OVERLOADED);
+    bed_close(&b);
+}
+
+/* ---- limits ---- */
+
+static void the_queue_is_bounded(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req run, q[3];
+    bed_open(&b, (bed_options){.max_seqs = 1, .max_queue = 2, .max_queue_tokens = 30});
+    fake_gate(&b.f, true);
+    fake_req_init(&run, 3, 100, 2, 16);
+    submit(&b, &run);
+    fake_await_gate(&b.f); /* it is admitted: the queue is empty */
+    for (int i = 0; i < 3; i++)
+        fake_req_init(&q[i], 16, 100, 2, 16);
+    submit(&b, &q[0]);
+    submit_fails(&b, &q[1], CP_OVERLOADED); /* 32 tokens */
+    fake_req_init(&q[1], 14, 200, 2, 16);
+    submit(&b, &q[1]);
+    fake_req_init(&q[2], 1, 300, 2, 16);
+    submit_fails(&b, &q[2], CP_OVERLOADED); /* three requests */
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q[1]);
+    front_wait(&b.fr, &q[0]);
+    front_wait(&b.fr, &run);
+    fake_req_init(&q[2], 40, 300, 2, 16);
+    submit(&b, &q[2]); /* alone, although it is larger than the bound */
+    front_wait(&b.fr, &q[2]);
+    expect_tokens(&q[2], 0, 2);
+    bed_close(&b);
+}
+
+static void bad_requests_are_refused(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){.ctx = 32});
+    cp_engine_limits l;
+    assert_true(b.api->limits(b.api->self, 0, &l));
+    assert_int_equal(l.ctx, 32);
+    assert_int_equal(l.n_vocab, FAKE_VOCAB);
+    assert_int_equal(l.max_seqs, 4);
+    assert_false(b.api->limits(b.api->self, 1, &l));
+    fake_req_init(&q, 30, 100, 2, 16);
+    submit(&b, &q); /* exactly the context */
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 2);
+    fake_req_init(&q, 30, 100, 3, 16);
+    submit_fails(&b, &q, CP_CONTEXT_LENGTH);
+    fake_req_init(&q, 30, 100, 2, 16);
+    q.r.model = 1;
+    submit_fails(&b, &q, CP_MODEL_NOT_FOUND);
+    for (int i = 0; i < 7; i++) {
+        fake_req_init(&q, 3, 100, 2, 16);
+        if (i == 0)
+            q.prompt[1] = -1;
+        else if (i == 1)
+            q.prompt[2] = FAKE_VOCAB;
+        else if (i == 2)
+            q.r.n = 129;
+        else if (i == 3)
+            q.r.n_prompt = 0;
+        else if (i == 4)
+            q.r.max_tokens = -1;
+        else if (i == 5)
+            cp_ring_init(&q.r.ring, q.ring_mem, sizeof(cp_event), 2);
+        else
+            cp_ring_init(&q.r.ring, q.ring_mem, CP_EVENT_BYTES(0) - 1, 16);
+        submit_fails(&b, &q, CP_INVALID_VALUE);
+    }
+    bed_close(&b);
+}
+
+static void a_full_ring_stops_its_request_only(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req slow, q;
+    bed_open(&b, (bed_options){0});
+    fake_req_init(&slow, 3, 100, 20, 4);
+    slow.lazy = true;
+    submit(&b, &slow);
+    fake_req_init(&q, 3, 200, 30, 64);
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 30);
+    assert_false(slow.ended);
+    assert_true(cp_ring_count(&slow.r.ring) <= 3);
+    slow.lazy = false;
+    front_read(&slow, &b.fr);
+    front_wait(&b.fr, &slow);
+    expect_tokens(&slow, 0, 20);
+    bed_close(&b);
+}
+
+/* ---- several ---- */
+
+static void models_take_turns(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req p, q;
+    bed_open(&b, (bed_options){.two = true});
+    fake_gate(&b.f, true);
+    fake_req_init(&p, 3, 100, 6, 16);
+    fake_req_init(&q, 3, 100, 6, 16);
+    q.r.model = b.model2;
+    submit(&b, &p);
+    submit(&b, &q);
+    fake_await_gate(&b.f);
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &p);
+    front_wait(&b.fr, &q);
+    expect_tokens(&p, 0, 6);
+    expect_tokens(&q, 0, 6);
+    assert_int_equal(b.f.n_steps, 12);
+    int changes = 0;
+    for (int i = 1; i < 12; i++)
+        changes += b.f.order[i] != b.f.order[i - 1];
+    assert_true(changes >= 9); /* the first may be a step ahead */
+    bed_close(&b);
+}
+
+static void pressure_preempts_and_loses_nothing(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q[12];
+    bed_open(&b, (bed_options){.pages = 12, .max_seqs = 4});
+    for (int i = 0; i < 12; i++) {
+        fake_req_init(&q[i], 6 + i % 5, 50 * i, 20 + i, 64);
+        q[i].r.sampling.seed = (uint64_t)i;
+        submit(&b, &q[i]);
+    }
+    for (int i = 0; i < 12; i++) {
+        front_wait(&b.fr, &q[i]);
+        expect_tokens(&q[i], 0, 20 + i);
+    }
+    assert_true(cp_metric_get(b.metrics, CP_M_PREEMPTIONS) > 0);
+    int want = 0;
+    for (int i = 0; i < 12; i++)
+        want += 6 + i % 5;
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS), want);
+    bed_close(&b);
+}
+
+typedef struct probed {
+    int calls, rows;
+    const cp_request *r;
+} probed;
+
+static void on_probe(void *arg, int model, const cp_batch *batch, cp_request *const *row_request,
+                     const int32_t *row_choice, const float *logits)
+{
+    probed *p = arg;
+    p->calls++;
+    for (int i = 0; i < batch->n_out; i++) {
+        if (logits[(size_t)i * FAKE_VOCAB] == 42.0f && row_request[i] == p->r &&
+            row_choice[i] == 0 && model == 0)
+            p->rows++;
+    }
+}
+
+static void the_probe_sees_output_rows(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    probed p = {.r = &q.r};
+    bed_open(&b, (bed_options){0});
+    cp_engine_set_probe(b.e, on_probe, &p);
+    fake_req_init(&q, 12, 100, 5, 16);
+    submit(&b, &q);
+    front_wait(&b.fr, &q);
+    assert_int_equal(p.calls, 5);
+    assert_int_equal(p.rows, 5);
+    bed_close(&b);
+}
+
+typedef struct submitter {
+    bed *b;
+    fake_req q[20];
+    int offset, overloaded;
+} submitter;
+
+static void *submit_many(void *arg)
+{
+    submitter *s = arg;
+    for (int i = 0; i < 20; i++) {
+        fake_req_init(&s->q[i], 2 + i, 10 * i + s->offset, 6, 64);
+        s->q[i].r.n = 1 + i % 3;
+        if (i % 7 == 6)
+            atomic_store(&s->q[i].r.cancel, true);
+        cp_err err;
+        if (s->b->api->submit(s->b->api->self, &s->q[i].r, &err) != CP_OK)
+            s->overloaded++;
+        else if (i % 7 == 3)
+            s->b->api->cancel(s->b->api->self, &s->q[i].r);
+    }
+    return NULL;
+}
+
+static void many_threads_may_submit_and_cancel(void **state)
+{
+    (void)state;
+    bed b;
+    pthread_t t[3];
+    submitter *s = calloc(3, sizeof(*s));
+    assert_non_null(s);
+    bed_open(&b, (bed_options){.two = true, .pages = 24});
+    for (int i = 0; i < 3; i++) {
+        s[i].b = &b;
+        s[i].offset = i;
+        assert_int_equal(pthread_create(&t[i], NULL, submit_many, &s[i]), 0);
+    }
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(s[i].overloaded, 0);
+        for (int k = 0; k < 20; k++) {
+            fake_req *q = &s[i].q[k];
+            front_wait(&b.fr, q);
+            assert_int_equal(q->code, CP_OK);
+            for (int c = 0; c < q->r.n; c++) {
+                if (q->finish[c] == CP_FINISH_LENGTH)
+                    expect_tokens(q, c, 6);
+                else
+                    assert_true(atomic_load(&q->r.cancel));
+            }
+        }
+    }
+    assert_true(b.api->alive(b.api->self));
+    bed_close(&b);
+    free(s);
+}
+
+/* ---- memory ---- */
+
+static void memory_is_divided_with_arithmetic(void **state)
+{
+    (void)state;
+    cp_program prog = {.n_groups = 2, .n_vocab = 10};
+    prog.groups[0] = (cp_kv_group){.kind = CP_GROUP_FULL};
+    prog.groups[1] = (cp_kv_group){.kind = CP_GROUP_WINDOW, .window = 64};
+    cp_engine_desc d = {.program = &prog, .ctx_train = 4096, .page_bytes = 1000};
+    cp_engine_model m = {.name = "m", .kv_bytes = 1000000, .max_seqs = 4, .prefill_chunk = 32};
+    cp_memory_plan p;
+    cp_err err = {0};
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.n_pages, 1001);
+    assert_int_equal(p.n_states, 0);
+    assert_int_equal(p.ctx, 4096); /* 256 pages and a window's 7 */
+    assert_int_equal(p.full_seqs, 1000 / (256 + 7));
+    assert_int_equal(p.kv_bytes, 1000000);
+    m.kv_bytes = 100000; /* 100 pages: 93 of the full group */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.ctx, 93 * 16);
+    assert_int_equal(p.full_seqs, 1);
+    m.ctx = 2000; /* asked for: refused with the numbers */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY);
+    assert_non_null(strstr(err.msg, "2000 positions takes 132 pages of 1000 bytes"));
+    m.ctx = 0;
+    m.kv_bytes = 900;
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY);
+    prog.groups[1] = (cp_kv_group){.kind = CP_GROUP_STATE};
+    d.state_bytes = 5000;
+    m.kv_bytes = 1000000; /* a quarter would be 50 slots, 6 a sequence are enough */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.n_states, 25);
+    assert_int_equal(p.n_pages, 1 + (1000000 - 24 * 5000) / 1000);
+    m.kv_bytes = 30000;
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY); /* one slot */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_gets_its_tokens_and_is_freed),
+        cmocka_unit_test(a_stop_id_ends_without_a_token),
+        cmocka_unit_test(choices_fork_and_share_the_prompt),
+        cmocka_unit_test(more_choices_than_slots_all_come),
+        cmocka_unit_test(prompt_scores_come_in_order_before_tokens),
+        cmocka_unit_test(scores_wait_for_a_small_ring),
+        cmocka_unit_test(nothing_to_compute_ends_at_once),
+        cmocka_unit_test(a_second_prompt_hits_the_cache),
+        cmocka_unit_test(bans_follow_min_tokens_and_ignore_eos),
+        cmocka_unit_test(cancel_takes_at_most_one_more_step),
+        cmocka_unit_test(a_queued_request_can_be_cancelled),
+        cmocka_unit_test(a_deadline_ends_with_its_code),
+        cmocka_unit_test(a_poisoned_model_sends_no_token_of_the_damaged_step),
+        cmocka_unit_test(a_failed_step_fails_its_requests_only),
+        cmocka_unit_test(logits_that_are_not_finite_fail_the_request),
+        cmocka_unit_test(stop_fails_what_runs_and_refuses_the_rest),
+        cmocka_unit_test(the_queue_is_bounded),
+        cmocka_unit_test(bad_requests_are_refused),
+        cmocka_unit_test(a_full_ring_stops_its_request_only),
+        cmocka_unit_test(models_take_turns),
+        cmocka_unit_test(pressure_preempts_and_loses_nothing),
+        cmocka_unit_test(the_probe_sees_output_rows),
+        cmocka_unit_test(many_threads_may_submit_and_cancel),
+        cmocka_unit_test(memory_is_divided_with_arithmetic),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
