@@ -13,7 +13,7 @@
 #define DOT_U8          0
 #define VECTOR_REGISTER "x"
 #define PREFETCH        1024
-#define COLS(bits)      4
+#define MAX_COLS        4
 #define FLOAT_COLS      6
 
 typedef __m256i vi;

@@ -9,8 +9,8 @@
 
 #include "kernels/cpu/v16_math.h"
 
-#define DOT_U8     0
-#define COLS(bits) 6
+#define DOT_U8   0
+#define MAX_COLS 8
 
 #include "kernels/cpu/gemm_wide.inc"
 

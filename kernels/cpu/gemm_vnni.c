@@ -7,8 +7,8 @@
 
 #include "kernels/cpu/v16_avx512.h"
 
-#define DOT_U8     1
-#define COLS(bits) 6
+#define DOT_U8   1
+#define MAX_COLS 12
 
 #include "kernels/cpu/gemm_wide.inc"
 

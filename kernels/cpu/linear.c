@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK       128        /* rows an item at most */
+#define CHUNK       132        /* rows an item at most */
 #define FEW_ROWS    8          /* up to here an item is sized by its weights' bytes */
 #define ITEM_BYTES  (48 << 10) /* weights an item of few rows */
 #define MIN_ITEMS   16
@@ -208,7 +208,7 @@ void cp_linear_prep_row(const cp_linear *l, const float *x, int r, int n, void *
 static int chunk_rows(int n)
 {
     int chunks = (n + CHUNK - 1) / CHUNK, rows = (n + chunks - 1) / chunks;
-    return rows > 4 ? (rows + 3) / 4 * 4 : rows;
+    return chunks > 1 ? (rows + 11) / 12 * 12 : rows; /* whole tiles of every level */
 }
 
 /* Panels an item takes of weight w. */
