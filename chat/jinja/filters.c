@@ -279,23 +279,6 @@ FILTER(f_format)
     return args ? cp_jj_printf(x, &v->u.s, args) : NULL;
 }
 
-FILTER(f_wordcount)
-{
-    (void)arg, (void)rest;
-    v = cp_jj_to_str(x, v);
-    if (!v || !cp_jj_step_bytes(x, v->u.s.n))
-        return NULL;
-    int64_t n = 0;
-    bool in = false;
-    for (size_t i = 0; i < v->u.s.n; i++) {
-        unsigned char c = (unsigned char)v->u.s.p[i];
-        bool word = c >= 0x80 || c == '_' || isalnum(c);
-        n += word && !in;
-        in = word;
-    }
-    return cp_jj_int(x, n);
-}
-
 FILTER(f_escape)
 {
     static const char from[] = "&<>'\"";
@@ -610,7 +593,6 @@ const jj_fn_row *cp_jj_filter_find(const jj_str *name)
         {"tojson", "ensure_ascii indent separators sort_keys", f_tojson},
         {"trim", "chars", f_trim},
         {"upper", "", f_upper},
-        {"wordcount", "", f_wordcount},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (cp_jj_str_is(name, rows[i].name))

@@ -456,8 +456,8 @@ static const cp_val *loop_changed(jj_ctx *x, const cp_val *self, const cp_val **
     return x->code == CP_OK ? cp_jj_bool(!same) : NULL;
 }
 
-const jj_fn_row cp_jj_loop_cycle = {"cycle", "*", loop_cycle};
-const jj_fn_row cp_jj_loop_changed = {"changed", "*", loop_changed};
+static const jj_fn_row loop_cycle_row = {"cycle", "*", loop_cycle};
+static const jj_fn_row loop_changed_row = {"changed", "*", loop_changed};
 
 const cp_val *cp_jj_loop_attr(jj_ctx *x, jj_loop *l, const jj_str *name)
 {
@@ -494,7 +494,7 @@ const cp_val *cp_jj_loop_attr(jj_ctx *x, jj_loop *l, const jj_str *name)
     if (!f)
         return NULL;
     f->type = JJ_FUNC;
-    f->u.func.row = cycle ? &cp_jj_loop_cycle : &cp_jj_loop_changed;
+    f->u.func.row = cycle ? &loop_cycle_row : &loop_changed_row;
     f->u.func.self = l->self;
     return f;
 }

@@ -42,7 +42,6 @@ const jj_fn_row *
 cp_jj_test_find(const jj_str *name); /* tests.c; the functions return a bool value */
 const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name); /* methods.c */
 const jj_fn_row *cp_jj_global_find(const jj_str *name);               /* globals.c */
-extern const jj_fn_row cp_jj_loop_cycle, cp_jj_loop_changed;          /* interp.c */
 
 /* Bind args to the row's parameters and call it. */
 const cp_val *cp_jj_invoke(jj_ctx *x, const jj_fn_row *row, const cp_val *self,

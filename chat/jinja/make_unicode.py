@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write unicode_tables.h: the character properties that Python's str methods use, from Python itself.
+"""Write unicode_tables.inc: the character properties that Python's str methods use, from Python itself.
 
-Run by hand when the Unicode version is to move: python3 make_unicode.py > unicode_tables.h
+Run by hand when the Unicode version is to move: python3 make_unicode.py > unicode_tables.inc
 """
 import sys
 import unicodedata

@@ -589,8 +589,9 @@ METHOD(l_copy)
 METHOD(l_index)
 {
     (void)rest;
-    size_t at = position(x, v->u.list, arg[0]);
-    if (at < v->u.list->n)
+    const jj_list *l = v->type == JJ_RANGE ? cp_jj_items(x, v) : v->u.list;
+    size_t at = l ? position(x, l, arg[0]) : 0;
+    if (l && at < l->n)
         return cp_jj_int(x, (int64_t)at);
     cp_jj_fail(x, "index: the item is not in the list");
     return NULL;
@@ -600,8 +601,9 @@ METHOD(l_count)
 {
     int64_t n = 0;
     (void)rest;
-    for (size_t i = 0; arg[0] && i < v->u.list->n && x->code == CP_OK; i++)
-        n += cp_jj_equal(x, v->u.list->v[i], arg[0]);
+    const jj_list *l = v->type == JJ_RANGE ? cp_jj_items(x, v) : v->u.list;
+    for (size_t i = 0; l && arg[0] && i < l->n && x->code == CP_OK; i++)
+        n += cp_jj_equal(x, l->v[i], arg[0]);
     return cp_jj_int(x, n);
 }
 
@@ -780,7 +782,7 @@ const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name)
         {"zfill", "width", s_zfill},
     };
     static const jj_fn_row list_rows[] = {
-        {"count", "value", l_count}, /* these two are a tuple's as well */
+        {"count", "value", l_count}, /* these two are a tuple's and a range's as well */
         {"index", "value", l_index},      {"append", "object", l_append},
         {"clear", "", l_clear},           {"copy", "", l_copy},
         {"extend", "iterable", l_extend}, {"insert", "index object", l_insert},
@@ -804,6 +806,7 @@ const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name)
     case JJ_LIST:
         return find_row(list_rows, sizeof(list_rows) / sizeof(list_rows[0]), name);
     case JJ_TUPLE:
+    case JJ_RANGE:
         return find_row(list_rows, 2, name);
     case JJ_DICT:
         return find_row(dict_rows, sizeof(dict_rows) / sizeof(dict_rows[0]), name);

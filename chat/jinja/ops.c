@@ -606,16 +606,19 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
     if (v->type == JJ_STR)
         return slice_str(x, v, b, by, count);
     if (v->type == JJ_RANGE) {
+        int64_t first = v->u.range.start, each = v->u.range.step, from, to;
         cp_val *r = cp_jj_alloc(x, sizeof(*r));
         if (!r)
             return NULL;
-        *r = *v;
+        if (__builtin_mul_overflow(b, each, &from) || __builtin_add_overflow(from, first, &from) ||
+            __builtin_mul_overflow(e, each, &to) || __builtin_add_overflow(to, first, &to) ||
+            __builtin_mul_overflow(each, by, &each))
+            return int_overflow(x);
+        r->type = JJ_RANGE;
+        r->u.range.start = from;
+        r->u.range.stop = to;
+        r->u.range.step = each;
         r->u.range.n = count;
-        if (count) /* b, and with two items b + by, lie inside: nothing overflows */
-            r->u.range.start += b * v->u.range.step;
-        r->u.range.step = count > 1 ? v->u.range.step * by : 1;
-        r->u.range.stop =
-            count ? r->u.range.start + (count - 1) * r->u.range.step : r->u.range.start;
         return r;
     }
     jj_list *l = cp_jj_step(x, (size_t)count) ? cp_jj_list_new(x, (size_t)count) : NULL;

@@ -25,7 +25,7 @@ typedef struct jj_case_special {
     uint32_t to[3];
 } jj_case_special;
 
-#include "chat/jinja/unicode_tables.h"
+#include "chat/jinja/unicode_tables.inc"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
