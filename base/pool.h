@@ -12,6 +12,7 @@
 #include "base/code.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct cp_pool cp_pool;
@@ -22,8 +23,15 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err);
 void cp_pool_close(cp_pool *p);
 int cp_pool_threads(const cp_pool *p);
 void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg); /* returns when all workers are done */
-/* All workers meet. Every write before it is visible after it. Counted: see cp_pool_barriers. */
-void cp_pool_barrier(cp_pool *p, int id);
+/*
+ * All workers meet. Every write before it is visible after it. Counted: see cp_pool_barriers.
+ * False: this worker (never worker 0) leaves the run to make room for a neighbour on the machine;
+ * it returns from its function at once and touches nothing of the run any more.
+ */
+bool cp_pool_barrier(cp_pool *p, int id);
+/* Workers that walk along, ids 0 to this - 1: what may be divided statically. Changes at barriers
+ * only. */
+int cp_pool_active(const cp_pool *p);
 /*
  * Tickets: items of the current operation are drawn by every worker. Returns the first item of the
  * next `grain` items, or >= n when there is none left. The start of a run and each barrier reset

@@ -300,7 +300,7 @@ static void do_item(worker *w, const cp_op *op, const attn_plan *a, const attn_i
                     w->s->o + (size_t)i * (size_t)a->v_dim, w->s->m[i], w->s->l[i]);
 }
 
-void cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
+bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
 {
     cpu_run *run = w->run;
     const attn_plan *a = &run->plans[x->plan];
@@ -309,9 +309,11 @@ void cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
         while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
             for (int h = 0; h < a->n_kv; h++)
                 write_head(w, op, (int)r, h);
-        cp_pool_barrier(w->pool, w->id);
+        if (!cp_pool_barrier(w->pool, w->id))
+            return false;
     }
     int64_t i, n = (int64_t)a->n_items * a->n_kv;
     while ((i = cp_pool_ticket(w->pool, n, 1)) < n)
         do_item(w, op, a, &a->items[i / a->n_kv], (int)(i % a->n_kv));
+    return true;
 }

@@ -165,7 +165,7 @@ typedef struct worker {
 /* attention.c: plans of a step (engine thread), the record (workers). */
 cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err);
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
-void cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x);
+bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x);
 /* sample.c */
 void cp_cpu_sample(worker *w, const cp_op *op);
 /* exec.c: whether every worker prepares its own activations (no barrier); one step on all. */

@@ -33,7 +33,8 @@ static bool copies(worker *w)
     const cp_batch *b = w->batch;
     if (!b->n_copies && !b->n_state_copies)
         return false;
-    size_t lines = p->page_bytes / CPU_LINE, id = (size_t)w->id, n = (size_t)w->run->threads;
+    size_t lines = p->page_bytes / CPU_LINE, id = (size_t)w->id,
+           n = (size_t)cp_pool_active(w->pool);
     size_t from = lines * id / n * CPU_LINE, to = lines * (id + 1) / n * CPU_LINE;
     for (int i = 0; i < b->n_copies; i++)
         memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes + from,
@@ -51,7 +52,7 @@ static void embed(worker *w, const cp_op *op)
 {
     cp_prepared *p = w->run->p;
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
-    for (int r = w->id; r < w->batch->n_rows; r += w->run->threads) {
+    for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool)) {
         float *x = slot_row(p, op->u.embed.out, r);
         CP_ASSERT(w->batch->tok[r] >= 0 && w->batch->tok[r] < t->ne[1]);
         cp_dequant_row(t, w->batch->tok[r], x);
@@ -61,7 +62,7 @@ static void embed(worker *w, const cp_op *op)
 
 static void rope(worker *w, const cp_op *op)
 {
-    for (int r = w->id; r < w->batch->n_rows; r += w->run->threads)
+    for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool))
         w->run->vec->rope_row(slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
                               op->u.rope.n_rot / 2, w->batch->pos[r], op->u.rope.mscale);
 }
@@ -70,7 +71,7 @@ static void gather(worker *w, const cp_op *op)
 {
     cp_prepared *p = w->run->p;
     size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
-    for (int i = w->id; i < w->batch->n_out; i += w->run->threads)
+    for (int i = w->id; i < w->batch->n_out; i += cp_pool_active(w->pool))
         memcpy(slot_row(p, op->u.gather.out, i),
                slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
 }
@@ -102,20 +103,23 @@ static void prologue_row(worker *w, const cp_op *op, const cp_linear *l, int r, 
     cp_linear_prep_row(l, x, r, n, act);
 }
 
-static void linear(worker *w, const cp_op *op, const cp_linear *l, int n)
+/* False: the worker leaves the run. */
+static bool linear(worker *w, const cp_op *op, const cp_linear *l, int n)
 {
     cp_prepared *p = w->run->p;
     void *act;
+    int active = cp_pool_active(w->pool);
     if (w->run->threads == 1 || cp_cpu_prologue_alone(n, cp_linear_k(l))) {
         act = w->run->threads == 1 ? w->run->act : w->s->act;
         for (int r = 0; r < n; r++)
-            prologue_row(w, op, l, r, n, r % w->run->threads == w->id, act);
+            prologue_row(w, op, l, r, n, r % active == w->id, act);
     } else {
         int64_t r;
         act = w->run->act;
         while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
             prologue_row(w, op, l, (int)r, n, true, act);
-        cp_pool_barrier(w->pool, w->id);
+        if (!cp_pool_barrier(w->pool, w->id))
+            return false;
     }
     float *out[4] = {0};
     size_t ld[4] = {0};
@@ -129,6 +133,7 @@ static void linear(worker *w, const cp_op *op, const cp_linear *l, int n)
     int64_t i, items = cp_linear_items(l, n);
     while ((i = cp_pool_ticket(w->pool, items, 1)) < items)
         cp_linear_item(l, i, n, act, w->s->linear, out, ld);
+    return true;
 }
 
 static void shortconv(worker *w, const cp_op *op)
@@ -172,9 +177,8 @@ static void walk(cp_pool *pool, int id, void *arg)
     cp_prepared *p = run->p;
     worker w = {run, pool, id, shared->batch, &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
-    if (copies(&w))
-        cp_pool_barrier(pool, id);
-    for (int i = 0; i < p->n_ops; i++) {
+    bool stay = !copies(&w) || cp_pool_barrier(pool, id);
+    for (int i = 0; i < p->n_ops && stay; i++) {
         const cp_op *op = &p->ops[i];
         int n = cp_op_rows(op, w.batch);
         if (n == 0)
@@ -190,10 +194,10 @@ static void walk(cp_pool *pool, int id, void *arg)
             gather(&w, op);
             break;
         case CP_OP_LINEAR:
-            linear(&w, op, run->ops[i].linear, n);
+            stay = linear(&w, op, run->ops[i].linear, n);
             break;
         case CP_OP_ATTENTION:
-            cp_cpu_attention(&w, op, &run->ops[i]);
+            stay = cp_cpu_attention(&w, op, &run->ops[i]);
             break;
         case CP_OP_SHORTCONV:
             shortconv(&w, op);
@@ -206,8 +210,8 @@ static void walk(cp_pool *pool, int id, void *arg)
         }
         /* The end of the run is the last record's barrier. */
         bool last = i + 1 == p->n_ops;
-        if (!last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
-            cp_pool_barrier(pool, id);
+        if (stay && !last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
+            stay = cp_pool_barrier(pool, id);
         if (id == 0) {
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);

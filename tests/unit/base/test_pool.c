@@ -31,10 +31,12 @@ static void walk(cp_pool *p, int id, void *arg)
                 w->drawn[op][i] += 1 + (op > 0 ? w->drawn[op - 1][0] - 1 : 0);
         }
         w->arrived[id][0] = op + 1;
-        cp_pool_barrier(p, id);
-        for (int t = 0; t < cp_pool_threads(p); t++)
+        if (!cp_pool_barrier(p, id))
+            return;
+        for (int t = 0; t < cp_pool_active(p); t++)
             w->arrived[id][1] |= w->arrived[t][0] != op + 1; /* its own line */
-        cp_pool_barrier(p, id);
+        if (!cp_pool_barrier(p, id))
+            return;
     }
 }
 
@@ -66,6 +68,45 @@ static void every_item_once(void **state)
         cp_pool_close(p);
     }
     cp_pool_close(NULL);
+}
+
+/* A worker that is off the CPU for long makes another one rest; nothing is lost, and it comes back.
+ */
+static void slow_walk(cp_pool *p, int id, void *arg)
+{
+    if (id == 0)
+        usleep(20000);
+    if (cp_pool_barrier(p, id))
+        walk(p, id, arg);
+}
+
+static void a_late_worker_shrinks_the_pool(void **state)
+{
+    (void)state;
+    cp_pool *p = NULL;
+    cp_err err;
+    assert_int_equal(cp_pool_open(&p, 3, &err), CP_OK);
+    int least = 3, runs = 0;
+    for (; runs < 1000 && (runs < 3 || cp_pool_active(p) < 3); runs++) {
+        work *w = calloc(1, sizeof(*w));
+        for (int op = 0; op < OPS; op++) {
+            w->n[op] = 1 + (op * 31 + runs) % ITEMS_MAX;
+            w->grain[op] = 3;
+        }
+        cp_pool_run(p, runs == 1 ? slow_walk : walk, w);
+        least = cp_pool_active(p) < least ? cp_pool_active(p) : least;
+        for (int t = 0; t < 3; t++)
+            assert_int_equal(w->arrived[t][1], 0);
+        for (int op = 0; op < OPS; op++) {
+            for (int64_t i = 0; i < w->n[op]; i++)
+                assert_int_equal(w->drawn[op][i], 1);
+        }
+        free(w);
+        usleep(5000);
+    }
+    assert_true(least < 3);
+    assert_int_equal(cp_pool_active(p), 3);
+    cp_pool_close(p);
 }
 
 static void count_run(cp_pool *p, int id, void *arg)
@@ -200,8 +241,11 @@ static void quotas_are_read(void **state)
 int suite_pool(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_item_once),    cmocka_unit_test(runs_follow_each_other),
-        cmocka_unit_test(threads_take_turns), cmocka_unit_test(bad_thread_counts_are_refused),
+        cmocka_unit_test(every_item_once),
+        cmocka_unit_test(a_late_worker_shrinks_the_pool),
+        cmocka_unit_test(runs_follow_each_other),
+        cmocka_unit_test(threads_take_turns),
+        cmocka_unit_test(bad_thread_counts_are_refused),
         cmocka_unit_test(quotas_are_read),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
