@@ -52,23 +52,16 @@ void cp_rendered_fini(cp_rendered *r)
     *r = (cp_rendered){0};
 }
 
-/* Hand text and marks over; touching ranges become one. */
+/* Hand text and marks over; the builder has merged touching ranges. */
 static void finish(jj_sb *b, cp_rendered *out)
 {
-    size_t n = 0;
     out->text = (cp_buf){.p = b->p, .n = b->n, .cap = b->cap};
     if (b->p)
         b->p[b->n] = '\0'; /* the builder keeps a byte of room */
     _Static_assert(sizeof(struct cp_rspan) == sizeof(jj_span),
                    "the ranges are handed over as they are");
     out->input = (struct cp_rspan *)(void *)b->spans;
-    for (size_t i = 0; i < b->n_spans; i++) {
-        if (n && out->input[n - 1].end == out->input[i].begin)
-            out->input[n - 1].end = out->input[i].end;
-        else
-            out->input[n++] = out->input[i];
-    }
-    out->n_input = n;
+    out->n_input = b->n_spans;
 }
 
 cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,

@@ -289,31 +289,31 @@ static void nesting_is_bounded(void **state)
 {
     (void)state;
     const struct {
-        const char *head, *open, *middle, *close, *tail;
+        const char *head, *open, *middle, *close, *tail, *word;
     } rows[] = {
-        {"{{ ", "(", "1", ")", " }}"},
-        {"{{ ", "[", "", "]", " }}"},
-        {"{{ ", "{'a': ", "1", "}", " }}"},
-        {"{{ ", "f(", "1", ")", " }}"},
-        {"{{ ", "-", "1", "", " }}"},
-        {"{{ ", "1 if 1 else ", "1", "", " }}"},
-        {"{{ x", "[x", "", "]", " }}"},
-        {"{{ x", "|f(x", "", ")", " }}"},
-        {"", "{% if 1 %}", "", "{% endif %}", ""},
-        {"", "{% for i in x %}", "", "{% endfor %}", ""},
-        {"{% set ", "(", "a", ")", " = 1 %}"},
-        {"{{ x", ".a", "", "", " }}"},
-        {"{{ x", "|upper", "", "", " }}"},
-        {"{{ x", "[0]", "", "", " }}"},
-        {"{{ x", "()", "", "", " }}"},
+        {"{{ ", "(", "1", ")", " }}", "nested too deeply"},
+        {"{{ ", "[", "", "]", " }}", "nested too deeply"},
+        {"{{ ", "{'a': ", "1", "}", " }}", "nested too deeply"},
+        {"{{ ", "f(", "1", ")", " }}", "nested too deeply"},
+        {"{{ ", "-", "1", "", " }}", "nested too deeply"},
+        {"{{ ", "1 if 1 else ", "1", "", " }}", "nested too deeply"},
+        {"{{ x", "[x", "", "]", " }}", "nested too deeply"},
+        {"{{ x", "|f(x", "", ")", " }}", "nested too deeply"},
+        {"", "{% if 1 %}", "", "{% endif %}", "", "nested too deeply"},
+        {"", "{% for i in x %}", "", "{% endfor %}", "", "nested too deeply"},
+        {"{% set ", "(", "a", ")", " = 1 %}", "nested too deeply"},
+        {"{{ x", ".a", "", "", " }}", "an expression is nested too deeply"},
+        {"{{ x", "|upper", "", "", " }}", "an expression is nested too deeply"},
+        {"{{ x", "[0]", "", "", " }}", "an expression is nested too deeply"},
+        {"{{ x", "()", "", "", " }}", "an expression is nested too deeply"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char *src =
             nest(rows[i].head, rows[i].open, 20000, rows[i].middle, rows[i].close, rows[i].tail);
-        fails(src, "{}", "deeply");
+        fails(src, "{}", rows[i].word);
         free(src);
     }
-    fails("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "{}", "deeply");
+    fails("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "{}", "macros call each other");
     fails("{% macro f(x) %}{{ caller() }}{% call f(1) %}{{ caller }}{% endcall %}{% endmacro %}"
           "{% call f(1) %}{% endcall %}",
           "{}", "deeply");
@@ -374,7 +374,7 @@ static void a_full_arena_is_an_error_at_every_size(void **state)
     assert_true(ok > 10 && full > 10);
 }
 
-/* A long object stays linear: the index is used. */
+/* A long object stays linear: it has an index, and a look-up takes few probes. */
 static void a_long_object_is_not_quadratic(void **state)
 {
     (void)state;
@@ -386,6 +386,15 @@ static void a_long_object_is_not_quadratic(void **state)
         assert_true(cp_val_setn(a, d, key, n, true, cp_val_int(a, i)));
     }
     assert_true(cp_val_set(a, d, "key77", cp_val_str(a, "new", 3, false)));
+    const jj_dict *in = d->u.dict;
+    size_t probes = 0;
+    assert_non_null(in->index);
+    for (size_t i = 0; i < in->n; i++) {
+        for (size_t k = in->e[i].hash & (in->n_index - 1); in->index[k] != i + 1;
+             k = (k + 1) & (in->n_index - 1))
+            probes++;
+    }
+    assert_true(probes < 2 * in->n);
     cp_val *vars = cp_val_dict(a);
     assert_true(cp_val_set(a, vars, "d", d));
     cp_template *t;
