@@ -1,7 +1,8 @@
 """Strings to compare tokenizers on: fuzzed Unicode, code, scripts, emoji, white space, special-token look-alikes.
 
-Everything follows from a seed; nothing is downloaded. `strings(seed, min_bytes, pieces)` yields str without surrogates;
-`pieces` are spellings of the vocabulary at hand, so that odd tokens are hit as well.
+Nothing is downloaded. `strings(seed, min_bytes, pieces)` yields str without surrogates; `pieces` are spellings of the
+vocabulary at hand, so that odd tokens are hit as well. All follows from the seed but the code, which is cut from the
+machine's Python library, C headers and this tree; `code=False` leaves it out.
 """
 import pathlib
 import random
@@ -51,11 +52,11 @@ def _files():
     return [f for f in out if f.is_file() and 2000 < f.stat().st_size < 400000]
 
 
-def strings(seed, min_bytes, pieces):
+def strings(seed, min_bytes, pieces, code=True):
     r = random.Random(seed)
     cats = _by_category()
     names = sorted(cats)
-    files = _files()
+    files = _files() if code else []
     texts = {}
     words = ["the", "Hello", "world", "don", "I", "is", "über", "naïve", "tokenizer", "x", "HTTP", "e\u0301", "o\u0308"]
 
@@ -66,7 +67,7 @@ def strings(seed, min_bytes, pieces):
         lo, hi = SCRIPTS[r.choice(sorted(SCRIPTS))]
         return "".join(" " if r.random() < 0.12 else _scalar(r, lo, hi) for _ in range(length(300)))
 
-    def code():
+    def source():
         f = r.choice(files)
         if f not in texts:
             texts[f] = f.read_text(encoding="utf-8", errors="ignore")
@@ -105,7 +106,7 @@ def strings(seed, min_bytes, pieces):
         (2, lambda: "".join(_scalar(r) for _ in range(length(200)))),
         (2, lambda: "".join(_scalar(r, 0, 0xFFFF) for _ in range(length(200)))),
         (4, script),
-        (3, code),
+        (3 if code else 0, source),
         (3, white),
         (3, category),
         (2, prose),

@@ -37,7 +37,7 @@ CASES = [
     "It's what we'll test: DON'T, I'VE, they'Re, he'd", "1", "12", "123", "1234", "12345678", " 1234 the 5",
     "the\n\nend\n", "\n \n  the", "  \r\n\r\n  x", "\u00a0the\u2003end\u3000", "über Größe naïve", "u\u0308ber Gro\u0308\u00dfe e\u0301",
     "Это текст", "文字と数字。这是", "النص في", "टेक्स्ट", "😀👍🏽 the", "\u1112\u1161\u11ab \ud55c", "a\u0323\u0302 a\u0302\u0323", "\u212b\u2126",
-    "int main(void) { return 0; }", "the_text==NULL;;\n\n", "!!!\n\n??", "'s 's 'S ''s", "\u0000\u0001\u007f", "٣٤ ²½ Ⅷ",
+    "int main(void) { return 0; }", "the_text==NULL;;\n\n", "!!!\n\n??", "'s 's 'S ''s", "I'LLx 'Sx 'sx 'llama", "\u0000\u0001\u007f", "٣٤ ²½ Ⅷ",
     "<|a|>the<|b|>", "<|a|> the <|b|> end", "the<|a|", "<|a|><|a|>", "x<tool>y", "<tool><tool>>", "\n\n\n\n\nthe", "</s>the",
     "\u2581the\u2581", "the" * 30, " " * 40, "1" * 20, "zq" * 40, "\U0001D400\u0378\U000E0101",
 ]
@@ -150,7 +150,7 @@ def write_pretok():
     from tokenizers import Regex, pre_tokenizers
 
     lines = ["# Made by make_vectors.py: pre FAMILY TEXT : lengths in bytes; reference HF tokenizers' regex engine"]
-    texts = CASES + [t[:200] for t in corpus.strings(3, 7000, [" the", "'ll", "\n\n", "  "])]
+    texts = CASES + [t[:200] for t in corpus.strings(3, 7000, [" the", "'ll", "\n\n", "  "], code=False)]
     for name, pattern in {**PATTERNS, "smollm": PATTERNS["gpt-2"]}.items():
         steps = [pre_tokenizers.Split(Regex(pattern), "isolated")]
         if name == "smollm":

@@ -477,8 +477,10 @@ static void test_ignore_merges(void **state)
         vocab_str(v, "tokenizer.ggml.pre", whole ? "llama-bpe" : "gpt-2");
         vocab_bytes(v, false);
         vocab_token(v, "\xC4\xA0unmerged", CP_TT_NORMAL, 0);
+        vocab_token(v, "control", CP_TT_CONTROL, 0);
         cp_meta *m;
         cp_tokenizer *t = vocab_open(v, &m);
+        expect(t, "control", false, NULL, 0, IDS('c', 'o', 'n', 't', 'r', 'o', 'l'));
         cp_ids ids = encode(t, " unmerged", 9, false);
         assert_int_equal(ids.n, whole ? 1 : 9);
         cp_ids_fini(&ids);
