@@ -438,9 +438,11 @@ bool cp_jj_relation(jj_ctx *x, jj_op op, const cp_val *a, const cp_val *b, bool 
 
 /* ---- members ---- */
 
+/* Item i (i < n), which fits although i * step may not. */
 static const cp_val *range_at(jj_ctx *x, const cp_val *r, int64_t i)
 {
-    return cp_jj_int(x, r->u.range.start + i * r->u.range.step);
+    uint64_t v = (uint64_t)r->u.range.start + (uint64_t)i * (uint64_t)r->u.range.step;
+    return cp_jj_int(x, (int64_t)v);
 }
 
 static const cp_val *no_item(jj_ctx *x, const cp_val *v, const cp_val *key)
