@@ -25,6 +25,8 @@
 
 enum { MAX_MODELS = 64, BLOCKED_SLEEP_NS = 2000000, IDLE_SLEEP_NS = 1000000000 };
 #define ALIVE_NS INT64_C(30000000000) /* a step of a large model may take seconds */
+/* Heart beats that are no times. Before its start the engine counts as alive. */
+enum { NOT_STARTED = 0, STOPPED = -1 };
 
 /* One loaded model. Immutable but for what the engine thread owns and `failed`. */
 typedef struct model {
@@ -318,8 +320,8 @@ static bool api_limits(void *self, int index, cp_engine_limits *out)
 static bool api_alive(void *self)
 {
     cp_engine *e = self;
-    return e->started &&
-           cp_now_ns() - atomic_load_explicit(&e->beat_ns, memory_order_relaxed) < ALIVE_NS;
+    int64_t beat = atomic_load_explicit(&e->beat_ns, memory_order_relaxed);
+    return beat == NOT_STARTED || (beat != STOPPED && cp_now_ns() - beat < ALIVE_NS);
 }
 
 static void api_set_front(void *self, cp_mpsc *ready, void (*wake)(void *arg), void *arg)
@@ -515,6 +517,7 @@ void cp_engine_stop(cp_engine *e)
     if (e->started)
         pthread_join(e->thread, NULL);
     e->started = false;
+    atomic_store_explicit(&e->beat_ns, STOPPED, memory_order_relaxed);
     int n = atomic_load_explicit(&e->n_models, memory_order_acquire);
     do { /* what a scheduler had no room for comes after what it lets go */
         take_requests(e);

@@ -110,10 +110,15 @@ typedef struct cp_engine_api {
      * CP_MODEL_FAILED, CP_CONTEXT_LENGTH, CP_DRAINING is CP_OVERLOADED. On an error the engine
      * holds no reference. Any thread. */
     cp_code (*submit)(void *self, cp_request *r, cp_err *err);
-    void (*cancel)(void *self, cp_request *r);  /* set the flag and wake the engine; any thread */
-    void (*release)(void *self, cp_request *r); /* the front end's reference goes; any thread */
+    void (*cancel)(void *self, cp_request *r); /* set the flag and wake the engine; any thread */
+    /*
+     * The front end's reference goes; any thread, and only after END or ERROR was popped. The
+     * engine may be about to push ready_link of a request whose last event was already seen:
+     *     if (atomic_exchange(&r->ready, true)) release it when ready_link is popped; else now.
+     */
+    void (*release)(void *self, cp_request *r);
     bool (*limits)(void *self, int model, cp_engine_limits *out);
-    bool (*alive)(void *self); /* the engine's heart beat within the last seconds */
+    bool (*alive)(void *self); /* the heart beat within the last 30 s, or has not been started */
     /* Ready requests: the engine pushes ready_link when it has put events and `ready` was false,
      * then calls the wake function once a step. The front end is the queue's consumer. */
     void (*set_front)(void *self, cp_mpsc *ready, void (*wake)(void *arg), void *arg);

@@ -425,7 +425,9 @@ static void stop_fails_what_runs_and_refuses_the_rest(void **state)
     submit(&b, &q);
     fake_await_gate(&b.f);
     fake_pass(&b.f, 1000);
+    assert_true(b.api->alive(b.api->self));
     cp_engine_stop(b.e);
+    assert_false(b.api->alive(b.api->self));
     front_wait(&b.fr, &q);
     assert_true(q.code == CP_OVERLOADED || q.n_tokens[0] == 40);
     fake_req_init(&late, 3, 100, 40, 64);
@@ -449,7 +451,7 @@ static void the_queue_is_bounded(void **state)
         fake_req_init(&q[i], 16, 100, 2, 16);
     submit(&b, &q[0]);
     submit_fails(&b, &q[1], CP_OVERLOADED); /* 32 tokens */
-    fake_req_init(&q[1], 14, 200, 2, 16);
+    fake_req_init(&q[1], 12, 200, 2, 16);
     submit(&b, &q[1]);
     fake_req_init(&q[2], 1, 300, 2, 16);
     submit_fails(&b, &q[2], CP_OVERLOADED); /* three requests */
@@ -703,6 +705,9 @@ static void memory_is_divided_with_arithmetic(void **state)
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
     assert_int_equal(p.n_states, 25);
     assert_int_equal(p.n_pages, 1 + (1000000 - 24 * 5000) / 1000);
+    m.kv_bytes = 60000; /* a quarter of the bytes for states */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.n_states, 4);
     m.kv_bytes = 30000;
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY); /* one slot */
 }
