@@ -44,6 +44,11 @@ typedef struct cp_tok_pair {
     uint32_t rank;
 } cp_tok_pair;
 
+/* A slot of the text table: the upper half of the hash and id + 1; an empty slot has v == 0. */
+typedef struct cp_tok_slot {
+    uint32_t tag, v;
+} cp_tok_slot;
+
 /* An edge of the trie of special tokens. An empty slot has to == 0 (the root has no parent). */
 typedef struct cp_tok_edge {
     uint32_t from, byte, to;
@@ -59,7 +64,7 @@ struct cp_tokenizer {
     float *score;          /* [n], SentencePiece only */
     size_t max_text;       /* longest text in bytes */
 
-    uint32_t *slot; /* text -> id + 1, open addressing */
+    cp_tok_slot *slot; /* text -> id, open addressing */
     uint32_t slot_mask;
     int32_t byte_id[256]; /* -1: the vocabulary has no token for the byte */
 

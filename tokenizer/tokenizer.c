@@ -78,11 +78,13 @@ int32_t cp_tokenizer_find(const cp_tokenizer *t, const char *s, size_t n)
 {
     if (n == 0)
         return -1;
-    for (uint32_t h = (uint32_t)cp_tok_hash(s, n) & t->slot_mask;; h = (h + 1) & t->slot_mask) {
-        uint32_t v = t->slot[h];
+    uint64_t hash = cp_tok_hash(s, n);
+    uint32_t tag = (uint32_t)(hash >> 32);
+    for (uint32_t h = (uint32_t)hash & t->slot_mask;; h = (h + 1) & t->slot_mask) {
+        uint32_t v = t->slot[h].v;
         if (v == 0)
             return -1;
-        if (t->text[v - 1].n == n && memcmp(t->text[v - 1].p, s, n) == 0)
+        if (t->slot[h].tag == tag && t->text[v - 1].n == n && memcmp(t->text[v - 1].p, s, n) == 0)
             return (int32_t)(v - 1);
     }
 }
@@ -98,10 +100,11 @@ static cp_code build_slots(cp_tokenizer *t, cp_err *err)
         const cp_str *s = &t->text[i];
         if (s->n == 0 || cp_tokenizer_find(t, s->p, s->n) >= 0)
             continue; /* of equal spellings the first one counts */
-        uint32_t h = (uint32_t)cp_tok_hash(s->p, s->n) & t->slot_mask;
-        while (t->slot[h])
+        uint64_t hash = cp_tok_hash(s->p, s->n);
+        uint32_t h = (uint32_t)hash & t->slot_mask;
+        while (t->slot[h].v)
             h = (h + 1) & t->slot_mask;
-        t->slot[h] = (uint32_t)i + 1;
+        t->slot[h] = (cp_tok_slot){(uint32_t)(hash >> 32), (uint32_t)i + 1};
     }
     return CP_OK;
 }
