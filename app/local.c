@@ -19,6 +19,12 @@ struct cp_local {
     cp_request *current; /* being drained */
 };
 
+typedef struct local_request {
+    cp_request r;
+    bool ended; /* its last event was taken while the engine may still queue it: released when that
+                   link comes */
+} local_request;
+
 static void wake(void *arg)
 {
     cp_local *l = arg;
@@ -46,6 +52,10 @@ cp_local *cp_local_open(const cp_engine_api *api)
 void cp_local_close(cp_local *l)
 {
     if (l) {
+        for (cp_mpsc_node *n; (n = cp_mpsc_pop(&l->ready));) { /* ended, and queued once more */
+            l->api->release(l->api->self,
+                            (cp_request *)((char *)n - offsetof(cp_request, ready_link)));
+        }
         pthread_mutex_destroy(&l->lock);
         pthread_cond_destroy(&l->cond);
         free(l);
@@ -63,7 +73,7 @@ cp_request *cp_local_request(cp_local *l, uint32_t cap, int n_top, int n_prompt_
     (void)l;
     int top = n_top > n_prompt_top ? n_top : n_prompt_top;
     uint32_t record = (uint32_t)CP_EVENT_BYTES(top);
-    cp_request *r = cp_xcalloc(1, sizeof *r);
+    cp_request *r = &((local_request *)cp_xcalloc(1, sizeof(local_request)))->r;
     cp_ring_init(&r->ring, cp_xcalloc(cap, record), record, cap);
     r->n = 1;
     r->sampling.top_p = 1.0f;
@@ -111,6 +121,16 @@ static bool wait_wake(cp_local *l, int timeout_ms)
     return rc == 0;
 }
 
+/* The last event was taken: see release in engine.h. */
+static void ended(cp_local *l, cp_request *r)
+{
+    if (atomic_exchange(&r->ready, true)) {
+        ((local_request *)r)->ended = true;
+    } else {
+        l->api->release(l->api->self, r);
+    }
+}
+
 bool cp_local_next(cp_local *l, int timeout_ms, cp_request **r, cp_event *ev)
 {
     for (;;) {
@@ -118,7 +138,7 @@ bool cp_local_next(cp_local *l, int timeout_ms, cp_request **r, cp_event *ev)
             *r = l->current;
             if (ev->type == CP_EV_END || ev->type == CP_EV_ERROR) {
                 l->current = NULL;
-                l->api->release(l->api->self, *r);
+                ended(l, *r);
             }
             return true;
         }
@@ -126,8 +146,13 @@ bool cp_local_next(cp_local *l, int timeout_ms, cp_request **r, cp_event *ev)
         cp_mpsc_node *n = cp_mpsc_pop(&l->ready);
         if (n) {
             l->current = (cp_request *)((char *)n - offsetof(cp_request, ready_link));
-            atomic_store(&l->current->ready,
-                         false); /* before the ring is drained: a later event queues it again */
+            if (((local_request *)l->current)->ended) {
+                l->api->release(l->api->self, l->current);
+                l->current = NULL;
+                continue;
+            }
+            /* before the ring is drained: a later event queues it again */
+            atomic_store(&l->current->ready, false);
         } else if (!wait_wake(l, timeout_ms)) {
             return false;
         }

@@ -43,9 +43,9 @@ static bool patch(uintptr_t addr)
     for (int i = 0; i < MAX_MAPS; i++) {
         map_slot *s = &maps.slot[i];
         uint32_t gen = atomic_load_explicit(&s->gen, memory_order_acquire);
-        uintptr_t start = atomic_load_explicit(&s->start, memory_order_relaxed);
-        uintptr_t end = atomic_load_explicit(&s->end, memory_order_relaxed);
-        atomic_thread_fence(memory_order_acquire);
+        /* acquire: the second look at gen comes after these */
+        uintptr_t start = atomic_load_explicit(&s->start, memory_order_acquire);
+        uintptr_t end = atomic_load_explicit(&s->end, memory_order_acquire);
         if (gen & 1 || addr < start || addr >= end ||
             atomic_load_explicit(&s->gen, memory_order_relaxed) != gen)
             continue;
