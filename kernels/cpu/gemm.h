@@ -15,6 +15,17 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/quant.h"
 
+/* Sanitizers multiply the size of unrolled code and the time to compile it: there, and where tests
+ * emulate the vectors, loops stay loops and a tile's width is a variable. The same operations. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(CP_EMULATED_VECTORS)
+#define CP_SMALL_CODE 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
+#define CP_SMALL_CODE 1
+#endif
+#endif
+
 #define CP_LANES 16
 #define CP_SUPER 8 /* blocks under one super-scale header */
 
