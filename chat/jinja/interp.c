@@ -4,8 +4,10 @@
  * Scoping is Jinja's: `if` makes no scope; the body of a loop (anew each round), of a macro, a set
  * or filter block, a call block, `with` and `generation` does; `set` writes to the innermost one; a
  * macro sees the scope that it was defined in, as it is when called. Names fall back to the
- * caller's variables, then to the global functions. Every node evaluated is a step; nested
- * evaluation is bounded by JJ_MAX_EVAL, macros by JJ_MAX_DEPTH.
+ * caller's variables, then to the global functions. One quirk of Jinja's compiler is not copied:
+ * there, a variable that a scope assigns further down reads as undefined in inner scopes above that
+ * line, even if the caller gave it a value. Every node evaluated is a step; nested evaluation is
+ * bounded by JJ_MAX_EVAL, macros by JJ_MAX_DEPTH.
  */
 #include "chat/jinja/interp.h"
 

@@ -161,6 +161,10 @@ static const cp_val *float_arith(jj_ctx *x, jj_op op, double a, double b)
             cp_jj_fail(x, "numeric result out of range");
             return NULL;
         }
+        if (isnan(m) && !isnan(a) && !isnan(b)) {
+            cp_jj_fail(x, "a complex number results, which is not built");
+            return NULL;
+        }
         return cp_jj_float(x, m);
     default:
         break;

@@ -66,7 +66,7 @@ def statement(r):
     if k < 0.88:
         return "{% set v = " + e + " %}[{{ v }}]"
     if k < 0.92:
-        return "{% macro f(a, b=" + r.choice(ATOMS) + ") %}<{{ a }}|{{ b }}>{% endmacro %}{{ f(" + e + ") }}"
+        return "{% macro mac(a, b=" + r.choice(ATOMS) + ") %}<{{ a }}|{{ b }}>{% endmacro %}{{ mac(" + e + ") }}"
     if k < 0.95:
         return "{% set v %}\n " + "{{ " + e + " }} {% endset %}({{ v }})"
     if k < 0.98:
@@ -81,11 +81,12 @@ def cases(seed, n):
 
 
 def meant(source, want, got):
-    """Differences that are meant: addresses in printed text, 64-bit integers, Markup, and slices of what has none (an error
+    """Differences that are meant: addresses in printed text, 64-bit integers, complex numbers, Markup, and slices of what has none (an error
     here; Python decides by whether it could fold the expression), and x[] (a syntax error here)."""
     text = want[1]
     if " at 0x" in text.lower() or "<built-in" in text or "<function" in text or "<class" in text:
         return True
-    if got.get("error", "").endswith(("integer overflow (64 bits)", "is larger than 8388608", "is larger than 100000", "cannot be sliced", "got ']'")):
+    if got.get("error", "").endswith(("integer overflow (64 bits)", "is larger than 8388608", "is larger than 100000", "cannot be sliced", "a complex number results, which is not built",
+                                      "got ']'")):
         return True
     return "Markup(" in text or "|safe" in source or "|e" in source

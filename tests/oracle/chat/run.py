@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import venv
+import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
 REQUIRED = ["HuggingFaceTB-SmolLM3-3B", "meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.2-3B-Instruct",
@@ -121,6 +122,7 @@ def main():
     import messages
     import random_templates
 
+    warnings.simplefilter("ignore")  # Python's remarks on the code that jinja2 makes of odd templates
     env = jinja_env.environment()
     driver = Driver(args.driver)
     folder = pathlib.Path(args.templates) if args.templates else template_dir(args.work)
