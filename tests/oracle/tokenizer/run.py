@@ -14,8 +14,8 @@ import argparse
 import json
 import os
 import pathlib
-import random
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -157,7 +157,8 @@ class Llama:
         p.n_ctx = 256
         p.warmup = False
         p.verbosity = 0
-        p.port = random.randint(20000, 60000)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            p.port = free.getsockname()[1]
         p.cpuparams.n_threads = 1
         p.n_parallel = 1
         self.server = xllamacpp.Server(p)
