@@ -7,35 +7,35 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define COLS 8
+#define BF16_COLS 8
 #if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define BF16_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define BF16_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 static inline __attribute__((always_inline)) void
 tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t stride, float *tile)
 {
-    __m512 acc[COLS];
-    UNROLL for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
+    __m512 acc[BF16_COLS];
+    BF16_UNROLL for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
     for (int i = 0; i < pairs; i++) {
         __m512bh w = (__m512bh)_mm512_loadu_si512(panel + 64 * (size_t)i);
-        UNROLL for (int c = 0; c < n; c++)
+        BF16_UNROLL for (int c = 0; c < n; c++)
         {
             int32_t v;
             memcpy(&v, act + (size_t)c * stride + 4 * (size_t)i, sizeof v);
             acc[c] = _mm512_dpbf16_ps(acc[c], w, (__m512bh)_mm512_set1_epi32(v));
         }
     }
-    UNROLL for (int c = 0; c < n; c++) _mm512_storeu_ps(tile + 16 * c, acc[c]);
+    BF16_UNROLL for (int c = 0; c < n; c++) _mm512_storeu_ps(tile + 16 * c, acc[c]);
 }
 
 static void gemm(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n, float *tile)
 {
     int pairs = (k + 1) / 2, c = 0;
-    for (; c + COLS <= n; c += COLS)
-        tile_bf16(COLS, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
+    for (; c + BF16_COLS <= n; c += BF16_COLS)
+        tile_bf16(BF16_COLS, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
     for (; c + 2 <= n; c += 2)
         tile_bf16(2, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
     if (c < n)
