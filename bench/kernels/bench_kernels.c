@@ -76,6 +76,11 @@ static void read_worker(cp_pool *p, int id, void *arg)
 /* ---- the ceiling: vpmaddubsw into int16 accumulators, in registers ---- */
 
 #define PEAK_LOOPS 4000000
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static void peak_worker(cp_pool *p, int id, void *arg)
@@ -83,16 +88,15 @@ __attribute__((target("avx2"))) static void peak_worker(cp_pool *p, int id, void
     bench *b = arg;
     __m256i acc[8], w = _mm256_set1_epi8((char)(id + 1)), a = _mm256_set1_epi8(1);
     (void)p;
-    for (int i = 0; i < 8; i++)
-        acc[i] = _mm256_set1_epi16((short)i);
+    UNROLL for (int i = 0; i < 8; i++) acc[i] = _mm256_set1_epi16((short)i);
     for (int k = 0; k < PEAK_LOOPS; k++) {
-        for (int i = 0; i < 8; i++) {
+        UNROLL for (int i = 0; i < 8; i++)
+        {
             __asm__ volatile("" : "+x"(a)); /* or the product would be taken out of the loop */
             acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, a));
         }
     }
-    for (int i = 1; i < 8; i++)
-        acc[0] = _mm256_xor_si256(acc[0], acc[i]);
+    UNROLL for (int i = 1; i < 8; i++) acc[0] = _mm256_xor_si256(acc[0], acc[i]);
     atomic_fetch_xor(&b->sink, (uint64_t)_mm256_extract_epi64(acc[0], 0));
 }
 #endif
