@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write tests/kernels/golden_dequant.inc: random blocks of every GGUF type and a digest of their values.
+"""Write tests/kernels/generated/golden_dequant.inc: random blocks of every GGUF type and a digest of their values.
 
 The values come from the dequantizers of PyPI gguf (gguf/quants.py); Q8_1, Q8_K, Q1_0 and Q2_0,
 which it lacks, are spelled here from the format's description. Needs: pip install gguf.
-Usage: tests/kernels/gen_dequant_golden.py > tests/kernels/golden_dequant.inc
+Usage: tests/kernels/gen_dequant_golden.py > tests/kernels/generated/golden_dequant.inc
 """
 import sys
 

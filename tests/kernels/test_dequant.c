@@ -19,7 +19,7 @@ static const struct golden {
     uint64_t digest;
     const char *hex;
 } goldens[] = {
-#include "tests/kernels/golden_dequant.inc"
+#include "tests/kernels/generated/golden_dequant.inc"
 };
 #define N_GOLDENS ((int)(sizeof goldens / sizeof *goldens))
 

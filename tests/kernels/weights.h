@@ -1,6 +1,6 @@
 /*
- * weights.h: random weight tensors of every type, with finite scales, for the kernel tests and the
- * micro-benchmark. A deterministic generator, so that a failure can be repeated from its seed.
+ * weights.h: random weight tensors of every type, with finite scales, for the kernel tests. A
+ * deterministic generator, so that a failure can be repeated from its seed.
  */
 #ifndef CP_TESTS_KERNELS_WEIGHTS_H
 #define CP_TESTS_KERNELS_WEIGHTS_H
