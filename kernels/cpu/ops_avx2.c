@@ -17,6 +17,6 @@
 
 #include "kernels/cpu/pick.inc"
 
-const cp_vec cp_vec_avx2 = {
 #include "kernels/cpu/vec_table.inc"
-};
+
+const cp_vec cp_vec_avx2 = VEC_TABLE;

@@ -17,6 +17,6 @@
 
 #include "kernels/cpu/pick.inc"
 
-const cp_vec cp_vec_base = {
 #include "kernels/cpu/vec_table.inc"
-};
+
+const cp_vec cp_vec_base = VEC_TABLE;

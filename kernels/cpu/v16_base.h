@@ -6,6 +6,8 @@
 #ifndef CP_KERNELS_CPU_V16_H
 #define CP_KERNELS_CPU_V16_H
 
+#include "kernels/math.h"
+
 #include <stdint.h>
 
 typedef struct v16 {

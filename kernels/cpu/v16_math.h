@@ -1,10 +1,14 @@
 /*
- * v16_math: kernels/math.h's functions sixteen lanes wide. Include after one of v16_<level>.h. The
- * operations and their order are those of the scalar functions, so lane i of f(v) has the bits of
- * cp_f(v[i]).
+ * v16_math: kernels/math.h's functions sixteen lanes wide. Include after one of v16_<level>.h
+ * (alone it takes the base level). The operations and their order are those of the scalar
+ * functions, so lane i of f(v) has the bits of cp_f(v[i]).
  */
 #ifndef CP_KERNELS_CPU_V16_MATH_H
 #define CP_KERNELS_CPU_V16_MATH_H
+
+#ifndef CP_KERNELS_CPU_V16_H
+#include "kernels/cpu/v16_base.h"
+#endif
 
 static inline v16 v16_exp(v16 x)
 {

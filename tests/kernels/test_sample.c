@@ -190,6 +190,7 @@ static void generator_known_answers(void **state)
     (void)state;
     assert_int_equal(cp_sample_random(0, 0, 0), 0xe169c58d6627e8d5u);
     assert_int_not_equal(cp_sample_random(1, 0, 0), cp_sample_random(0, 1, 0));
+    assert_int_not_equal(cp_sample_random(0, 1, 0), cp_sample_random(0, 0, 0));
     assert_int_not_equal(cp_sample_random(0, 1, 0), cp_sample_random(0, 0, 1));
     assert_int_not_equal(cp_sample_random(1ull << 32, 0, 0), cp_sample_random(1, 0, 0));
     assert_int_not_equal(cp_sample_random(0, 0, 1ull << 32), cp_sample_random(0, 0, 0));
