@@ -1,0 +1,390 @@
+/* Lives and deaths of calls: disconnects in every phase, slow readers, errors, draining, closing.
+ */
+#include "harness.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CHAT   "/v1/chat/completions"
+#define USER   "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define WHOLE  "{" USER "}"
+#define STREAM "{" USER ",\"stream\":true}"
+
+enum { CLIENTS = 10 };
+
+/* CLIENTS clients send a request, wait for `see` bytes of the answer, and leave (by reset when
+ * `reset`). Everything must be cancelled, and nothing be left. */
+static void leave(harness *h, const char *body, size_t see, bool reset)
+{
+    cp_fake_stats before = cp_fake_read(h->fake);
+    int fd[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        fd[i] = h_connect(h);
+        h_request(fd[i], "POST", CHAT, "", body);
+    }
+    h_wait_submitted(h, before.submitted + CLIENTS);
+    for (int i = 0; i < CLIENTS; i++) {
+        char buf[4096];
+        assert_true(see <= sizeof(buf));
+        if (see > 0)
+            assert_int_equal(recv(fd[i], buf, see, MSG_WAITALL), see);
+        struct linger now = {.l_onoff = 1};
+        if (reset)
+            setsockopt(fd[i], SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        close(fd[i]);
+    }
+    h_wait_cancelled(h, before.cancelled + CLIENTS);
+    h_wait_idle(h);
+    assert_int_equal(cp_fake_read(h->fake).cancelled, before.cancelled + CLIENTS);
+}
+
+static void test_disconnect_in_every_phase(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h.script.endless = true;
+    for (int reset = 0; reset < 2; reset++) {
+        cp_fake_set_hold(h.fake, CP_FAKE_QUEUE);
+        leave(&h, WHOLE, 0, reset);
+        leave(&h, STREAM, 0, reset);
+        cp_fake_set_hold(h.fake, CP_FAKE_PREFILL);
+        leave(&h, WHOLE, 0, reset);
+        leave(&h, STREAM, 0, reset);
+        cp_fake_set_hold(h.fake, CP_FAKE_RUN);
+        leave(&h, STREAM, 600, reset); /* in mid-stream */
+        /* After some tokens, then silence. */
+        cp_fake_set_hold_after(h.fake, 3);
+        leave(&h, STREAM, 600, reset);
+        leave(&h, WHOLE, 0, reset);
+        cp_fake_set_hold_after(h.fake, 0);
+    }
+    h_close(&h);
+}
+
+/* The client leaves while its body is still on a job. */
+static void test_disconnect_while_parsing(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 400000; i++)
+        cp_buf_addc(&b, 'a');
+    cp_buf_adds(&b, "\"}]}");
+    for (int i = 0; i < 5; i++) {
+        int fd = h_connect(&h);
+        h_request(fd, "POST", CHAT, "", b.p);
+        close(fd);
+    }
+    h_wait_idle(&h);
+    h_answer a = h_call(&h, "POST", CHAT, "", b.p);
+    assert_string_equal(h_error_code(&a), "context_length_exceeded");
+    h_answer_fini(&a);
+    cp_buf_fini(&b);
+    h_close(&h);
+}
+
+static void test_half_heads_and_bodies(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    for (int i = 0; i < CLIENTS; i++) {
+        int fd = h_connect(&h);
+        if (i % 3 > 0)
+            h_sends(fd, "POST " CHAT " HTTP/1.1\r\nHost: a\r\nContent-Le");
+        if (i % 3 > 1)
+            h_sends(fd, "ngth: 500\r\n\r\n{\"mess");
+        close(fd);
+    }
+    h_answer a = h_call(&h, "POST", CHAT, "", WHOLE);
+    assert_int_equal(a.status, 200);
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+/* A client that does not read stops the engine, not the server; when it reads on, nothing is
+ * missing. */
+static void test_slow_reader_is_waited_for(void **state)
+{
+    (void)state;
+    enum { TOKENS = 3000 };
+    harness h;
+    h_open(&h, &(h_config){.ctx = 8192});
+    h.script.endless = true;
+    char body[256];
+    cp_snprintf(body, sizeof(body), "{" USER ",\"stream\":true,\"max_tokens\":%d}", TOKENS);
+    int fd = h_connect(&h), small = 4096;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    h_request(fd, "POST", CHAT, "", body);
+    long seen = 0, still = 0;
+    while (still < 20) { /* until no token has come for a while */
+        usleep(20000);
+        long now = cp_fake_read(h.fake).tokens;
+        still = now == seen && now > 0 ? still + 1 : 0;
+        seen = now;
+    }
+    assert_true(seen < TOKENS);
+    h_answer a;
+    assert_true(h_read(fd, &a));
+    assert_true(a.whole);
+    assert_int_equal(h_events(&a), TOKENS + 3);
+    h_answer_fini(&a);
+    close(fd);
+    h_close(&h);
+}
+
+static void test_comments_on_silent_streams(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.comment_ms = 100});
+    cp_fake_set_hold(h.fake, CP_FAKE_PREFILL);
+    int fd = h_connect(&h);
+    char head[1024] = "";
+    h_request(fd, "POST", CHAT, "", STREAM);
+    size_t n = 0;
+    while (!strstr(head, "\r\n:\n\n")) {
+        ssize_t k = recv(fd, head + n, sizeof(head) - 1 - n, 0);
+        assert_true(k > 0);
+        n += (size_t)k;
+    }
+    assert_non_null(strstr(head, "200 OK"));
+    cp_fake_set_hold(h.fake, CP_FAKE_RUN);
+    while (!strstr(head, "[DONE]")) {
+        if (n > sizeof(head) / 2) {
+            memmove(head, head + n - 64, 65);
+            n = 64;
+        }
+        ssize_t k = recv(fd, head + n, sizeof(head) - 1 - n, 0);
+        assert_true(k > 0);
+        n += (size_t)k;
+        head[n] = '\0';
+    }
+    close(fd);
+    h_close(&h);
+}
+
+static void test_engine_errors(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h.script.endless = true;
+    /* Before the first token: a status, streaming or not. */
+    for (int i = 0; i < 2; i++) {
+        cp_fake_set_hold(h.fake, CP_FAKE_QUEUE);
+        int fd = h_connect(&h);
+        h_request(fd, "POST", CHAT, "", i ? STREAM : WHOLE);
+        h_wait_submitted(&h, i + 1);
+        cp_fake_fail(h.fake, CP_NO_MEMORY);
+        h_answer a;
+        assert_true(h_read(fd, &a));
+        assert_int_equal(a.status, 503);
+        assert_string_equal(h_error_code(&a), "out_of_memory");
+        h_answer_fini(&a);
+        close(fd);
+    }
+    /* Afterwards: an error event, and no [DONE]. */
+    cp_fake_set_hold_after(h.fake, 2);
+    cp_fake_set_hold(h.fake, CP_FAKE_RUN);
+    int fd = h_connect(&h);
+    h_request(fd, "POST", CHAT, "", STREAM);
+    while (cp_fake_read(h.fake).tokens < 2)
+        usleep(1000);
+    char peek[900];
+    assert_int_equal(recv(fd, peek, sizeof(peek), MSG_PEEK | MSG_WAITALL), sizeof(peek));
+    cp_fake_fail(h.fake, CP_MODEL_FAILED);
+    h_answer a;
+    assert_true(h_read(fd, &a));
+    assert_true(a.whole);
+    assert_null(strstr(a.body.p, "[DONE]"));
+    const char *last = h_event(&a, h_events(&a) - 1);
+    assert_int_equal(strncmp(last, "{\"error\":{", 10), 0);
+    assert_non_null(strstr(last, "\"code\":\"model_failed\""));
+    h_answer_fini(&a);
+    close(fd);
+    h_close(&h);
+}
+
+static void test_deadline(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.deadline_ms = 50});
+    cp_fake_set_hold(h.fake, CP_FAKE_QUEUE);
+    h_answer a = h_call(&h, "POST", CHAT, "", STREAM);
+    assert_int_equal(a.status, 504);
+    assert_string_equal(h_error_code(&a), "deadline_exceeded");
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void probe(const harness *h, const char *path, int status, const char *word)
+{
+    h_answer a = h_call(h, "GET", path, "", NULL);
+    json_t *v = h_json(&a);
+    assert_int_equal(a.status, status);
+    assert_string_equal(json_string_value(json_object_get(v, "status")), word);
+    assert_true(json_is_string(json_object_get(v, "phase")));
+    json_decref(v);
+    h_answer_fini(&a);
+}
+
+static void test_probes_while_loading(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.loading = true});
+    cp_server_phase(h.s, "loading model");
+    probe(&h, "/livez", 200, "loading");
+    probe(&h, "/readyz", 503, "loading");
+    probe(&h, "/health", 503, "loading");
+    probe(&h, "/startupz", 503, "loading");
+    h_answer a = h_call(&h, "POST", CHAT, "", WHOLE);
+    assert_int_equal(a.status, 503);
+    assert_string_equal(h_error_code(&a), "model_loading");
+    char v[16];
+    assert_non_null(h_header(&a, "Retry-After", v, sizeof(v)));
+    h_answer_fini(&a);
+    cp_server_ready(h.s);
+    probe(&h, "/livez", 200, "ok");
+    probe(&h, "/readyz", 200, "ok");
+    probe(&h, "/health", 200, "ok");
+    probe(&h, "/startupz", 200, "ok");
+    h_close(&h);
+}
+
+static bool wait_drained(harness *h)
+{
+    bool clean;
+    while (!cp_server_drain_poll(h->s, &clean))
+        usleep(2000);
+    return clean;
+}
+
+static void test_drain_waits_for_what_runs(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.grace_ms = 1500, .timeout_ms = 60000});
+    cp_fake_set_hold(h.fake, CP_FAKE_PREFILL);
+    int fd = h_connect(&h);
+    h_request(fd, "POST", CHAT, "", STREAM);
+    h_wait_submitted(&h, 1);
+    cp_server_drain_begin(h.s);
+    probe(&h, "/readyz", 503, "draining");
+    probe(&h, "/livez", 200, "draining");
+    probe(&h, "/startupz", 200, "draining");
+    /* In the grace new requests are taken. */
+    int second = h_connect(&h);
+    h_request(second, "POST", CHAT, "", WHOLE);
+    h_wait_submitted(&h, 2);
+    for (int status = 200; status != 503;) { /* after it they are not */
+        h_answer a = h_call(&h, "POST", "/tokenize", "", "{\"content\":\"x\"}");
+        status = a.status;
+        h_answer_fini(&a);
+        usleep(20000);
+    }
+    bool clean;
+    assert_false(cp_server_drain_poll(h.s, &clean));
+    cp_fake_set_hold(h.fake, CP_FAKE_RUN);
+    h_answer a;
+    assert_true(h_read(fd, &a));
+    assert_non_null(strstr(a.body.p, "[DONE]"));
+    h_answer_fini(&a);
+    assert_true(h_read(second, &a));
+    assert_int_equal(a.status, 200);
+    h_answer_fini(&a);
+    assert_true(wait_drained(&h));
+    close(fd);
+    close(second);
+    h_close(&h);
+}
+
+static void test_drain_cuts_what_outlives_it(void **state)
+{
+    (void)state;
+    for (int by_hand = 0; by_hand < 2; by_hand++) {
+        harness h;
+        h_open(&h, &(h_config){.grace_ms = 0, .timeout_ms = by_hand ? 3600000 : 300});
+        h.script.endless = true;
+        cp_fake_set_hold_after(h.fake, 2);
+        int fd = h_connect(&h), other = h_connect(&h);
+        char peek[900];
+        h_request(fd, "POST", CHAT, "", STREAM);
+        assert_int_equal(recv(fd, peek, sizeof(peek), MSG_PEEK | MSG_WAITALL), sizeof(peek));
+        h_request(other, "POST", CHAT, "", WHOLE);
+        h_wait_submitted(&h, 2);
+        cp_server_drain_begin(h.s);
+        if (by_hand)
+            cp_server_drain_now(h.s);
+        h_answer a;
+        assert_true(h_read(fd, &a));
+        assert_null(strstr(a.body.p, "[DONE]"));
+        assert_non_null(strstr(h_event(&a, h_events(&a) - 1), "\"code\":\"overloaded\""));
+        h_answer_fini(&a);
+        assert_true(h_read(other, &a));
+        assert_int_equal(a.status, 503);
+        h_answer_fini(&a);
+        assert_false(wait_drained(&h));
+        close(fd);
+        close(other);
+        h_close(&h);
+    }
+}
+
+static void test_idle_drain_is_clean(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.grace_ms = 50, .timeout_ms = 1000});
+    cp_server_drain_begin(h.s);
+    assert_true(wait_drained(&h));
+    h_close(&h);
+}
+
+/* Closing with suspended connections: no abort, nothing left. */
+static void test_close_with_everything_in_flight(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h.script.endless = true;
+    cp_fake_set_hold_after(h.fake, 2);
+    int fd[6];
+    for (int i = 0; i < 6; i++) {
+        fd[i] = h_connect(&h);
+        if (i < 4)
+            h_request(fd[i], "POST", CHAT, "", i & 1 ? STREAM : WHOLE);
+        else if (i == 4)
+            h_sends(fd[i], "GET /hea");
+    }
+    h_wait_submitted(&h, 4);
+    cp_fake_stop(h.fake);
+    h_close(&h);
+    for (int i = 0; i < 6; i++)
+        close(fd[i]);
+}
+
+int run_life_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_disconnect_in_every_phase),
+        cmocka_unit_test(test_disconnect_while_parsing),
+        cmocka_unit_test(test_half_heads_and_bodies),
+        cmocka_unit_test(test_slow_reader_is_waited_for),
+        cmocka_unit_test(test_comments_on_silent_streams),
+        cmocka_unit_test(test_engine_errors),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_probes_while_loading),
+        cmocka_unit_test(test_drain_waits_for_what_runs),
+        cmocka_unit_test(test_drain_cuts_what_outlives_it),
+        cmocka_unit_test(test_idle_drain_is_clean),
+        cmocka_unit_test(test_close_with_everything_in_flight),
+    };
+    return cmocka_run_group_tests_name("life", tests, NULL, NULL);
+}

@@ -1,0 +1,574 @@
+/* What clients see of generation: shapes of answers, streams, usage, log-probabilities, errors. */
+#include "harness.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define USER "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define CHAT "/v1/chat/completions"
+#define TEXT "/v1/completions"
+
+static json_t *ok(const harness *h, const char *path, const char *body)
+{
+    h_answer a = h_call(h, "POST", path, "", body);
+    if (a.status != 200)
+        fail_msg("%s: %d %s", body, a.status, a.body.p ? a.body.p : "");
+    json_t *v = h_json(&a);
+    h_answer_fini(&a);
+    return v;
+}
+
+static void refused(const harness *h, const char *path, const char *body, int status,
+                    const char *code)
+{
+    h_answer a = h_call(h, "POST", path, "", body);
+    if (a.status != status || strcmp(h_error_code(&a), code) != 0)
+        fail_msg("%s: %d %s, wanted %d %s", body, a.status, a.body.p ? a.body.p : "", status, code);
+    h_answer_fini(&a);
+}
+
+static h_answer stream(const harness *h, const char *path, const char *body)
+{
+    h_answer a = h_call(h, "POST", path, "", body);
+    assert_int_equal(a.status, 200);
+    assert_true(a.chunked && a.whole);
+    return a;
+}
+
+/* "choices[0].message.content" and the like. */
+static json_t *at(json_t *v, const char *path)
+{
+    char key[64];
+    while (v && *path) {
+        size_t n = strcspn(path, ".[");
+        if (n > 0) {
+            cp_snprintf(key, sizeof(key), "%.*s", (int)n, path);
+            v = json_object_get(v, key);
+            path += n;
+        }
+        if (*path == '[') {
+            char *end;
+            v = json_array_get(v, strtoul(path + 1, &end, 10));
+            path = end + 1;
+        }
+        path += *path == '.';
+    }
+    return v;
+}
+
+static const char *str_at(json_t *v, const char *path)
+{
+    const char *s = json_string_value(at(v, path));
+    return s ? s : "(none)";
+}
+
+static long long int_at(json_t *v, const char *path)
+{
+    json_t *x = at(v, path);
+    return json_is_integer(x) ? json_integer_value(x) : -999;
+}
+
+static void test_chat_answer(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    json_t *v = ok(&h, CHAT, "{" USER "}");
+    assert_int_equal(strncmp(str_at(v, "id"), "chatcmpl-", 9), 0);
+    assert_string_equal(str_at(v, "object"), "chat.completion");
+    assert_string_equal(str_at(v, "model"), "smol");
+    assert_string_equal(str_at(v, "system_fingerprint"), "fp-test");
+    assert_true(int_at(v, "created") > 1700000000);
+    assert_string_equal(str_at(v, "choices[0].message.role"), "assistant");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "Hello");
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "stop");
+    assert_true(json_is_null(at(v, "choices[0].logprobs")));
+    /* <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n */
+    assert_int_equal(int_at(v, "usage.prompt_tokens"), 1 + 5 + 2 + 1 + 1 + 1 + 10);
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 5);
+    assert_int_equal(int_at(v, "usage.total_tokens"), 26);
+    assert_int_equal(int_at(v, "usage.prompt_tokens_details.cached_tokens"), 10);
+    json_decref(v);
+    v = ok(&h, CHAT, "{" USER ",\"max_tokens\":3}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "Hel");
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "length");
+    json_decref(v);
+    h_close(&h);
+}
+
+static void test_chat_stream(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_say(&h, "Hi\xC3\xA9");
+    h_answer a =
+        stream(&h, CHAT, "{" USER ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    char v[64];
+    assert_string_equal(h_header(&a, "Content-Type", v, sizeof(v)), "text/event-stream");
+    assert_string_equal(h_header(&a, "Cache-Control", v, sizeof(v)), "no-cache");
+    /* role, H, i, é (two tokens, one chunk), finish, usage, [DONE] */
+    assert_int_equal(h_events(&a), 7);
+    static const char *const text[] = {"", "H", "i", "\xC3\xA9"};
+    char id[64] = "";
+    for (int i = 0; i < 6; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        assert_non_null(e);
+        assert_string_equal(str_at(e, "object"), "chat.completion.chunk");
+        if (i == 0)
+            cp_strcopy(id, sizeof(id), str_at(e, "id"));
+        assert_string_equal(str_at(e, "id"), id);
+        if (i == 0)
+            assert_string_equal(str_at(e, "choices[0].delta.role"), "assistant");
+        if (i < 4) {
+            assert_string_equal(str_at(e, "choices[0].delta.content"), text[i]);
+            assert_true(json_is_null(at(e, "choices[0].finish_reason")));
+        }
+        if (i == 4) {
+            assert_int_equal(json_object_size(at(e, "choices[0].delta")), 0);
+            assert_string_equal(str_at(e, "choices[0].finish_reason"), "stop");
+        }
+        if (i < 5) {
+            assert_true(json_is_null(json_object_get(e, "usage")));
+        } else {
+            assert_int_equal(json_array_size(at(e, "choices")), 0);
+            assert_int_equal(int_at(e, "usage.completion_tokens"), 4);
+        }
+        json_decref(e);
+    }
+    assert_string_equal(h_event(&a, 6), "[DONE]");
+    h_answer_fini(&a);
+    /* Without the option no chunk has a usage member. */
+    a = stream(&h, CHAT, "{" USER ",\"stream\":true}");
+    assert_null(strstr(a.body.p, "usage"));
+    assert_int_equal(h_events(&a), 6);
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void test_text_answer_and_stream(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    json_t *v = ok(&h, TEXT, "{\"prompt\":\"ab\"}");
+    assert_string_equal(str_at(v, "object"), "text_completion");
+    assert_string_equal(str_at(v, "choices[0].text"), "Hello");
+    assert_int_equal(strncmp(str_at(v, "id"), "cmpl-", 5), 0);
+    assert_int_equal(int_at(v, "usage.prompt_tokens"), 2);
+    json_decref(v);
+    h.script.endless = true;
+    v = ok(&h, TEXT, "{\"prompt\":\"ab\"}");
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 16);
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "length");
+    json_decref(v);
+    h_say(&h, "xy");
+    h_answer a = stream(&h, TEXT, "{\"prompt\":\"ab\",\"stream\":true,\"echo\":true}");
+    static const char *const text[] = {"ab", "x", "y", ""};
+    assert_int_equal(h_events(&a), 5);
+    for (int i = 0; i < 4; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        assert_string_equal(str_at(e, "choices[0].text"), text[i]);
+        json_decref(e);
+    }
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void test_choices_and_prompts(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    json_t *v = ok(&h, TEXT, "{\"prompt\":[\"a\",\"bcd\",[70,71]],\"n\":2,\"echo\":true}");
+    static const char *const text[] = {"aHello",   "aHello",  "bcdHello",
+                                       "bcdHello", "FGHello", "FGHello"};
+    assert_int_equal(json_array_size(at(v, "choices")), 6);
+    for (int i = 0; i < 6; i++) {
+        json_t *c = json_array_get(at(v, "choices"), (size_t)i);
+        assert_int_equal(int_at(c, "index"), i);
+        assert_string_equal(str_at(c, "text"), text[i]);
+    }
+    assert_int_equal(int_at(v, "usage.prompt_tokens"), 6);
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 30);
+    json_decref(v);
+    assert_int_equal(cp_fake_read(h.fake).submitted, 3);
+    h_answer a = stream(&h, CHAT, "{" USER ",\"stream\":true,\"n\":3}");
+    char got[3][16] = {"", "", ""};
+    int finished = 0;
+    for (int i = 0; i < h_events(&a) - 1; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        long long k = int_at(e, "choices[0].index");
+        assert_in_range(k, 0, 2);
+        const char *s = json_string_value(at(e, "choices[0].delta.content"));
+        size_t n = strlen(got[k]);
+        cp_snprintf(got[k] + n, sizeof(got[k]) - n, "%s", s ? s : "");
+        finished += json_is_string(at(e, "choices[0].finish_reason"));
+        json_decref(e);
+    }
+    assert_int_equal(finished, 3);
+    for (int k = 0; k < 3; k++)
+        assert_string_equal(got[k], "Hello");
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+/* Tokens are bytes here, so a stop string is cut by every token boundary there is. */
+static void test_stop_strings(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_say(&h, "one STO two STOP three");
+    json_t *v = ok(&h, CHAT, "{" USER ",\"stop\":\"STOP\"}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "one STO two ");
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "stop");
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 16);
+    json_decref(v);
+    v = ok(&h, CHAT, "{" USER ",\"stop\":[\"zzz\",\"STOP\"],\"include_stop_str_in_output\":true}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "one STO two STOP");
+    json_decref(v);
+    v = ok(&h, CHAT, "{" USER ",\"stop\":\"STOP\",\"min_tokens\":20}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "one STO two STOP three");
+    json_decref(v);
+    h_answer a = stream(&h, CHAT, "{" USER ",\"stream\":true,\"stop\":[\"STOP\",\"x\"],\"n\":2}");
+    char got[2][64] = {"", ""};
+    for (int i = 0; i < h_events(&a) - 1; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        long long k = int_at(e, "choices[0].index");
+        const char *s = json_string_value(at(e, "choices[0].delta.content"));
+        size_t n = strlen(got[k]);
+        cp_snprintf(got[k] + n, sizeof(got[k]) - n, "%s", s ? s : "");
+        json_decref(e);
+    }
+    assert_string_equal(got[0], "one STO two ");
+    assert_string_equal(got[1], "one STO two ");
+    assert_string_equal(h_event(&a, h_events(&a) - 1), "[DONE]");
+    h_answer_fini(&a);
+    /* What is held when the text ends is shown. */
+    h_say(&h, "so STO");
+    v = ok(&h, CHAT, "{" USER ",\"stop\":\"STOP\"}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "so STO");
+    json_decref(v);
+    h_close(&h);
+}
+
+/* A choice without end is cancelled once its stop string has been met. */
+static void test_stop_string_ends_the_request(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_say(&h, "abSTOPx");
+    h.script.endless = true;
+    json_t *v = ok(&h, CHAT, "{" USER ",\"stop\":\"STOP\"}");
+    assert_string_equal(str_at(v, "choices[0].message.content"), "ab");
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 6);
+    json_decref(v);
+    h_wait_idle(&h);
+    assert_int_equal(cp_fake_read(h.fake).cancelled, 1);
+    h_close(&h);
+}
+
+static void test_stop_ids_and_special_tokens(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h.script.n = 4;
+    h.script.id[0] = 'a';
+    h.script.id[1] = CP_FAKE_START;
+    h.script.id[2] = 'b';
+    h.script.id[3] = 'c';
+    json_t *v = ok(&h, TEXT, "{\"prompt\":\"x\"}");
+    assert_string_equal(str_at(v, "choices[0].text"), "abc");
+    json_decref(v);
+    v = ok(&h, TEXT, "{\"prompt\":\"x\",\"skip_special_tokens\":false}");
+    assert_string_equal(str_at(v, "choices[0].text"), "a<|im_start|>bc");
+    json_decref(v);
+    v = ok(&h, TEXT, "{\"prompt\":\"x\",\"stop_token_ids\":[98]}");
+    assert_string_equal(str_at(v, "choices[0].text"), "a");
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "stop");
+    json_decref(v);
+    h_close(&h);
+}
+
+static void test_bytes_that_are_not_utf8(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h.script.n = 3;
+    h.script.id[0] = 'a';
+    h.script.id[1] = 0xE2;
+    h.script.id[2] = 0x82;
+    json_t *v = ok(&h, TEXT, "{\"prompt\":\"x\",\"logprobs\":1}");
+    assert_string_equal(str_at(v, "choices[0].text"), "a\xEF\xBF\xBD");
+    assert_string_equal(str_at(v, "choices[0].logprobs.tokens[1]"), "bytes:\\xe2");
+    json_decref(v);
+    v = ok(&h, CHAT, "{" USER ",\"logprobs\":true}");
+    assert_int_equal(int_at(v, "choices[0].logprobs.content[1].bytes[0]"), 0xE2);
+    json_decref(v);
+    h_close(&h);
+}
+
+static void test_chat_logprobs(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_say(&h, "HiSTOP");
+    json_t *v = ok(&h, CHAT, "{" USER ",\"logprobs\":true,\"top_logprobs\":2,\"stop\":\"STOP\"}");
+    json_t *c = at(v, "choices[0].logprobs.content");
+    assert_int_equal(json_array_size(c), 2); /* the stop string's tokens are left out */
+    assert_string_equal(str_at(c, "[0].token"), "H");
+    assert_int_equal(int_at(c, "[0].bytes[0]"), 'H');
+    assert_true(fabs(json_real_value(at(c, "[0].logprob")) + 0.25) < 1e-6); /* 'H' % 8 == 0 */
+    assert_int_equal(json_array_size(at(c, "[0].top_logprobs")), 2);
+    assert_string_equal(str_at(c, "[0].top_logprobs[1].token"), "I");
+    json_decref(v);
+    v = ok(&h, CHAT, "{" USER ",\"logprobs\":true}");
+    assert_int_equal(json_array_size(at(v, "choices[0].logprobs.content")), 6);
+    assert_int_equal(json_array_size(at(v, "choices[0].logprobs.content[0].top_logprobs")), 0);
+    json_decref(v);
+    h_answer a = stream(&h, CHAT, "{" USER ",\"logprobs\":true,\"stream\":true,\"stop\":\"SX\"}");
+    int tokens = 0;
+    for (int i = 0; i < h_events(&a) - 1; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        tokens += (int)json_array_size(at(e, "choices[0].logprobs.content"));
+        json_decref(e);
+    }
+    assert_int_equal(tokens, 6);
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void test_legacy_logprobs_and_echo(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_say(&h, "x\xC3\xA9y");
+    json_t *v = ok(&h, TEXT,
+                   "{\"prompt\":\"\xC3\xA9"
+                   "b\",\"logprobs\":2,\"echo\":true}");
+    assert_string_equal(str_at(v, "choices[0].text"), "\xC3\xA9"
+                                                      "bx\xC3\xA9y");
+    json_t *l = at(v, "choices[0].logprobs");
+    /* prompt: C3 A9 b; output: x C3 A9 y */
+    static const int offset[] = {0, 0, 1, 2, 3, 3, 4};
+    assert_int_equal(json_array_size(at(l, "tokens")), 7);
+    assert_int_equal(json_array_size(at(l, "token_logprobs")), 7);
+    assert_int_equal(json_array_size(at(l, "top_logprobs")), 7);
+    for (size_t i = 0; i < 7; i++)
+        assert_int_equal(json_integer_value(json_array_get(at(l, "text_offset"), i)), offset[i]);
+    assert_true(json_is_null(at(l, "token_logprobs[0]")));
+    assert_true(json_is_null(at(l, "top_logprobs[0]")));
+    assert_true(json_is_real(at(l, "token_logprobs[1]")));
+    assert_string_equal(str_at(l, "tokens[2]"), "b");
+    assert_int_equal(json_object_size(at(l, "top_logprobs[2]")), 2);
+    assert_non_null(json_object_get(at(l, "top_logprobs[2]"), "b"));
+    json_decref(v);
+    /* Scoring: no token is generated. */
+    v = ok(&h, TEXT, "{\"prompt\":\"abc\",\"logprobs\":0,\"echo\":true,\"max_tokens\":0}");
+    assert_string_equal(str_at(v, "choices[0].text"), "abc");
+    assert_string_equal(str_at(v, "choices[0].finish_reason"), "length");
+    assert_int_equal(json_array_size(at(v, "choices[0].logprobs.tokens")), 3);
+    assert_int_equal(json_object_size(at(v, "choices[0].logprobs.top_logprobs[1]")), 1);
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 0);
+    json_decref(v);
+    v = ok(&h, TEXT, "{\"prompt\":\"abc\",\"echo\":true,\"max_tokens\":0}");
+    assert_string_equal(str_at(v, "choices[0].text"), "abc");
+    json_decref(v);
+    h_answer a = stream(&h, TEXT,
+                        "{\"prompt\":\"abc\",\"echo\":true,\"max_tokens\":0,"
+                        "\"stream\":true}");
+    assert_int_equal(h_events(&a), 3);
+    h_answer_fini(&a);
+    /* A prompt longer than the ring: scored in parts. */
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"logprobs\":5,\"echo\":true,\"max_tokens\":1,\"prompt\":\"");
+    for (int i = 0; i < 1500; i++)
+        cp_buf_addc(&b, 'q');
+    cp_buf_adds(&b, "\"}");
+    v = ok(&h, TEXT, b.p);
+    assert_int_equal(json_array_size(at(v, "choices[0].logprobs.tokens")), 1501);
+    json_decref(v);
+    cp_buf_fini(&b);
+    h_close(&h);
+}
+
+static void test_errors(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.ctx = 64, .max_queue = 1});
+    refused(&h, CHAT, "{" USER ",\"model\":\"gpt-4\"}", 404, "model_not_found");
+    refused(&h, CHAT, "{nope", 400, "invalid_json");
+    refused(&h, CHAT, "{" USER ",\"temperature\":3}", 400, "invalid_value");
+    refused(&h, CHAT, "{\"model\":\"smol\"}", 400, "missing_field");
+    refused(&h, CHAT, "{" USER ",\"tools\":[{\"type\":\"function\"}]}", 400, "unsupported_field");
+    refused(&h, TEXT, "{\"prompt\":\"x\",\"max_tokens\":64}", 400, "context_length_exceeded");
+    refused(&h, TEXT, "{\"prompt\":\"\"}", 400, "invalid_value");
+    h_answer a = h_call(&h, "POST", CHAT, "", "{" USER ",\"max_tokens\":50}");
+    json_t *v = h_json(&a);
+    assert_int_equal(a.status, 400);
+    assert_string_equal(str_at(v, "error.type"), "invalid_request_error");
+    assert_string_equal(str_at(v, "error.param"), "messages");
+    assert_int_equal(int_at(v, "error.n_prompt_tokens"), 21);
+    assert_int_equal(int_at(v, "error.n_ctx"), 64);
+    assert_non_null(strstr(str_at(v, "error.message"),
+                           "maximum context length is 64 tokens. However, you requested 71"));
+    char header[16];
+    assert_string_equal(h_header(&a, "X-Should-Retry", header, sizeof(header)), "false");
+    json_decref(v);
+    h_answer_fini(&a);
+    /* The whole rest of the context is the chat's default. */
+    h.script.endless = true;
+    v = ok(&h, CHAT, "{" USER "}");
+    assert_int_equal(int_at(v, "usage.total_tokens"), 64);
+    json_decref(v);
+    /* A full queue; and of several prompts, those before it are taken back. */
+    refused(&h, TEXT, "{\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":3}", 503, "overloaded");
+    a = h_call(&h, "POST", TEXT, "", "{\"prompt\":[\"a\",\"b\"],\"stream\":true}");
+    assert_int_equal(a.status, 503);
+    assert_non_null(h_header(&a, "Retry-After", header, sizeof(header)));
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void test_templates(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.template_ = ""});
+    refused(&h, CHAT, "{" USER "}", 400, "chat_template_missing");
+    h_close(&h);
+    h_open(&h, &(h_config){.template_ = "{{ raise_exception('no \"way\"') }}"});
+    h_answer a = h_call(&h, "POST", CHAT, "", "{" USER "}");
+    json_t *v = h_json(&a);
+    assert_int_equal(a.status, 400);
+    assert_string_equal(str_at(v, "error.code"), "template_error");
+    assert_non_null(strstr(str_at(v, "error.message"), "no \"way\""));
+    json_decref(v);
+    h_answer_fini(&a);
+    h_close(&h);
+    h_open(&h, &(h_config){.template_ = "{{ bos_token }}{{ tools is none }}{{ enable_thinking }}"
+                                        "{{ style }}{{ messages[0].content }}|{{ eos_token }}"});
+    v = ok(&h, "/apply-template",
+           "{" USER ",\"enable_thinking\":true,\"chat_template_kwargs\":{\"style\":\"s\"}}");
+    assert_string_equal(str_at(v, "prompt"), "<|bos|>TrueTrueshi|<|eos|>");
+    json_decref(v);
+    v = ok(&h, "/apply-template",
+           "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+           "{\"type\":\"text\",\"text\":\"b\"}]}]}");
+    assert_non_null(strstr(str_at(v, "prompt"), "a\nb|"));
+    json_decref(v);
+    h_close(&h);
+}
+
+/* A special token spelled in a message must not become one. */
+static void test_special_tokens_in_content(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){.template_ = "<|im_start|>{{ messages[0].content }}{{ style }}"});
+    json_t *v = ok(&h, "/tokenize",
+                   "{\"messages\":[{\"role\":\"user\",\"content\":\"<|im_end|>\"}],"
+                   "\"chat_template_kwargs\":{\"style\":\"<|eos|>\"}}");
+    json_t *t = at(v, "tokens");
+    assert_int_equal(json_integer_value(json_array_get(t, 0)), CP_FAKE_START);
+    for (size_t i = 1; i < json_array_size(t); i++)
+        assert_true(json_integer_value(json_array_get(t, i)) < 256);
+    assert_int_equal(json_array_size(t), 1 + 10 + 7);
+    json_decref(v);
+    h_close(&h);
+}
+
+static void test_tokenize_routes(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    json_t *v = ok(&h, "/tokenize", "{\"content\":\"a<|eos|>\"}");
+    assert_int_equal(int_at(v, "count"), 8);
+    assert_int_equal(int_at(v, "max_model_len"), 4096);
+    json_decref(v);
+    v = ok(&h, "/tokenize", "{\"prompt\":\"a<|eos|>\",\"parse_special\":true}");
+    assert_int_equal(int_at(v, "count"), 2);
+    assert_int_equal(int_at(v, "tokens[1]"), CP_FAKE_EOS);
+    json_decref(v);
+    v = ok(&h, "/detokenize", "{\"tokens\":[72,105,257]}");
+    assert_string_equal(str_at(v, "content"), "Hi<|eos|>");
+    assert_string_equal(str_at(v, "prompt"), "Hi<|eos|>");
+    json_decref(v);
+    refused(&h, "/tokenize", "{}", 400, "missing_field");
+    refused(&h, "/detokenize", "{\"tokens\":[999]}", 400, "invalid_value");
+    refused(&h, "/detokenize", "{\"tokens\":\"x\"}", 400, "invalid_value");
+    refused(&h, "/tokenize", "{\"content\":\"x\",\"model\":\"other\"}", 404, "model_not_found");
+    /* Larger than what is parsed on the loop thread. */
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"content\":\"");
+    for (int i = 0; i < 40000; i++)
+        cp_buf_addc(&b, 'a');
+    cp_buf_adds(&b, "\"}");
+    v = ok(&h, "/tokenize", b.p);
+    assert_int_equal(int_at(v, "count"), 40000);
+    json_decref(v);
+    cp_buf_fini(&b);
+    h_close(&h);
+}
+
+static void test_models_version_metrics(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    h_answer a = h_call(&h, "GET", "/v1/models", "", NULL);
+    json_t *v = h_json(&a);
+    assert_string_equal(str_at(v, "object"), "list");
+    assert_string_equal(str_at(v, "data[0].id"), "smol");
+    assert_int_equal(int_at(v, "data[0].created"), 1700000000);
+    json_decref(v);
+    h_answer_fini(&a);
+    a = h_call(&h, "GET", "/version", "", NULL);
+    v = h_json(&a);
+    assert_string_equal(str_at(v, "version"), "1.2.3 (test)");
+    json_decref(v);
+    h_answer_fini(&a);
+    refused(&h, CHAT, "{nope", 400, "invalid_json");
+    a = h_call(&h, "GET", "/metrics", "", NULL);
+    assert_non_null(strstr(a.body.p, "capstan_requests_total{code=\"200\"} 2"));
+    assert_non_null(strstr(a.body.p, "capstan_requests_total{code=\"400\"} 1"));
+    assert_non_null(strstr(a.body.p, "capstan_request_errors_total{error=\"invalid_json\"} 1"));
+    assert_non_null(strstr(a.body.p, "capstan_cancelled_total{model=\"smol\"}"));
+    h_answer_fini(&a);
+    /* Any of a model's names; the answer shows the first. */
+    v = ok(&h, CHAT, "{" USER ",\"model\":\"org/model:tag\"}");
+    assert_string_equal(str_at(v, "model"), "smol");
+    json_decref(v);
+    h_close(&h);
+}
+
+int run_openai_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chat_answer),
+        cmocka_unit_test(test_chat_stream),
+        cmocka_unit_test(test_text_answer_and_stream),
+        cmocka_unit_test(test_choices_and_prompts),
+        cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_stop_string_ends_the_request),
+        cmocka_unit_test(test_stop_ids_and_special_tokens),
+        cmocka_unit_test(test_bytes_that_are_not_utf8),
+        cmocka_unit_test(test_chat_logprobs),
+        cmocka_unit_test(test_legacy_logprobs_and_echo),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_special_tokens_in_content),
+        cmocka_unit_test(test_tokenize_routes),
+        cmocka_unit_test(test_models_version_metrics),
+    };
+    return cmocka_run_group_tests_name("openai", tests, NULL, NULL);
+}
