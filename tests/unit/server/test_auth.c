@@ -6,12 +6,10 @@
 
 #include <string.h>
 
-static const char use_key[] = "sk-use";
-
 static void two_keys(cp_api_key keys[2])
 {
     cp_err err;
-    assert_int_equal(cp_api_key_parse(use_key, &keys[0], &err), CP_OK);
+    assert_int_equal(cp_api_key_parse("sk-use", &keys[0], &err), CP_OK);
     assert_int_equal(cp_api_key_parse("sk-admin scopes=admin", &keys[1], &err), CP_OK);
 }
 
