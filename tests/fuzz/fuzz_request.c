@@ -1,0 +1,51 @@
+// deps: server chat tokenizer base
+/*
+ * Fuzz target: a request's JSON becomes typed parameters. The first byte picks the route's body,
+ * the rest is the body. Whatever the bytes, it ends with parameters in their ranges or a client's
+ * error, never an internal one.
+ */
+#include "base/code.h"
+#include "server/params.h"
+
+#include <stdint.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *err)
+{
+    const cp_sampling_defaults *d = arg;
+    if (name.p && !(name.n == 1 && *name.p == 'm'))
+        return cp_fail_param(err, CP_MODEL_NOT_FOUND, "model", "no model of that name");
+    *out = (cp_params_model){.handle = arg, .defaults = d, .n_vocab = 1000};
+    return CP_OK;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const unsigned where[] = {CP_AT_CHAT, CP_AT_TEXT, CP_AT_TOKENIZE, CP_AT_DETOKENIZE,
+                                     CP_AT_APPLY};
+    if (size == 0)
+        return 0;
+    cp_json_setup();
+    cp_sampling_defaults d = cp_sampling_defaults_off();
+    cp_params_env env = {.where = where[data[0] % 5], .arg = &d, .find_model = find_model};
+    cp_arena *arena = cp_arena_new((size_t)16 << 20), *render = cp_arena_new((size_t)16 << 20);
+    cp_params p = {0};
+    cp_err err = {0};
+    cp_code rc = cp_params_parse((const char *)data + 1, size - 1, &env, arena, render, &p, &err);
+    if (rc == CP_OK) {
+        CP_ASSERT(p.temperature >= 0 && p.temperature <= 2 && p.top_p >= 0 && p.top_p <= 1);
+        CP_ASSERT(p.n >= 1 && p.n <= CP_N_MAX && p.n_stop <= CP_STOP_MAX &&
+                  p.n_bias <= CP_BIAS_MAX);
+        for (int i = 0; i < p.n_prompts; i++) {
+            for (int k = 0; k < p.prompts[i].n_ids; k++)
+                CP_ASSERT(p.prompts[i].ids[k] >= 0 && p.prompts[i].ids[k] < 1000);
+        }
+    } else {
+        CP_ASSERT(cp_code_info(rc)->http < 500 || rc == CP_NO_MEMORY);
+        CP_ASSERT(err.msg[0]);
+    }
+    cp_arena_free(arena);
+    cp_arena_free(render);
+    return 0;
+}
