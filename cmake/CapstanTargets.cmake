@@ -57,6 +57,9 @@ function(cp_test name)
     if(NOT ARG_TIMEOUT)
         set(ARG_TIMEOUT 300)
     endif()
+    if(CAPSTAN_SANITIZE)
+        math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 6") # a shared machine and a slow build
+    endif()
     add_test(NAME test_${id} COMMAND test_${id} ${ARG_ARGS}
         WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
     set_tests_properties(test_${id} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
