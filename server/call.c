@@ -121,7 +121,6 @@ void cp_call_reply(cp_call *c, int status, const char *type, cp_buf *body)
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
 {
     cp_metric_error(c->s->metrics, code);
-    c->code = code;
     if (cp_code_info(code)->http == 500)
         cp_log(CP_LOG_ERROR, "request id=%s failed: %s: %s", c->request_id,
                cp_code_info(code)->name, err ? err->msg : "");
@@ -130,7 +129,10 @@ void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
     if (status == 0)
         status = cp_code_info(code)->http;
     cp_buf b = {0};
-    cp_emit_error(&b, code, err, c->n_prompt_tokens, c->n_ctx_shown);
+    if (c->in_job) /* what the job writes is not ours to read */
+        cp_emit_error(&b, code, err, 0, 0);
+    else
+        cp_emit_error(&b, code, err, c->n_prompt_tokens, c->n_ctx_shown);
     if (status == 503 || status == 429)
         cp_http_add_header(c->q, "Retry-After", code == CP_LOADING ? "5" : "1");
     else if (status < 500)
@@ -156,6 +158,8 @@ static cp_buf *stream(cp_call *c)
 
 void cp_call_cancel(cp_call *c)
 {
+    if (c->in_job)
+        return; /* nothing was submitted; what comes back is dropped */
     for (int i = 0; i < c->n_parts; i++) {
         cp_part *p = &c->parts[i];
         if (!p->submitted || p->ended || p->cancelled)
@@ -169,9 +173,8 @@ void cp_call_fail(cp_call *c, cp_code code, const cp_err *err)
 {
     if (c->failed)
         return;
-    if (c->q && !c->gone && c->streaming && cp_http_answered(c->q)) {
+    if (!c->in_job && c->q && !c->gone && c->streaming && cp_http_answered(c->q)) {
         cp_metric_error(c->s->metrics, code);
-        c->code = code;
         cp_buf *out = cp_http_stream(c->q);
         if (out) {
             cp_buf_adds(out, "data: ");
@@ -460,7 +463,7 @@ void cp_call_parsed(cp_call *c)
 
 void cp_call_tick(cp_call *c, int64_t now_ns)
 {
-    if (!c->streaming || c->gone || c->failed || !c->q || c->n_open == 0)
+    if (c->in_job || !c->streaming || c->gone || c->failed || !c->q || c->n_open == 0)
         return;
     if (stalled(c)) {
         if (now_ns - cp_http_stream_moved(c->q) > (int64_t)CP_SLOW_READER_S * 1000000000) {
@@ -487,27 +490,28 @@ void cp_call_done(cp_call *c)
     cp_http_req *q = c->q;
     int status = cp_http_status(q);
     bool left = c->gone;
-    int completion = 0, cached = 0;
-    for (int i = 0; i < c->n_choices; i++)
-        completion += c->choices[i].n_tokens;
-    for (int i = 0; i < (c->parts ? c->n_parts : 0); i++)
-        cached += c->parts[i].n_cached;
     if (status == 0)
         status = 499;
     double ms = (double)(cp_now_ns() - cp_http_since(q)) / 1e6;
     static const char *const methods[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
                                                          "PATCH", "DELETE", "OPTIONS"};
-    if (c->counted && c->m)
+    if (c->counted && !c->in_job && c->m) {
+        int completion = 0, cached = 0;
+        for (int i = 0; i < c->n_choices; i++)
+            completion += c->choices[i].n_tokens;
+        for (int i = 0; i < (c->parts ? c->n_parts : 0); i++)
+            cached += c->parts[i].n_cached;
         cp_log(CP_LOG_INFO,
                "access id=%s method=%s path=%s status=%d ms=%.1f bytes=%llu model=%s prompt=%lld "
                "cached=%d completion=%d stream=%d%s",
                c->request_id, methods[cp_http_method(q)], c->path, status, ms,
                (unsigned long long)cp_http_sent(q), c->m->ids[0], (long long)c->n_prompt_tokens,
                cached, completion, c->streaming, left ? " client=gone" : "");
-    else
+    } else {
         cp_log(CP_LOG_INFO, "access id=%s method=%s path=%s status=%d ms=%.1f bytes=%llu%s",
                c->request_id, methods[cp_http_method(q)], c->path, status, ms,
                (unsigned long long)cp_http_sent(q), left ? " client=gone" : "");
+    }
     cp_metric_request(c->s->metrics, left && !cp_http_answered(q) ? 499 : status);
     cp_metric_add(c->s->metrics, CP_M_REQUESTS_ACTIVE, -1);
     c->q = NULL;

@@ -303,22 +303,26 @@ const char *h_error_code(const h_answer *a)
     return code;
 }
 
+/* The event that begins at p: its end, or NULL. *is_data: not a comment. */
+static const char *event_end(const h_answer *a, const char *p, bool *is_data)
+{
+    size_t left = (size_t)(a->body.p + a->body.n - p);
+    *is_data = left > 6 && memcmp(p, "data: ", 6) == 0;
+    return left > 0 ? memmem(p, left, "\n\n", 2) : NULL;
+}
+
 const char *h_event(const h_answer *a, int i)
 {
     static char data[65536];
-    const char *p = a->body.p;
-    while (p && *p) {
-        const char *end = strstr(p, "\n\n");
-        if (!end)
-            return NULL;
-        if (strncmp(p, "data: ", 6) == 0 && i-- == 0) {
-            size_t n = (size_t)(end - p) - 6;
-            assert_true(n < sizeof(data));
-            memcpy(data, p + 6, n);
-            data[n] = '\0';
-            return data;
-        }
-        p = end + 2;
+    bool is_data;
+    for (const char *p = a->body.p, *end; p && (end = event_end(a, p, &is_data)); p = end + 2) {
+        if (!is_data || i-- > 0)
+            continue;
+        size_t n = (size_t)(end - p) - 6;
+        assert_true(n < sizeof(data));
+        memcpy(data, p + 6, n);
+        data[n] = '\0';
+        return data;
     }
     return NULL;
 }
@@ -326,7 +330,8 @@ const char *h_event(const h_answer *a, int i)
 int h_events(const h_answer *a)
 {
     int n = 0;
-    while (h_event(a, n))
-        n++;
+    bool is_data;
+    for (const char *p = a->body.p, *end; p && (end = event_end(a, p, &is_data)); p = end + 2)
+        n += is_data;
     return n;
 }
