@@ -8,7 +8,9 @@
  * 1, 7, 64 and 509 rows, with prefix hits at a drawn page boundary (for two prompts: at every
  * boundary), with forced preemptions, and on two threads. Every scenario must give the same ids,
  * the same bits of log-probabilities and the same bits of whole logits rows. That batches, chunks,
- * hits and preemptions really happened is asserted. Exit 1 at the first difference.
+ * hits and preemptions really happened is asserted. In every step a window group of a sequence may
+ * hold ceil((window + chunk) / P) + 2 pages; a model with windows also gets a sequence of 4,096
+ * positions. Exit 1 at the first difference.
  */
 #include "app/local.h"
 #include "base/digest.h"
@@ -18,8 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_GEN 96 /* some pages, so that a full pool has to preempt */
-#define N_TOP   3
+#define MAX_GEN  96 /* some pages, so that a full pool has to preempt */
+#define N_TOP    3
+#define LONG_CTX 4096 /* positions of the sequence that shows the window groups' pages */
 
 typedef struct result {
     int n, n_cached;
@@ -45,7 +48,8 @@ typedef struct bed {
     uint64_t rng;
     /* what the probe saw in the current scenario */
     int max_seqs_in_step, max_rows_of_seq;
-    uint64_t split_prompts; /* steps that held only a part of a prompt */
+    int page_positions, chunk;    /* of the current scenario */
+    int window_pages, full_pages; /* the most that one group of a sequence held */
     result *got;
 } bed;
 
@@ -82,6 +86,30 @@ static void must(cp_code rc, const cp_err *err)
     }
 }
 
+/* Pages that sequence `s` of the step holds, by group. */
+static void check_pages(bed *b, const cp_batch_seq *s)
+{
+    const cp_program *prog = cp_model_program(b->model);
+    int positions = b->page_positions;
+    for (int g = 0; g < prog->n_groups; g++) {
+        const cp_kv_group *grp = &prog->groups[g];
+        if (grp->kind == CP_GROUP_STATE) {
+            continue;
+        }
+        int used = 0, *most = grp->kind == CP_GROUP_WINDOW ? &b->window_pages : &b->full_pages;
+        for (int i = 0; i <= (s->pos0 + s->n_rows - 1) / positions; i++) {
+            used += s->pages[g][i] != 0;
+        }
+        *most = used > *most ? used : *most;
+        int allowed = (grp->window + b->chunk + positions - 1) / positions + 2;
+        if (grp->kind == CP_GROUP_WINDOW && used > allowed) {
+            fprintf(stderr, "group %d (window %d) holds %d pages at position %d; allowed: %d\n", g,
+                    grp->window, used, s->pos0, allowed);
+            exit(1);
+        }
+    }
+}
+
 static void probe(void *arg, int model, const cp_batch *batch, cp_request *const *row_request,
                   const int32_t *row_choice, const float *logits)
 {
@@ -92,6 +120,7 @@ static void probe(void *arg, int model, const cp_batch *batch, cp_request *const
     for (int i = 0; i < batch->n_seqs; i++) {
         int n = batch->seqs[i].n_rows;
         b->max_rows_of_seq = n > b->max_rows_of_seq ? n : b->max_rows_of_seq;
+        check_pages(b, &batch->seqs[i]);
     }
     for (int i = 0; i < batch->n_out; i++) {
         const prompt *p = row_request[i]->user;
@@ -136,10 +165,12 @@ static void start(bed *b, const scenario *s, running *r)
                           .prefix_cache = s->prefix_cache,
                           .metrics = r->metrics};
     must(cp_engine_add_model(r->engine, &em, &r->index, &err), &err);
+    b->max_seqs_in_step = b->max_rows_of_seq = b->window_pages = b->full_pages = 0;
+    b->page_positions = positions;
+    b->chunk = s->chunk;
     cp_engine_set_probe(r->engine, probe, b);
     must(cp_engine_start(r->engine, &err), &err);
     r->local = cp_local_open(cp_engine_front(r->engine));
-    b->max_seqs_in_step = b->max_rows_of_seq = 0;
     memset(b->got, 0, (size_t)b->n_prompts * sizeof *b->got);
 }
 
@@ -334,6 +365,41 @@ static void run_hits(bed *b)
     printf("%-28s ok\n", "every boundary of 2 prompts");
 }
 
+/* One sequence of LONG_CTX positions, its last MAX_GEN ones generated: what check_pages sees. */
+static void run_long(bed *b)
+{
+    const cp_program *prog = cp_model_program(b->model);
+    int windows = 0, train = cp_model_hparams(b->model)->ctx_train;
+    for (int g = 0; g < prog->n_groups; g++) {
+        windows += prog->groups[g].kind == CP_GROUP_WINDOW;
+    }
+    if (windows == 0) {
+        return;
+    }
+    bed one = *b;
+    prompt p = {.n = (train < LONG_CTX ? train : LONG_CTX) - MAX_GEN, .n_gen = MAX_GEN};
+    one.prompts = &p;
+    one.n_prompts = 1;
+    one.got = cp_xcalloc(1, sizeof *one.got);
+    p.ids = cp_xcalloc((size_t)p.n, sizeof *p.ids);
+    for (int k = 0; k < p.n; k++) {
+        p.ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
+    }
+    scenario s = {"a long sequence", 2, 128, 512, 1, 0, true, 1};
+    running r;
+    start(&one, &s, &r);
+    run_all(&one, &s, &r);
+    report(&one, &s, &r);
+    printf(
+        "%-28s %d positions: at most %d pages of %d positions in each of %d window groups, %d in "
+        "a full one\n",
+        s.name, p.n + p.n_gen, one.window_pages, one.page_positions, windows, one.full_pages);
+    require(one.full_pages >= (p.n + p.n_gen - 1) / one.page_positions, s.name, "the length");
+    stop(&r);
+    free(p.ids);
+    free(one.got);
+}
+
 static void make_prompts(bed *b, int longest)
 {
     b->prompts = cp_xcalloc((size_t)b->n_prompts, sizeof *b->prompts);
@@ -393,6 +459,7 @@ int main(int argc, char **argv)
         run_scenario(&b, &all[i]);
     }
     run_hits(&b);
+    run_long(&b);
     printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b.n_prompts);
     for (int i = 0; i < b.n_prompts; i++) {
         free(b.prompts[i].ids);
