@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PARTS_MAX = 512 };
+
 typedef struct part {
     cp_map map;
     cp_weights *w;
@@ -31,6 +33,10 @@ struct cp_loaded {
     size_t bytes;
     char digest[CP_DIGEST_STR];
     char cache_dir[CP_DIR_MAX];
+    cp_buf chat_template, params; /* what the packaging brought; n = 0: nothing */
+    char **notes;
+    size_t n_notes;
+    int64_t context_size;
 };
 
 /* Open file i of r as part p. */
@@ -38,7 +44,7 @@ static cp_code open_part(part *p, const cp_resolved *r, size_t i, bool verify_al
 {
     int fd;
     uint64_t size;
-    const char *what = r->bare ? r->ref.path : r->manifest->layer[r->plan.layer[i]].digest;
+    const char *what = r->bare ? r->ref.path : r->manifest_desc.digest;
     cp_code code = cp_resolved_file(r, i, verify_always, &fd, &size, p->digest, err);
     if (code)
         return code;
@@ -168,15 +174,15 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
     size_t n = cp_resolved_files(r);
     uint64_t count = 1;
     cp_code code = CP_OK;
-    m->parts = cp_xcalloc(CP_PLAN_MAX, sizeof(*m->parts));
+    m->parts = cp_xcalloc(PARTS_MAX, sizeof(*m->parts));
     for (size_t i = 0; !code && i < n; i++)
         code = open_part(&m->parts[m->n_parts++], r, i, opt && opt->verify_always, err);
     if (code)
         return code;
     const part *first = &m->parts[0];
-    if (cp_meta_u64(first->w->meta, "split.count", &count) && (count == 0 || count > CP_PLAN_MAX))
+    if (cp_meta_u64(first->w->meta, "split.count", &count) && (count == 0 || count > PARTS_MAX))
         return cp_fail(err, CP_CORRUPT, "split.count is %" PRIu64 "; allowed: 1 to %d", count,
-                       CP_PLAN_MAX);
+                       PARTS_MAX);
     if (count == 1 && n > 1)
         return cp_fail(err, CP_UNSUPPORTED,
                        "the artifact holds %zu separate GGUF files, not one model", n);
@@ -231,6 +237,11 @@ void cp_loaded_close(cp_loaded *m)
         cp_map_close(&m->parts[i].map);
     }
     cp_name_index_fini(&m->merged_index);
+    cp_buf_fini(&m->chat_template);
+    cp_buf_fini(&m->params);
+    for (size_t i = 0; i < m->n_notes; i++)
+        free(m->notes[i]);
+    free(m->notes);
     free(m->merged);
     free(m->parts);
     free(m);
@@ -293,4 +304,35 @@ bool cp_loaded_poisoned(const cp_loaded *m)
 const char *cp_loaded_cache_dir(const cp_loaded *m)
 {
     return m->cache_dir;
+}
+
+/* See loader.h. */
+cp_str cp_loaded_template(const cp_loaded *m)
+{
+    return (cp_str){m->chat_template.p ? m->chat_template.p : "", m->chat_template.n};
+}
+
+/* See loader.h. */
+const char *cp_loaded_params(const cp_loaded *m)
+{
+    return m->params.n ? m->params.p : NULL;
+}
+
+/* See loader.h. */
+int64_t cp_loaded_context_size(const cp_loaded *m)
+{
+    return m->context_size;
+}
+
+/* See loader.h. */
+size_t cp_loaded_n_notes(const cp_loaded *m)
+{
+    return m->n_notes;
+}
+
+/* See loader.h. */
+const char *cp_loaded_note(const cp_loaded *m, size_t i)
+{
+    CP_ASSERT(i < m->n_notes);
+    return m->notes[i];
 }

@@ -19,6 +19,9 @@ typedef struct cp_loader_options {
     const char *store;            /* NULL: the default, $XDG_DATA_HOME/capstan/store */
     const char *default_registry; /* NULL: docker.io */
     bool verify_always;           /* re-hash blobs although a matching record exists */
+    const char *platform;   /* "os/arch" to take from an index; NULL: linux and this machine */
+    const char *variant;    /* which entry of an index; NULL: what fits memory_budget */
+    uint64_t memory_budget; /* bytes for weights; 0: no limit */
 } cp_loader_options;
 
 typedef struct cp_loaded cp_loaded;
@@ -47,6 +50,15 @@ bool cp_loaded_poisoned(const cp_loaded *m);
  * writable. */
 const char *cp_loaded_cache_dir(const cp_loaded *m);
 
+/* What the packaging brought beyond weights. A chat template ("", n = 0: none), sampling options (a
+ * JSON object in Ollama's names; NULL: none), a context length (0: none), and lines for the log:
+ * which variant was chosen and what is ignored, why. All live as long as m. */
+cp_str cp_loaded_template(const cp_loaded *m);
+const char *cp_loaded_params(const cp_loaded *m);
+int64_t cp_loaded_context_size(const cp_loaded *m);
+size_t cp_loaded_n_notes(const cp_loaded *m);
+const char *cp_loaded_note(const cp_loaded *m, size_t i);
+
 /* ---- the store ---- */
 typedef struct cp_store_layer {
     char digest[72];
@@ -59,7 +71,7 @@ typedef struct cp_store_entry {
     char name[256];  /* whole "name:tag" */
     char digest[72]; /* of the manifest */
     uint64_t bytes;  /* sum of config and layers */
-    char format[32]; /* packaging row: "modelpack", "docker" */
+    char format[32]; /* packaging row: "modelpack", "docker" ... */
     char arch[48];
     char quant[32];
     size_t n_layers;

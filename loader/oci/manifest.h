@@ -27,6 +27,7 @@ typedef struct cp_descriptor {
     const char *filepath;  /* annotation org.cncf.model.filepath, org.cnai..., or image.title;
                               relative, no `..` */
     const char *os, *arch; /* platform */
+    bool untested; /* org.cncf.model.file.mediatype.untested: the layer's class is a guess */
     char digest[CP_DIGEST_STR];
     uint8_t raw[32]; /* digest's bytes: paths are made from these alone */
     bool sha256;     /* false: another algorithm; digest is "" and the descriptor cannot be used */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { MAX_TEXT = 1024, ARENA_BYTES = 64 << 20 };
+static const char untested_key[] = "org.cncf.model.file.mediatype.untested";
 
 static cp_code load(json_t **out, const char *what, const char *json, size_t n, cp_err *err)
 {
@@ -118,6 +119,8 @@ static cp_code descriptor(cp_arena *a, const json_t *v, bool files, cp_descripto
         code = text(a, platform, "os", &d->os, err);
     if (!code)
         code = text(a, platform, "architecture", &d->arch, err);
+    const char *untested = json_string_value(json_object_get(notes, untested_key));
+    d->untested = untested && strcmp(untested, "true") == 0;
     for (size_t i = 0;
          files && !code && d->filepath[0] == '\0' && i < sizeof(name_keys) / sizeof(name_keys[0]);
          i++)

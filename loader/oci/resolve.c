@@ -1,7 +1,7 @@
 /*
  * Resolving a reference. A name is looked up in the store as typed, then in canonical form; with a
  * digest, by the digest alone (the tag is a label then). Nested indexes are descended at most three
- * levels: one entry is taken as it is, of several the one for linux and this machine.
+ * levels, each entry chosen by variant.c.
  */
 #include "loader/oci/resolve.h"
 
@@ -15,14 +15,6 @@
 #include <unistd.h>
 
 enum { MAX_NESTING = 3 };
-
-#if defined(__x86_64__)
-static const char machine[] = "amd64";
-#elif defined(__aarch64__)
-static const char machine[] = "arm64";
-#else
-static const char machine[] = "unknown";
-#endif
 
 /* See resolve.h. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
@@ -41,37 +33,9 @@ int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
     return -1;
 }
 
-/* The entry of a nested index to go on with. */
-static cp_code choose(const cp_index *x, const cp_descriptor **out, cp_err *err)
-{
-    const cp_descriptor *found = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < x->n; i++) {
-        const cp_descriptor *d = &x->item[i];
-        if (strcmp(d->os, "unknown") == 0) /* attestations */
-            continue;
-        bool ours = strcmp(d->os, "linux") == 0 && strcmp(d->arch, machine) == 0;
-        if (ours) {
-            *out = d;
-            return CP_OK;
-        }
-        if (d->os[0] == '\0' || x->n == 1) {
-            found = d;
-            n++;
-        }
-    }
-    if (n == 0)
-        return cp_fail(err, CP_NOT_FOUND, "the index has no entry for linux/%s", machine);
-    if (n > 1)
-        return cp_fail(err, CP_USAGE,
-                       "the index has %zu entries without platform; name one by its digest", n);
-    *out = found;
-    return CP_OK;
-}
-
 /* See resolve.h. */
-cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manifest **out,
-                            cp_descriptor *out_desc, cp_err *err)
+cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp_variant_wish *w,
+                            cp_manifest **out, cp_descriptor *out_desc, char why[256], cp_err *err)
 {
     *out = NULL;
     *out_desc = (cp_descriptor){.media_type = "",
@@ -82,6 +46,7 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manif
                                 .arch = ""};
     char media_type[128];
     cp_descriptor at = *d;
+    why[0] = '\0';
     for (int depth = 0;; depth++) {
         cp_buf json = {0};
         cp_code code = cp_layout_blob_read(l, &at, &json, err);
@@ -109,38 +74,25 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manif
             return CP_OK;
         }
         cp_index *x = NULL;
-        const cp_descriptor *next = NULL;
+        size_t next = 0;
         if (depth == MAX_NESTING)
             code = cp_fail(err, CP_CORRUPT, "indexes are nested more than %d deep", MAX_NESTING);
         if (!code)
             code = cp_index_parse(&x, json.p ? json.p : "", json.n, err);
         cp_buf_fini(&json);
         if (!code)
-            code = choose(x, &next, err);
-        if (!code && !cp_strcopy(media_type, sizeof(media_type), next->media_type))
+            code = cp_variant_choose(x, w, &next, why, err);
+        if (!code && !cp_strcopy(media_type, sizeof(media_type), x->item[next].media_type))
             code =
                 cp_fail(err, CP_CORRUPT, "a media type is longer than %zu", sizeof(media_type) - 1);
         if (!code) {
-            at = *next;
+            at = x->item[next];
             at.media_type = media_type; /* the only string that is used below */
         }
         cp_index_free(x);
         if (code)
             return code;
     }
-}
-
-/* See resolve.h. */
-cp_code cp_resolve_plan(const cp_manifest *m, const cp_packaging **row, cp_plan *plan, cp_err *err)
-{
-    *row = cp_packaging_of(m);
-    if (!*row) {
-        char names[128];
-        cp_packaging_names(names, sizeof(names));
-        return cp_fail(err, CP_UNSUPPORTED, "packaging with config '%s'; supported: %s",
-                       m->config.media_type, names);
-    }
-    return (*row)->plan(m, plan, err);
 }
 
 /* See resolve.h. */
@@ -258,11 +210,18 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
         else
             r->entry = (size_t)i;
     }
+    cp_variant_wish wish = {0};
+    char platform[64];
+    if (!code && opt) {
+        wish.variant = opt->variant;
+        wish.memory_budget = opt->memory_budget;
+        code = cp_variant_platform(&wish, platform, opt->platform, err);
+    }
     if (!code)
-        code = cp_resolve_manifest(&r->layout, &r->index->item[r->entry], &r->manifest,
-                                   &r->manifest_desc, err);
+        code = cp_resolve_manifest(&r->layout, &r->index->item[r->entry], &wish, &r->manifest,
+                                   &r->manifest_desc, r->why, err);
     if (!code)
-        code = cp_resolve_plan(r->manifest, &r->packaging, &r->plan, err);
+        code = cp_packaging_plan(r->manifest, &r->packaging, &r->plan, err);
     if (code)
         return code;
     cp_resolve_cache_dir(&r->layout, is_store, r->cache_dir);
@@ -288,6 +247,7 @@ cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *o
 /* See resolve.h. */
 void cp_resolved_fini(cp_resolved *r)
 {
+    cp_plan_fini(&r->plan);
     cp_manifest_free(r->manifest);
     cp_index_free(r->index);
     if (r->layout.dir >= 0)
@@ -299,7 +259,10 @@ void cp_resolved_fini(cp_resolved *r)
 /* See resolve.h. */
 size_t cp_resolved_files(const cp_resolved *r)
 {
-    return r->bare ? 1 : r->plan.n;
+    size_t n = 0;
+    for (size_t i = 0; i < r->plan.n; i++)
+        n += r->plan.layer[i].role == CP_ROLE_WEIGHTS;
+    return r->bare ? 1 : n;
 }
 
 /* The record's folder and key: in a folder of the layout's own the digest names it, elsewhere the
@@ -344,13 +307,15 @@ cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int
             *size = (uint64_t)st.st_size;
         set_records(r, NULL, &v, dir);
     } else {
-        const cp_descriptor *d = &r->manifest->layer[r->plan.layer[i]];
+        const cp_descriptor *d = NULL;
+        for (size_t k = 0, seen = 0; k < r->plan.n && !d; k++)
+            if (r->plan.layer[k].role == CP_ROLE_WEIGHTS && seen++ == i)
+                d = &r->manifest->layer[k];
+        CP_ASSERT(d);
         v.what = d->digest;
         v.want = d->raw;
         if (!d->sha256)
-            return cp_fail(err, CP_CORRUPT,
-                           "layer %zu: its digest is not sha256, which alone is built",
-                           r->plan.layer[i]);
+            return cp_fail(err, CP_CORRUPT, "a layer's digest is not sha256, which alone is built");
         code = cp_layout_blob_open(&r->layout, d->raw, fd, size, err);
         if (code == CP_NOT_FOUND)
             code = cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);

@@ -14,6 +14,7 @@
 #include "loader/oci/manifest.h"
 #include "loader/oci/record.h"
 #include "loader/oci/reference.h"
+#include "loader/oci/variant.h"
 #include "loader/packagings/packaging.h"
 
 typedef struct cp_resolved {
@@ -26,6 +27,7 @@ typedef struct cp_resolved {
     cp_descriptor manifest_desc; /* after descending through nested indexes */
     const cp_packaging *packaging;
     cp_plan plan;
+    char why[256];              /* which variant was chosen */
     char cache_dir[CP_DIR_MAX]; /* for records and caches; "" = none */
     char absolute[CP_DIR_MAX];  /* the file's or the layout's real path */
 } cp_resolved;
@@ -43,11 +45,9 @@ cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int
  * -1: none. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref);
 /* The manifest behind entry d, through nested indexes (at most 3); *out_desc is the manifest's own
- * descriptor. */
-cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, cp_manifest **out,
-                            cp_descriptor *out_desc, cp_err *err);
-/* Packaging row and weight layers of a manifest. */
-cp_code cp_resolve_plan(const cp_manifest *m, const cp_packaging **row, cp_plan *plan, cp_err *err);
+ * descriptor, why says what was chosen ("": there was no choice). w may be NULL. */
+cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp_variant_wish *w,
+                            cp_manifest **out, cp_descriptor *out_desc, char why[256], cp_err *err);
 /* Folder of records for layout l: its own capstan/ if it is a store or has one, and it is writable;
  * else the cache. */
 void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX]);

@@ -61,9 +61,12 @@ static void describe(const cp_layout *l, const cp_manifest *m, const cp_packagin
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
-    if (!row || plan->n == 0)
+    const cp_descriptor *d = NULL;
+    for (size_t i = 0; i < plan->n && !d; i++)
+        if (plan->layer[i].role == CP_ROLE_WEIGHTS)
+            d = &m->layer[i];
+    if (!row || !d)
         return;
-    const cp_descriptor *d = &m->layer[plan->layer[0]];
     int fd;
     uint64_t size;
     if (!d->sha256 || cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
@@ -79,17 +82,18 @@ static void describe_entry(const cp_layout *l, const cp_descriptor *d, cp_store_
 {
     cp_manifest *m;
     cp_descriptor desc;
+    char why[256];
     cp_plan plan = {0};
     const cp_packaging *row = NULL;
     cp_strcopy(e->digest, sizeof(e->digest), d->digest);
     cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
     cp_strcopy(e->format, sizeof(e->format), "corrupt");
-    if (!d->sha256 || cp_resolve_manifest(l, d, &m, &desc, NULL) != CP_OK)
+    if (!d->sha256 || cp_resolve_manifest(l, d, NULL, &m, &desc, why, NULL) != CP_OK)
         return;
     cp_strcopy(e->digest, sizeof(e->digest), desc.digest);
-    if (cp_resolve_plan(m, &row, &plan, NULL) != CP_OK)
-        plan.n = 0;
+    cp_packaging_plan(m, &row, &plan, NULL); /* none: the layers are listed all the same */
     describe(l, m, row, &plan, e);
+    cp_plan_fini(&plan);
     cp_manifest_free(m);
 }
 
@@ -499,7 +503,7 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
     struct stat st;
     int fd = -1;
     const cp_packaging *row = cp_packaging_named(format ? format : "modelpack");
-    cp_packaging_names(formats, sizeof(formats));
+    cp_packaging_names(true, formats, sizeof(formats));
     cp_code code =
         row ? CP_OK : cp_fail(err, CP_USAGE, "format '%s'; allowed: %s", format, formats);
     if (!code)

@@ -1,8 +1,7 @@
 /*
  * Docker model artifacts (Docker Model Runner), config v0.1 and v0.2: weights are the gguf.v3
- * layers in manifest order; the first pushes used model.file.v1+gguf. LoRA, projector, licence and
- * template layers are not weights. Source: model-runner
- * pkg/distribution/types/config.go.
+ * layers in manifest order; the first pushes used model.file.v1+gguf; v0.2 has files that only
+ * their path tells apart. Source: model-runner pkg/distribution/types/config.go.
  */
 #include "loader/packagings/packaging.h"
 
@@ -11,32 +10,60 @@
 
 #define DOCKER_AI "application/vnd.docker.ai."
 
-static bool matches(const cp_manifest *m)
+static cp_match matches(const cp_manifest *m)
 {
-    return cp_has_prefix(m->config.media_type, DOCKER_AI "model.config.");
+    if (cp_has_prefix(m->config.media_type, DOCKER_AI "model.config."))
+        return CP_MATCH_CONFIG;
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (cp_has_prefix(m->layer[i].media_type, DOCKER_AI))
+            return CP_MATCH_LAYER;
+    return CP_MATCH_NONE;
+}
+
+/* Layer types, without DOCKER_AI; model.file is told by its file name. */
+static const struct {
+    const char *type;
+    cp_layer_role role;
+    bool weights; /* of a kind that is not built */
+    const char *note;
+} types[] = {
+    {"gguf.v3", CP_ROLE_WEIGHTS, false, NULL},
+    {"model.file.v1+gguf", CP_ROLE_WEIGHTS, false, NULL},
+    {"chat.template.jinja", CP_ROLE_TEMPLATE, false, NULL},
+    {"gguf.v3.lora", CP_ROLE_IGNORED, false, "an adapter; adapters are not built"},
+    {"gguf.v3.mmproj", CP_ROLE_IGNORED, false, "a projector; images are not built"},
+    {"mmproj", CP_ROLE_IGNORED, false, "a projector; images are not built"},
+    {"license", CP_ROLE_IGNORED, false, "data that running the model does not need"},
+    {"safetensors", CP_ROLE_IGNORED, true, "safetensors weights are not built"},
+    {"dduf", CP_ROLE_IGNORED, true, "dduf weights are not built"},
+    {"vllm.config.tar", CP_ROLE_IGNORED, false, "the GGUF file carries its own configuration"},
+    {"dir.tar", CP_ROLE_IGNORED, false, "the GGUF file carries its own configuration"},
+};
+
+static void plan_layer(const cp_descriptor *d, cp_plan_layer *out, const char **unbuilt)
+{
+    bool ours = cp_has_prefix(d->media_type, DOCKER_AI);
+    const char *type = ours ? d->media_type + strlen(DOCKER_AI) : "";
+    for (size_t i = 0; ours && i < sizeof(types) / sizeof(types[0]); i++)
+        if (strcmp(type, types[i].type) == 0) {
+            out->role = types[i].role;
+            out->note = types[i].note;
+            if (types[i].weights)
+                *unbuilt = d->filepath[0] ? d->filepath : d->media_type;
+            return;
+        }
+    if (strcmp(type, "model.file") == 0 && d->filepath[0])
+        cp_plan_by_name(d, CP_FORM_RAW, out, unbuilt);
+    else
+        out->note = "a layer type that is not known";
 }
 
 static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
 {
     const char *unbuilt = NULL;
-    out->n = 0;
-    for (size_t i = 0; i < m->n_layers; i++) {
-        const char *type = m->layer[i].media_type;
-        if (strcmp(type, DOCKER_AI "safetensors") == 0 || strcmp(type, DOCKER_AI "dduf") == 0)
-            unbuilt = type;
-        if (strcmp(type, DOCKER_AI "gguf.v3") != 0 &&
-            strcmp(type, DOCKER_AI "model.file.v1+gguf") != 0)
-            continue;
-        if (out->n == CP_PLAN_MAX)
-            return cp_fail(err, CP_CORRUPT, "manifest has more than %d weight layers", CP_PLAN_MAX);
-        out->layer[out->n++] = i;
-    }
-    if (out->n)
-        return CP_OK;
-    if (unbuilt)
-        return cp_fail(err, CP_UNSUPPORTED, "weights of type %s; supported: " DOCKER_AI "gguf.v3",
-                       unbuilt);
-    return cp_fail(err, CP_CORRUPT, "manifest has no weight layer");
+    for (size_t i = 0; i < m->n_layers; i++)
+        plan_layer(&m->layer[i], &out->layer[i], &unbuilt);
+    return cp_plan_check(out, unbuilt, err);
 }
 
 /* n with two decimals of `unit`, e.g. 361.82; integers only, so that no locale or rounding mode has

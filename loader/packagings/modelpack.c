@@ -1,15 +1,14 @@
 /*
  * ModelPack (CNCF model-spec), new names (cncf) and old (cnai). Weights are layers of type
- * ...weight.v1.raw, each one file; some packers write .v1.gguf, others (RamaLama, podman) keep only
- * the artifact type and octet-stream layers that a title names. Tar layers are another matter and
- * refused by name. A projector ("mmproj" in its file name) has no type of its own and is left out.
- * Source: model-spec docs/spec.md, config.md.
+ * ...weight.v1.{raw,tar,tar+gzip,tar+zstd}; some packers write .v1.gguf, others (RamaLama, podman)
+ * keep only the artifact type and octet-stream layers that a title names. A projector ("mmproj" in
+ * its file name) has no type of its own and is left out. Source: model-spec docs/spec.md,
+ * config.md.
  */
 #include "loader/packagings/packaging.h"
 
 #include <inttypes.h>
 #include <string.h>
-#include <strings.h>
 
 static bool any_prefix(const char *s, const char *tail)
 {
@@ -21,46 +20,56 @@ static bool any_prefix(const char *s, const char *tail)
     return false;
 }
 
-static bool matches(const cp_manifest *m)
+static cp_match matches(const cp_manifest *m)
 {
-    return any_prefix(m->config.media_type, "config.v1") ||
-           any_prefix(m->artifact_type, "manifest.v1");
+    if (any_prefix(m->config.media_type, "config.v1"))
+        return CP_MATCH_CONFIG;
+    if (any_prefix(m->artifact_type, "manifest.v1"))
+        return CP_MATCH_ARTIFACT;
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (any_prefix(m->layer[i].media_type, "weight."))
+            return CP_MATCH_LAYER;
+    return CP_MATCH_NONE;
 }
 
-static bool is_projector(const char *path)
+/* The form that a media type ends in; modelpack's own "gguf" is a raw file. */
+static cp_layer_form form_of(const char *type)
 {
-    const char *base = strrchr(path, '/');
-    return strcasestr(base ? base + 1 : path, "mmproj") != NULL;
+    return cp_has_suffix(type, ".tar")        ? CP_FORM_TAR
+           : cp_has_suffix(type, ".tar+gzip") ? CP_FORM_TAR_GZIP
+           : cp_has_suffix(type, ".tar+zstd") ? CP_FORM_TAR_ZSTD
+                                              : CP_FORM_RAW;
+}
+
+static void plan_layer(const cp_descriptor *d, cp_plan_layer *out, const char **unbuilt)
+{
+    const char *type = d->media_type, *ignored = NULL;
+    bool config = any_prefix(type, "weight.config"), weight = any_prefix(type, "weight.");
+    cp_layer_form form = form_of(type);
+    if (any_prefix(type, "weight.v1.gguf")) {
+        out->role = CP_ROLE_WEIGHTS;
+    } else if (config && form != CP_FORM_RAW) { /* a folder's worth; a template may be in it */
+        out->role = CP_ROLE_TEMPLATE;
+        out->form = form;
+    } else if (!weight && any_prefix(type, "") && !d->untested) {
+        out->note = "not needed to run the model"; /* doc, code, dataset */
+    } else {
+        cp_plan_by_name(d, form, out, weight && !config ? unbuilt : &ignored);
+        /* Of what is not called weights, only a file's name makes it so. */
+        if ((config || !weight) && out->role == CP_ROLE_WEIGHTS && d->filepath[0] &&
+            !cp_has_suffix(d->filepath, ".gguf") && !cp_has_prefix(type, "application/octet")) {
+            out->role = CP_ROLE_IGNORED;
+            out->note = "not needed to run the model";
+        }
+    }
 }
 
 static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
 {
     const char *unbuilt = NULL;
-    out->n = 0;
-    for (size_t i = 0; i < m->n_layers; i++) {
-        const cp_descriptor *d = &m->layer[i];
-        const char *type = d->media_type;
-        bool gguf_name = cp_has_suffix(d->filepath, ".gguf");
-        bool raw = any_prefix(type, "weight.v1.gguf") ||
-                   ((any_prefix(type, "weight.v1.raw") || any_prefix(type, "weight.raw")) &&
-                    (gguf_name || d->filepath[0] == '\0')) ||
-                   (strcmp(type, "application/octet-stream") == 0 && gguf_name);
-        if (raw && is_projector(d->filepath))
-            continue;
-        if (!raw) {
-            if (any_prefix(type, "weight.") && !any_prefix(type, "weight.config"))
-                unbuilt = d->filepath[0] ? d->filepath : type;
-            continue;
-        }
-        if (out->n == CP_PLAN_MAX)
-            return cp_fail(err, CP_CORRUPT, "manifest has more than %d weight layers", CP_PLAN_MAX);
-        out->layer[out->n++] = i;
-    }
-    if (out->n)
-        return CP_OK;
-    if (unbuilt)
-        return cp_fail(err, CP_UNSUPPORTED, "weights in '%s'; supported: raw GGUF layers", unbuilt);
-    return cp_fail(err, CP_CORRUPT, "manifest has no weight layer");
+    for (size_t i = 0; i < m->n_layers; i++)
+        plan_layer(&m->layer[i], &out->layer[i], &unbuilt);
+    return cp_plan_check(out, unbuilt, err);
 }
 
 static void member(cp_buf *out, const char *key, const char *s, size_t n)

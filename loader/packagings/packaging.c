@@ -1,9 +1,11 @@
 /*
- * The list of packagings; the first row that matches a manifest wins.
+ * The list of packagings, the choice among them, and what file names mean in all of them.
  */
 #include "loader/packagings/packaging.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const cp_packaging *const rows[] = {&cp_packaging_modelpack, &cp_packaging_docker};
 enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
@@ -11,27 +13,151 @@ enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
 /* See packaging.h. */
 const cp_packaging *cp_packaging_of(const cp_manifest *m)
 {
-    for (size_t i = 0; i < N_ROWS; i++)
-        if (rows[i]->matches(m))
-            return rows[i];
-    return NULL;
+    const cp_packaging *best = NULL;
+    cp_match how = CP_MATCH_NONE;
+    for (size_t i = 0; i < N_ROWS; i++) {
+        cp_match k = rows[i]->matches(m);
+        if (k > how) {
+            how = k;
+            best = rows[i];
+        }
+    }
+    return best;
 }
 
 /* See packaging.h. */
 const cp_packaging *cp_packaging_named(const char *name)
 {
     for (size_t i = 0; i < N_ROWS; i++)
-        if (strcmp(rows[i]->name, name) == 0)
+        if (rows[i]->config && strcmp(rows[i]->name, name) == 0)
             return rows[i];
     return NULL;
 }
 
 /* See packaging.h. */
-void cp_packaging_names(char *out, size_t cap)
+void cp_packaging_names(bool writable, char *out, size_t cap)
 {
     size_t n = 0;
     for (size_t i = 0; i < N_ROWS; i++)
-        n += cp_snprintf(out + n, cap - n, "%s%s", i ? ", " : "", rows[i]->name);
+        if (!writable || rows[i]->config)
+            n += cp_snprintf(out + n, cap - n, "%s%s", n ? ", " : "", rows[i]->name);
+}
+
+/* See packaging.h. */
+cp_code cp_packaging_plan(const cp_manifest *m, const cp_packaging **row, cp_plan *out, cp_err *err)
+{
+    *out = (cp_plan){0};
+    *row = cp_packaging_of(m);
+    if (!*row) {
+        char names[128];
+        cp_packaging_names(false, names, sizeof(names));
+        return cp_fail(err, CP_UNSUPPORTED, "packaging with config '%s'; supported: %s",
+                       m->config.media_type, names);
+    }
+    out->n = m->n_layers;
+    out->layer = calloc(m->n_layers ? m->n_layers : 1, sizeof(*out->layer));
+    if (!out->layer)
+        return cp_fail(err, CP_NO_MEMORY, "no memory for %zu layers", m->n_layers);
+    for (size_t i = 0; i < out->n; i++)
+        out->layer[i].layer = i;
+    cp_code code = (*row)->plan(m, out, err);
+    if (code)
+        cp_plan_fini(out);
+    return code;
+}
+
+/* See packaging.h. */
+void cp_plan_fini(cp_plan *p)
+{
+    free(p->layer);
+    *p = (cp_plan){0};
+}
+
+/* See packaging.h. */
+bool cp_plan_needs(const cp_plan *p, size_t manifest_layer)
+{
+    return manifest_layer < p->n && p->layer[manifest_layer].role != CP_ROLE_IGNORED;
+}
+
+/* See packaging.h. */
+cp_code cp_plan_check(const cp_plan *p, const char *unbuilt, cp_err *err)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->layer[i].role == CP_ROLE_WEIGHTS)
+            return CP_OK;
+    if (unbuilt)
+        return cp_fail(err, CP_UNSUPPORTED, "weights in '%s'; supported: GGUF", unbuilt);
+    return cp_fail(err, CP_CORRUPT, "manifest has no weight layer");
+}
+
+/* File names and what becomes of them; the first row that fits decides. */
+static const struct {
+    const char *part;
+    bool anywhere; /* in the file's name; else at its end */
+    cp_name_kind kind;
+    const char *note;
+} names[] = {
+    {"mmproj", true, CP_NAME_DATA, "a projector; images are not built"},
+    {".gguf", false, CP_NAME_GGUF, NULL},
+    {".jinja", false, CP_NAME_TEMPLATE, NULL},
+    {".safetensors", false, CP_NAME_UNBUILT, "safetensors weights are not built"},
+    {".dduf", false, CP_NAME_UNBUILT, "dduf weights are not built"},
+    {".onnx", false, CP_NAME_UNBUILT, "ONNX weights are not built"},
+    {".pt", false, CP_NAME_UNBUILT, "PyTorch weights are not built"},
+    {".pth", false, CP_NAME_UNBUILT, "PyTorch weights are not built"},
+    {".json", false, CP_NAME_DATA, "the GGUF file carries its own configuration"},
+    {".jsonl", false, CP_NAME_DATA, "data that running the model does not need"},
+    {".txt", false, CP_NAME_DATA, "data that running the model does not need"},
+    {".md", false, CP_NAME_DATA, "data that running the model does not need"},
+    {".py", false, CP_NAME_DATA, "code is never run"},
+    {".model", false, CP_NAME_DATA, "the GGUF file carries its own tokenizer"},
+    {"license", true, CP_NAME_DATA, "data that running the model does not need"},
+    {"", false, CP_NAME_OTHER, "neither GGUF by its name nor by its first bytes"},
+};
+
+/* See packaging.h. */
+cp_name_kind cp_name_kind_of(const char *path, const char **note)
+{
+    const char *base = strrchr(path, '/');
+    base = base ? base + 1 : path;
+    size_t n = strlen(base), i = 0;
+    for (;; i++) { /* the last row fits everything */
+        size_t k = strlen(names[i].part);
+        if (names[i].anywhere ? strcasestr(base, names[i].part) != NULL
+                              : n >= k && strcasecmp(base + n - k, names[i].part) == 0)
+            break;
+    }
+    *note = names[i].note;
+    return names[i].kind;
+}
+
+/* See packaging.h. */
+void cp_plan_by_name(const cp_descriptor *d, cp_layer_form form, cp_plan_layer *out,
+                     const char **unbuilt)
+{
+    const char *note;
+    cp_name_kind kind = cp_name_kind_of(d->filepath, &note);
+    out->form = form;
+    switch (kind) {
+    case CP_NAME_GGUF:
+        out->role = CP_ROLE_WEIGHTS;
+        break;
+    case CP_NAME_OTHER:
+        out->role = CP_ROLE_WEIGHTS;
+        if (form == CP_FORM_RAW)
+            out->form = CP_FORM_ANY;
+        break;
+    case CP_NAME_TEMPLATE:
+        out->role = CP_ROLE_TEMPLATE;
+        break;
+    case CP_NAME_UNBUILT:
+        *unbuilt = d->filepath;
+        out->note = note;
+        break;
+    case CP_NAME_DATA:
+        out->note = note;
+        break;
+    }
 }
 
 /* See packaging.h. */
