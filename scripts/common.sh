@@ -1,9 +1,9 @@
 # What quickstart and test share. Sourced by bash; sets ROOT. Everything here is idempotent.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MODELS=${CAPSTAN_MODELS:-$ROOT/build/models}
-BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libarchive-dev libzstd-dev libssl-dev"
+BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libarchive-dev libzstd-dev libssl-dev libcurl4-openssl-dev"
 RUN_PACKAGES="curl ca-certificates python3 python3-pip"
-TEST_PACKAGES="libcmocka-dev libcurl4-openssl-dev python3-venv clang-format-14 git procps"
+TEST_PACKAGES="libcmocka-dev python3-venv clang-format-14 git procps"
 
 say() { printf '%s\n' "== $*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }

@@ -1,0 +1,427 @@
+/*
+ * The libcurl side of an exchange. Each exchange has an easy handle of its own; connections are
+ * kept by the multi handle and used again. Error bodies are cut early on purpose: the transfer is
+ * then stopped by us and still counts as answered.
+ */
+#include "loader/oci/http.h"
+#include "base/clock.h"
+#include "base/version.h"
+#include "loader/oci/retry.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+enum { RECEIVE_BYTES = 256 << 10, HEADER_LINE_MAX = 16 << 10 };
+
+struct cp_http {
+    CURLM *multi;
+    cp_http_options opt;
+    bool proxied;
+    uint64_t received;
+    struct transfer *running; /* list */
+};
+
+typedef struct transfer {
+    struct transfer *next, **link;
+    cp_http *http;
+    cp_exchange *x;
+    CURL *easy;
+    struct curl_slist *headers;
+    bool enough;          /* stopped by us, the answer is complete as far as we care */
+    bool refused_address; /* by open_socket */
+    char error[CURL_ERROR_SIZE];
+} transfer;
+
+static bool environment_has_proxy(void)
+{
+    static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+                                        "ALL_PROXY"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *v = getenv(names[i]);
+        if (v && *v)
+            return true;
+    }
+    return false;
+}
+
+/* See http.h. */
+cp_code cp_http_open(cp_http **out, const cp_http_options *opt, cp_err *err)
+{
+    *out = NULL;
+    if (opt->ca_file && access(opt->ca_file, R_OK) != 0)
+        return cp_fail(err, CP_USAGE, "ca-file: %s cannot be read", opt->ca_file);
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return cp_fail(err, CP_INTERNAL, "libcurl does not start");
+    cp_http *h = cp_xcalloc(1, sizeof(*h));
+    h->opt = *opt;
+    h->proxied = environment_has_proxy();
+    h->multi = curl_multi_init();
+    if (!h->multi) {
+        free(h);
+        curl_global_cleanup();
+        return cp_fail(err, CP_NO_MEMORY, "no memory for libcurl");
+    }
+    /* twice: a redirecting registry and the host that it points to */
+    curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)(2 * opt->connections + 4));
+    *out = h;
+    return CP_OK;
+}
+
+static void transfer_free(transfer *t)
+{
+    *t->link = t->next;
+    if (t->next)
+        t->next->link = t->link;
+    if (t->easy) {
+        curl_multi_remove_handle(t->http->multi, t->easy);
+        curl_easy_cleanup(t->easy);
+    }
+    curl_slist_free_all(t->headers);
+    t->x->impl = NULL;
+    free(t);
+}
+
+void cp_http_close(cp_http *h)
+{
+    if (!h)
+        return;
+    while (h->running)
+        transfer_free(h->running);
+    curl_multi_cleanup(h->multi);
+    free(h);
+    curl_global_cleanup();
+}
+
+void cp_http_cancel(cp_http *h, cp_exchange *x)
+{
+    transfer *t = x->impl;
+    if (!t)
+        return;
+    CP_ASSERT(t->http == h && t->x == x);
+    transfer_free(t);
+}
+
+void cp_exchange_fini(cp_exchange *x)
+{
+    CP_ASSERT(!x->impl);
+    cp_buf_fini(&x->text);
+}
+
+uint64_t cp_http_received(const cp_http *h)
+{
+    return h->received;
+}
+
+/* ---- what comes in ---- */
+
+static void forget_answer(cp_exchange *x)
+{
+    x->status = 0;
+    x->has_length = x->has_range = x->has_total = false;
+    x->length = x->range_first = x->range_last = x->range_total = 0;
+    x->retry_after_s = -1;
+    x->content_type[0] = x->content_encoding[0] = x->content_digest[0] = '\0';
+    x->location[0] = x->challenges[0] = x->problem[0] = '\0';
+    cp_buf_clear(&x->text);
+}
+
+/* "Name: value" -> value without blanks around; NULL: another name. */
+static char *header_value(char *line, const char *name)
+{
+    size_t n = strlen(name);
+    if (strncasecmp(line, name, n) != 0 || line[n] != ':')
+        return NULL;
+    char *v = line + n + 1;
+    v += strspn(v, " \t");
+    size_t end = strlen(v);
+    while (end > 0 && (v[end - 1] == ' ' || v[end - 1] == '\t'))
+        end--;
+    v[end] = '\0';
+    return v;
+}
+
+static void lower(char *s)
+{
+    for (; *s; s++)
+        if (*s >= 'A' && *s <= 'Z')
+            *s = (char)(*s - 'A' + 'a');
+}
+
+static void header_line(cp_exchange *x, char *line)
+{
+    char *v;
+    if ((v = header_value(line, "Content-Type"))) {
+        v[strcspn(v, "; \t")] = '\0';
+        lower(v);
+        if (!cp_strcopy(x->content_type, sizeof(x->content_type), v))
+            x->content_type[0] = '\0';
+    } else if ((v = header_value(line, "Content-Encoding"))) {
+        cp_strcopy(x->content_encoding, sizeof(x->content_encoding), v);
+    } else if ((v = header_value(line, "Docker-Content-Digest"))) {
+        if (!cp_strcopy(x->content_digest, sizeof(x->content_digest), v))
+            x->content_digest[0] = '\0';
+    } else if ((v = header_value(line, "Content-Range"))) {
+        x->has_range =
+            cp_content_range(v, &x->range_first, &x->range_last, &x->has_total, &x->range_total);
+    } else if ((v = header_value(line, "Retry-After"))) {
+        x->retry_after_s = cp_retry_after(v, cp_wall_sec());
+    } else if ((v = header_value(line, "Location"))) {
+        if (x->location[0] == '\0' && !cp_strcopy(x->location, sizeof(x->location), v))
+            x->location[0] = '\0';
+    } else if ((v = header_value(line, "WWW-Authenticate"))) {
+        size_t n = strlen(x->challenges), k = strlen(v);
+        if (n + k + 2 <= sizeof(x->challenges)) {
+            memcpy(x->challenges + n, v, k);
+            memcpy(x->challenges + n + k, "\n", 2);
+        }
+    }
+}
+
+static size_t on_header(char *p, size_t size, size_t count, void *arg)
+{
+    transfer *t = arg;
+    size_t n = size * count, k = n;
+    char line[HEADER_LINE_MAX];
+    while (k > 0 && (p[k - 1] == '\r' || p[k - 1] == '\n'))
+        k--;
+    if (k >= 5 && strncmp(p, "HTTP/", 5) == 0) {
+        forget_answer(t->x); /* a 100 Continue came before */
+    } else if (k < sizeof(line) && !memchr(p, '\0', k)) {
+        memcpy(line, p, k);
+        line[k] = '\0';
+        header_line(t->x, line);
+    }
+    return n;
+}
+
+/* Take status and length from libcurl, which has judged the framing. */
+static void read_answer(transfer *t)
+{
+    long status = 0;
+    curl_off_t length = -1;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    t->x->status = (int)status;
+    t->x->has_length = length >= 0;
+    t->x->length = length >= 0 ? (uint64_t)length : 0;
+}
+
+static size_t on_body(char *p, size_t size, size_t n, void *arg)
+{
+    transfer *t = arg;
+    cp_exchange *x = t->x;
+    n *= size;
+    t->http->received += n;
+    if (x->status == 0)
+        read_answer(t);
+    if (x->status >= 200 && x->status < 300)
+        return x->body(x, p, n) ? n : 0;
+    size_t room = CP_HTTP_TEXT_MAX - x->text.n;
+    bool last = n >= room || x->status == 416; /* whose Content-Length may be made up */
+    if (!cp_buf_add(&x->text, p, n < room ? n : room) || last) {
+        t->enough = true;
+        return 0;
+    }
+    return n;
+}
+
+static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+    transfer *t = arg;
+    (void)purpose;
+    cp_address_kind kind = cp_address_classify(&a->addr);
+    bool refuse = kind == CP_ADDRESS_METADATA ||
+                  (kind != CP_ADDRESS_PUBLIC && !t->x->private_ok && !t->http->proxied);
+    if (refuse) {
+        t->refused_address = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+/* ---- start and end ---- */
+
+static bool add_header(transfer *t, const char *name, const char *value)
+{
+    if (!value)
+        return true;
+    cp_buf line = {0};
+    if (strpbrk(value, "\r\n") || !cp_buf_printf(&line, "%s: %s", name, value)) {
+        cp_buf_fini(&line);
+        return false;
+    }
+    struct curl_slist *l = curl_slist_append(t->headers, line.p);
+    explicit_bzero(line.p, line.n);
+    cp_buf_fini(&line);
+    if (l)
+        t->headers = l;
+    return l != NULL;
+}
+
+static bool headers(transfer *t)
+{
+    const cp_exchange *x = t->x;
+    char range[64];
+    cp_snprintf(range, sizeof(range), "bytes=%llu-%llu", (unsigned long long)x->first,
+                (unsigned long long)x->last);
+    return add_header(t, "Accept", x->accept ? x->accept : "*/*") &&
+           add_header(t, "Accept-Encoding", "identity") &&
+           add_header(t, "Authorization", x->authorization) &&
+           add_header(t, "Range", x->ranged ? range : NULL);
+}
+
+static void setup(transfer *t, const cp_origin *origin)
+{
+    const cp_exchange *x = t->x;
+    const cp_http *h = t->http;
+    CURL *e = t->easy;
+    curl_easy_setopt(e, CURLOPT_URL, x->url);
+    curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(e, CURLOPT_HTTPHEADER, t->headers);
+    curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->error);
+    curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)RECEIVE_BYTES);
+    curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+    curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, t);
+    curl_easy_setopt(e, CURLOPT_PRIVATE, (char *)t);
+    int64_t connect_ms = x->connect_timeout_ms;
+    curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
+                     (long)(connect_ms ? connect_ms : CP_HTTP_CONNECT_TIMEOUT_MS));
+    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, (long)CP_HTTP_SPEED_MIN);
+    curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)((h->opt.stall_ms + 999) / 1000));
+    curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)x->timeout_ms);
+    if (x->ca_file || h->opt.ca_file)
+        curl_easy_setopt(e, CURLOPT_CAINFO, x->ca_file ? x->ca_file : h->opt.ca_file);
+    if (x->client_cert) {
+        curl_easy_setopt(e, CURLOPT_SSLCERT, x->client_cert);
+        curl_easy_setopt(e, CURLOPT_SSLKEY, x->client_key ? x->client_key : x->client_cert);
+    }
+    if (x->form)
+        curl_easy_setopt(e, CURLOPT_COPYPOSTFIELDS, x->form);
+    if (cp_host_classify(origin->host) == CP_ADDRESS_LOOPBACK)
+        curl_easy_setopt(e, CURLOPT_PROXY, "");
+    char agent[64];
+    cp_snprintf(agent, sizeof(agent), "capstan/%s", cp_version());
+    curl_easy_setopt(e, CURLOPT_USERAGENT, agent);
+}
+
+/* See http.h. */
+cp_code cp_http_start(cp_http *h, cp_exchange *x, cp_err *err)
+{
+    CP_ASSERT(!x->impl && x->body && x->done);
+    cp_origin origin;
+    if (!cp_url_origin(x->url, &origin))
+        return cp_fail(err, CP_NETWORK, "'%.200s' is no usable http(s) URL", x->url);
+    transfer *t = cp_xcalloc(1, sizeof(*t));
+    t->http = h;
+    t->x = x;
+    t->next = h->running;
+    t->link = &h->running;
+    if (t->next)
+        t->next->link = &t->next;
+    h->running = t;
+    x->impl = t;
+    forget_answer(x);
+    x->text.max = CP_HTTP_TEXT_MAX + 1;
+    x->end = CP_HTTP_LOST;
+    x->private_peer = false;
+    t->easy = curl_easy_init();
+    bool ok = t->easy && headers(t);
+    if (ok) {
+        setup(t, &origin);
+        ok = curl_multi_add_handle(h->multi, t->easy) == CURLM_OK;
+    }
+    if (!ok) {
+        transfer_free(t);
+        return cp_fail(err, CP_NO_MEMORY, "no memory for a request to %s", origin.host);
+    }
+    return CP_OK;
+}
+
+static cp_http_end judge(const transfer *t, CURLcode code)
+{
+    if (t->refused_address)
+        return CP_HTTP_REFUSED;
+    switch (code) {
+    case CURLE_OK:
+        return CP_HTTP_ANSWERED;
+    case CURLE_WRITE_ERROR:
+        return t->enough ? CP_HTTP_ANSWERED : CP_HTTP_STOPPED;
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_CONNECT:
+        return CP_HTTP_UNREACHED;
+    case CURLE_GOT_NOTHING:
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, that is: not HTTP */
+    case CURLE_SSL_CONNECT_ERROR:
+        return CP_HTTP_GARBLED;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_URL_MALFORMAT:
+        return CP_HTTP_REFUSED;
+    default:
+        return CP_HTTP_LOST;
+    }
+}
+
+static void finish(transfer *t, CURLcode code)
+{
+    cp_exchange *x = t->x;
+    char *ip = NULL;
+    if (x->status == 0)
+        read_answer(t);
+    x->end = judge(t, code);
+    if (x->end == CP_HTTP_LOST && x->status >= 300)
+        x->end = CP_HTTP_ANSWERED; /* an error's text was cut short: the status says enough */
+    if (x->end != CP_HTTP_ANSWERED)
+        cp_strcopy(x->problem, sizeof(x->problem),
+                   t->refused_address ? "its address is link-local or private, refused"
+                   : t->error[0]      ? t->error
+                                      : curl_easy_strerror(code));
+    if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip && *ip)
+        x->private_peer = cp_host_classify(ip) != CP_ADDRESS_PUBLIC;
+    transfer_free(t);
+    x->done(x);
+}
+
+/* See http.h. */
+cp_code cp_http_step(cp_http *h, int *n_running, cp_err *err)
+{
+    CURLMcode mc = curl_multi_perform(h->multi, n_running);
+    CURLMsg *msg;
+    int left;
+    while (mc == CURLM_OK && (msg = curl_multi_info_read(h->multi, &left))) {
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        transfer *t = NULL;
+        CURLcode code = msg->data.result;
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+        finish(t, code);
+    }
+    if (mc != CURLM_OK)
+        return cp_fail(err, CP_INTERNAL, "libcurl: %s", curl_multi_strerror(mc));
+    return CP_OK;
+}
+
+cp_code cp_http_wait(cp_http *h, int timeout_ms, cp_err *err)
+{
+    CURLMcode mc = curl_multi_poll(h->multi, NULL, 0, timeout_ms, NULL);
+    return mc == CURLM_OK ? CP_OK
+                          : cp_fail(err, CP_INTERNAL, "libcurl: %s", curl_multi_strerror(mc));
+}

@@ -1,0 +1,42 @@
+/*
+ * Where a repository can be had: its registry (the upstream) or a mirror of it, with the tokens and
+ * the manners (waits) of that host. Owned by the cp_registry that made it. Hides credentials,
+ * challenges and token lifetimes; makes no connection itself.
+ */
+#ifndef CP_LOADER_OCI_SOURCE_H
+#define CP_LOADER_OCI_SOURCE_H
+
+#include "base/mem.h"
+#include "loader/oci/reference.h"
+#include "loader/oci/registry.h"
+#include "loader/oci/url.h"
+
+enum {
+    CP_SOURCES_MAX = 16,
+    CP_BASE_MAX = 600,
+};
+
+typedef struct cp_source {
+    char host[CP_HOST_MAX + 8];   /* host[:port] as asked */
+    char shown[CP_HOST_MAX + 8];  /* as people know it: "docker.io" */
+    char prefix[CP_REF_NAME_MAX]; /* of a mirror's URL: a path in front of the repository, or "" */
+    char repository[2 * CP_REF_NAME_MAX]; /* with that prefix */
+    char upstream[CP_HOST_MAX + 8];       /* a mirror's ?ns=, "" for the upstream itself */
+    bool https;
+    bool scheme_open;      /* loopback without a flag: http, unless that proves wrong */
+    bool contacted;        /* it answered once */
+    bool private_net;      /* it has a private or loopback address */
+    int64_t not_before_ms; /* it asked for patience (Retry-After) */
+    char ca_file[256], client_cert[256], client_key[256]; /* of a certs.d folder, "" none */
+} cp_source;
+
+/* The registry of ref. */
+cp_code cp_source_upstream(cp_source *s, const cp_ref *ref, const cp_registry_options *opt,
+                           cp_err *err);
+/* One "HOST=URL". *applies: HOST is ref's registry; only then s is filled. CP_USAGE: malformed. */
+cp_code cp_source_mirror(cp_source *s, const char *mirror, const cp_ref *ref,
+                         const cp_registry_options *opt, bool *applies, cp_err *err);
+/* "https://host/v2/<repository>/<kind>/<what>[?ns=...]"; false: too long. */
+bool cp_source_url(const cp_source *s, const char *kind, const char *what, char out[CP_URL_MAX]);
+
+#endif
