@@ -9,10 +9,12 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "loader/oci/auth.h"
 #include "loader/oci/http.h"
 #include "loader/oci/manifest.h"
 #include "loader/oci/retry.h"
 #include "loader/oci/source.h"
+#include "loader/oci/token.h"
 #include "loader/oci/wire.h"
 
 #include <stdio.h>
@@ -30,6 +32,7 @@ enum {
     WAITED_MAX_MS = 300000, /* all back-offs of one job together */
     PROGRESS = 1 << 20, /* bytes after which a lost connection is a new one, not a repeated one */
     HOPS_MAX = 10,
+    DENIALS_MAX = 1,       /* 401 in a row that a job answers */
     RESOLVE_AGAIN_MAX = 2, /* expired presigned URLs in a row */
     PROBE_MS = 3000,       /* to find out whether a loopback host speaks TLS */
 };
@@ -42,6 +45,7 @@ typedef enum job_kind { JOB_MANIFEST, JOB_BLOB } job_kind;
 typedef struct job {
     struct job *next;
     cp_registry *r;
+    uint64_t serial;
     job_kind kind;
     size_t source; /* index */
     cp_exchange x;
@@ -65,7 +69,8 @@ typedef struct job {
     bool final;  /* code comes from the caller's callback: no other source helps */
     cp_code code;
     cp_err err;
-    int retries, resolved_again;
+    int retries, resolved_again, denials;
+    unsigned generation; /* of the source's token, when the attempt began */
     int64_t due_ms, waited_ms;
 } job;
 
@@ -74,12 +79,14 @@ struct cp_registry {
     char name[2 * CP_REF_NAME_MAX];
     char host[CP_HOST_MAX + 8]; /* who answered last */
     cp_source source[CP_SOURCES_MAX];
-    bool dead[CP_SOURCES_MAX]; /* mirrors that could not be reached */
-    size_t n_sources;          /* the last one is the upstream */
+    bool dead[CP_SOURCES_MAX];             /* mirrors that could not be reached */
+    size_t n_sources;                      /* the last one is the upstream */
+    cp_token_fetch *token[CP_SOURCES_MAX]; /* NULL: not needed yet */
+    cp_buf authorization;                  /* of the attempt that is being started */
     cp_http *http;
     job *jobs;
     int n_running, n_ended; /* attempts running; jobs ended in this step */
-    uint64_t random;
+    uint64_t random, serial;
 };
 
 static int64_t now_ms(void)
@@ -167,7 +174,7 @@ static void give_up(job *j)
     cp_log(CP_LOG_INFO, "mirror failed, asking %s: %s", j->r->source[next].shown, j->err.msg);
     j->source = next;
     j->code = CP_OK;
-    j->retries = j->resolved_again = 0;
+    j->retries = j->resolved_again = j->denials = 0;
     j->waited_ms = 0;
     j->mark = j->sent;
     restart(j, 0);
@@ -264,7 +271,7 @@ static bool judge(job *j)
         j->skip = j->sent; /* the whole again: pass by what was delivered */
     }
     if (j->code == CP_OK)
-        j->resolved_again = 0;
+        j->resolved_again = j->denials = 0;
     return j->code == CP_OK;
 }
 
@@ -373,6 +380,31 @@ static void status_text(const job *j, char out[320])
                 *text ? ": " : "", text);
 }
 
+/* 401 of the source itself. */
+static void take_denial(job *j, const char *why)
+{
+    cp_source *s = source_of(j);
+    cp_err err;
+    if (j->generation != s->generation && j->denials == 0) {
+        restart(j, 0); /* somebody fetched another token meanwhile */
+        j->denials++;
+        return;
+    }
+    if (j->denials++ < DENIALS_MAX) {
+        cp_code code = cp_auth_denied(s, j->x.challenges, j->r->opt.authfile, &err);
+        if (code == CP_OK) {
+            restart(j, 0);
+            return;
+        }
+        fail(j, code, "unauthorized: %s (%s)", err.msg, why);
+    } else {
+        fail(j, CP_NETWORK, "unauthorized: %s; asked with %s%.200s", why,
+             cp_credential_any(&s->credential) ? "the credentials from " : "no credentials: ",
+             s->credential.from);
+    }
+    give_up(j);
+}
+
 static void take_refusal(job *j)
 {
     char why[320];
@@ -388,13 +420,15 @@ static void take_refusal(job *j)
         restart(j, 0);
         return;
     }
+    if (status == 401 && !j->foreign) {
+        take_denial(j, why);
+        return;
+    }
     if (status == 404 || status == 410)
         fail(j, CP_NOT_FOUND, "not there: %s", why);
     else if (status == 416)
         fail(j, CP_CORRUPT, "it is shorter than the %llu bytes of its descriptor",
              (unsigned long long)j->fetch->total);
-    else if (status == 401)
-        fail(j, CP_NETWORK, "unauthorized: %s", why);
     else if (status == 403)
         fail(j, CP_NETWORK, "forbidden: %s", why);
     else
@@ -481,6 +515,15 @@ static void attempt(job *j)
     x->accept = j->kind == JOB_MANIFEST ? ACCEPT_MANIFEST : NULL;
     x->private_ok = !j->foreign || s->private_net;
     bool known = !j->foreign;
+    cp_buf *authorization = &j->r->authorization;
+    cp_buf_clear(authorization);
+    if (known && !cp_auth_header(s, authorization)) {
+        fail(j, CP_NO_MEMORY, "no memory for its credentials");
+        end(j);
+        return;
+    }
+    x->authorization = authorization->n > 0 ? authorization->p : NULL;
+    j->generation = s->generation;
     x->ca_file = !j->r->opt.ca_file && s->ca_file[0] ? s->ca_file : NULL;
     x->client_cert = !known                  ? NULL
                      : j->r->opt.client_cert ? j->r->opt.client_cert
@@ -499,6 +542,8 @@ static void attempt(job *j)
     }
     cp_err err;
     cp_code code = cp_http_start(j->r->http, x, &err);
+    if (authorization->p)
+        explicit_bzero(authorization->p, authorization->n);
     if (code != CP_OK) {
         fail(j, code, "%s", err.msg);
         end(j);
@@ -506,6 +551,42 @@ static void attempt(job *j)
     }
     j->running = true;
     j->r->n_running++;
+}
+
+/* A token fetch ended: without a token, all who wait for it have failed. */
+static void on_token(void *arg, cp_source *s, cp_code code, const cp_err *err)
+{
+    cp_registry *r = arg;
+    uint64_t before = r->serial; /* what a `done` starts now is not among them */
+    if (code == CP_OK)
+        return;
+    if (s->token) { /* it was to be renewed early: use it until it is refused */
+        s->token_due_ms = INT64_MAX;
+        return;
+    }
+    for (job *j = r->jobs; j;) {
+        job *next = j->next;
+        if (!j->running && !j->finished && source_of(j) == s && j->serial <= before) {
+            fail(j, code, "unauthorized: %s", err->msg);
+            give_up(j);
+            next = r->jobs; /* `done` may have changed the list; this one is gone or moved on */
+        }
+        j = next;
+    }
+}
+
+static void want_token(cp_registry *r, size_t source, int64_t now, int *wait_ms)
+{
+    if (!r->token[source]) {
+        cp_token_options opt = {.max_retries = r->opt.max_retries,
+                                .backoff_ms = r->opt.backoff_ms,
+                                .client_cert = r->opt.client_cert,
+                                .client_key = r->opt.client_key,
+                                .done = on_token,
+                                .arg = r};
+        r->token[source] = cp_token_fetch_new(r->http, &r->source[source], &opt);
+    }
+    cp_token_want(r->token[source], now, wait_ms);
 }
 
 /* Start what is due while connections are free. *wait_ms shrinks to the next due time. */
@@ -524,6 +605,11 @@ static void start_due(cp_registry *r, int *wait_ms)
             } else if (j->kind == JOB_BLOB && j->sent == j->fetch->n) { /* of no bytes */
                 end(j);
                 next = r->jobs; /* `done` may have changed the list */
+            } else if (!(j->url[0] && j->foreign) && cp_auth_stale(source_of(j), now)) {
+                int ended = r->n_ended;
+                want_token(r, j->source, now, wait_ms);
+                if (r->n_ended != ended)
+                    next = r->jobs;
             } else {
                 int ended = r->n_ended;
                 attempt(j);
@@ -564,6 +650,7 @@ static job *job_new(cp_registry *r, job_kind kind, const char *what)
 {
     job *j = cp_xcalloc(1, sizeof(*j));
     j->r = r;
+    j->serial = ++r->serial;
     j->kind = kind;
     j->x.body = on_body;
     j->x.done = on_done;
@@ -705,7 +792,12 @@ void cp_registry_close(cp_registry *r)
             r->jobs->fetch->impl = NULL;
         job_free(r->jobs);
     }
+    for (size_t i = 0; i < CP_SOURCES_MAX; i++) {
+        cp_token_fetch_free(r->token[i]);
+        cp_source_fini(&r->source[i]);
+    }
     cp_http_close(r->http);
+    cp_buf_fini(&r->authorization);
     free(r);
 }
 

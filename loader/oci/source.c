@@ -4,6 +4,9 @@
  */
 #include "loader/oci/source.h"
 
+#include "base/mem.h"
+
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -154,4 +157,13 @@ bool cp_source_url(const cp_source *s, const char *kind, const char *what, char 
         return cp_url_escape(out, CP_URL_MAX, s->upstream);
     }
     return n + 1 < CP_URL_MAX;
+}
+
+void cp_source_fini(cp_source *s)
+{
+    cp_credential_fini(&s->credential);
+    if (s->token)
+        explicit_bzero(s->token, strlen(s->token));
+    free(s->token);
+    s->token = NULL;
 }

@@ -6,10 +6,13 @@
 #ifndef CP_LOADER_OCI_SOURCE_H
 #define CP_LOADER_OCI_SOURCE_H
 
-#include "base/mem.h"
+#include "loader/oci/credentials.h"
 #include "loader/oci/reference.h"
 #include "loader/oci/registry.h"
 #include "loader/oci/url.h"
+
+/* How it wants to be asked. */
+typedef enum cp_source_auth { CP_AUTH_NONE, CP_AUTH_BASIC, CP_AUTH_BEARER } cp_source_auth;
 
 enum {
     CP_SOURCES_MAX = 16,
@@ -28,7 +31,20 @@ typedef struct cp_source {
     bool private_net;      /* it has a private or loopback address */
     int64_t not_before_ms; /* it asked for patience (Retry-After) */
     char ca_file[256], client_cert[256], client_key[256]; /* of a certs.d folder, "" none */
+
+    /* auth.c's: */
+    cp_source_auth auth;
+    bool looked_up; /* the credential was looked for */
+    cp_credential credential;
+    char realm[1024], service[512], scope[2048]; /* where and how a token is to be had */
+    char *token;
+    int64_t token_due_ms; /* fetch another one from then on */
+    unsigned generation;  /* counts the tokens */
+    bool form_refused;    /* the token service does not take POST */
 } cp_source;
+
+/* Wipes what is secret. */
+void cp_source_fini(cp_source *s);
 
 /* The registry of ref. */
 cp_code cp_source_upstream(cp_source *s, const cp_ref *ref, const cp_registry_options *opt,
