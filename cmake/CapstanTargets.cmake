@@ -60,6 +60,9 @@ function(cp_test name)
     if(CAPSTAN_SANITIZE)
         math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 6") # a shared machine and a slow build
     endif()
+    if("unit" IN_LIST ARG_LABELS OR "sim" IN_LIST ARG_LABELS)
+        set_property(GLOBAL APPEND PROPERTY CP_SANITIZED test_${id})
+    endif()
     add_test(NAME test_${id} COMMAND test_${id} ${ARG_ARGS}
         WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
     set_tests_properties(test_${id} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
