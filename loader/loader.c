@@ -4,6 +4,7 @@
  * Everything is checked before the caller sees it.
  */
 #include "loader/loader.h"
+#include "loader/extras.h"
 #include "loader/formats/format.h"
 #include "loader/map.h"
 #include "loader/oci/resolve.h"
@@ -19,7 +20,8 @@ typedef struct part {
     cp_map map;
     cp_weights *w;
     uint8_t digest[32];
-    uint64_t no; /* split.no */
+    uint64_t no;  /* split.no */
+    size_t layer; /* of the manifest */
 } part;
 
 struct cp_loaded {
@@ -33,25 +35,29 @@ struct cp_loaded {
     size_t bytes;
     char digest[CP_DIGEST_STR];
     char cache_dir[CP_DIR_MAX];
-    cp_buf chat_template, params; /* what the packaging brought; n = 0: nothing */
-    char **notes;
-    size_t n_notes;
-    int64_t context_size;
+    cp_extras extras;
 };
 
 /* Open file i of r as part p. */
 static cp_code open_part(part *p, const cp_resolved *r, size_t i, bool verify_always, cp_err *err)
 {
     int fd;
-    uint64_t size;
-    const char *what = r->bare ? r->ref.path : r->manifest_desc.digest;
-    cp_code code = cp_resolved_file(r, i, verify_always, &fd, &size, p->digest, err);
+    uint64_t offset, size;
+    char what[CP_DIR_MAX];
+    const cp_file *f = &r->files->v[i];
+    if (r->bare)
+        cp_strcopy(what, sizeof(what), r->ref.path);
+    else
+        cp_snprintf(what, sizeof(what), "%s%s%s", r->manifest->layer[f->layer].digest,
+                    f->in_tar ? ": " : "", f->in_tar ? f->path : "");
+    cp_code code = cp_resolved_file(r, i, verify_always, &fd, &offset, &size, p->digest, err);
     if (code)
         return code;
+    p->layer = f->layer;
     if (size == 0 || size > SIZE_MAX)
         code = cp_fail(err, CP_CORRUPT, "%s: %" PRIu64 " bytes is no model", what, size);
     else
-        code = cp_map_open(&p->map, fd, (size_t)size, what, err);
+        code = cp_map_open_at(&p->map, fd, offset, (size_t)size, what, err);
     close(fd);
     if (code)
         return code;
@@ -106,7 +112,9 @@ static cp_code open_siblings(cp_loaded *m, const char *path, uint64_t count,
         cp_code code = cp_resolve(&r, sibling, opt, err);
         if (code)
             return code;
-        code = open_part(&m->parts[m->n_parts++], &r, 0, opt && opt->verify_always, err);
+        code = cp_resolved_prepare(&r, false, err);
+        if (!code)
+            code = open_part(&m->parts[m->n_parts++], &r, 0, opt && opt->verify_always, err);
         cp_resolved_fini(&r);
         if (code)
             return code;
@@ -153,11 +161,15 @@ static cp_code merge(cp_loaded *m, uint64_t count, cp_err *err)
     return CP_OK;
 }
 
-/* One file's digest is its own; a split model's is the digest of its shards' digests in order. */
-static void set_digest(cp_loaded *m)
+/* One file's digest is its own, or that of the layer that it lies in; so is that of all shards in
+ * one layer. Of shards in several it is the digest of their digests in order. */
+static void set_digest(cp_loaded *m, bool bare)
 {
     uint8_t all[32];
-    if (m->n_parts == 1) {
+    bool one = true;
+    for (size_t i = 1; i < m->n_parts; i++)
+        one = one && !bare && m->parts[i].layer == m->parts[0].layer;
+    if (one) {
         cp_digest_format(m->parts[0].digest, m->digest);
         return;
     }
@@ -171,14 +183,19 @@ static void set_digest(cp_loaded *m)
 static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_options *opt,
                         cp_err *err)
 {
-    size_t n = cp_resolved_files(r);
     uint64_t count = 1;
     cp_code code = CP_OK;
     m->parts = cp_xcalloc(PARTS_MAX, sizeof(*m->parts));
-    for (size_t i = 0; !code && i < n; i++)
+    for (size_t i = 0; !code && i < r->files->n; i++) {
+        if (r->files->v[i].role != CP_ROLE_WEIGHTS)
+            continue;
+        if (m->n_parts == PARTS_MAX)
+            return cp_fail(err, CP_CORRUPT, "more than %d weight files", PARTS_MAX);
         code = open_part(&m->parts[m->n_parts++], r, i, opt && opt->verify_always, err);
+    }
     if (code)
         return code;
+    size_t n = m->n_parts;
     const part *first = &m->parts[0];
     if (cp_meta_u64(first->w->meta, "split.count", &count) && (count == 0 || count > PARTS_MAX))
         return cp_fail(err, CP_CORRUPT, "split.count is %" PRIu64 "; allowed: 1 to %d", count,
@@ -204,7 +221,7 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
     for (size_t i = 0; !code && i < m->n_parts; i++)
         m->bytes += m->parts[i].map.n;
     if (!code)
-        set_digest(m);
+        set_digest(m, r->bare);
     return code;
 }
 
@@ -218,7 +235,11 @@ cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options
         return code;
     cp_loaded *m = cp_xcalloc(1, sizeof(*m));
     cp_strcopy(m->cache_dir, sizeof(m->cache_dir), r.cache_dir);
-    code = open_all(m, &r, opt, err);
+    code = cp_resolved_prepare(&r, opt && opt->verify_always, err);
+    if (!code)
+        code = open_all(m, &r, opt, err);
+    if (!code)
+        code = cp_extras_read(&m->extras, &r, opt && opt->verify_always, err);
     cp_resolved_fini(&r);
     if (code)
         cp_loaded_close(m);
@@ -237,11 +258,7 @@ void cp_loaded_close(cp_loaded *m)
         cp_map_close(&m->parts[i].map);
     }
     cp_name_index_fini(&m->merged_index);
-    cp_buf_fini(&m->chat_template);
-    cp_buf_fini(&m->params);
-    for (size_t i = 0; i < m->n_notes; i++)
-        free(m->notes[i]);
-    free(m->notes);
+    cp_extras_fini(&m->extras);
     free(m->merged);
     free(m->parts);
     free(m);
@@ -309,30 +326,31 @@ const char *cp_loaded_cache_dir(const cp_loaded *m)
 /* See loader.h. */
 cp_str cp_loaded_template(const cp_loaded *m)
 {
-    return (cp_str){m->chat_template.p ? m->chat_template.p : "", m->chat_template.n};
+    return (cp_str){m->extras.chat_template.n ? m->extras.chat_template.p : "",
+                    m->extras.chat_template.n};
 }
 
 /* See loader.h. */
 const char *cp_loaded_params(const cp_loaded *m)
 {
-    return m->params.n ? m->params.p : NULL;
+    return m->extras.params.n ? m->extras.params.p : NULL;
 }
 
 /* See loader.h. */
 int64_t cp_loaded_context_size(const cp_loaded *m)
 {
-    return m->context_size;
+    return m->extras.context_size;
 }
 
 /* See loader.h. */
 size_t cp_loaded_n_notes(const cp_loaded *m)
 {
-    return m->n_notes;
+    return m->extras.n_notes;
 }
 
 /* See loader.h. */
 const char *cp_loaded_note(const cp_loaded *m, size_t i)
 {
-    CP_ASSERT(i < m->n_notes);
-    return m->notes[i];
+    CP_ASSERT(i < m->extras.n_notes);
+    return m->extras.notes[i];
 }

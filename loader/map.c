@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MAX_MAPS = 256, ALT_STACK_BYTES = 64 << 10 };
+enum { MAX_MAPS = 1024, ALT_STACK_BYTES = 64 << 10 };
 
 typedef struct map_slot {
     _Atomic uint32_t gen; /* odd: free or changing */
@@ -134,8 +134,14 @@ static void slot_give(int i)
     pthread_mutex_unlock(&maps.lock);
 }
 
-/* See map.h. MAP_PRIVATE: nobody's write through us, and the page cache is shared all the same. */
+/* See map.h. */
 cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err)
+{
+    return cp_map_open_at(m, fd, 0, n, what, err);
+}
+
+/* See map.h. MAP_PRIVATE: nobody's write through us, and the page cache is shared all the same. */
+cp_code cp_map_open_at(cp_map *m, int fd, uint64_t offset, size_t n, const char *what, cp_err *err)
 {
     *m = (cp_map){0};
     pthread_once(&maps.once, init_table);
@@ -144,19 +150,21 @@ cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err)
     pthread_mutex_unlock(&maps.lock);
     if (!ready)
         return cp_fail(err, CP_IO, "%s: cannot install a SIGBUS handler", what);
-    size_t whole;
-    if (n == 0 || !cp_add(n, maps.page - 1, &whole))
-        return cp_fail(err, CP_CORRUPT, "%s: cannot map %zu bytes", what, n);
-    void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
+    size_t whole, lead = (size_t)(offset & (maps.page - 1)), mapped;
+    if (n == 0 || !cp_add(n, lead, &mapped) || !cp_add(mapped, maps.page - 1, &whole) ||
+        offset > INT64_MAX - mapped)
+        return cp_fail(err, CP_CORRUPT, "%s: cannot map %zu bytes at %llu", what, n,
+                       (unsigned long long)offset);
+    void *p = mmap(NULL, mapped, PROT_READ, MAP_PRIVATE, fd, (off_t)(offset - lead));
     if (p == MAP_FAILED)
         return cp_fail(err, CP_IO, "%s: mmap of %zu bytes: %s", what, n, strerror(errno));
     whole &= ~(maps.page - 1);
     int slot = slot_take((uintptr_t)p, (uintptr_t)p + whole);
     if (slot < 0) {
-        munmap(p, n);
+        munmap(p, mapped);
         return cp_fail(err, CP_NO_MEMORY, "%s: more than %d mapped files", what, MAX_MAPS);
     }
-    *m = (cp_map){.p = p, .n = n, .slot = slot};
+    *m = (cp_map){.p = (const uint8_t *)p + lead, .n = n, .lead = lead, .slot = slot};
     return CP_OK;
 }
 
@@ -166,7 +174,7 @@ void cp_map_close(cp_map *m)
     if (!m->p)
         return;
     slot_give(m->slot);
-    munmap((void *)(uintptr_t)m->p, m->n);
+    munmap((void *)((uintptr_t)m->p - m->lead), m->n + m->lead);
     *m = (cp_map){0};
 }
 
@@ -179,7 +187,8 @@ bool cp_map_poisoned(const cp_map *m)
 /* See map.h. */
 void cp_map_willneed(const cp_map *m, size_t off)
 {
-    off &= ~(size_t)(maps.page - 1);
-    if (m->p && off < m->n)
-        madvise((void *)(uintptr_t)(m->p + off), m->n - off, MADV_WILLNEED);
+    if (!m->p || off >= m->n)
+        return;
+    uintptr_t from = ((uintptr_t)m->p + off) & ~(maps.page - 1);
+    madvise((void *)from, (uintptr_t)m->p + m->n - from, MADV_WILLNEED);
 }

@@ -18,12 +18,15 @@
 typedef struct cp_map {
     const uint8_t *p;
     size_t n;
-    int slot; /* in the handler's table */
+    size_t lead; /* bytes before p in its page */
+    int slot;    /* in the handler's table */
 } cp_map;
 
 /* Map the first n > 0 bytes of fd (which may be closed afterwards). `what` names the file in
- * messages. CP_IO, CP_NO_MEMORY: more than 256 mappings. */
+ * messages. CP_IO, CP_NO_MEMORY: more than 1024 mappings. */
 cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err);
+/* Map bytes [offset, offset + n) of fd; offset need not be a page's. */
+cp_code cp_map_open_at(cp_map *m, int fd, uint64_t offset, size_t n, const char *what, cp_err *err);
 /* Unmap. Nothing may read the bytes any more. A zeroed cp_map is fine. */
 void cp_map_close(cp_map *m);
 /* The mapping lost bytes: what was read since may be zeroes. Any thread. */

@@ -2,14 +2,35 @@
  * The files of a model: where in the blobs of a layout, or in what was extracted from them, they
  * lie.
  *
- * Everything here works on blobs that are already verified. One thread; several processes may
- * prepare the same model at once, they lock. Hidden: tar, gzip, zstd, stacking of image layers.
+ * A cp_files owns its strings and is immutable. Everything here works on blobs that are already
+ * verified. One thread; several processes may prepare the same model at once, they lock. Hidden:
+ * tar, gzip, zstd, stacking of image layers.
  */
 #ifndef CP_LOADER_OCI_FILES_H
 #define CP_LOADER_OCI_FILES_H
 
+#include "loader/oci/extract.h"
 #include "loader/oci/layout.h"
 #include "loader/packagings/packaging.h"
+
+enum { CP_FILES_MAX = CP_MANIFEST_MAX_ITEMS };
+
+typedef struct cp_file {
+    const char *path; /* within the model; "" when nothing names it */
+    cp_layer_role role;
+    const char *note; /* why it is ignored; static */
+    size_t layer;     /* of the manifest */
+    uint64_t offset, size;
+    bool in_tar;        /* or the layer is the file */
+    int number;         /* extracted: cp_extracted_open's; else CP_MEMBER_IN_PLACE: in the blob */
+    uint8_t digest[32]; /* of an extracted file */
+} cp_file;
+
+typedef struct cp_files {
+    cp_arena *arena;
+    cp_file *v; /* in the manifest's order, an image's by layer */
+    size_t n;
+} cp_files;
 
 /*
  * Make the files of a model readable: raw layers and uncompressed tars are where they are, gzip and
@@ -19,5 +40,14 @@
  */
 cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                          const char *cache_dir, cp_progress_fn *progress, void *arg, cp_err *err);
+
+/*
+ * All files of a prepared model, image layers stacked. CP_NOT_FOUND: something is not extracted
+ * (any more). CP_CORRUPT: two layers hold different files of one path. CP_UNSUPPORTED: no weights
+ * among them, or only kinds that are not built.
+ */
+cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                      const char *cache_dir, cp_err *err);
+void cp_files_free(cp_files *f);
 
 #endif

@@ -68,6 +68,12 @@ cp_code cp_manifest_write(cp_buf *out, const char *artifact_type, const cp_descr
                           const cp_descriptor *layer, size_t n_layers, cp_err *err);
 /* Append s as a JSON string with its quotes; invalid UTF-8 becomes "". */
 bool cp_json_quote(cp_buf *out, const char *s, size_t n);
+/*
+ * The integer obj[outer][inner] (outer NULL: obj[inner]) of the JSON object `json`, if it is there
+ * and > 0; else *out stays. CP_CORRUPT: no JSON object, or it is no integer below 2^31.
+ */
+cp_code cp_json_positive(const char *json, size_t n, const char *outer, const char *inner,
+                         int64_t *out, cp_err *err);
 /* Check an oci-layout file: an object whose imageLayoutVersion is 1.x. */
 cp_code cp_layout_version_check(const char *json, size_t n, cp_err *err);
 

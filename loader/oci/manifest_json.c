@@ -342,6 +342,26 @@ bool cp_json_quote(cp_buf *out, const char *s, size_t n)
 }
 
 /* See manifest.h. */
+cp_code cp_json_positive(const char *json, size_t n, const char *outer, const char *inner,
+                         int64_t *out, cp_err *err)
+{
+    json_t *root;
+    cp_code code = load(&root, "it", json, n, err);
+    if (code)
+        return code;
+    const json_t *v = json_object_get(outer ? json_object_get(root, outer) : root, inner);
+    if (v && !json_is_null(v)) {
+        int64_t k = (int64_t)json_integer_value(v);
+        if (!json_is_integer(v) || k < 0 || k > INT32_MAX)
+            code = cp_fail(err, CP_CORRUPT, "'%s' is no integer from 0 to %d", inner, INT32_MAX);
+        else if (k > 0)
+            *out = k;
+    }
+    json_decref(root);
+    return code;
+}
+
+/* See manifest.h. */
 cp_code cp_layout_version_check(const char *json, size_t n, cp_err *err)
 {
     json_t *root;

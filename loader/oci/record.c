@@ -33,6 +33,14 @@ void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32])
 }
 
 /* See record.h. */
+void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number)
+{
+    char name[2 * CP_DIGEST_STR];
+    cp_snprintf(name, sizeof(name), "extracted/%s/%d", layer_hex, number);
+    cp_record_key_path(key, name);
+}
+
+/* See record.h. */
 void cp_record_key_path(char key[CP_DIGEST_STR], const char *absolute_path)
 {
     uint8_t d[32];

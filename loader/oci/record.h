@@ -23,8 +23,10 @@ typedef struct cp_verify {
     void *arg;
 } cp_verify;
 
-/* Key of a blob in a store that holds its own records; of a file by its absolute path elsewhere. */
+/* Key of a blob in a store that holds its own records; of a file extracted from a layer; of a file
+ * by its absolute path elsewhere. */
 void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32]);
+void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number);
 void cp_record_key_path(char key[CP_DIGEST_STR], const char *absolute_path);
 
 /*

@@ -248,21 +248,17 @@ cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *o
 void cp_resolved_fini(cp_resolved *r)
 {
     cp_plan_fini(&r->plan);
+    cp_files_free(r->files);
+    cp_buf_fini(&r->config);
+    free(r->state);
+    r->files = NULL;
+    r->state = NULL;
     cp_manifest_free(r->manifest);
     cp_index_free(r->index);
     if (r->layout.dir >= 0)
         cp_layout_close(&r->layout);
     r->manifest = NULL;
     r->index = NULL;
-}
-
-/* See resolve.h. */
-size_t cp_resolved_files(const cp_resolved *r)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < r->plan.n; i++)
-        n += r->plan.layer[i].role == CP_ROLE_WEIGHTS;
-    return r->bare ? 1 : n;
 }
 
 /* The record's folder and key: in a folder of the layout's own the digest names it, elsewhere the
@@ -286,47 +282,166 @@ static void set_records(const cp_resolved *r, const uint8_t *digest, cp_verify *
         cp_record_key_path(v->key, file);
 }
 
+static int64_t ns(struct timespec t)
+{
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static bool state_of(int fd, cp_file_state *out)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return false;
+    *out = (cp_file_state){.device = (uint64_t)st.st_dev,
+                           .inode = (uint64_t)st.st_ino,
+                           .size = (uint64_t)st.st_size,
+                           .mtime_ns = ns(st.st_mtim),
+                           .ctime_ns = ns(st.st_ctim)};
+    return true;
+}
+
+/* Open layer i's blob; its size is the descriptor's. */
+static cp_code open_blob(const cp_resolved *r, size_t i, int *fd, cp_err *err)
+{
+    const cp_descriptor *d = &r->manifest->layer[i];
+    uint64_t size = 0;
+    *fd = -1;
+    if (!d->sha256)
+        return cp_fail(err, CP_CORRUPT, "layer %zu: its digest is not sha256, which alone is built",
+                       i);
+    cp_code code = cp_layout_blob_open(&r->layout, d->raw, fd, &size, err);
+    if (code == CP_NOT_FOUND)
+        return cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
+    if (!code && size != d->size) {
+        close(*fd);
+        *fd = -1;
+        code =
+            cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                    d->digest, size, d->size);
+    }
+    return code;
+}
+
+static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
+{
+    const cp_descriptor *d = &r->manifest->layer[i];
+    char dir[CP_DIR_MAX];
+    uint8_t digest[32];
+    int fd;
+    cp_verify v = {.always = always, .what = d->digest, .want = d->raw};
+    cp_code code = open_blob(r, i, &fd, err);
+    if (code)
+        return code;
+    set_records(r, d->raw, &v, dir);
+    code = cp_verify_file(&v, fd, digest, NULL, err);
+    if (!code && !state_of(fd, &r->state[i]))
+        code = cp_fail(err, CP_IO, "%s: fstat: %s", d->digest, strerror(errno));
+    close(fd);
+    return code;
+}
+
+/* A bare file is a model of one file. */
+static cp_code prepare_bare(cp_resolved *r)
+{
+    static const cp_file whole = {
+        .path = "", .role = CP_ROLE_WEIGHTS, .number = CP_MEMBER_IN_PLACE};
+    r->files = cp_xcalloc(1, sizeof(*r->files));
+    r->files->arena = cp_arena_new(1);
+    r->files->v = cp_xcalloc(1, sizeof(whole));
+    r->files->v[0] = whole;
+    r->files->n = 1;
+    return CP_OK;
+}
+
 /* See resolve.h. */
-cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
-                         uint64_t *size, uint8_t digest[32], cp_err *err)
+cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
+{
+    CP_ASSERT(!r->files);
+    if (r->bare)
+        return prepare_bare(r);
+    const cp_manifest *m = r->manifest;
+    r->state = cp_xcalloc(m->n_layers ? m->n_layers : 1, sizeof(*r->state));
+    cp_code code = cp_layout_blob_read(&r->layout, &m->config, &r->config, err);
+    if (code == CP_NOT_FOUND)
+        code = cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, m->config.digest);
+    for (size_t i = 0; !code && i < m->n_layers; i++)
+        if (cp_plan_needs(&r->plan, i))
+            code = verify_layer(r, i, verify_always, err);
+    /* Twice: `gc` may remove what was extracted between the two. */
+    for (int i = 0; !code && !r->files && i < 2; i++) {
+        code = cp_files_prepare(&r->layout, m, &r->plan, r->cache_dir, NULL, NULL, err);
+        if (!code)
+            code = cp_files_list(&r->files, &r->layout, m, &r->plan, r->cache_dir, err);
+        if (code == CP_NOT_FOUND && i == 0)
+            code = CP_OK;
+    }
+    return code;
+}
+
+/* An extracted file, against the digest that its folder's list gives. */
+static cp_code open_extracted(const cp_resolved *r, const cp_file *f, bool always, int *fd,
+                              cp_err *err)
+{
+    char hex[CP_DIGEST_STR], dir[CP_DIR_MAX], what[CP_DIGEST_STR + 64];
+    uint8_t digest[32];
+    cp_record_key_blob(hex, r->manifest->layer[f->layer].raw);
+    cp_snprintf(what, sizeof(what), "extracted/%s/%d", hex, f->number);
+    cp_verify v = {.always = always, .what = what, .want = f->digest, .dir = dir};
+    cp_resolve_records(r->cache_dir, dir);
+    cp_record_key_extracted(v.key, hex, f->number);
+    cp_code code = cp_extracted_open(r->cache_dir, hex, f->number, fd, err);
+    if (code)
+        return code;
+    code = cp_verify_file(&v, *fd, digest, NULL, err);
+    if (code == CP_CORRUPT && err && strlen(err->msg) < sizeof(err->msg) - 60)
+        cp_err_prefix(err, "%s (remove that folder to extract it again)", r->cache_dir);
+    return code;
+}
+
+static cp_code open_bare(const cp_resolved *r, bool always, int *fd, uint64_t *size,
+                         uint8_t digest[32], cp_err *err)
 {
     char dir[CP_DIR_MAX];
-    cp_verify v = {.always = verify_always};
-    cp_code code = CP_OK;
+    cp_verify v = {.always = always, .what = r->ref.path};
+    struct stat st;
+    *fd = open(r->absolute, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0 || fstat(*fd, &st) != 0)
+        return cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", v.what,
+                       strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return cp_fail(err, CP_CORRUPT, "%s is no regular file", v.what);
+    *size = (uint64_t)st.st_size;
+    set_records(r, NULL, &v, dir);
+    return cp_verify_file(&v, *fd, digest, NULL, err);
+}
+
+/* See resolve.h. */
+cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
+                         uint64_t *offset, uint64_t *size, uint8_t digest[32], cp_err *err)
+{
+    CP_ASSERT(r->files && i < r->files->n);
+    const cp_file *f = &r->files->v[i];
+    cp_code code;
     *fd = -1;
+    *offset = f->offset;
+    *size = f->size;
     if (r->bare) {
-        v.what = r->ref.path;
-        *fd = open(r->absolute, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        struct stat st;
-        if (*fd < 0 || fstat(*fd, &st) != 0)
-            code = cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", v.what,
-                           strerror(errno));
-        else if (!S_ISREG(st.st_mode))
-            code = cp_fail(err, CP_CORRUPT, "%s is no regular file", v.what);
-        else
-            *size = (uint64_t)st.st_size;
-        set_records(r, NULL, &v, dir);
+        code = open_bare(r, verify_always, fd, size, digest, err);
     } else {
-        const cp_descriptor *d = NULL;
-        for (size_t k = 0, seen = 0; k < r->plan.n && !d; k++)
-            if (r->plan.layer[k].role == CP_ROLE_WEIGHTS && seen++ == i)
-                d = &r->manifest->layer[k];
-        CP_ASSERT(d);
-        v.what = d->digest;
-        v.want = d->raw;
-        if (!d->sha256)
-            return cp_fail(err, CP_CORRUPT, "a layer's digest is not sha256, which alone is built");
-        code = cp_layout_blob_open(&r->layout, d->raw, fd, size, err);
-        if (code == CP_NOT_FOUND)
-            code = cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
-        if (!code && *size != d->size)
-            code = cp_fail(err, CP_CORRUPT,
-                           "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64, d->digest,
-                           *size, d->size);
-        set_records(r, d->raw, &v, dir);
+        const cp_descriptor *d = &r->manifest->layer[f->layer];
+        cp_file_state now = {0};
+        memcpy(digest, d->raw, 32);
+        if (f->number >= 0) {
+            *offset = 0;
+            code = open_extracted(r, f, verify_always, fd, err);
+        } else {
+            CP_ASSERT(f->number == CP_MEMBER_IN_PLACE);
+            code = open_blob(r, f->layer, fd, err);
+            if (!code &&
+                (!state_of(*fd, &now) || memcmp(&now, &r->state[f->layer], sizeof(now)) != 0))
+                code = cp_fail(err, CP_CORRUPT, "%s: changed after it was verified", d->digest);
+        }
     }
-    if (!code)
-        code = cp_verify_file(&v, *fd, digest, NULL, err);
     if (code && *fd >= 0) {
         close(*fd);
         *fd = -1;

@@ -3,19 +3,26 @@
  * store.
  *
  * A cp_resolved is a caller-owned value that holds an open layout and a parsed manifest until
- * cp_resolved_fini; one thread. Nothing is hashed here beyond manifests; cp_resolved_file opens a
- * weight file and verifies it.
+ * cp_resolved_fini; one thread. cp_resolve hashes nothing beyond manifests; cp_resolved_prepare
+ * verifies blobs and finds the files in them.
  */
 #ifndef CP_LOADER_OCI_RESOLVE_H
 #define CP_LOADER_OCI_RESOLVE_H
 
 #include "loader/loader.h"
+#include "loader/oci/files.h"
 #include "loader/oci/layout.h"
 #include "loader/oci/manifest.h"
 #include "loader/oci/record.h"
 #include "loader/oci/reference.h"
 #include "loader/oci/variant.h"
 #include "loader/packagings/packaging.h"
+
+/* A file's identity and state, to see that it is still the one that was verified. */
+typedef struct cp_file_state {
+    uint64_t device, inode, size;
+    int64_t mtime_ns, ctime_ns;
+} cp_file_state;
 
 typedef struct cp_resolved {
     cp_ref ref;
@@ -28,6 +35,9 @@ typedef struct cp_resolved {
     const cp_packaging *packaging;
     cp_plan plan;
     char why[256];              /* which variant was chosen */
+    cp_buf config;              /* the config blob, after cp_resolved_prepare */
+    cp_files *files;            /* likewise; of a bare file just that one */
+    cp_file_state *state;       /* likewise: [layers], of each verified blob */
     char cache_dir[CP_DIR_MAX]; /* for records and caches; "" = none */
     char absolute[CP_DIR_MAX];  /* the file's or the layout's real path */
 } cp_resolved;
@@ -36,10 +46,17 @@ typedef struct cp_resolved {
 cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *opt, cp_err *err);
 void cp_resolved_fini(cp_resolved *r);
 
-/* How many weight files there are, and the i-th: opened, its size and digest verified. */
-size_t cp_resolved_files(const cp_resolved *r);
+/*
+ * Verify the config and every layer that the plan needs (by matching record, or by hashing),
+ * extract what is compressed, find the files: fills r->config, r->files, r->state.
+ */
+cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err);
+/*
+ * The i-th of r->files, opened and verified: its bytes are [offset, offset + size) of *fd. digest
+ * is the layer's that it lies in, or the bare file's own.
+ */
 cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
-                         uint64_t *size, uint8_t digest[32], cp_err *err);
+                         uint64_t *offset, uint64_t *size, uint8_t digest[32], cp_err *err);
 
 /* Position in x of the entry that a name reference means: its digest, else typed, else canonical.
  * -1: none. */

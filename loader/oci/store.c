@@ -23,12 +23,12 @@ enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20 };
 /* ---- one entry's description ---- */
 
 /* Architecture and quantization from the file itself; left empty when it cannot be read. */
-static void peek(int fd, uint64_t size, cp_store_entry *e)
+static void peek(int fd, uint64_t offset, uint64_t size, cp_store_entry *e)
 {
     cp_map map;
     cp_weights *w = NULL;
     if (size == 0 || size > SIZE_MAX ||
-        cp_map_open(&map, fd, (size_t)size, "weights", NULL) != CP_OK)
+        cp_map_open_at(&map, fd, offset, (size_t)size, "weights", NULL) != CP_OK)
         return;
     const cp_format *format = cp_format_of(map.p, map.n);
     if (format && format->parse(&w, map.p, map.n, NULL) == CP_OK && !cp_map_poisoned(&map)) {
@@ -61,19 +61,31 @@ static void describe(const cp_layout *l, const cp_manifest *m, const cp_packagin
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
-    const cp_descriptor *d = NULL;
-    for (size_t i = 0; i < plan->n && !d; i++)
-        if (plan->layer[i].role == CP_ROLE_WEIGHTS)
-            d = &m->layer[i];
-    if (!row || !d)
+    char cache[CP_DIR_MAX], hex[CP_DIGEST_STR];
+    cp_files *files = NULL;
+    if (!row)
         return;
-    int fd;
-    uint64_t size;
-    if (!d->sha256 || cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
-        return;
-    if (size == d->size)
-        peek(fd, size, e);
-    close(fd);
+    cp_resolve_cache_dir(l, false, cache);
+    if (cp_files_list(&files, l, m, plan, cache, NULL) != CP_OK)
+        return; /* not extracted yet, or broken: the layers are told all the same */
+    for (size_t i = 0; i < files->n; i++) {
+        const cp_file *f = &files->v[i];
+        const cp_descriptor *d = &m->layer[f->layer];
+        int fd = -1;
+        uint64_t size = 0;
+        if (f->role != CP_ROLE_WEIGHTS)
+            continue;
+        cp_record_key_blob(hex, d->raw);
+        bool ok = f->number >= 0 ? cp_extracted_open(cache, hex, f->number, &fd, NULL) == CP_OK
+                                 : cp_layout_blob_open(l, d->raw, &fd, &size, NULL) == CP_OK &&
+                                       size == d->size;
+        if (ok)
+            peek(fd, f->number >= 0 ? 0 : f->offset, f->size, e);
+        if (fd >= 0)
+            close(fd);
+        break;
+    }
+    cp_files_free(files);
 }
 
 /* Describe an index's entry; what is broken is listed as "corrupt", so that it can be seen and
@@ -146,13 +158,14 @@ cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t
 }
 
 /* A file by path: format "gguf", one layer, digest of the file. */
-static cp_code describe_file(const cp_resolved *r, bool verify_always, cp_store_entry *e,
-                             cp_err *err)
+static cp_code describe_file(cp_resolved *r, bool verify_always, cp_store_entry *e, cp_err *err)
 {
     int fd;
-    uint64_t size;
+    uint64_t offset, size;
     uint8_t digest[32];
-    cp_code code = cp_resolved_file(r, 0, verify_always, &fd, &size, digest, err);
+    cp_code code = cp_resolved_prepare(r, verify_always, err);
+    if (!code)
+        code = cp_resolved_file(r, 0, verify_always, &fd, &offset, &size, digest, err);
     if (code)
         return code;
     const char *base = strrchr(r->ref.path, '/');
@@ -168,7 +181,7 @@ static cp_code describe_file(const cp_resolved *r, bool verify_always, cp_store_
     cp_strcopy(e->layers[0].media_type, sizeof(e->layers[0].media_type),
                "application/octet-stream");
     cp_strcopy(e->layers[0].filepath, sizeof(e->layers[0].filepath), base);
-    peek(fd, size, e);
+    peek(fd, offset, size, e);
     close(fd);
     return CP_OK;
 }
@@ -285,6 +298,9 @@ static void sweep(const cp_layout *l, const digest_set *candidates, uint64_t *fr
         cp_record_key_blob(hex, d);
         cp_snprintf(record, sizeof(record), "%s/capstan/records/%s", l->path, hex);
         unlink(record);
+        uint64_t folders = 0;
+        cp_snprintf(record, sizeof(record), "%s/capstan", l->path);
+        cp_extract_remove(record, hex, false, &folders, freed, NULL);
     }
     free(used.d);
 }

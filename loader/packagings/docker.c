@@ -99,6 +99,7 @@ const cp_packaging cp_packaging_docker = {
     .name = "docker",
     .matches = matches,
     .plan = plan,
+    .context_key = "context_size",
     .artifact_type = "",
     .config_type = DOCKER_AI "model.config.v0.1+json",
     .weight_type = DOCKER_AI "gguf.v3",

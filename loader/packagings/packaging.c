@@ -7,7 +7,10 @@
 #include <string.h>
 #include <strings.h>
 
-static const cp_packaging *const rows[] = {&cp_packaging_modelpack, &cp_packaging_docker};
+static const cp_packaging *const rows[] = {
+    &cp_packaging_modelpack, &cp_packaging_docker, &cp_packaging_ollama,
+    &cp_packaging_oras,      &cp_packaging_image,
+};
 enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
 
 /* See packaging.h. */

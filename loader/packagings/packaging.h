@@ -67,6 +67,7 @@ typedef struct cp_packaging {
     /* out comes with n layers, each IGNORED without a note. CP_UNSUPPORTED: weights of a kind that
      * is not built; CP_CORRUPT: no weights. */
     cp_code (*plan)(const cp_manifest *m, cp_plan *out, cp_err *err);
+    const char *context_key;   /* of the config's "config" object: a context length; NULL: none */
     const char *artifact_type; /* "" = none */
     const char *config_type, *weight_type;
     /* The config blob, the same bytes for the same facts. NULL: `pack` does not write this one. */
@@ -75,6 +76,9 @@ typedef struct cp_packaging {
 
 extern const cp_packaging cp_packaging_modelpack;
 extern const cp_packaging cp_packaging_docker;
+extern const cp_packaging cp_packaging_ollama;
+extern const cp_packaging cp_packaging_image;
+extern const cp_packaging cp_packaging_oras;
 
 /* The row that matches best (of equals the first), or NULL. */
 const cp_packaging *cp_packaging_of(const cp_manifest *m);

@@ -80,6 +80,9 @@ static void producers(void **state)
          "docker", CP_UNSUPPORTED, 0, 0},
         {HEAD CONFIG("application/vnd.oci.image.config.v1+json") ",\"layers\":[" LAYER(
              "application/vnd.oci.image.layer.v1.tar", "") "]}",
+         "image", CP_OK, 1, 0},
+        {HEAD CONFIG("application/vnd.cncf.helm.config.v1+json") ",\"layers\":[" LAYER("t",
+                                                                                       "") "]}",
          NULL, CP_OK, 0, 0},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -1,0 +1,130 @@
+/*
+ * Reading what a packaging brings. Of several templates the one named chat_template.jinja counts,
+ * else the first; the others are noted like everything else that is left out.
+ */
+#include "loader/extras.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void note(cp_extras *x, const char *text)
+{
+    if (x->n_notes < CP_NOTES_MAX)
+        x->notes[x->n_notes++] = cp_xstrdup(text);
+}
+
+/* File i whole. */
+static cp_code read_file(const cp_resolved *r, size_t i, uint64_t max, bool always, cp_buf *out,
+                         cp_err *err)
+{
+    const char *digest = r->manifest->layer[r->files->v[i].layer].digest;
+    uint8_t raw[32];
+    uint64_t offset, size;
+    int fd;
+    cp_code code = cp_resolved_file(r, i, always, &fd, &offset, &size, raw, err);
+    if (code)
+        return code;
+    if (size > max)
+        code = cp_fail(err, CP_CORRUPT, "%s: %" PRIu64 " bytes, the limit is %" PRIu64, digest,
+                       size, max);
+    else if (!cp_buf_reserve(out, (size_t)size + 1))
+        code = cp_fail(err, CP_NO_MEMORY, "%s: no memory", digest);
+    while (!code && out->n < size) {
+        ssize_t n = pread(fd, out->p + out->n, (size_t)size - out->n, (off_t)(offset + out->n));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            code = cp_fail(err, n < 0 ? CP_IO : CP_CORRUPT, "%s: ends at %zu of %" PRIu64 " bytes",
+                           digest, out->n, size);
+        else
+            out->n += (size_t)n;
+    }
+    if (!code)
+        out->p[out->n] = '\0';
+    close(fd);
+    return code;
+}
+
+static bool is_named(const cp_file *f, const char *name)
+{
+    const char *slash = strrchr(f->path, '/');
+    return strcmp(slash ? slash + 1 : f->path, name) == 0;
+}
+
+/* The file of that role which counts: the first, or the first of that name. n: none. */
+static size_t pick(const cp_files *f, cp_layer_role role, const char *name)
+{
+    size_t found = f->n;
+    for (size_t i = 0; i < f->n; i++) {
+        if (f->v[i].role != role)
+            continue;
+        if (name && is_named(&f->v[i], name))
+            return i;
+        if (found == f->n)
+            found = i;
+    }
+    return found;
+}
+
+static void note_ignored(cp_extras *x, const cp_resolved *r, const cp_file *f, const char *why)
+{
+    char line[512];
+    const char *type = r->manifest->layer[f->layer].media_type;
+    cp_snprintf(line, sizeof(line), "layer %zu (%.100s%s%.200s) ignored: %s", f->layer,
+                type[0] ? type : "no media type", f->path[0] ? ", " : "", f->path, why);
+    note(x, line);
+}
+
+static cp_code read_context(cp_extras *x, const cp_resolved *r, cp_err *err)
+{
+    const char *key = r->packaging->context_key;
+    cp_code code = CP_OK;
+    if (key)
+        code = cp_json_positive(r->config.p ? r->config.p : "", r->config.n, "config", key,
+                                &x->context_size, err);
+    if (code)
+        return cp_err_prefix(err, "config");
+    if (x->params.n)
+        code = cp_json_positive(x->params.p, x->params.n, NULL, "num_ctx", &x->context_size, err);
+    return code ? cp_err_prefix(err, "params") : CP_OK;
+}
+
+/* See extras.h. */
+cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, cp_err *err)
+{
+    const cp_files *f = r->files;
+    if (r->bare)
+        return CP_OK;
+    size_t params = pick(f, CP_ROLE_PARAMS, NULL),
+           template = pick(f, CP_ROLE_TEMPLATE, "chat_template.jinja");
+    cp_code code = CP_OK;
+    if (template <f->n)
+        code = read_file(r, template, CP_TEMPLATE_MAX_BYTES, verify_always, &x->chat_template, err);
+    if (!code && params < f->n)
+        code = read_file(r, params, CP_PARAMS_MAX_BYTES, verify_always, &x->params, err);
+    if (!code)
+        code = read_context(x, r, err);
+    if (r->why[0])
+        note(x, r->why);
+    for (size_t i = 0; i < f->n; i++) {
+        const cp_file *e = &f->v[i];
+        if (e->role == CP_ROLE_IGNORED)
+            note_ignored(x, r, e, e->note ? e->note : "not known");
+        else if (e->role != CP_ROLE_WEIGHTS && i != params && i != template)
+            note_ignored(x, r, e, "there is another of its kind");
+    }
+    return code;
+}
+
+/* See extras.h. */
+void cp_extras_fini(cp_extras *x)
+{
+    cp_buf_fini(&x->chat_template);
+    cp_buf_fini(&x->params);
+    for (size_t i = 0; i < x->n_notes; i++)
+        free(x->notes[i]);
+    x->n_notes = 0;
+}

@@ -1,0 +1,28 @@
+/*
+ * What a packaging brings beyond weights: a chat template, sampling options, a context length, and
+ * notes about what was chosen and what is left out.
+ *
+ * A caller-owned value that owns its texts; immutable once read. loader.c's only.
+ */
+#ifndef CP_LOADER_EXTRAS_H
+#define CP_LOADER_EXTRAS_H
+
+#include "loader/oci/resolve.h"
+
+enum {
+    CP_PARAMS_MAX_BYTES = 64 << 10, /* of sampling options */
+    CP_NOTES_MAX = 64,
+};
+
+typedef struct cp_extras {
+    cp_buf chat_template, params; /* n = 0: none */
+    int64_t context_size;         /* 0: none */
+    char *notes[CP_NOTES_MAX];
+    size_t n_notes;
+} cp_extras;
+
+/* From a prepared r. CP_CORRUPT: options that are no JSON object, a text that is too long. */
+cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, cp_err *err);
+void cp_extras_fini(cp_extras *x);
+
+#endif

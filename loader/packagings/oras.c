@@ -1,0 +1,60 @@
+/*
+ * Plain files in an artifact (oras push, oras-py, OMLMD, podman artifact add): a title names each
+ * layer, media types mean little (oras calls a file a tar by default). A layer is weights if its
+ * title ends in .gguf; where the title is silent, its first bytes decide. Folders are tars with
+ * compression. Source: oras-go content/file, oras-py, omlmd.
+ */
+#include "loader/packagings/packaging.h"
+
+#include <string.h>
+
+/* Configs of images belong to images, unless a layer is named as a GGUF file. */
+static bool named_gguf(const cp_manifest *m)
+{
+    for (size_t i = 0; i < m->n_layers; i++) {
+        const char *note;
+        if (cp_name_kind_of(m->layer[i].filepath, &note) == CP_NAME_GGUF)
+            return true;
+    }
+    return false;
+}
+
+/* Artifacts of other kinds, which nobody means as a model. */
+static bool foreign(const char *type)
+{
+    static const char *const prefixes[] = {
+        "application/vnd.dev.cosign.",
+        "application/vnd.dev.sigstore.",
+        "application/vnd.cncf.helm.",
+        "application/vnd.cncf.notary.",
+        "application/vnd.in-toto",
+        "application/vnd.kitops.",
+        "application/vnd.docker.attestation",
+    };
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (cp_has_prefix(type, prefixes[i]))
+            return true;
+    return false;
+}
+
+static cp_match matches(const cp_manifest *m)
+{
+    if (foreign(m->config.media_type) || foreign(m->artifact_type))
+        return CP_MATCH_NONE;
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (foreign(m->layer[i].media_type))
+            return CP_MATCH_NONE;
+    return named_gguf(m) ? CP_MATCH_NAME : CP_MATCH_ANYTHING;
+}
+
+static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
+{
+    const char *unbuilt = NULL;
+    for (size_t i = 0; i < m->n_layers; i++) {
+        /* By the bytes even where the title says GGUF: a folder may have such a name. */
+        cp_plan_by_name(&m->layer[i], CP_FORM_ANY, &out->layer[i], &unbuilt);
+    }
+    return cp_plan_check(out, unbuilt, err);
+}
+
+const cp_packaging cp_packaging_oras = {.name = "oras", .matches = matches, .plan = plan};
