@@ -206,8 +206,8 @@ cp_code cp_layout_index_write(const cp_layout *l, const char *json, size_t n, cp
     return write_atomic(l, l->dir, "index.json", json, n, 0644, err);
 }
 
-/* The folder blobs/sha256; -1 with errno. */
-static int blobs_open(const cp_layout *l)
+/* See layout.h. */
+int cp_layout_blobs_dir(const cp_layout *l)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
     int blobs = openat(l->dir, "blobs", flags);
@@ -221,12 +221,28 @@ static int blobs_open(const cp_layout *l)
 }
 
 /* See layout.h. */
+int cp_layout_own_dir(const cp_layout *l, const char *name)
+{
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+    mkdirat(l->dir, "capstan", 0755);
+    int own = openat(l->dir, "capstan", flags);
+    if (own < 0)
+        return -1;
+    mkdirat(own, name, 0755);
+    int dir = openat(own, name, flags);
+    int saved = errno;
+    close(own);
+    errno = saved;
+    return dir;
+}
+
+/* See layout.h. */
 cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
                             cp_err *err)
 {
     char hex[CP_DIGEST_STR];
     cp_record_key_blob(hex, digest);
-    int dir = blobs_open(l);
+    int dir = cp_layout_blobs_dir(l);
     *fd = dir < 0 ? -1 : openat(dir, hex, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     int saved = errno;
     if (dir >= 0)
@@ -310,7 +326,7 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
     cp_sha256_of(p, n, raw);
     describe(d, raw, n);
     cp_record_key_blob(hex, raw);
-    int dir = blobs_open(l);
+    int dir = cp_layout_blobs_dir(l);
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
     cp_code code = write_atomic(l, dir, hex, p, n, 0444, err);
@@ -406,8 +422,8 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err)
 {
     char temp[TEMP_NAME], hex[CP_DIGEST_STR];
-    uint8_t raw[32], recorded[32];
-    int dir = blobs_open(l), out = -1, old = -1;
+    uint8_t raw[32];
+    int dir = cp_layout_blobs_dir(l), out = -1;
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
     sweep_stale(dir);
@@ -418,12 +434,9 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     }
     cp_code code = copy_hashed(l, fd, out, size, progress, arg, raw, err);
     if (!code) {
-        uint64_t old_size = 0;
         describe(d, raw, size);
         cp_record_key_blob(hex, raw);
-        bool keep = cp_layout_blob_open(l, raw, &old, &old_size, NULL) == CP_OK &&
-                    old_size == size && cp_record_match(records, hex, old, recorded) &&
-                    memcmp(recorded, raw, 32) == 0;
+        bool keep = cp_layout_blob_recorded(l, d, records);
         if (keep)
             unlinkat(dir, temp, 0);
         else if (!temp_publish(dir, temp, hex, out, 0444))
@@ -433,11 +446,25 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     }
     if (code)
         unlinkat(dir, temp, 0);
-    if (old >= 0)
-        close(old);
     close(out);
     close(dir);
     return code;
+}
+
+/* See layout.h. */
+bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const char *records)
+{
+    uint8_t recorded[32];
+    char hex[CP_DIGEST_STR];
+    int fd;
+    uint64_t size;
+    if (cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
+        return false;
+    cp_record_key_blob(hex, d->raw);
+    bool yes = size == d->size && cp_record_match(records, hex, fd, recorded) &&
+               memcmp(recorded, d->raw, 32) == 0;
+    close(fd);
+    return yes;
 }
 
 /* See layout.h. */
@@ -445,7 +472,7 @@ void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_
 {
     char hex[CP_DIGEST_STR];
     cp_record_key_blob(hex, digest);
-    int dir = blobs_open(l);
+    int dir = cp_layout_blobs_dir(l);
     struct stat st;
     if (dir < 0)
         return;

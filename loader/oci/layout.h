@@ -48,6 +48,12 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
 /* Remove a blob; its size is added to *freed. An absent one is fine. */
 void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
 
+/* The folder blobs/sha256, or capstan/<name>, which is made; -1 with errno. */
+int cp_layout_blobs_dir(const cp_layout *l);
+int cp_layout_own_dir(const cp_layout *l, const char *name);
+/* Is the blob there, of d's size and with a matching record in `records`? */
+bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const char *records);
+
 /*
  * Locks between processes, taken in this order. CP_LOCK_BLOBS shared: blobs are being added that no
  * index names yet; exclusive: unused blobs are being removed. CP_LOCK_INDEX exclusive: index.json
