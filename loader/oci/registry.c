@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "loader/oci/auth.h"
+#include "loader/oci/challenge.h"
 #include "loader/oci/http.h"
 #include "loader/oci/manifest.h"
 #include "loader/oci/retry.h"
@@ -380,6 +381,21 @@ static void status_text(const job *j, char out[320])
                 *text ? ": " : "", text);
 }
 
+/* Why a token was not good enough, in the registry's words: " (insufficient_scope)", or "". */
+static void denial_reason(const job *j, char out[80])
+{
+    cp_challenges c = {0};
+    out[0] = '\0';
+    for (const char *line = j->x.challenges; *line;) {
+        size_t n = strcspn(line, "\n");
+        cp_challenge_parse(&c, line, n);
+        line += n + (line[n] == '\n');
+    }
+    for (size_t i = 0; i < c.n && !out[0]; i++)
+        if (c.item[i].error[0])
+            cp_snprintf(out, 80, " (%s)", c.item[i].error);
+}
+
 /* 401 of the source itself. */
 static void take_denial(job *j, const char *why)
 {
@@ -398,7 +414,9 @@ static void take_denial(job *j, const char *why)
         }
         fail(j, code, "unauthorized: %s (%s)", err.msg, why);
     } else {
-        fail(j, CP_NETWORK, "unauthorized: %s; asked with %s%.200s", why,
+        char reason[80];
+        denial_reason(j, reason);
+        fail(j, CP_NETWORK, "unauthorized: %s%s; asked with %s%.200s", why, reason,
              cp_credential_any(&s->credential) ? "the credentials from " : "no credentials: ",
              s->credential.from);
     }

@@ -22,7 +22,7 @@ import faults  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = os.environ["CAPSTAN_BIN"]
 DEADLINE = 60 * int(os.environ.get("CAPSTAN_TEST_SLOWNESS", "1"))
-PATIENCE = ["--retries", "2", "--stall-timeout", "1s"]
+PATIENCE = ["--retries", "2", "--stall-timeout", "3s"]
 SECRETS = (faults.SECRET, base64.b64encode(f"{faults.USER}:{faults.SECRET}".encode()).decode(), "refresh-of-alice", "token-")
 
 
@@ -94,6 +94,8 @@ def walk(row, tls, keep):
             have, stdout, stderr = pull(scene)
             assert have == code, f"exit {have}, expected {code}"
             assert code == 0 or stderr.strip(), "an error without a message"
+            assert not re.search(r"[^\n\t -\uffff]|[\x7f-\x9f]", stderr), "control characters in the message"
+            assert len(stderr) < 4000 and stderr.count("\n") < 20, "a message without end"
             assert code == 0 or re.search(message, stderr), f"the message has no /{message}/"
             if code == 0:
                 assert stdout == scene.digest, f"printed {stdout}, expected {scene.digest}"

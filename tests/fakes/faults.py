@@ -207,6 +207,18 @@ def forbidden_403(s):
 
 
 @fault
+def message_paints(s):
+    s.hook("manifest", lambda x: x.error(403, "DENIED\x1b[2J", "\x1b]0;owned\x07\r\ncapstan: all is well\n" + "long " * 5000))
+
+
+@fault
+def challenge_paints(s):
+    s.registry.auth = Bearer(anonymous=True)
+    s.registry.auth.allows = lambda x: False
+    s.registry.auth.challenge = lambda x: [f'Bearer realm="{x.server.url}/token",service="\x1b[31m",error="\x1b[2J\x07"']
+
+
+@fault
 def basic_auth(s):
     s.registry.auth = Basic()
     s.credentials()
@@ -676,7 +688,6 @@ def stalls(s):
         time.sleep(25)
         return x.hang_up()
     s.weight_hook(f)
-    s.args += ["--stall-timeout", "1s"]
 
 
 @fault
@@ -686,7 +697,6 @@ def stalls_once(s):
         time.sleep(25)
         return x.hang_up()
     s.weight_hook(s.once(f))
-    s.args += ["--stall-timeout", "1s"]
 
 
 @fault
@@ -701,7 +711,6 @@ def drips(s):
             time.sleep(0.05)
         return x.hang_up()
     s.weight_hook(f)
-    s.args += ["--stall-timeout", "1s"]
 
 
 @fault
@@ -710,7 +719,6 @@ def never_answers(s):
         time.sleep(25)
         return x.hang_up()
     s.hook("manifest", f)
-    s.args += ["--stall-timeout", "1s"]
 
 
 @fault
@@ -782,9 +790,9 @@ def range_shorter(s):
 
     def f(x):
         span = x.span(LARGE)
-        if not span or span[1] - span[0] < 1000:
+        if not span:
             return False
-        last = span[0] + (span[1] - span[0]) // 2
+        last = min(span[1], span[0] + (4 << 20) - 1)
         return x.send(206, s.content.read(s.weight["digest"], span[0], last + 1 - span[0]),
                       [("Content-Range", f"bytes {span[0]}-{last}/{LARGE}")])
     s.weight_hook(f)
@@ -887,8 +895,17 @@ def tls_wrong_host(s):
 
 @fault
 def tls_expected(s):
-    # Plain HTTP is for loopback alone; another name means TLS even where it leads to loopback.
-    s.name = f"plain.localhost:{s.registry.server_address[1]}/{s.repo}:{s.tag}"
+    # Plain HTTP is for loopback alone: a proxy must be asked for a tunnel, not for the page.
+    s.name = f"registry.invalid/{s.repo}:{s.tag}"
+    s.env = {name: s.thief.url for name in ("http_proxy", "https_proxy", "HTTPS_PROXY")}
+    s.check(lambda: not s.thief.rows(), "plain HTTP was spoken")
+
+
+@fault
+def proxy(s):
+    s.name = f"registry.invalid/{s.repo}:{s.tag}"
+    s.env = {"http_proxy": s.registry.url}
+    s.args += ["--plain-http", "registry.invalid"]
 
 
 @fault
@@ -977,8 +994,9 @@ def manifest_schema_1(s):
 
 @fault
 def million_layers(s):
-    one = {"digest": "sha256:" + "1" * 64, "size": 1, "mediaType": "x"}
-    s.hook("manifest", lambda x: x.manifest(json.dumps({"schemaVersion": 2, "layers": [one] * 1_000_000}).encode(), MANIFEST))
+    one = b',{"digest":"sha256:%s","size":1,"mediaType":"x"}' % (b"1" * 64)
+    body = b'{"schemaVersion":2,"layers":[{}' + one * 1_000_000 + b"]}"
+    s.hook("manifest", lambda x: x.send(200, body, [("Content-Type", MANIFEST)]))
     s.check(lambda: s.registry.sent("manifest") <= 64 << 20, "all of it was read")
 
 
@@ -1140,7 +1158,8 @@ def index_no_platform(s):
 
 @fault
 def index_other_platform(s):
-    s.index([dict(s.model(), platform={"os": "plan9", "architecture": "mips"})])
+    a, b = s.model(), s.model(n=SMALL + 7)
+    s.index([dict(a, platform={"os": "plan9", "architecture": "mips"}), dict(b, platform={"os": "aix", "architecture": "ppc"})])
 
 
 @fault

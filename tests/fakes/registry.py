@@ -289,7 +289,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     # ---- requests ----
     def answer(self):
-        path, _, self.query = self.path.partition("?")
+        path, _, self.query = re.sub(r"^http://[^/]*", "", self.path).partition("?")  # whole where we are a proxy
         for what, pattern in (("manifest", r"/v2/(.+)/manifests/([^/]+)"), ("blob", r"/v2/(.+)/blobs/([^/]+)"),
                               ("referrers", r"/v2/(.+)/referrers/([^/]+)"), ("cdn", r"/cdn/(.+)/([^/]+)"),
                               ("token", r"/token()()"), ("other", r"()(.*)")):
