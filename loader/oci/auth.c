@@ -96,6 +96,31 @@ static cp_code answer_basic(cp_source *s, cp_err *err)
     return CP_OK;
 }
 
+/* The challenges of all lines (free()). *whole: none of them is malformed. */
+static cp_challenges *parse_lines(const char *lines, bool *whole)
+{
+    cp_challenges *c = cp_xcalloc(1, sizeof(*c));
+    *whole = true;
+    for (const char *line = lines; *line;) {
+        size_t n = strcspn(line, "\n");
+        *whole = cp_challenge_parse(c, line, n) && *whole;
+        line += n + (line[n] == '\n');
+    }
+    return c;
+}
+
+/* See auth.h. */
+void cp_auth_reason(const char *challenges, char out[CP_AUTH_REASON_MAX])
+{
+    bool whole;
+    cp_challenges *c = parse_lines(challenges, &whole);
+    const cp_challenge *bearer = cp_challenge_find(c, "bearer");
+    out[0] = '\0';
+    if (bearer && bearer->error[0])
+        cp_snprintf(out, CP_AUTH_REASON_MAX, ", error '%s'", bearer->error);
+    free(c);
+}
+
 /* See auth.h. */
 cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfile, cp_err *err)
 {
@@ -105,13 +130,8 @@ cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfil
         if (code != CP_OK)
             return code;
     }
-    cp_challenges *c = cp_xcalloc(1, sizeof(*c));
-    bool whole = true;
-    for (const char *line = challenges; *line;) {
-        size_t n = strcspn(line, "\n");
-        whole = cp_challenge_parse(c, line, n) && whole;
-        line += n + (line[n] == '\n');
-    }
+    bool whole;
+    cp_challenges *c = parse_lines(challenges, &whole);
     const cp_challenge *bearer = cp_challenge_find(c, "bearer");
     cp_code code;
     if (bearer && (bearer->realm[0] || s->credential.registry_token))

@@ -16,6 +16,9 @@
  * credentials.
  */
 cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfile, cp_err *err);
+/* ", error 'insufficient_scope'" when a challenge says so, else "". */
+enum { CP_AUTH_REASON_MAX = 80 };
+void cp_auth_reason(const char *challenges, char out[CP_AUTH_REASON_MAX]);
 /* A token must be fetched before the source is asked (none yet, or 80 % of its life is over). */
 bool cp_auth_stale(const cp_source *s, int64_t now_ms);
 /* The Authorization header's value for the source, appended; nothing when it needs none. */

@@ -10,7 +10,6 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "loader/oci/auth.h"
-#include "loader/oci/challenge.h"
 #include "loader/oci/http.h"
 #include "loader/oci/manifest.h"
 #include "loader/oci/retry.h"
@@ -59,6 +58,7 @@ typedef struct job {
 
     cp_fetch *fetch; /* JOB_BLOB */
     uint64_t sent;   /* bytes delivered */
+    bool whole;      /* the server's ranges are of no use: the whole, without Range */
     uint64_t skip;   /* of this attempt's body, delivered before */
     uint64_t mark;   /* `sent` when the retries began to count */
 
@@ -84,7 +84,7 @@ struct cp_registry {
     size_t n_sources;                      /* the last one is the upstream */
     cp_token_fetch *token[CP_SOURCES_MAX]; /* NULL: not needed yet */
     cp_buf authorization;                  /* of the attempt that is being started */
-    cp_client *http;
+    cp_http *http;
     job *jobs;
     int n_running, n_ended; /* attempts running; jobs ended in this step */
     uint64_t random, serial;
@@ -127,7 +127,7 @@ static void job_free(job *j)
 {
     unlink_job(j);
     if (j->running) {
-        cp_client_cancel(j->r->http, &j->x);
+        cp_http_cancel(j->r->http, &j->x);
         j->r->n_running--;
     }
     cp_exchange_fini(&j->x);
@@ -150,6 +150,11 @@ static void end(job *j)
     f->done(f->arg, code, code ? &err : NULL);
 }
 
+static bool wants_whole(const job *j)
+{
+    return j->kind == JOB_BLOB && j->fetch->from == 0 && j->fetch->n == j->fetch->total;
+}
+
 static void restart(job *j, int64_t wait_ms)
 {
     j->url[0] = '\0';
@@ -167,6 +172,11 @@ static size_t next_source(const job *j)
 /* j->code and j->err say what happened: ask the next source, or end. */
 static void give_up(job *j)
 {
+    if (j->code == CP_UNSUPPORTED && wants_whole(j) && !j->whole) {
+        j->whole = true; /* only the rest was asked for as a range */
+        restart(j, 0);
+        return;
+    }
     if (!is_mirror(j) || j->final || j->code == CP_UNSUPPORTED) {
         end(j);
         return;
@@ -176,6 +186,7 @@ static void give_up(job *j)
     j->source = next;
     j->code = CP_OK;
     j->retries = j->resolved_again = j->denials = 0;
+    j->whole = false;
     j->waited_ms = 0;
     j->mark = j->sent;
     restart(j, 0);
@@ -266,7 +277,7 @@ static bool judge(job *j)
     } else if (x->has_length && x->length != f->total) {
         fail(j, CP_CORRUPT, "it has %llu bytes, its descriptor says %llu",
              (unsigned long long)x->length, (unsigned long long)f->total);
-    } else if (x->ranged && (f->from != 0 || f->n != f->total)) {
+    } else if (x->ranged && !wants_whole(j)) {
         fail(j, CP_UNSUPPORTED, "the server ignores ranges");
     } else {
         j->skip = j->sent; /* the whole again: pass by what was delivered */
@@ -381,21 +392,6 @@ static void status_text(const job *j, char out[320])
                 *text ? ": " : "", text);
 }
 
-/* Why a token was not good enough, in the registry's words: " (insufficient_scope)", or "". */
-static void denial_reason(const job *j, char out[80])
-{
-    cp_challenges c = {0};
-    out[0] = '\0';
-    for (const char *line = j->x.challenges; *line;) {
-        size_t n = strcspn(line, "\n");
-        cp_challenge_parse(&c, line, n);
-        line += n + (line[n] == '\n');
-    }
-    for (size_t i = 0; i < c.n && !out[0]; i++)
-        if (c.item[i].error[0])
-            cp_snprintf(out, 80, " (%s)", c.item[i].error);
-}
-
 /* 401 of the source itself. */
 static void take_denial(job *j, const char *why)
 {
@@ -414,8 +410,8 @@ static void take_denial(job *j, const char *why)
         }
         fail(j, code, "unauthorized: %s (%s)", err.msg, why);
     } else {
-        char reason[80];
-        denial_reason(j, reason);
+        char reason[CP_AUTH_REASON_MAX];
+        cp_auth_reason(j->x.challenges, reason);
         fail(j, CP_NETWORK, "unauthorized: %s%s; asked with %s%.200s", why, reason,
              cp_credential_any(&s->credential) ? "the credentials from " : "no credentials: ",
              s->credential.from);
@@ -445,8 +441,7 @@ static void take_refusal(job *j)
     if (status == 404 || status == 410)
         fail(j, CP_NOT_FOUND, "not there: %s", why);
     else if (status == 416)
-        fail(j, CP_CORRUPT, "it is shorter than the %llu bytes of its descriptor",
-             (unsigned long long)j->fetch->total);
+        fail(j, j->x.ranged ? CP_UNSUPPORTED : CP_NETWORK, "the server refuses the range: %s", why);
     else if (status == 403)
         fail(j, CP_NETWORK, "forbidden: %s", why);
     else
@@ -556,10 +551,10 @@ static void attempt(job *j)
         const cp_fetch *f = j->fetch;
         x->first = f->from + j->sent;
         x->last = f->from + f->n - 1;
-        x->ranged = x->first != 0 || f->n != f->total;
+        x->ranged = !j->whole && (x->first != 0 || f->n != f->total);
     }
     cp_err err;
-    cp_code code = cp_client_start(j->r->http, x, &err);
+    cp_code code = cp_http_start(j->r->http, x, &err);
     if (authorization->p)
         explicit_bzero(authorization->p, authorization->n);
     if (code != CP_OK) {
@@ -642,14 +637,14 @@ static void start_due(cp_registry *r, int *wait_ms)
 static cp_code step(cp_registry *r, int timeout_ms, cp_err *err)
 {
     int n, wait = timeout_ms, ended = r->n_ended;
-    uint64_t received = cp_client_received(r->http);
+    uint64_t received = cp_http_received(r->http);
     start_due(r, &wait);
-    cp_code code = cp_client_step(r->http, &n, err);
+    cp_code code = cp_http_step(r->http, &n, err);
     if (code == CP_OK) {
         wait = timeout_ms;
         start_due(r, &wait);
-        if (r->jobs && r->n_ended == ended && received == cp_client_received(r->http) && wait > 0)
-            code = cp_client_wait(r->http, wait, err);
+        if (r->jobs && r->n_ended == ended && received == cp_http_received(r->http) && wait > 0)
+            code = cp_http_wait(r->http, wait, err);
     }
     return code;
 }
@@ -788,11 +783,11 @@ cp_code cp_registry_open(cp_registry **out, const cp_ref *ref, const cp_registry
     if (getrandom(&r->random, sizeof(r->random), 0) != (ssize_t)sizeof(r->random) || !r->random)
         r->random = (uint64_t)cp_now_ns() | 1;
     cp_snprintf(r->name, sizeof(r->name), "%s/%s", ref->registry, ref->repository);
-    cp_client_options http = {
+    cp_http_options http = {
         .ca_file = r->opt.ca_file, .stall_ms = r->opt.stall_ms, .connections = r->opt.connections};
     cp_code code = open_sources(r, ref, err);
     if (code == CP_OK)
-        code = cp_client_open(&r->http, &http, err);
+        code = cp_http_open(&r->http, &http, err);
     if (code != CP_OK) {
         cp_registry_close(r);
         return code;
@@ -814,14 +809,14 @@ void cp_registry_close(cp_registry *r)
         cp_token_fetch_free(r->token[i]);
         cp_source_fini(&r->source[i]);
     }
-    cp_client_close(r->http);
+    cp_http_close(r->http);
     cp_buf_fini(&r->authorization);
     free(r);
 }
 
 uint64_t cp_registry_received(const cp_registry *r)
 {
-    return cp_client_received(r->http);
+    return cp_http_received(r->http);
 }
 
 const char *cp_registry_name(const cp_registry *r)

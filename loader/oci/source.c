@@ -20,7 +20,7 @@ static bool host_ok(const char *s)
     char url[CP_HOST_MAX + 32];
     cp_origin o;
     size_t n = strlen(s);
-    if (n == 0 || n > CP_HOST_MAX || strpbrk(s, "/?#@\\ "))
+    if (n == 0 || n > CP_HOST_MAX || strpbrk(s, "/?#@\\ ") || s[n - 1] == ':')
         return false;
     cp_snprintf(url, sizeof(url), "https://%s/", s);
     return cp_url_origin(url, &o);

@@ -1,6 +1,6 @@
 /*
- * The token request. Credentials go with the first hop only; a redirect to another origin gets
- * none, and a POST (whose body is a secret) is not redirected at all.
+ * The token request. It carries credentials and is answered with one, so it is redirected within
+ * its own origin only, and a POST (whose body is a secret) not at all.
  */
 #include "loader/oci/token.h"
 #include "base/clock.h"
@@ -14,13 +14,13 @@
 enum { HOPS_MAX = 5, TIMEOUT_MS = 60000, REPLY_MAX = 128 << 10 };
 
 struct cp_token_fetch {
-    cp_client *http;
+    cp_http *http;
     cp_source *source;
     cp_token_options opt;
     cp_exchange x;
     char url[CP_URL_MAX]; /* "" = from the beginning */
     cp_buf form, authorization, body;
-    bool running, foreign;
+    bool running;
     int hops, retries;
     int64_t due_ms;
 };
@@ -77,17 +77,16 @@ static void redirect(cp_token_fetch *t)
     char to[CP_URL_MAX];
     bool same;
     cp_err err;
-    if (t->form.n > 0 || ++t->hops > HOPS_MAX)
-        fail(t, t->form.n > 0 ? "it redirects a POST" : "too many redirects");
+    if (t->form.n > 0)
+        fail(t, "it redirects a POST");
+    else if (++t->hops > HOPS_MAX)
+        fail(t, "too many redirects");
     else if (cp_url_redirect(t->url, t->x.location, t->source->private_net, to, &same, &err))
         fail(t, err.msg);
-    else {
+    else if (!same)
+        fail(t, "it redirects to another host");
+    else
         cp_strcopy(t->url, sizeof(t->url), to);
-        if (!same) {
-            t->foreign = true;
-            wipe(&t->authorization);
-        }
-    }
 }
 
 static void on_done(cp_exchange *x)
@@ -121,7 +120,7 @@ static void on_done(cp_exchange *x)
     }
 }
 
-cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_source *s, const cp_token_options *opt)
+cp_token_fetch *cp_token_fetch_new(cp_http *http, cp_source *s, const cp_token_options *opt)
 {
     cp_token_fetch *t = cp_xcalloc(1, sizeof(*t));
     t->http = http;
@@ -139,7 +138,7 @@ void cp_token_fetch_free(cp_token_fetch *t)
     if (!t)
         return;
     if (t->running)
-        cp_client_cancel(t->http, &t->x);
+        cp_http_cancel(t->http, &t->x);
     cp_exchange_fini(&t->x);
     wipe(&t->form);
     wipe(&t->authorization);
@@ -156,7 +155,7 @@ static bool own_host(const cp_token_fetch *t)
     char url[CP_HOST_MAX + 32];
     cp_origin service, registry;
     cp_snprintf(url, sizeof(url), "https://%s/", t->source->host);
-    return !t->foreign && cp_url_origin(t->url, &service) && cp_url_origin(url, &registry) &&
+    return cp_url_origin(t->url, &service) && cp_url_origin(url, &registry) &&
            strcmp(service.host, registry.host) == 0;
 }
 
@@ -175,7 +174,6 @@ void cp_token_want(cp_token_fetch *t, int64_t now_ms, int *wait_ms)
     cp_err err;
     cp_code code = CP_OK;
     if (!t->url[0]) {
-        t->foreign = false;
         t->hops = 0;
         code = cp_auth_token_request(s, t->url, &t->form, &t->authorization, &err);
     }
@@ -191,7 +189,7 @@ void cp_token_want(cp_token_fetch *t, int64_t now_ms, int *wait_ms)
     x->private_ok = own || s->private_net;
     x->timeout_ms = TIMEOUT_MS;
     if (code == CP_OK)
-        code = cp_client_start(t->http, x, &err);
+        code = cp_http_start(t->http, x, &err);
     if (code != CP_OK) {
         end(t, code, &err);
         return;

@@ -17,6 +17,10 @@ static void clean(char *s)
     for (const char *p = s; *p; p++) {
         unsigned char c = (unsigned char)*p;
         bool blank = c <= 0x20 || c == 0x7f;
+        if (c == 0xc2 && (unsigned char)p[1] >= 0x80 && (unsigned char)p[1] < 0xa0) {
+            p++; /* U+0080 to U+009F are controls too */
+            blank = true;
+        }
         if (blank && (n == 0 || s[n - 1] == ' '))
             continue;
         s[n++] = blank ? ' ' : (char)c;
