@@ -157,16 +157,21 @@ static bool below(const char *p, const char *dir)
     return n == 0 || (strncmp(p, dir, n) == 0 && p[n] == '/');
 }
 
-/* Of an image's lower layers (the first n files) drop what `path` hides: itself (same), what is
- * below it, and files that it has as folders. */
-static void hide(cp_files *f, size_t *n, const char *path, bool same)
+/*
+ * Of an image's lower layers (the first *n files) drop what member e hides: a file or a whiteout
+ * its path and all below it, an opaque folder all below it, a folder the file that had its path;
+ * and what lies deeper than a file makes an end of that file.
+ */
+static void hide(cp_files *f, size_t *n, const cp_member *e)
 {
+    bool same = e->kind != CP_MEMBER_OPAQUE, deep = e->kind != CP_MEMBER_DIR,
+         above = e->kind == CP_MEMBER_FILE || e->kind == CP_MEMBER_DIR;
     size_t kept = 0, first = *n;
     for (size_t i = 0; i < f->n; i++) {
         const char *p = f->v[i].path;
-        bool gone = i < first &&
-                    ((same && strcmp(p, path) == 0) || below(p, path) || (same && below(path, p)));
-        if (gone)
+        bool gone = (same && strcmp(p, e->path) == 0) || (deep && below(p, e->path)) ||
+                    (above && below(e->path, p));
+        if (i < first && gone)
             --*n;
         else
             f->v[kept++] = f->v[i];
@@ -233,7 +238,7 @@ static cp_code add_members(lister *x, size_t layer, const cp_members *ms, cp_err
     if (x->n_members > MEMBERS_OF_ALL)
         return cp_fail(err, CP_CORRUPT, "the layers have more than %d members", MEMBERS_OF_ALL);
     for (size_t i = 0; x->plan->image && i < ms->n; i++)
-        hide(x->out, &lower, ms->v[i].path, ms->v[i].kind != CP_MEMBER_OPAQUE);
+        hide(x->out, &lower, &ms->v[i]);
     for (size_t i = 0; !code && i < ms->n; i++) {
         const cp_member *e = &ms->v[i];
         if (e->kind != CP_MEMBER_FILE)

@@ -16,9 +16,9 @@
 
 enum { RECEIVE_BYTES = 256 << 10, HEADER_LINE_MAX = 16 << 10 };
 
-struct cp_http {
+struct cp_client {
     CURLM *multi;
-    cp_http_options opt;
+    cp_client_options opt;
     bool proxied;
     uint64_t received;
     struct transfer *running; /* list */
@@ -26,7 +26,7 @@ struct cp_http {
 
 typedef struct transfer {
     struct transfer *next, **link;
-    cp_http *http;
+    cp_client *http;
     cp_exchange *x;
     CURL *easy;
     struct curl_slist *headers;
@@ -48,14 +48,14 @@ static bool environment_has_proxy(void)
 }
 
 /* See http.h. */
-cp_code cp_http_open(cp_http **out, const cp_http_options *opt, cp_err *err)
+cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err)
 {
     *out = NULL;
     if (opt->ca_file && access(opt->ca_file, R_OK) != 0)
         return cp_fail(err, CP_USAGE, "ca-file: %s cannot be read", opt->ca_file);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return cp_fail(err, CP_INTERNAL, "libcurl does not start");
-    cp_http *h = cp_xcalloc(1, sizeof(*h));
+    cp_client *h = cp_xcalloc(1, sizeof(*h));
     h->opt = *opt;
     h->proxied = environment_has_proxy();
     h->multi = curl_multi_init();
@@ -84,7 +84,7 @@ static void transfer_free(transfer *t)
     free(t);
 }
 
-void cp_http_close(cp_http *h)
+void cp_client_close(cp_client *h)
 {
     if (!h)
         return;
@@ -95,7 +95,7 @@ void cp_http_close(cp_http *h)
     curl_global_cleanup();
 }
 
-void cp_http_cancel(cp_http *h, cp_exchange *x)
+void cp_client_cancel(cp_client *h, cp_exchange *x)
 {
     transfer *t = x->impl;
     if (!t)
@@ -110,7 +110,7 @@ void cp_exchange_fini(cp_exchange *x)
     cp_buf_fini(&x->text);
 }
 
-uint64_t cp_http_received(const cp_http *h)
+uint64_t cp_client_received(const cp_client *h)
 {
     return h->received;
 }
@@ -285,7 +285,7 @@ static bool headers(transfer *t)
 static void setup(transfer *t, const cp_origin *origin)
 {
     const cp_exchange *x = t->x;
-    const cp_http *h = t->http;
+    const cp_client *h = t->http;
     CURL *e = t->easy;
     curl_easy_setopt(e, CURLOPT_URL, x->url);
     curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -326,7 +326,7 @@ static void setup(transfer *t, const cp_origin *origin)
 }
 
 /* See http.h. */
-cp_code cp_http_start(cp_http *h, cp_exchange *x, cp_err *err)
+cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
 {
     CP_ASSERT(!x->impl && x->body && x->done);
     cp_origin origin;
@@ -358,7 +358,7 @@ cp_code cp_http_start(cp_http *h, cp_exchange *x, cp_err *err)
     return CP_OK;
 }
 
-static cp_http_end judge(const transfer *t, CURLcode code)
+static cp_client_end judge(const transfer *t, CURLcode code)
 {
     if (t->refused_address)
         return CP_HTTP_REFUSED;
@@ -410,7 +410,7 @@ static void finish(transfer *t, CURLcode code)
 }
 
 /* See http.h. */
-cp_code cp_http_step(cp_http *h, int *n_running, cp_err *err)
+cp_code cp_client_step(cp_client *h, int *n_running, cp_err *err)
 {
     CURLMcode mc = curl_multi_perform(h->multi, n_running);
     CURLMsg *msg;
@@ -428,7 +428,7 @@ cp_code cp_http_step(cp_http *h, int *n_running, cp_err *err)
     return CP_OK;
 }
 
-cp_code cp_http_wait(cp_http *h, int timeout_ms, cp_err *err)
+cp_code cp_client_wait(cp_client *h, int timeout_ms, cp_err *err)
 {
     CURLMcode mc = curl_multi_poll(h->multi, NULL, 0, timeout_ms, NULL);
     return mc == CURLM_OK ? CP_OK

@@ -1,7 +1,7 @@
 /*
  * HTTP exchanges: one request and its one answer, many at a time, over libcurl's multi interface.
  *
- * A cp_http and its exchanges are owned by one thread. An exchange is a caller-owned value that
+ * A cp_client and its exchanges are owned by one thread. An exchange is a caller-owned value that
  * stays in place while it runs. There is no policy here: redirects, tokens and retries are
  * answers like others, the caller starts the next exchange. Fixed here: http and https only,
  * HTTP/1.1 (one connection each is what makes ranges parallel), no content encoding, proxies from
@@ -23,41 +23,41 @@ enum {
     CP_HTTP_SPEED_MIN = 256, /* bytes a second, below it a connection counts as stalled */
 };
 
-typedef struct cp_http cp_http;
-typedef struct cp_http_options {
+typedef struct cp_client cp_client;
+typedef struct cp_client_options {
     const char *ca_file; /* borrowed until close; NULL: the system's alone */
     int64_t stall_ms;
     int connections;
-} cp_http_options;
+} cp_client_options;
 
 /* Why an exchange ended without an answer. */
-typedef enum cp_http_end {
+typedef enum cp_client_end {
     CP_HTTP_ANSWERED,  /* an answer came, whole or as far as it was wanted */
     CP_HTTP_STOPPED,   /* `body` returned false */
     CP_HTTP_LOST,      /* the connection; another try may do better */
     CP_HTTP_UNREACHED, /* no connection came about */
     CP_HTTP_GARBLED,   /* what answered does not speak HTTP (or speaks TLS) */
     CP_HTTP_REFUSED,   /* by us or for good: certificate, address, protocol */
-} cp_http_end;
+} cp_client_end;
 
 typedef struct cp_exchange cp_exchange;
 struct cp_exchange {
-    /* request; strings are read by cp_http_start only */
+    /* request; strings are read by cp_client_start only */
     const char *url, *accept, *authorization; /* NULL: header left out */
     const char *form;                         /* not NULL: POST this */
     bool ranged;
     uint64_t first, last;
-    const char *client_cert, *client_key, *ca_file; /* override the cp_http's; NULL: none */
+    const char *client_cert, *client_key, *ca_file; /* override the cp_client's; NULL: none */
     bool private_ok;            /* may connect to private and loopback addresses */
     int64_t timeout_ms;         /* of the whole exchange; 0: none */
     int64_t connect_timeout_ms; /* 0: the default */
     /* Bytes of an answer of status 200..299, headers below are set; false stops. */
     bool (*body)(cp_exchange *x, const void *p, size_t n);
-    void (*done)(cp_exchange *x); /* once, inside cp_http_step */
+    void (*done)(cp_exchange *x); /* once, inside cp_client_step */
     void *arg;
 
     /* answer */
-    cp_http_end end;
+    cp_client_end end;
     int status; /* 0: none */
     bool has_length, has_range, has_total;
     uint64_t length, range_first, range_last, range_total;
@@ -72,14 +72,14 @@ struct cp_exchange {
     void *impl; /* http.c's own; NULL while it does not run */
 };
 
-cp_code cp_http_open(cp_http **out, const cp_http_options *opt, cp_err *err);
-void cp_http_close(cp_http *h); /* exchanges that still run are cancelled */
-cp_code cp_http_start(cp_http *h, cp_exchange *x, cp_err *err);
-void cp_http_cancel(cp_http *h, cp_exchange *x);
+cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err);
+void cp_client_close(cp_client *h); /* exchanges that still run are cancelled */
+cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err);
+void cp_client_cancel(cp_client *h, cp_exchange *x);
 void cp_exchange_fini(cp_exchange *x);
-/* Move bytes and call `done`s; *n_running afterwards. cp_http_wait waits for something to do. */
-cp_code cp_http_step(cp_http *h, int *n_running, cp_err *err);
-cp_code cp_http_wait(cp_http *h, int timeout_ms, cp_err *err);
-uint64_t cp_http_received(const cp_http *h); /* body bytes */
+/* Move bytes and call `done`s; *n_running afterwards. cp_client_wait waits for something to do. */
+cp_code cp_client_step(cp_client *h, int *n_running, cp_err *err);
+cp_code cp_client_wait(cp_client *h, int timeout_ms, cp_err *err);
+uint64_t cp_client_received(const cp_client *h); /* body bytes */
 
 #endif

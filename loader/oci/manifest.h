@@ -12,13 +12,23 @@
 #include "base/digest.h"
 #include "base/mem.h"
 
-enum { CP_MANIFEST_MAX_BYTES = 4 << 20, CP_MANIFEST_MAX_ITEMS = 16384 };
+enum {
+    CP_MANIFEST_MAX_BYTES = 4 << 20,
+    CP_MANIFEST_MAX_ITEMS = 16384,
+    CP_TRAITS_MAX = 32, /* of one index entry; more are dropped */
+};
 
 #define CP_MT_OCI_MANIFEST    "application/vnd.oci.image.manifest.v1+json"
 #define CP_MT_OCI_INDEX       "application/vnd.oci.image.index.v1+json"
 #define CP_MT_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define CP_MT_DOCKER_LIST     "application/vnd.docker.distribution.manifest.list.v2+json"
 #define CP_ANNOTATION_NAME    "org.opencontainers.image.ref.name"
+
+/* What an index says about an entry: an annotation, or a member of KitOps' "modelMetadata". */
+typedef struct cp_trait {
+    const char *key, *value;
+    bool metadata;
+} cp_trait;
 
 typedef struct cp_descriptor {
     const char *media_type; /* "" when absent; strings are never NULL */
@@ -27,7 +37,11 @@ typedef struct cp_descriptor {
     const char *filepath;  /* annotation org.cncf.model.filepath, org.cnai..., or image.title;
                               relative, no `..` */
     const char *os, *arch; /* platform */
-    bool untested; /* org.cncf.model.file.mediatype.untested: the layer's class is a guess */
+    const cp_trait *trait; /* [n_traits], of an index's entry */
+    size_t n_traits;
+    uint64_t model_bytes; /* 0, until someone who has read the entry's manifest sets it */
+    bool link;            /* the packer says that the layer stands for a symbolic link */
+    bool untested;        /* org.cncf.model.file.mediatype.untested: the layer's class is a guess */
     char digest[CP_DIGEST_STR];
     uint8_t raw[32]; /* digest's bytes: paths are made from these alone */
     bool sha256;     /* false: another algorithm; digest is "" and the descriptor cannot be used */

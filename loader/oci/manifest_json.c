@@ -88,6 +88,78 @@ static cp_code filepath(const char **path, cp_err *err)
     return CP_OK;
 }
 
+/* A scalar as text; NULL: none, or too long to be one. */
+static const char *scalar(cp_arena *a, const json_t *v)
+{
+    if (json_is_string(v)) {
+        const char *s = json_string_value(v);
+        size_t n = json_string_length(v);
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+                return NULL;
+        return n > MAX_TEXT ? NULL : cp_arena_strndup(a, s, n);
+    }
+    if (json_is_integer(v))
+        return cp_arena_printf(a, "%lld", (long long)json_integer_value(v));
+    if (json_is_real(v))
+        return cp_arena_printf(a, "%g", json_real_value(v));
+    return json_is_boolean(v) ? json_is_true(v) ? "true" : "false" : NULL;
+}
+
+/* What an index's entry says of itself: data for choosing, so what does not fit is left out. */
+static cp_code traits(cp_arena *a, const json_t *v, cp_descriptor *d, cp_err *err)
+{
+    static const char *const objects[] = {"modelMetadata", "annotations"};
+    cp_trait all[CP_TRAITS_MAX];
+    size_t n = 0;
+    for (int k = 0; k < 2; k++) {
+        json_t *o = json_object_get(v, objects[k]);
+        for (void *i = json_object_iter(o); i && n < CP_TRAITS_MAX;
+             i = json_object_iter_next(o, i)) {
+            const char *key = json_object_iter_key(i);
+            const char *value = scalar(a, json_object_iter_value(i));
+            if (!value || strlen(key) > MAX_TEXT)
+                continue;
+            all[n].key = cp_arena_strndup(a, key, strlen(key));
+            all[n].value = value;
+            all[n].metadata = k == 0;
+            n += all[n].key != NULL;
+        }
+    }
+    if (n == 0)
+        return CP_OK;
+    cp_trait *copy = cp_arena_alloc(a, n * sizeof(*copy));
+    if (!copy)
+        return cp_fail(err, CP_NO_MEMORY, "no memory for annotations");
+    memcpy(copy, all, n * sizeof(*copy));
+    d->trait = copy;
+    d->n_traits = n;
+    return CP_OK;
+}
+
+/*
+ * ModelPack's "file metadata", a JSON text within a JSON text. It is a hint from packers that
+ * differ in it, so what cannot be read is no error. typeflag is a digit for some and its character
+ * code for others.
+ */
+static void file_metadata(cp_arena *a, const json_t *notes, cp_descriptor *d)
+{
+    static const char *const keys[] = {
+        "org.cncf.model.file.metadata+json", "org.cnai.model.file.metadata+json",
+        "org.cncf.model.file.metadata", "org.cnai.model.file.metadata"};
+    const char *s = NULL;
+    for (size_t i = 0; !s && i < sizeof(keys) / sizeof(keys[0]); i++)
+        s = json_string_value(json_object_get(notes, keys[i]));
+    json_t *root = s && strlen(s) <= 16 * MAX_TEXT ? json_loads(s, 0, NULL) : NULL;
+    json_int_t type = json_integer_value(json_object_get(root, "typeflag"));
+    const char *name;
+    d->link = type == 2 || type == '2';
+    if (d->filepath[0] == '\0' && text(a, root, "name", &name, NULL) == CP_OK &&
+        filepath(&name, NULL) == CP_OK)
+        d->filepath = name;
+    json_decref(root);
+}
+
 /* files: the descriptor may name a file (a layer, not an index's entry). */
 static cp_code descriptor(cp_arena *a, const json_t *v, bool files, cp_descriptor *d, cp_err *err)
 {
@@ -125,6 +197,10 @@ static cp_code descriptor(cp_arena *a, const json_t *v, bool files, cp_descripto
          files && !code && d->filepath[0] == '\0' && i < sizeof(name_keys) / sizeof(name_keys[0]);
          i++)
         code = text(a, notes, name_keys[i], &d->filepath, err);
+    if (!code && files)
+        file_metadata(a, notes, d);
+    else if (!code)
+        code = traits(a, v, d, err);
     return code ? code : filepath(&d->filepath, err);
 }
 

@@ -84,7 +84,7 @@ struct cp_registry {
     size_t n_sources;                      /* the last one is the upstream */
     cp_token_fetch *token[CP_SOURCES_MAX]; /* NULL: not needed yet */
     cp_buf authorization;                  /* of the attempt that is being started */
-    cp_http *http;
+    cp_client *http;
     job *jobs;
     int n_running, n_ended; /* attempts running; jobs ended in this step */
     uint64_t random, serial;
@@ -127,7 +127,7 @@ static void job_free(job *j)
 {
     unlink_job(j);
     if (j->running) {
-        cp_http_cancel(j->r->http, &j->x);
+        cp_client_cancel(j->r->http, &j->x);
         j->r->n_running--;
     }
     cp_exchange_fini(&j->x);
@@ -554,7 +554,7 @@ static void attempt(job *j)
         x->ranged = !j->whole && (x->first != 0 || f->n != f->total);
     }
     cp_err err;
-    cp_code code = cp_http_start(j->r->http, x, &err);
+    cp_code code = cp_client_start(j->r->http, x, &err);
     if (authorization->p)
         explicit_bzero(authorization->p, authorization->n);
     if (code != CP_OK) {
@@ -637,14 +637,14 @@ static void start_due(cp_registry *r, int *wait_ms)
 static cp_code step(cp_registry *r, int timeout_ms, cp_err *err)
 {
     int n, wait = timeout_ms, ended = r->n_ended;
-    uint64_t received = cp_http_received(r->http);
+    uint64_t received = cp_client_received(r->http);
     start_due(r, &wait);
-    cp_code code = cp_http_step(r->http, &n, err);
+    cp_code code = cp_client_step(r->http, &n, err);
     if (code == CP_OK) {
         wait = timeout_ms;
         start_due(r, &wait);
-        if (r->jobs && r->n_ended == ended && received == cp_http_received(r->http) && wait > 0)
-            code = cp_http_wait(r->http, wait, err);
+        if (r->jobs && r->n_ended == ended && received == cp_client_received(r->http) && wait > 0)
+            code = cp_client_wait(r->http, wait, err);
     }
     return code;
 }
@@ -783,11 +783,11 @@ cp_code cp_registry_open(cp_registry **out, const cp_ref *ref, const cp_registry
     if (getrandom(&r->random, sizeof(r->random), 0) != (ssize_t)sizeof(r->random) || !r->random)
         r->random = (uint64_t)cp_now_ns() | 1;
     cp_snprintf(r->name, sizeof(r->name), "%s/%s", ref->registry, ref->repository);
-    cp_http_options http = {
+    cp_client_options http = {
         .ca_file = r->opt.ca_file, .stall_ms = r->opt.stall_ms, .connections = r->opt.connections};
     cp_code code = open_sources(r, ref, err);
     if (code == CP_OK)
-        code = cp_http_open(&r->http, &http, err);
+        code = cp_client_open(&r->http, &http, err);
     if (code != CP_OK) {
         cp_registry_close(r);
         return code;
@@ -809,14 +809,14 @@ void cp_registry_close(cp_registry *r)
         cp_token_fetch_free(r->token[i]);
         cp_source_fini(&r->source[i]);
     }
-    cp_http_close(r->http);
+    cp_client_close(r->http);
     cp_buf_fini(&r->authorization);
     free(r);
 }
 
 uint64_t cp_registry_received(const cp_registry *r)
 {
-    return cp_http_received(r->http);
+    return cp_client_received(r->http);
 }
 
 const char *cp_registry_name(const cp_registry *r)

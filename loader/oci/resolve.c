@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3 };
+enum { MAX_NESTING = 3, MAX_SIZED = 64 };
 
 /* See resolve.h. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
@@ -31,6 +31,24 @@ int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
             if (strcmp(x->item[i].ref_name, names[k]) == 0)
                 return (int64_t)i;
     return -1;
+}
+
+/* Tell the entries' models' sizes, where the choice goes by them and their manifests are here. */
+static void set_sizes(const cp_layout *l, cp_index *x, const cp_variant_wish *w)
+{
+    for (size_t i = 0, read = 0; i < x->n && read < MAX_SIZED; i++) {
+        cp_descriptor *d = &x->item[i];
+        cp_buf json = {0};
+        cp_manifest *m = NULL;
+        if (cp_media_type_is_index(d->media_type) || !cp_variant_needs_bytes(x, w, i))
+            continue;
+        read++;
+        if (cp_layout_blob_read(l, d, &json, NULL) == CP_OK &&
+            cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL) == CP_OK)
+            d->model_bytes = m->bytes;
+        cp_manifest_free(m);
+        cp_buf_fini(&json);
+    }
 }
 
 /* See resolve.h. */
@@ -80,8 +98,10 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
         if (!code)
             code = cp_index_parse(&x, json.p ? json.p : "", json.n, err);
         cp_buf_fini(&json);
-        if (!code)
+        if (!code) {
+            set_sizes(l, x, w);
             code = cp_variant_choose(x, w, &next, why, err);
+        }
         if (!code && !cp_strcopy(media_type, sizeof(media_type), x->item[next].media_type))
             code =
                 cp_fail(err, CP_CORRUPT, "a media type is longer than %zu", sizeof(media_type) - 1);

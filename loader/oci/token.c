@@ -14,7 +14,7 @@
 enum { HOPS_MAX = 5, TIMEOUT_MS = 60000, REPLY_MAX = 128 << 10 };
 
 struct cp_token_fetch {
-    cp_http *http;
+    cp_client *http;
     cp_source *source;
     cp_token_options opt;
     cp_exchange x;
@@ -120,7 +120,7 @@ static void on_done(cp_exchange *x)
     }
 }
 
-cp_token_fetch *cp_token_fetch_new(cp_http *http, cp_source *s, const cp_token_options *opt)
+cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_source *s, const cp_token_options *opt)
 {
     cp_token_fetch *t = cp_xcalloc(1, sizeof(*t));
     t->http = http;
@@ -138,7 +138,7 @@ void cp_token_fetch_free(cp_token_fetch *t)
     if (!t)
         return;
     if (t->running)
-        cp_http_cancel(t->http, &t->x);
+        cp_client_cancel(t->http, &t->x);
     cp_exchange_fini(&t->x);
     wipe(&t->form);
     wipe(&t->authorization);
@@ -189,7 +189,7 @@ void cp_token_want(cp_token_fetch *t, int64_t now_ms, int *wait_ms)
     x->private_ok = own || s->private_net;
     x->timeout_ms = TIMEOUT_MS;
     if (code == CP_OK)
-        code = cp_http_start(t->http, x, &err);
+        code = cp_client_start(t->http, x, &err);
     if (code != CP_OK) {
         end(t, code, &err);
         return;

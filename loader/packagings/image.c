@@ -34,12 +34,13 @@ static cp_match matches(const cp_manifest *m)
 
 static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
 {
+    const char *unbuilt = NULL;
     out->image = true;
     for (size_t i = 0; i < m->n_layers; i++) {
         const char *type = m->layer[i].media_type;
         cp_plan_layer *p = &out->layer[i];
-        if (!is_layer(type)) {
-            p->note = "no layer of an image";
+        if (!is_layer(type)) { /* somebody gave files an image's config */
+            cp_plan_by_name(&m->layer[i], CP_FORM_ANY, p, &unbuilt);
             continue;
         }
         p->role = CP_ROLE_WEIGHTS;
@@ -47,7 +48,7 @@ static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
                   : strstr(type, "gzip") ? CP_FORM_TAR_GZIP
                                          : CP_FORM_TAR;
     }
-    return cp_plan_check(out, NULL, err);
+    return cp_plan_check(out, unbuilt, err);
 }
 
 const cp_packaging cp_packaging_image = {.name = "image", .matches = matches, .plan = plan};

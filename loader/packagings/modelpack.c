@@ -46,18 +46,26 @@ static void plan_layer(const cp_descriptor *d, cp_plan_layer *out, const char **
     const char *type = d->media_type, *ignored = NULL;
     bool config = any_prefix(type, "weight.config"), weight = any_prefix(type, "weight.");
     cp_layer_form form = form_of(type);
-    if (any_prefix(type, "weight.v1.gguf")) {
-        out->role = CP_ROLE_WEIGHTS;
+    if (d->link) {
+        out->note = "a symbolic link";
+    } else if (any_prefix(type, "weight.v1.gguf")) {
+        cp_plan_by_name(d, form, out, &ignored);
+        if (out->role != CP_ROLE_IGNORED) { /* a projector is, by its name */
+            out->role = CP_ROLE_WEIGHTS;
+            out->form = CP_FORM_RAW;
+        }
     } else if (config && form != CP_FORM_RAW) { /* a folder's worth; a template may be in it */
         out->role = CP_ROLE_TEMPLATE;
         out->form = form;
     } else if (!weight && any_prefix(type, "") && !d->untested) {
         out->note = "not needed to run the model"; /* doc, code, dataset */
     } else {
-        cp_plan_by_name(d, form, out, weight && !config ? unbuilt : &ignored);
-        /* Of what is not called weights, only a file's name makes it so. */
-        if ((config || !weight) && out->role == CP_ROLE_WEIGHTS && d->filepath[0] &&
-            !cp_has_suffix(d->filepath, ".gguf") && !cp_has_prefix(type, "application/octet")) {
+        bool vouched = weight && !config; /* called weights by its type */
+        const char *note;
+        cp_plan_by_name(d, form, out, vouched ? unbuilt : &ignored);
+        if (out->role == CP_ROLE_WEIGHTS && !vouched &&
+            cp_name_kind_of(d->filepath, &note) != CP_NAME_GGUF &&
+            strcmp(type, "application/octet-stream") != 0) {
             out->role = CP_ROLE_IGNORED;
             out->note = "not needed to run the model";
         }

@@ -19,31 +19,8 @@ static bool named_gguf(const cp_manifest *m)
     return false;
 }
 
-/* Artifacts of other kinds, which nobody means as a model. */
-static bool foreign(const char *type)
-{
-    static const char *const prefixes[] = {
-        "application/vnd.dev.cosign.",
-        "application/vnd.dev.sigstore.",
-        "application/vnd.cncf.helm.",
-        "application/vnd.cncf.notary.",
-        "application/vnd.in-toto",
-        "application/vnd.kitops.",
-        "application/vnd.docker.attestation",
-    };
-    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
-        if (cp_has_prefix(type, prefixes[i]))
-            return true;
-    return false;
-}
-
 static cp_match matches(const cp_manifest *m)
 {
-    if (foreign(m->config.media_type) || foreign(m->artifact_type))
-        return CP_MATCH_NONE;
-    for (size_t i = 0; i < m->n_layers; i++)
-        if (foreign(m->layer[i].media_type))
-            return CP_MATCH_NONE;
     return named_gguf(m) ? CP_MATCH_NAME : CP_MATCH_ANYTHING;
 }
 

@@ -13,9 +13,37 @@ static const cp_packaging *const rows[] = {
 };
 enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
 
+/* Artifacts of other kinds, which nobody means as a model. */
+static bool foreign(const char *type)
+{
+    static const char *const prefixes[] = {
+        "application/vnd.dev.cosign.",
+        "application/vnd.dev.sigstore.",
+        "application/vnd.cncf.helm.",
+        "application/vnd.cncf.notary.",
+        "application/vnd.in-toto",
+        "application/vnd.kitops.",
+        "application/vnd.docker.attestation",
+    };
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (cp_has_prefix(type, prefixes[i]))
+            return true;
+    return false;
+}
+
+static bool any_foreign(const cp_manifest *m)
+{
+    bool any = foreign(m->config.media_type) || foreign(m->artifact_type);
+    for (size_t i = 0; !any && i < m->n_layers; i++)
+        any = foreign(m->layer[i].media_type);
+    return any;
+}
+
 /* See packaging.h. */
 const cp_packaging *cp_packaging_of(const cp_manifest *m)
 {
+    if (any_foreign(m))
+        return NULL;
     const cp_packaging *best = NULL;
     cp_match how = CP_MATCH_NONE;
     for (size_t i = 0; i < N_ROWS; i++) {
@@ -111,6 +139,8 @@ static const struct {
     {".json", false, CP_NAME_DATA, "the GGUF file carries its own configuration"},
     {".jsonl", false, CP_NAME_DATA, "data that running the model does not need"},
     {".txt", false, CP_NAME_DATA, "data that running the model does not need"},
+    {".yaml", false, CP_NAME_DATA, "data that running the model does not need"},
+    {".yml", false, CP_NAME_DATA, "data that running the model does not need"},
     {".md", false, CP_NAME_DATA, "data that running the model does not need"},
     {".py", false, CP_NAME_DATA, "code is never run"},
     {".model", false, CP_NAME_DATA, "the GGUF file carries its own tokenizer"},

@@ -6,8 +6,12 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "registry"))
+import fixtures  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = os.environ["CAPSTAN_BIN"]
 MODEL = pathlib.Path(__file__).resolve().parents[1] / "golden/tiny/llama.gguf"
@@ -105,6 +109,29 @@ class Flips(unittest.TestCase):
             self.refused(index, change, f"index.json {what}")
             self.refused(version, change, f"oci-layout {what}")
         self.refused(version, lambda d: d.replace(b"1.0.0", b"2.0.0"), "another version of the layout")
+
+    def test_tars_and_what_was_extracted(self):
+        """A flip in a tar, in a compressed one, and in the file that came out of it."""
+        names = ("modelpack_tar", "modelpack_tar_gzip", "modelpack_split")
+        for name, (_, path, _) in fixtures.make(self.folder / "fixtures", names=names).items():
+            def run(*more, path=path):
+                return self.capstan("run", f"oci:{path}:v1", "-p", "x", "--raw", "-n", "1", "--temp", "0", *more)
+            self.assertEqual(run().returncode, 0)
+            files = [p for p in (*path.rglob("blobs/sha256/*"), *self.folder.glob("cache/**/extracted/*/*"))
+                     if p.is_file() and p.stat().st_size > 100_000]
+            self.assertEqual(len(files), {"modelpack_tar": 1, "modelpack_tar_gzip": 2, "modelpack_split": 3}[name], files)
+            for f in files:
+                for how in ("recorded", "always"):
+                    with self.subTest(packaging=name, file=f.name, verify=how):
+                        whole = f.read_bytes()
+                        changed = bytearray(whole)
+                        changed[len(whole) // 2] ^= 1
+                        f.chmod(0o644)
+                        f.write_bytes(changed)
+                        self.assertEqual(run("--verify", how).returncode, 4)
+                        f.write_bytes(whole)
+                        self.assertEqual(run("--verify", how).returncode, 0)
+            shutil.rmtree(self.folder / "cache")
 
 
 if __name__ == "__main__":

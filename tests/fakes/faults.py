@@ -382,6 +382,62 @@ def identity_token_revoked(s):
     s.credentials({"identitytoken": "an-old-one"})
 
 
+def helper(s, script):
+    """A credential helper on PATH, and a config that names it for the registry."""
+    path = s.folder / "docker-credential-fake"
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+    config = s.folder / "config.json"
+    config.write_text(json.dumps({"credHelpers": {s.registry.host: "fake"}}))
+    s.env["PATH"] = f"{s.folder}:{os.environ['PATH']}"
+    s.args += ["--authfile", str(config)]
+    s.registry.auth = Bearer()
+
+
+@fault
+def helper_password(s):
+    helper(s, f"""cat >/dev/null; echo '{{"ServerURL":"x","Username":"{USER}","Secret":"{SECRET}"}}'\n""")
+
+
+@fault
+def helper_identity_token(s):
+    helper(s, """cat >/dev/null; echo '{"Username":"<token>","Secret":"refresh-of-alice"}'\n""")
+
+
+@fault
+def helper_has_none(s):
+    helper(s, "cat >/dev/null; echo 'credentials not found in native keychain'; exit 1\n")
+
+
+@fault
+def helper_name_is_a_path(s):
+    helper(s, "touch ../escaped-helper\n")
+    (s.folder / "config.json").write_text(json.dumps({"credHelpers": {s.registry.host: "../../bin/sh"}}))
+
+
+@fault
+def auth_by_path(s):
+    s.registry.auth = Basic()
+    s.credentials(host=f"{s.registry.host}/m")
+    config = json.loads((s.folder / "auth.json").read_text())
+    config["auths"][s.registry.host] = {"auth": base64.b64encode(b"alice:wrong").decode()}
+    (s.folder / "auth.json").write_text(json.dumps(config))
+
+
+@fault
+def auth_by_environment(s):
+    s.registry.auth = Basic()
+    s.credentials()
+    s.args = []
+    s.env["REGISTRY_AUTH_FILE"] = str(s.folder / "auth.json")
+
+
+@fault
+def auth_for_another_port(s):
+    s.registry.auth = Basic()
+    s.credentials(host="127.0.0.1:1")
+
+
 # ---- limits, errors, back-off ----
 @fault
 def rate_429_then_fine(s):

@@ -190,11 +190,15 @@ def archives(args):
 
 
 def check_symbols(args):
-    bad = []
+    bad, defined = [], {}
     for path in archives(args):
         run = subprocess.run(["nm", "-g", "--defined-only", path], capture_output=True, text=True)
         for line in run.stdout.split("\n"):
             m = re.match(r"[0-9a-f]+ ([A-Z]) (\S+)$", line)
+            if m and m.group(1) not in "VW" and m.group(2).startswith("cp_"):
+                first = defined.setdefault(m.group(2), os.path.basename(path))
+                if first != os.path.basename(path):  # a program that needs both does not link
+                    bad.append(f"{os.path.basename(path)}: {m.group(2)} is also in {first}")
             if m and not m.group(2).startswith(("cp_", "__")) and m.group(2) != "main":
                 bad.append(f"{os.path.basename(path)}: {m.group(2)} does not begin with cp_")
     return bad

@@ -47,6 +47,9 @@ BREACHES = [
     ("banned", {"base/b.c": "int f(char *a) { return atoi(a); }\n"}, "atoi() is banned"),
     ("symbols", {"base/b.c": "int helper(void);\nint helper(void)\n{\n    return 1;\n}\n"},
      "helper does not begin with cp_"),
+    ("symbols", {"base/b.c": "int cp_twice(void);\nint cp_twice(void)\n{\n    return 1;\n}\n",
+                 "loader/l.c": "int cp_twice(void);\nint cp_twice(void)\n{\n    return 1;\n}\n"},
+     "libcp_loader.a: cp_twice is also in libcp_base.a"),
     ("globals", {"base/b.c": "".join(f"int cp_g{i} = {i};\n" for i in range(1, 12))},
      "11 mutable globals; allowed: 10"),
     ("globals", {"base/b.c": "".join(f"_Thread_local int cp_g{i};\n" for i in range(1, 12))},
@@ -64,16 +67,18 @@ def write(root, files):
 
 
 def archive(root, cc):
-    """The .c files of base/ as build/libcp_base.a, compiled as the tree is."""
+    """The .c files of base/ and loader/ as build/libcp_base.a and so on, compiled as the tree is."""
     build = os.path.join(root, "build")
     os.makedirs(build)
-    objects = []
-    for name in sorted(os.listdir(os.path.join(root, "base"))):
-        if name.endswith(".c"):
-            objects.append(os.path.join(build, name + ".o"))
-            subprocess.run([cc, "-std=c17", "-fPIC", "-I", root, "-c", "-o", objects[-1],
-                            os.path.join(root, "base", name)], check=True)
-    subprocess.run(["ar", "rc", os.path.join(build, "libcp_base.a")] + objects, check=True)
+    for room in ("base", "loader"):
+        objects, folder = [], os.path.join(root, room)
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.endswith(".c"):
+                objects.append(os.path.join(build, f"{room}-{name}.o"))
+                subprocess.run([cc, "-std=c17", "-fPIC", "-I", root, "-c", "-o", objects[-1],
+                                os.path.join(folder, name)], check=True)
+        if objects:
+            subprocess.run(["ar", "rc", os.path.join(build, f"libcp_{room}.a")] + objects, check=True)
     return build
 
 

@@ -1,5 +1,5 @@
 /*
- * Packaging rows against manifests as the known producers write them, and hostile JSON.
+ * Hostile JSON of manifests, edits of an index, and the configs that packing writes.
  */
 #include "loader/oci/manifest.h"
 #include "loader/packagings/packaging.h"
@@ -15,103 +15,6 @@
 #define LAYER(type, notes)                                                                         \
     "{\"mediaType\":\"" type "\",\"digest\":\"" DB "\",\"size\":100" notes "}"
 #define PATH(key, value) ",\"annotations\":{\"" key "\":\"" value "\"}"
-#define CNCF             "application/vnd.cncf.model."
-#define CNAI             "application/vnd.cnai.model."
-#define DOCKER           "application/vnd.docker.ai."
-
-static void producers(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *json, *row;
-        cp_code code;
-        size_t n, first;
-    } rows[] = {
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(
-             CNCF "doc.v1.raw",
-             PATH("org.cncf.model.filepath",
-                  "README.md")) "," LAYER(CNCF "weight.v1.raw",
-                                          PATH("org.cncf.model.filepath",
-                                               "m.gguf")) "," LAYER(CNCF "weight.config.v1.raw",
-                                                                    PATH("org.cncf.model.filepath",
-                                                                         "config.json")) "]}",
-         "modelpack", CP_OK, 1, 1},
-        {HEAD "\"artifactType\":\"" CNAI
-              "manifest.v1+json\"," CONFIG(CNAI "config.v1+json") ",\"layers\":[" LAYER(
-                  CNAI "weight.v1.raw", PATH("org.cnai.model.filepath", "../../m.gguf")) "]}",
-         "modelpack", CP_OK, 1, 0},
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(CNCF "weight.v1.gguf", "") "]}",
-         "modelpack", CP_OK, 1, 0},
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(CNCF "weight.v1.raw", "") "]}",
-         "modelpack", CP_OK, 1, 0},
-        /* RamaLama: the artifact type alone, octet-stream layers. */
-        {HEAD
-         "\"artifactType\":\"" CNCF
-         "manifest.v1+json\"," CONFIG("application/vnd.oci.empty.v1+json") ",\"layers\":[" LAYER(
-             "text/plain; charset=utf-8",
-             PATH("org.opencontainers.image.title",
-                  "t.json")) "," LAYER("application/octet-stream",
-                                       PATH("org.opencontainers.image.title", "x.gguf")) "]}",
-         "modelpack", CP_OK, 1, 1},
-        /* A projector beside the model. */
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(
-             CNCF "weight.v1.raw",
-             PATH("org.cncf.model.filepath",
-                  "a/mmproj-F16.gguf")) "," LAYER(CNCF "weight.v1.raw",
-                                                  PATH("org.cncf.model.filepath", "a/m.gguf")) "]}",
-         "modelpack", CP_OK, 1, 1},
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(
-             CNCF "weight.v1.tar", PATH("org.cncf.model.filepath", "m.gguf")) "]}",
-         "modelpack", CP_OK, 1, 0},
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[" LAYER(
-             CNCF "weight.v1.raw", PATH("org.cncf.model.filepath", "m.safetensors")) "]}",
-         "modelpack", CP_UNSUPPORTED, 0, 0},
-        {HEAD CONFIG(CNCF "config.v1+json") ",\"layers\":[]}", "modelpack", CP_CORRUPT, 0, 0},
-        {HEAD CONFIG(DOCKER "model.config.v0.1+json") ",\"layers\":[" LAYER(
-             DOCKER "license", "") "," LAYER(DOCKER "gguf.v3",
-                                             "") "," LAYER(DOCKER "mmproj",
-                                                           "") "," LAYER(DOCKER "gguf.v3", "") "]}",
-         "docker", CP_OK, 2, 1},
-        {"{\"schemaVersion\":2," CONFIG(DOCKER "model.config.v1+json") ",\"layers\":[" LAYER(
-             DOCKER "model.file.v1+gguf", "") "]}",
-         "docker", CP_OK, 1, 0},
-        {HEAD CONFIG(DOCKER "model.config.v0.2+json") ",\"layers\":[" LAYER(DOCKER "safetensors",
-                                                                            "") "]}",
-         "docker", CP_UNSUPPORTED, 0, 0},
-        {HEAD CONFIG("application/vnd.oci.image.config.v1+json") ",\"layers\":[" LAYER(
-             "application/vnd.oci.image.layer.v1.tar", "") "]}",
-         "image", CP_OK, 1, 0},
-        {HEAD CONFIG("application/vnd.cncf.helm.config.v1+json") ",\"layers\":[" LAYER("t",
-                                                                                       "") "]}",
-         NULL, CP_OK, 0, 0},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        cp_manifest *m;
-        cp_err err = {0};
-        cp_plan plan;
-        if (cp_manifest_parse(&m, rows[i].json, strlen(rows[i].json), &err))
-            fail_msg("row %zu: %s", i, err.msg);
-        const cp_packaging *row = cp_packaging_of(m);
-        if (rows[i].row) {
-            assert_non_null(row);
-            assert_string_equal(row->name, rows[i].row);
-            const cp_packaging *chosen;
-            assert_int_equal(cp_packaging_plan(m, &chosen, &plan, &err), rows[i].code);
-            size_t n = 0, first = 0;
-            for (size_t k = plan.n; k-- > 0;)
-                if (plan.layer[k].role == CP_ROLE_WEIGHTS) {
-                    n++;
-                    first = k;
-                }
-            if (rows[i].code == CP_OK)
-                assert_true(n == rows[i].n && first == rows[i].first);
-            cp_plan_fini(&plan);
-        } else {
-            assert_null(row);
-        }
-        cp_manifest_free(m);
-    }
-}
 
 static void hostile_manifests(void **state)
 {
@@ -272,7 +175,6 @@ static void configs_are_fixed(void **state)
 int cp_suite_packagings(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(producers),
         cmocka_unit_test(hostile_manifests),
         cmocka_unit_test(other_digest_algorithms),
         cmocka_unit_test(index_edits_keep_the_rest),

@@ -1,0 +1,551 @@
+/*
+ * Opening models from every packaging, over real layouts: one GGUF file, wrapped in every way, is
+ * the same model; images stack; shards come from anywhere; extras are read; damage is seen.
+ */
+#include "loader/loader.h"
+#include "loader/oci/extract.h"
+#include "tests/unit/loader/make_gguf.h"
+#include "tests/unit/loader/make_layout.h"
+#include "tests/unit/loader/make_tar.h"
+#include "tests/unit/loader/suites.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CNCF     "application/vnd.cncf.model."
+#define CNCF_C   CNCF "config.v1+json"
+#define AI       "application/vnd.docker.ai."
+#define OLLAMA   "application/vnd.ollama.image."
+#define EMPTY_C  "application/vnd.oci.empty.v1+json"
+#define IMAGE_C  "application/vnd.oci.image.config.v1+json"
+#define LAYER    "application/vnd.oci.image.layer.v1.tar"
+#define PATH(p)  ",\"annotations\":{\"org.cncf.model.filepath\":\"" p "\"}"
+#define TITLE(p) ",\"annotations\":{\"org.opencontainers.image.title\":\"" p "\"}"
+
+/* A GGUF file with test.salt, shard no of count when count > 0. */
+static void gguf(cp_buf *out, uint32_t salt, unsigned no, unsigned count)
+{
+    cp_mk m;
+    if (count == 0) {
+        cp_mk_tiny(&m, salt);
+    } else {
+        char name[32];
+        cp_mk_init(&m, 3);
+        cp_mk_kv_str(&m, "general.architecture", "llama");
+        cp_mk_kv_u32(&m, "test.salt", salt);
+        cp_mk_kv_u16(&m, "split.no", (uint16_t)no);
+        cp_mk_kv_u16(&m, "split.count", (uint16_t)count);
+        snprintf(name, sizeof(name), "tensor.%u", no);
+        cp_mk_tensor(&m, name, CP_DTYPE_F32, 1, (const uint64_t[]){8});
+        cp_mk_finish(&m);
+    }
+    cp_buf_clear(out);
+    cp_buf_add(out, m.b.p, m.b.n);
+    cp_mk_fini(&m);
+}
+
+static cp_loaded *open_ok(const cp_mkl *m, const char *ref)
+{
+    cp_loaded *out;
+    cp_err err = {0};
+    if (cp_loader_open(&out, ref, &m->opt, &err))
+        fail_msg("open %s: %s", ref, err.msg);
+    return out;
+}
+
+static void refused(const cp_mkl *m, const char *ref, cp_code want, const char *text)
+{
+    cp_loaded *out;
+    cp_err err = {0};
+    cp_code code = cp_loader_open(&out, ref, &m->opt, &err);
+    if (code != want || !strstr(err.msg, text))
+        fail_msg("open %s: code %d '%s', wanted %d '%s'", ref, code, err.msg, want, text);
+    assert_null(out);
+}
+
+/* The model opens and is that of `salt`; every tensor byte is the maker's. */
+static void is_model(const cp_mkl *m, const char *ref, uint32_t salt)
+{
+    cp_loaded *got = open_ok(m, ref);
+    uint64_t have = 0;
+    cp_buf want = {0};
+    cp_gguf *g;
+    assert_true(cp_meta_u64(cp_loaded_meta(got), "test.salt", &have) && have == salt);
+    gguf(&want, salt, 0, 0);
+    assert_int_equal(cp_loaded_bytes(got), want.n);
+    assert_int_equal(cp_gguf_parse(&g, (const uint8_t *)want.p, want.n, NULL), CP_OK);
+    assert_int_equal(cp_loaded_n_tensors(got), 2);
+    /* The file's data section, byte i = i * 7 + 1. */
+    const cp_tensor *t = cp_loaded_tensor(got, 0);
+    for (size_t i = 0; i < t->bytes; i++)
+        assert_int_equal(((const uint8_t *)t->data)[i], (uint8_t)(i * 7 + 1));
+    cp_gguf_free(g);
+    cp_buf_fini(&want);
+    cp_loaded_close(got);
+}
+
+static void add_tar(cp_mkl *m, const char *type, const cp_buf *tar, const char *filter,
+                    const char *notes)
+{
+    cp_buf packed = {0};
+    if (filter)
+        cp_mk_compress(&packed, tar, filter);
+    else
+        cp_buf_add(&packed, tar->p, tar->n);
+    cp_mkl_layer(m, type, packed.p, packed.n, notes);
+    cp_buf_fini(&packed);
+}
+
+static void every_packaging(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, t = {0};
+    char d[72];
+    static const struct {
+        const char *name, *config, *type, *notes, *member, *filter;
+        bool tar;
+        const char *format;
+    } rows[] = {
+        {"mp:raw", CNCF_C, CNCF "weight.v1.raw", PATH("m.gguf"), NULL, NULL, false, "modelpack"},
+        {"mp:tar", CNCF_C, CNCF "weight.v1.tar", PATH("d/m.gguf"), "m.gguf", NULL, true,
+         "modelpack"},
+        {"mp:gz", CNCF_C, CNCF "weight.v1.tar+gzip", PATH("m.gguf"), "m.gguf", "gzip", true,
+         "modelpack"},
+        {"mp:zst", CNCF_C, CNCF "weight.v1.tar+zstd", PATH("m.gguf"), "m.gguf", "zstd", true,
+         "modelpack"},
+        {"mp:odd", CNCF_C, CNCF "weight.v1.raw", PATH("weights"), NULL, NULL, false, "modelpack"},
+        {"mp:lie", CNCF_C, CNCF "weight.v1.tar", PATH("m.gguf"), "m.gguf", "zstd", true,
+         "modelpack"}, /* compressed, and called plain */
+        {"dk:01", AI "model.config.v0.1+json", AI "gguf.v3", "", NULL, NULL, false, "docker"},
+        {"dk:02", AI "model.config.v0.2+json", AI "model.file", PATH("m.gguf"), NULL, NULL, false,
+         "docker"},
+        {"ol:1", "application/vnd.docker.container.image.v1+json", OLLAMA "model", "", NULL, NULL,
+         false, "ollama"},
+        {"or:raw", EMPTY_C, LAYER, TITLE("m.gguf"), NULL, NULL, false, "oras"},
+        {"or:silent", EMPTY_C, "application/octet-stream", "", NULL, NULL, false, "oras"},
+        {"or:folder", EMPTY_C, LAYER "+gzip", TITLE("folder"), "folder/m.gguf", "gzip", true,
+         "oras"},
+        {"im:tar", IMAGE_C, LAYER, "", "models/m.gguf", NULL, true, "image"},
+        {"im:gz", IMAGE_C, LAYER "+gzip", "", "models/m.gguf", "gzip", true, "image"},
+        {"im:zst", IMAGE_C, LAYER "+zstd", "", "./models/sub/m.gguf", "zstd", true, "image"},
+        {"im:files", IMAGE_C, "application/octet-stream", TITLE("m.gguf"), NULL, NULL, false,
+         "image"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_store_entry *e;
+        uint32_t salt = (uint32_t)(100 + i);
+        gguf(&g, salt, 0, 0);
+        cp_buf_clear(&t);
+        if (rows[i].tar) {
+            cp_mk_tar_member(&t, rows[i].member, '0', g.p, g.n);
+            cp_mk_tar_end(&t);
+            add_tar(m, rows[i].type, &t, rows[i].filter, rows[i].notes);
+        } else {
+            cp_mkl_layer(m, rows[i].type, g.p, g.n, rows[i].notes);
+        }
+        cp_mkl_manifest(m, rows[i].name, rows[i].config, "{}", "", d);
+        is_model(m, rows[i].name, salt);
+        is_model(m, rows[i].name, salt);
+        assert_int_equal(cp_store_inspect(&m->opt, rows[i].name, &e, NULL), CP_OK);
+        assert_string_equal(e->format, rows[i].format);
+        assert_string_equal(e->arch, "llama");
+        assert_string_equal(e->quant, "Q4_K_M");
+        assert_string_equal(e->digest, d);
+        /* A model in a tar has its layer's digest. */
+        cp_loaded *got = open_ok(m, rows[i].name);
+        assert_string_equal(cp_loaded_digest(got), e->layers[0].digest);
+        cp_loaded_close(got);
+        cp_store_entries_free(e, 1);
+    }
+    cp_buf_fini(&g);
+    cp_buf_fini(&t);
+}
+
+/* Layers of an image, bottom up: each a list of members, "-" ends a layer, "." ends the image. A
+ * name "NAME=SALT" is a GGUF file, any other is as it is. */
+static void image(cp_mkl *m, const char *name, const char *const *members)
+{
+    cp_buf t = {0}, g = {0};
+    char d[72];
+    for (;; members++) {
+        const char *e = *members, *eq = strchr(e, '=');
+        char path[128];
+        if (strcmp(e, "-") == 0 || strcmp(e, ".") == 0) {
+            cp_mk_tar_end(&t);
+            /* Even layers lie in place, odd ones are compressed. */
+            add_tar(m, LAYER, &t, m->layers.n % 2 ? "gzip" : NULL, "");
+            cp_buf_clear(&t);
+            if (e[0] == '.')
+                break;
+            continue;
+        }
+        snprintf(path, sizeof(path), "%.*s", eq ? (int)(eq - e) : 100, e);
+        if (eq) {
+            gguf(&g, (uint32_t)strtoul(eq + 1, NULL, 10), 0, 0);
+            cp_mk_tar_member(&t, path, '0', g.p, g.n);
+        } else {
+            cp_mk_tar_member(&t, path, path[strlen(path) - 1] == '/' ? '5' : '0', "", 0);
+        }
+    }
+    cp_mkl_manifest(m, name, IMAGE_C, "{\"architecture\":\"amd64\"}", "", d);
+    cp_buf_fini(&t);
+    cp_buf_fini(&g);
+}
+
+static void stacked(void **state)
+{
+    cp_mkl *m = *state;
+    static const struct {
+        const char *members[16];
+        uint32_t salt; /* 0: refused */
+        const char *text;
+    } rows[] = {
+        {{"models/a.gguf=1", "-", "models/a.gguf=2", "."}, 2, ""},
+        {{"etc/passwd", "-", "models/a.gguf=1", "-", "usr/x", "."}, 1, ""},
+        {{"models/a.gguf=1", "models/b.gguf=2", "-", "models/.wh.a.gguf", "."}, 2, ""},
+        {{"models/a.gguf=1", "-", "models/.wh..wh..opq", "models/b.gguf=2", "."}, 2, ""},
+        {{"models/s/a.gguf=1", "models/b.gguf=2", "-", "models/s/.wh..wh..opq", "."}, 2, ""},
+        {{"models/s/a.gguf=1", "models/b.gguf=2", "-", "models/.wh.s", "."}, 2, ""},
+        {{"models/a.gguf=1", "-", ".wh.models", "-", "models/b.gguf=2", "."}, 2, ""},
+        {{"models/a.gguf=1", "-", ".wh..wh..opq", "-", "models/b.gguf=2", "."}, 2, ""},
+        /* A whiteout hides what lies below its layer, not what is in it. */
+        {{"models/a.gguf=1", "-", "models/a.gguf=2", "models/.wh.a.gguf", "."}, 2, ""},
+        {{"models/a.gguf=1", "-", "models/.wh.a.gguf", "-", "models/a.gguf=3", "."}, 3, ""},
+        /* A folder where a file was, a file where a folder was. */
+        {{"models/a.gguf=1", "-", "models/a.gguf/", "models/a.gguf/b.gguf=2", "."}, 2, ""},
+        {{"models/a.gguf/b.gguf=1", "-", "models/a.gguf=2", "."}, 2, ""},
+        {{"models/a.gguf=1", "-", "models=2", "-", "models/c.gguf=3", "."}, 3, ""},
+        /* A like name is another. */
+        {{"models/ab.gguf=1", "-", "models/.wh.a", "."}, 1, ""},
+        {{"models/s/a.gguf=1", "-", "models/", "models/s/", "."}, 1, ""},
+        {{"models/a.gguf=1", "models/b.gguf=2", "."}, 0, "holds 2 separate GGUF files"},
+        {{"models/a.gguf=1", "-", "models/.wh.a.gguf", "."}, 0, "no GGUF file under /models"},
+        {{"model/a.gguf=1", "."}, 0, "no GGUF file under /models"},
+        {{"models/a.safetensors", "."}, 0, "weights in 'models/a.safetensors'"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "car:%zu", i);
+        image(m, name, rows[i].members);
+        if (rows[i].salt)
+            is_model(m, name, rows[i].salt);
+        else
+            refused(m, name, CP_UNSUPPORTED, rows[i].text);
+    }
+}
+
+static void shards(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, t = {0};
+    char d[72], first[72], whole[72];
+    cp_loaded *got;
+    /* Three layers, in the wrong order, under names that say nothing. */
+    static const unsigned order[] = {2, 0, 1};
+    for (int i = 0; i < 3; i++) {
+        gguf(&g, 7, order[i], 3);
+        cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    }
+    cp_mkl_manifest(m, "dk:3", AI "model.config.v0.1+json", "{}", "", d);
+    got = open_ok(m, "dk:3");
+    assert_int_equal(cp_loaded_n_tensors(got), 3);
+    for (unsigned i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "tensor.%u", i);
+        assert_string_equal(cp_loaded_tensor(got, i)->name, name);
+    }
+    memcpy(whole, cp_loaded_digest(got), sizeof(whole));
+    cp_loaded_close(got);
+    /* All in one tar, in place and extracted. */
+    static const char *const filters[] = {NULL, "zstd"};
+    for (int k = 0; k < 2; k++) {
+        cp_buf_clear(&t);
+        for (int i = 0; i < 3; i++) {
+            char name[32];
+            snprintf(name, sizeof(name), "models/%d.gguf", i);
+            gguf(&g, 7, order[i], 3);
+            cp_mk_tar_member(&t, name, '0', g.p, g.n);
+        }
+        add_tar(m, LAYER, &t, filters[k], "");
+        cp_mkl_manifest(m, "car:3", IMAGE_C, "{}", "", d);
+        got = open_ok(m, "car:3");
+        assert_int_equal(cp_loaded_n_tensors(got), 3);
+        assert_string_equal(cp_loaded_tensor(got, 2)->name, "tensor.2");
+        memcpy(first, cp_loaded_digest(got), sizeof(first));
+        assert_string_not_equal(first, whole);
+        cp_loaded_close(got);
+        cp_store_entry *e;
+        assert_int_equal(cp_store_inspect(&m->opt, "car:3", &e, NULL), CP_OK);
+        assert_string_equal(e->layers[0].digest, first);
+        cp_store_entries_free(e, 1);
+    }
+    /* One is missing. */
+    for (unsigned i = 0; i < 2; i++) {
+        gguf(&g, 7, i, 3);
+        cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    }
+    cp_mkl_manifest(m, "dk:2of3", AI "model.config.v0.1+json", "{}", "", d);
+    refused(m, "dk:2of3", CP_CORRUPT, "2 of 3 shards are there");
+    cp_buf_fini(&g);
+    cp_buf_fini(&t);
+}
+
+static bool has_note(const cp_loaded *m, const char *text)
+{
+    for (size_t i = 0; i < cp_loaded_n_notes(m); i++)
+        if (strstr(cp_loaded_note(m, i), text))
+            return true;
+    return false;
+}
+
+static void extras(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, t = {0};
+    char d[72];
+    static const char params[] = "{\"temperature\":0.3,\"num_ctx\":2048,\"stop\":[\"x\"]}";
+    gguf(&g, 1, 0, 0);
+    cp_mkl_layer(m, OLLAMA "model", g.p, g.n, "");
+    cp_mkl_layer(m, OLLAMA "template", "{{ .Prompt }}", 13, "");
+    cp_mkl_layer(m, OLLAMA "system", "Be kind.", 8, "");
+    cp_mkl_layer(m, OLLAMA "params", params, strlen(params), "");
+    cp_mkl_layer(m, OLLAMA "license", "MIT", 3, "");
+    cp_mkl_manifest(m, "ol:x", "application/vnd.docker.container.image.v1+json", "{}", "", d);
+    cp_loaded *got = open_ok(m, "ol:x");
+    assert_string_equal(cp_loaded_params(got), params);
+    assert_int_equal(cp_loaded_context_size(got), 2048);
+    assert_int_equal(cp_loaded_template(got).n, 0);
+    assert_int_equal(cp_loaded_n_notes(got), 3);
+    assert_true(has_note(got, "layer 1 (application/vnd.ollama.image.template) ignored: a Go"));
+    assert_true(has_note(got, "layer 2 (application/vnd.ollama.image.system) ignored: a system"));
+    cp_loaded_close(got);
+
+    cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    cp_mkl_layer(m, AI "chat.template.jinja", "{{ jinja }}", 11, "");
+    cp_mkl_layer(m, AI "chat.template.jinja", "{{ other }}", 11, "");
+    cp_mkl_layer(m, AI "mmproj", "GGUF", 4, "");
+    cp_mkl_manifest(m, "dk:x", AI "model.config.v0.1+json",
+                    "{\"config\":{\"format\":\"gguf\",\"context_size\":8192}}", "", d);
+    got = open_ok(m, "dk:x");
+    assert_int_equal(cp_loaded_context_size(got), 8192);
+    assert_null(cp_loaded_params(got));
+    assert_int_equal(cp_loaded_template(got).n, 11);
+    assert_memory_equal(cp_loaded_template(got).p, "{{ jinja }}", 11);
+    assert_true(has_note(got, "layer 2 (") && has_note(got, "another of its kind"));
+    assert_true(has_note(got, "layer 3 (") && has_note(got, "a projector"));
+    cp_loaded_close(got);
+
+    /* In a folder's tar, compressed; the well-known name goes first. */
+    cp_mk_tar_member(&t, "models/m.gguf", '0', g.p, g.n);
+    cp_mk_tar_file(&t, "models/a.jinja", "no");
+    cp_mk_tar_file(&t, "models/chat_template.jinja", "{{ yes }}");
+    cp_mk_tar_file(&t, "models/config.json", "{}");
+    add_tar(m, LAYER, &t, "gzip", "");
+    cp_mkl_manifest(m, "car:x", IMAGE_C, "{}", "", d);
+    got = open_ok(m, "car:x");
+    assert_int_equal(cp_loaded_template(got).n, 9);
+    assert_memory_equal(cp_loaded_template(got).p, "{{ yes }}", 9);
+    assert_true(has_note(got, "models/config.json) ignored: the GGUF file carries its own"));
+    assert_true(has_note(got, "models/a.jinja) ignored: there is another of its kind"));
+    cp_loaded_close(got);
+
+    static const struct {
+        const char *params, *text;
+    } bad[] = {
+        {"[]", "params: it is no JSON object"},
+        {"{\"num_ctx\":-1}", "params: 'num_ctx' is no integer"},
+        {"{\"num_ctx\":\"1\"}", "params: 'num_ctx' is no integer"},
+        {"{\"num_ctx\":4294967296}", "params: 'num_ctx' is no integer"},
+        {"{", "params: it is no JSON"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        cp_mkl_layer(m, OLLAMA "model", g.p, g.n, "");
+        cp_mkl_layer(m, OLLAMA "params", bad[i].params, strlen(bad[i].params), "");
+        cp_mkl_manifest(m, "ol:bad", "c", "{}", "", d);
+        refused(m, "ol:bad", CP_CORRUPT, bad[i].text);
+    }
+    cp_buf_clear(&t);
+    for (int i = 0; i <= CP_TEMPLATE_MAX_BYTES; i++)
+        cp_buf_addc(&t, ' ');
+    cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    cp_mkl_layer(m, AI "chat.template.jinja", t.p, t.n, "");
+    cp_mkl_manifest(m, "dk:long", AI "model.config.v0.1+json", "{}", "", d);
+    refused(m, "dk:long", CP_CORRUPT, "1048577 bytes, the limit is 1048576");
+    cp_buf_fini(&g);
+    cp_buf_fini(&t);
+}
+
+/* Flip one bit of a file of the store. */
+static void flip(const cp_mkl *m, const char *path, long at)
+{
+    char name[512];
+    snprintf(name, sizeof(name), "%s/%s", m->store, path);
+    chmod(name, 0644);
+    FILE *f = fopen(name, "r+b");
+    assert_non_null(f);
+    fseek(f, at, SEEK_SET);
+    int c = fgetc(f);
+    fseek(f, at, SEEK_SET);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
+static void damage(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, t = {0};
+    char d[72], path[256];
+    cp_store_entry *e;
+    gguf(&g, 1, 0, 0);
+    cp_mk_tar_member(&t, "models/m.gguf", '0', g.p, g.n);
+    add_tar(m, LAYER, &t, "gzip", "");
+    cp_mkl_manifest(m, "car:1", IMAGE_C, "{\"a\":1}", "", d);
+    is_model(m, "car:1", 1);
+    assert_int_equal(cp_store_inspect(&m->opt, "car:1", &e, NULL), CP_OK);
+    const char *hex = e->layers[0].digest + 7;
+    /* The extracted file, although the blob is whole and recorded. */
+    snprintf(path, sizeof(path), "capstan/extracted/%s/0", hex);
+    flip(m, path, 200);
+    refused(m, "car:1", CP_CORRUPT, "remove that folder to extract it again");
+    flip(m, path, 200);
+    is_model(m, "car:1", 1);
+    /* Gone: made again. */
+    uint64_t folders = 0, bytes = 0;
+    assert_int_equal(cp_extract_remove(m->cache, hex, false, &folders, &bytes, NULL), CP_OK);
+    assert_int_equal(folders, 1);
+    is_model(m, "car:1", 1);
+    /* The compressed blob, although what was extracted from it is whole. */
+    snprintf(path, sizeof(path), "blobs/sha256/%s", hex);
+    flip(m, path, 30);
+    refused(m, "car:1", CP_CORRUPT, "expected sha256:");
+    flip(m, path, 30);
+    is_model(m, "car:1", 1);
+    /* rm takes the extracted files along. */
+    uint64_t freed = 0;
+    char folder[512];
+    struct stat st;
+    snprintf(folder, sizeof(folder), "%s/capstan/extracted/%s", m->store, hex);
+    assert_int_equal(stat(folder, &st), 0);
+    assert_int_equal(cp_store_rm(&m->opt, "car:1", &freed, NULL), CP_OK);
+    assert_int_not_equal(stat(folder, &st), 0);
+    cp_store_entries_free(e, 1);
+    cp_buf_fini(&g);
+    cp_buf_fini(&t);
+}
+
+/* The config counts too, for every packaging. */
+static void damaged_config(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0};
+    cp_descriptor c;
+    char d[72], path[256];
+    static const char config[] = "{\"config\":{\"context_size\":8}}";
+    gguf(&g, 1, 0, 0);
+    cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
+    cp_mkl_manifest(m, "mp:1", CNCF_C, config, "", d);
+    is_model(m, "mp:1", 1);
+    assert_int_equal(cp_layout_blob_put(&m->l, config, strlen(config), &c, NULL), CP_OK);
+    snprintf(path, sizeof(path), "blobs/sha256/%s", c.digest + 7);
+    flip(m, path, 5);
+    refused(m, "mp:1", CP_CORRUPT, "expected sha256:");
+    snprintf(path, sizeof(path), "%s/blobs/sha256/%s", m->store, c.digest + 7);
+    unlink(path);
+    refused(m, "mp:1", CP_CORRUPT, "lacks the blob");
+    cp_buf_fini(&g);
+}
+
+static void collisions(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, h = {0};
+    char d[72];
+    gguf(&g, 1, 0, 0);
+    gguf(&h, 2, 0, 0);
+    cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
+    cp_mkl_layer(m, CNCF "weight.v1.raw", h.p, h.n, PATH("../m.gguf"));
+    cp_mkl_manifest(m, "mp:two", CNCF_C, "{}", "", d);
+    refused(m, "mp:two", CP_CORRUPT, "layers 0 and 1 both hold 'm.gguf'");
+    cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
+    cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
+    cp_mkl_manifest(m, "mp:same", CNCF_C, "{}", "", d);
+    is_model(m, "mp:same", 1);
+    /* A layer that is not what anything calls it. */
+    cp_mkl_layer(m, "application/octet-stream", "neither", 7, "");
+    cp_mkl_manifest(m, "or:no", EMPTY_C, "{}", "", d);
+    refused(m, "or:no", CP_UNSUPPORTED, "none of its files is GGUF");
+    cp_mkl_layer(m, CNCF "weight.v1.tar", "neither", 7, PATH("m.gguf"));
+    cp_mkl_manifest(m, "mp:no", CNCF_C, "{}", "", d);
+    refused(m, "mp:no", CP_CORRUPT, "tar: no header at 0");
+    cp_mkl_layer(m, "application/octet-stream", "GGUX....", 8, TITLE("m.gguf"));
+    cp_mkl_manifest(m, "mp:bad", CNCF_C, "{}", "", d);
+    refused(m, "mp:bad", CP_CORRUPT, "is no GGUF file");
+    cp_buf_fini(&g);
+    cp_buf_fini(&h);
+}
+
+/* A nested index whose entries say nothing of sizes: their manifests do. */
+static void variants(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, json = {0};
+    char small[72], large[72], index[72];
+    cp_loader_options opt = m->opt;
+    cp_loaded *got;
+    cp_err err = {0};
+    gguf(&g, 1, 0, 0);
+    cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    cp_mkl_manifest(m, NULL, AI "model.config.v0.1+json", "{}", "", small);
+    gguf(&g, 2, 0, 0);
+    cp_mkl_layer(m, AI "gguf.v3", g.p, g.n, "");
+    char *pad = calloc(1, 5 << 20);
+    cp_mkl_layer(m, AI "license", pad, 5 << 20, "");
+    free(pad);
+    cp_mkl_manifest(m, NULL, AI "model.config.v0.1+json", "{}", "", large);
+    /* Their sizes differ by a digit or two, so ask the layout. */
+    const char *digests[] = {small, large};
+    cp_buf_adds(&json, "{\"schemaVersion\":2,\"manifests\":[");
+    for (int i = 0; i < 2; i++) {
+        uint8_t raw[32];
+        uint64_t size;
+        int fd;
+        assert_true(cp_digest_parse(digests[i], raw));
+        assert_int_equal(cp_layout_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
+        close(fd);
+        cp_buf_printf(&json,
+                      "%s{\"mediaType\":\"" CP_MT_OCI_MANIFEST
+                      "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"q\":\"%d\"}}",
+                      i ? "," : "", digests[i], (unsigned long long)size, i);
+    }
+    cp_buf_adds(&json, "]}");
+    cp_mkl_blob(m, json.p, json.n, index);
+    cp_mkl_name(m, "many:1", CP_MT_OCI_INDEX, index, json.n);
+    is_model(m, "many:1", 2);
+    opt.memory_budget = 4 << 20;
+    assert_int_equal(cp_loader_open(&got, "many:1", &opt, NULL), CP_OK);
+    uint64_t salt = 0;
+    assert_true(cp_meta_u64(cp_loaded_meta(got), "test.salt", &salt) && salt == 1);
+    assert_true(has_note(got, "the largest (0 MiB) that fits into 4 MiB"));
+    cp_loaded_close(got);
+    opt.variant = "q=1";
+    assert_int_equal(cp_loader_open(&got, "many:1", &opt, NULL), CP_OK);
+    assert_true(cp_meta_u64(cp_loaded_meta(got), "test.salt", &salt) && salt == 2);
+    cp_loaded_close(got);
+    opt.platform = "nonsense";
+    assert_int_equal(cp_loader_open(&got, "many:1", &opt, &err), CP_USAGE);
+    cp_buf_fini(&g);
+    cp_buf_fini(&json);
+}
+
+int cp_suite_files(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(every_packaging), TEST(stacked),        TEST(shards),     TEST(extras),
+        TEST(damage),          TEST(damaged_config), TEST(collisions), TEST(variants),
+    };
+    return cmocka_run_group_tests_name("files", tests, NULL, NULL);
+}

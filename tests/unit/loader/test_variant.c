@@ -1,0 +1,171 @@
+/*
+ * Choosing from an index, over JSON as the known producers write it.
+ */
+#include "loader/oci/variant.h"
+#include "tests/unit/loader/suites.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define D(c) "sha256:" c c c c c c c c c c c c c c c c
+#define E(c, more)                                                                                 \
+    "{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"" D(c) "\",\"size\":9" more "}"
+#define ON(os, arch) ",\"platform\":{\"os\":\"" os "\",\"architecture\":\"" arch "\"}"
+#define NOTE(k, v)   ",\"annotations\":{\"" k "\":\"" v "\"}"
+#define KIT(q, vram) ",\"modelMetadata\":{\"quantization\":\"" q "\",\"vram\":\"" vram "\",\"n\":1}"
+#define INDEX(list)  "{\"schemaVersion\":2,\"manifests\":[" list "]}"
+
+static const char kit[] = INDEX(E("0001", KIT("q4_0", "6GB")) "," E(
+    "0002", KIT("q8_0", "9.5 GB")) "," E("0003", KIT("f16", "16GiB")));
+static const char multi[] =
+    INDEX(E("0001", ON("linux", "arm64")) "," E("0002", ON("linux", "amd64")) "," E(
+        "0003", ON("unknown", "unknown")
+                    NOTE("vnd.docker.reference.type",
+                         "attestation-manifest")) "," E("0004", ON("windows", "amd64")));
+static const char olot[] = INDEX(E("0001", ON("linux", "amd64")) "," E(
+    "0002", ON("unknown", "unknown") NOTE("io.opendatahub.modelcar.manifest.type", "modelpack")));
+static const char named[] =
+    INDEX(E("0001", NOTE("org.opencontainers.image.ref.name", "small")) "," E(
+        "0002", NOTE("org.opencontainers.image.ref.name", "large")));
+static const char attested[] = INDEX(E("0001", ON("linux", "riscv64")) "," E(
+    "0002", ON("unknown", "unknown") NOTE("vnd.docker.reference.type", "x")));
+
+static void choices(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        cp_variant_wish w;
+        cp_code code;
+        size_t item;
+        const char *text; /* of why, or of the error */
+    } rows[] = {
+        {kit, {0}, CP_OK, 2, "quantization=f16 taken of 3: the largest (16384 MiB), no limit"},
+        {kit,
+         {.memory_budget = 10000000000},
+         CP_OK,
+         1,
+         "quantization=q8_0 taken of 3: the largest "
+         "(9059 MiB) that fits into 9536 MiB"},
+        {kit, {.memory_budget = 6000000000}, CP_OK, 0, "quantization=q4_0"},
+        {kit,
+         {.memory_budget = 5999999999},
+         CP_NO_MEMORY,
+         0,
+         "none of 3 variants fits into 5722 MiB: quantization=q4_0 (5722 MiB), "},
+        {kit, {.variant = "Q8_0"}, CP_OK, 1, "quantization=q8_0 taken of 3: it was asked for"},
+        {kit, {.variant = "quantization=q4_0"}, CP_OK, 0, "asked for"},
+        {kit, {.variant = "vram=16gib", .memory_budget = 1}, CP_OK, 2, "asked for"},
+        {kit, {.variant = D("0002")}, CP_OK, 1, "asked for"},
+        {kit, {.variant = "n=1", .memory_budget = 7000000000}, CP_OK, 0, "quantization=q4_0"},
+        {kit, {.variant = "q5"}, CP_NOT_FOUND, 0, "no variant 'q5'; there are: quantization=q4_0"},
+        {kit, {.variant = "vram=q4_0"}, CP_NOT_FOUND, 0, "no variant"},
+        {multi, {.os = "linux", .arch = "amd64"}, CP_OK, 1, "the one for this platform"},
+        {multi, {.os = "linux", .arch = "arm64"}, CP_OK, 0, "linux/arm64 taken of 4"},
+        {multi, {.os = "windows", .arch = "amd64"}, CP_OK, 3, "windows/amd64"},
+        {multi,
+         {.os = "linux", .arch = "s390x"},
+         CP_NOT_FOUND,
+         0,
+         "no entry for linux/s390x; there are: linux/arm64, linux/amd64, windows/amd64"},
+        {olot, {.os = "linux", .arch = "amd64"}, CP_OK, 0, "linux/amd64"},
+        {olot, {.variant = "modelpack"}, CP_OK, 1, "asked for"},
+        {olot, {.os = "linux", .arch = "arm64"}, CP_NOT_FOUND, 0, "no entry for linux/arm64"},
+        {named,
+         {0},
+         CP_USAGE,
+         0,
+         "2 entries match and nothing tells their sizes; name one as "
+         "variant: small, large"},
+        {named, {.variant = "large"}, CP_OK, 1, "large taken of 2: it was asked for"},
+        {attested, {0}, CP_OK, 0, "taken of 2"}, /* the only one, whatever it is for */
+        {attested, {.os = "linux", .arch = "amd64"}, CP_NOT_FOUND, 0, "linux/riscv64"},
+        {INDEX(""), {0}, CP_NOT_FOUND, 0, "nor any other"},
+        {INDEX(E("0001", "")), {0}, CP_OK, 0, ""},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_index *x;
+        cp_err err = {0};
+        char why[256];
+        size_t item = 0;
+        assert_int_equal(cp_index_parse(&x, rows[i].json, strlen(rows[i].json), NULL), CP_OK);
+        cp_code code = cp_variant_choose(x, &rows[i].w, &item, why, &err);
+        const char *text = code ? err.msg : why;
+        if (code != rows[i].code || item != rows[i].item || !strstr(text, rows[i].text))
+            fail_msg("row %zu: code %d entry %zu '%s'", i, code, item, text);
+        cp_index_free(x);
+    }
+}
+
+/* Without metadata the sizes of the models decide, once somebody has told them. */
+static void by_model_bytes(void **state)
+{
+    (void)state;
+    cp_index *x;
+    char why[256];
+    size_t item;
+    const cp_variant_wish tight = {.memory_budget = 150 << 20};
+    assert_int_equal(cp_index_parse(&x, named, strlen(named), NULL), CP_OK);
+    assert_true(cp_variant_needs_bytes(x, NULL, 0) && cp_variant_needs_bytes(x, NULL, 1));
+    x->item[0].model_bytes = 100 << 20;
+    assert_false(cp_variant_needs_bytes(x, NULL, 0));
+    x->item[1].model_bytes = 200 << 20;
+    assert_int_equal(cp_variant_choose(x, NULL, &item, why, NULL), CP_OK);
+    assert_int_equal(item, 1);
+    assert_int_equal(cp_variant_choose(x, &tight, &item, why, NULL), CP_OK);
+    assert_int_equal(item, 0);
+    assert_string_equal(why,
+                        "variant small taken of 2: the largest (100 MiB) that fits into 150 MiB");
+    cp_index_free(x);
+    assert_int_equal(cp_index_parse(&x, multi, strlen(multi), NULL), CP_OK);
+    const cp_variant_wish arm = {.os = "linux", .arch = "arm64"};
+    for (size_t i = 0; i < x->n; i++)
+        assert_false(cp_variant_needs_bytes(x, &arm, i));
+    cp_index_free(x);
+}
+
+static void too_many(void **state)
+{
+    (void)state;
+    cp_buf b = {0};
+    cp_index *x;
+    cp_err err = {0};
+    char why[256];
+    size_t item;
+    cp_buf_adds(&b, "{\"manifests\":[" E("0001", ""));
+    for (int i = 0; i < CP_VARIANTS_MAX; i++)
+        cp_buf_adds(&b, "," E("0001", ""));
+    cp_buf_adds(&b, "]}");
+    assert_int_equal(cp_index_parse(&x, b.p, b.n, NULL), CP_OK);
+    assert_int_equal(cp_variant_choose(x, NULL, &item, why, &err), CP_CORRUPT);
+    assert_non_null(strstr(err.msg, "an index of 1025 entries"));
+    assert_false(cp_variant_needs_bytes(x, NULL, 0));
+    cp_index_free(x);
+    cp_buf_fini(&b);
+}
+
+static void platforms(void **state)
+{
+    (void)state;
+    char buf[64];
+    cp_variant_wish w = {0};
+    assert_int_equal(cp_variant_platform(&w, buf, NULL, NULL), CP_OK);
+    assert_null(w.os);
+    assert_int_equal(cp_variant_platform(&w, buf, "linux/arm64", NULL), CP_OK);
+    assert_string_equal(w.os, "linux");
+    assert_string_equal(w.arch, "arm64");
+    static const char *const bad[] = {"linux", "/arm64", "linux/", "/"};
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(cp_variant_platform(&w, buf, bad[i], NULL), CP_USAGE);
+}
+
+int cp_suite_variant(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(choices),
+        cmocka_unit_test(by_model_bytes),
+        cmocka_unit_test(too_many),
+        cmocka_unit_test(platforms),
+    };
+    return cmocka_run_group_tests_name("variant", tests, NULL, NULL);
+}
