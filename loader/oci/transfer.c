@@ -320,16 +320,11 @@ static cp_code on_data(void *arg, uint64_t at, const void *bytes, size_t n, cp_e
     return CP_OK;
 }
 
-/* The slot's units that did not arrive can be handed out again. */
+/* The slot's fetch has ended. What did not arrive is not handed out again: either all of it did, or
+ * the whole blob is asked for next, or the run ends. */
 static void give_back(slot *s)
 {
     blob *b = s->b;
-    uint64_t end = (s->fetch.from + s->fetch.n + CP_UNIT - 1) / CP_UNIT;
-    for (uint64_t unit = s->fetch.from / CP_UNIT; unit < end; unit++) {
-        b->taken[unit] = 0;
-        if (unit < b->next_unit && !cp_partial_has(b->p, unit))
-            b->next_unit = unit;
-    }
     b->whole_taken = false;
     b->n_fetches--;
     s->b = NULL;
@@ -370,7 +365,8 @@ static void on_done(void *arg, cp_code code, const cp_err *err)
         fail(r, code, err);
 }
 
-/* How many units of b may be asked for at once, by what is left of it. */
+/* How many units of b may be asked for at once: a connection's part of what is left, and at most
+ * CP_RANGE_UNITS. */
 static uint64_t range_limit(const blob *b)
 {
     uint64_t left = 0, n = cp_partial_units(b->p);
@@ -378,9 +374,7 @@ static uint64_t range_limit(const blob *b)
     for (uint64_t unit = b->next_unit; unit < n && left < enough; unit++)
         left += !b->taken[unit] && !cp_partial_has(b->p, unit);
     uint64_t limit = left / (uint64_t)b->r->n_slots;
-    return limit < RANGE_UNITS_MIN  ? RANGE_UNITS_MIN
-           : limit > CP_RANGE_UNITS ? CP_RANGE_UNITS
-                                    : limit;
+    return limit < RANGE_UNITS_MIN ? RANGE_UNITS_MIN : limit;
 }
 
 /* The next range of b, marked as taken. */

@@ -173,6 +173,8 @@ static void strange_maps_are_dropped(void **state)
         case 4: /* the data file was replaced */
             snprintf(moved, sizeof(moved), "%s.old", data);
             assert_int_equal(rename(data, moved), 0);
+            close(open(data, O_WRONLY | O_CREAT, 0600));
+            assert_int_equal(truncate(data, SIZE), 0);
             break;
         case 5: /* the data file was cut */
             assert_int_equal(truncate(data, 5), 0);

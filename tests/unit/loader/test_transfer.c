@@ -123,7 +123,7 @@ static void connections_are_used(void **state)
         moves(&s);
         if (counts[i] <= 8)
             assert_int_equal(s.r->fake->most_running, counts[i]);
-        assert_true(s.r->fake->most_running <= counts[i]);
+        assert_true(s.r->fake->most_running <= counts[i] && s.r->fake->longest <= 16 * MIB);
     }
 }
 
@@ -145,8 +145,11 @@ static void ranges_ignored(void **state)
     refused(&t, CP_NETWORK, "the line is dead");
     s.r->fake->fail_after = 0;
     s.r->fake->no_ranges = true;
+    s.r->fake->wrong_at = 3; /* in a unit that is there already */
+    s.r->fake->wrong_left = 1;
     sent_since(&s, &mark);
     moves(&t);
+    assert_int_equal(s.r->fake->wrong_left, 0);
     assert_int_equal(sent_since(&s, &mark), t.it[0]->n);
 }
 
