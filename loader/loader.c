@@ -7,6 +7,7 @@
 #include "loader/extras.h"
 #include "loader/formats/format.h"
 #include "loader/map.h"
+#include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 
 #include <inttypes.h>
@@ -18,6 +19,7 @@ enum { PARTS_MAX = 512 };
 
 typedef struct part {
     cp_map map;
+    int fd; /* open as long as the map: it holds the lease (oci/reach.h) */
     cp_weights *w;
     uint8_t digest[32];
     uint64_t no;  /* split.no */
@@ -58,7 +60,9 @@ static cp_code open_part(part *p, const cp_resolved *r, size_t i, bool verify_al
         code = cp_fail(err, CP_CORRUPT, "%s: %" PRIu64 " bytes is no model", what, size);
     else
         code = cp_map_open_at(&p->map, fd, offset, (size_t)size, what, err);
-    close(fd);
+    if (!r->bare)
+        cp_lease_map(fd);
+    p->fd = fd;
     if (code)
         return code;
     const cp_format *format = cp_format_of(p->map.p, p->map.n);
@@ -186,6 +190,8 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
     uint64_t count = 1;
     cp_code code = CP_OK;
     m->parts = cp_xcalloc(PARTS_MAX, sizeof(*m->parts));
+    for (size_t i = 0; i < PARTS_MAX; i++)
+        m->parts[i].fd = -1;
     for (size_t i = 0; !code && i < r->files->n; i++) {
         if (r->files->v[i].role != CP_ROLE_WEIGHTS)
             continue;
@@ -256,6 +262,8 @@ void cp_loaded_close(cp_loaded *m)
     for (size_t i = 0; i < m->n_parts; i++) {
         cp_weights_free(m->parts[i].w);
         cp_map_close(&m->parts[i].map);
+        if (m->parts[i].fd >= 0)
+            close(m->parts[i].fd);
     }
     cp_name_index_fini(&m->merged_index);
     cp_extras_fini(&m->extras);

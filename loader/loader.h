@@ -101,6 +101,25 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
                       const char *format, cp_progress_fn *progress, void *arg, char digest_out[72],
                       cp_err *err);
 
+/*
+ * Hash every blob of a model again, whatever records say: manifest, config, each layer that loading
+ * needs and what was extracted from them. *bytes (may be NULL): how many. phase: "verifying".
+ * CP_CORRUPT: a blob is wrong or missing.
+ */
+cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progress_fn *progress,
+                        void *arg, uint64_t *bytes, cp_err *err);
+
+typedef struct cp_gc_result {
+    uint64_t extracted, partials, blobs; /* how many */
+    uint64_t bytes;                      /* of all of them */
+} cp_gc_result;
+/*
+ * Remove what nothing names and no process uses (has mapped, is pulling): files extracted from such
+ * layers, beginnings of pulls that have died, blobs. dry_run: only count. CP_CORRUPT: an entry
+ * cannot be read, so its blobs are unknown; then no blob goes.
+ */
+cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *out, cp_err *err);
+
 /* Fuzz and test entry: parse GGUF bytes (not a file) into meta + tensors; tensors' data point into
  * p. */
 typedef struct cp_gguf cp_gguf;

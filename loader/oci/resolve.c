@@ -51,6 +51,28 @@ static void set_sizes(const cp_layout *l, cp_index *x, const cp_variant_wish *w)
     }
 }
 
+/*
+ * A pull brings one entry's model, so most entries of an index may be missing here (image-layout
+ * allows it). Without a wish for one, the choice is among those that are here; with none here it is
+ * among all, so that the message names what was looked for.
+ */
+static void keep_present(const cp_layout *l, cp_index *x, const cp_variant_wish *w)
+{
+    size_t n = 0;
+    if (w && (w->variant || w->os))
+        return;
+    for (size_t i = 0; i < x->n; i++) {
+        uint64_t size;
+        int fd;
+        if (!x->item[i].sha256 || cp_layout_blob_open(l, x->item[i].raw, &fd, &size, NULL) != CP_OK)
+            continue;
+        close(fd);
+        x->item[n++] = x->item[i];
+    }
+    if (n > 0)
+        x->n = n;
+}
+
 /* See resolve.h. */
 cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp_variant_wish *w,
                             cp_manifest **out, cp_descriptor *out_desc, char why[256], cp_err *err)
@@ -70,8 +92,10 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
         cp_code code = cp_layout_blob_read(l, &at, &json, err);
         if (code) {
             cp_buf_fini(&json);
-            /* The layout names it, so it is not whole. */
-            return code == CP_NOT_FOUND ? (err ? (err->code = CP_CORRUPT) : CP_CORRUPT) : code;
+            /* What index.json names should be here, what a nested index names may be missing. */
+            if (code == CP_NOT_FOUND && depth == 0)
+                code = err ? (err->code = CP_CORRUPT) : CP_CORRUPT;
+            return code;
         }
         bool index = cp_media_type_is_index(at.media_type);
         if (!index) {
@@ -99,6 +123,7 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
             code = cp_index_parse(&x, json.p ? json.p : "", json.n, err);
         cp_buf_fini(&json);
         if (!code) {
+            keep_present(l, x, w);
             set_sizes(l, x, w);
             code = cp_variant_choose(x, w, &next, why, err);
         }
@@ -300,6 +325,12 @@ static void set_records(const cp_resolved *r, const uint8_t *digest, cp_verify *
         cp_strcopy(v->key, sizeof(v->key), hex);
     else
         cp_record_key_path(v->key, file);
+}
+
+/* See resolve.h. */
+void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v, char dir[CP_DIR_MAX])
+{
+    set_records(r, r->manifest->layer[i].raw, v, dir);
 }
 
 static int64_t ns(struct timespec t)

@@ -58,6 +58,9 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err);
 cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
                          uint64_t *offset, uint64_t *size, uint8_t digest[32], cp_err *err);
 
+/* Where the record of layer i's blob lies: v->dir (which points into dir) and v->key. */
+void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v, char dir[CP_DIR_MAX]);
+
 /* Position in x of the entry that a name reference means: its digest, else typed, else canonical.
  * -1: none. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref);

@@ -7,6 +7,7 @@
 #include "loader/formats/format.h"
 #include "loader/loader.h"
 #include "loader/map.h"
+#include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 
 #include <dirent.h>
@@ -17,8 +18,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20 };
 
 /* ---- one entry's description ---- */
 
@@ -220,91 +219,6 @@ void cp_store_entries_free(cp_store_entry *e, size_t n)
     free(e);
 }
 
-/* ---- which blobs are in use ---- */
-
-typedef struct digest_set {
-    uint8_t (*d)[32];
-    size_t n, cap;
-    bool incomplete; /* something could not be read: nothing may be concluded from absence */
-} digest_set;
-
-static void set_add(digest_set *s, const uint8_t d[32])
-{
-    if (s->n == MAX_REACHED) {
-        s->incomplete = true;
-        return;
-    }
-    if (s->n == s->cap) {
-        s->cap = s->cap ? 2 * s->cap : 64;
-        s->d = cp_xrealloc(s->d, s->cap * sizeof(*s->d));
-    }
-    memcpy(s->d[s->n++], d, 32);
-}
-
-static int by_digest(const void *a, const void *b)
-{
-    return memcmp(a, b, 32);
-}
-
-/* Add what descriptor d reaches: its own blob, children, config, layers. Depth is bounded by
- * MAX_NESTING. */
-static void reach(const cp_layout *l, const cp_descriptor *d, int depth, digest_set *s)
-{
-    cp_buf json = {0};
-    if (!d->sha256 || depth > MAX_NESTING) {
-        s->incomplete = true;
-        return;
-    }
-    set_add(s, d->raw);
-    cp_code code = cp_layout_blob_read(l, d, &json, NULL);
-    cp_index *x = NULL;
-    cp_manifest *m = NULL;
-    if (code == CP_OK && cp_media_type_is_index(d->media_type))
-        code = cp_index_parse(&x, json.p ? json.p : "", json.n, NULL);
-    else if (code == CP_OK)
-        code = cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL);
-    if (code && code != CP_NOT_FOUND)
-        s->incomplete = true;
-    for (size_t i = 0; x && i < x->n; i++)
-        reach(l, &x->item[i], depth + 1, s);
-    if (m && m->config.sha256)
-        set_add(s, m->config.raw);
-    for (size_t i = 0; m && i < m->n_layers; i++)
-        if (m->layer[i].sha256)
-            set_add(s, m->layer[i].raw);
-    cp_index_free(x);
-    cp_manifest_free(m);
-    cp_buf_fini(&json);
-}
-
-/* Remove those of `candidates` that no entry of the index reaches. The caller holds both locks. */
-static void sweep(const cp_layout *l, const digest_set *candidates, uint64_t *freed)
-{
-    cp_index *x;
-    digest_set used = {0};
-    if (cp_layout_index(l, &x, NULL, NULL) != CP_OK)
-        return;
-    for (size_t i = 0; i < x->n; i++)
-        reach(l, &x->item[i], 0, &used);
-    cp_index_free(x);
-    if (used.n)
-        qsort(used.d, used.n, sizeof(*used.d), by_digest);
-    for (size_t i = 0; !used.incomplete && i < candidates->n; i++) {
-        const uint8_t *d = candidates->d[i];
-        if (used.n && bsearch(d, used.d, used.n, sizeof(*used.d), by_digest))
-            continue;
-        char record[CP_DIR_MAX + CP_DIGEST_STR + 32], hex[CP_DIGEST_STR];
-        cp_layout_blob_remove(l, d, freed);
-        cp_record_key_blob(hex, d);
-        cp_snprintf(record, sizeof(record), "%s/capstan/records/%s", l->path, hex);
-        unlink(record);
-        uint64_t folders = 0;
-        cp_snprintf(record, sizeof(record), "%s/capstan", l->path);
-        cp_extract_remove(record, hex, false, &folders, freed, NULL);
-    }
-    free(used.d);
-}
-
 /* ---- rm ---- */
 
 /* Which entries of x the reference means; false: none. */
@@ -324,7 +238,7 @@ static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, uint64_t *freed,
 {
     cp_buf raw = {0}, json = {0};
     cp_index *x = NULL;
-    digest_set gone = {0};
+    cp_digest_set gone = {0};
     cp_code code = cp_layout_index(l, &x, &raw, err);
     bool *drop = code ? NULL : cp_xcalloc(x->n ? x->n : 1, sizeof(*drop));
     if (!code && !mark_entries(x, ref, drop))
@@ -332,14 +246,14 @@ static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, uint64_t *freed,
                        ref->digest[0] ? "@" : "", ref->digest, l->path);
     for (size_t i = 0; !code && i < x->n; i++)
         if (drop[i])
-            reach(l, &x->item[i], 0, &gone);
+            cp_store_reach(l, &x->item[i], &gone);
     if (!code)
         code = cp_index_drop(&json, raw.p, raw.n, drop, err);
     if (!code)
         code = cp_layout_index_write(l, json.p, json.n, err);
     if (!code)
-        sweep(l, &gone, freed);
-    free(gone.d);
+        cp_store_sweep(l, &gone, freed);
+    cp_digest_set_fini(&gone);
     free(drop);
     cp_index_free(x);
     cp_buf_fini(&raw);
@@ -421,46 +335,6 @@ static cp_code read_facts(const cp_weights *w, const char *file, cp_pack_facts *
     return CP_OK;
 }
 
-/* Name the manifest in the index; *old is what the name meant before, if anything. */
-static cp_code name_manifest(const cp_layout *l, const char *name, const cp_descriptor *d,
-                             digest_set *old, cp_err *err)
-{
-    int lock;
-    cp_buf raw = {0}, json = {0};
-    cp_index *x = NULL;
-    cp_code code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
-    if (code)
-        return code;
-    code = cp_layout_index(l, &x, &raw, err);
-    for (size_t i = 0; !code && i < x->n; i++)
-        if (strcmp(x->item[i].ref_name, name) == 0 && strcmp(x->item[i].digest, d->digest) != 0)
-            reach(l, &x->item[i], 0, old);
-    if (!code)
-        code = cp_index_put(&json, raw.p, raw.n, name, d, err);
-    if (!code)
-        code = cp_layout_index_write(l, json.p, json.n, err);
-    close(lock);
-    cp_index_free(x);
-    cp_buf_fini(&raw);
-    cp_buf_fini(&json);
-    return code;
-}
-
-/* Blobs of an entry that a new one of the same name has replaced. Failing to lock costs space only.
- */
-static void sweep_replaced(const cp_layout *l, const digest_set *old)
-{
-    int blobs, index;
-    uint64_t freed = 0;
-    if (old->n == 0 || cp_layout_lock_take(l, CP_LOCK_BLOBS, true, &blobs, NULL) != CP_OK)
-        return;
-    if (cp_layout_lock_take(l, CP_LOCK_INDEX, true, &index, NULL) == CP_OK) {
-        sweep(l, old, &freed);
-        close(index);
-    }
-    close(blobs);
-}
-
 /* Weights, config, manifest, name; facts->digest is filled in on the way. */
 static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char *name,
                          const char *file, int fd, cp_pack_facts *facts, cp_progress_fn *progress,
@@ -472,7 +346,7 @@ static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char
     cp_descriptor manifest = {.media_type = CP_MT_OCI_MANIFEST,
                               .artifact_type = row->artifact_type};
     cp_buf config_json = {0}, manifest_json = {0};
-    digest_set old = {0};
+    cp_digest_set old = {0};
     int lock;
     cp_code code = cp_layout_lock_take(l, CP_LOCK_BLOBS, false, &lock, err);
     if (code)
@@ -492,13 +366,13 @@ static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char
     if (!code)
         code = cp_layout_blob_put(l, manifest_json.p, manifest_json.n, &manifest, err);
     if (!code)
-        code = name_manifest(l, name, &manifest, &old, err);
+        code = cp_store_name(l, name, &manifest, &old, err);
     close(lock);
     if (!code) {
-        sweep_replaced(l, &old);
+        cp_store_sweep_replaced(l, &old);
         cp_strcopy(digest_out, 72, manifest.digest);
     }
-    free(old.d);
+    cp_digest_set_fini(&old);
     cp_buf_fini(&config_json);
     cp_buf_fini(&manifest_json);
     return code;

@@ -31,5 +31,6 @@ int cp_room_child(int (*fn)(void *arg), void *arg);
 
 int cp_suite_partial(void);
 int cp_suite_transfer(void);
+int cp_suite_pull(void);
 
 #endif

@@ -1,0 +1,235 @@
+/*
+ * gc and verify. gc holds both locks throughout, so that nobody adds or names a blob meanwhile;
+ * pulls under way are known by their leases.
+ */
+#include "loader/oci/extract.h"
+#include "loader/oci/partial.h"
+#include "loader/oci/reach.h"
+#include "loader/oci/resolve.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_LISTED = 1 << 20 };
+
+/* ---- gc ---- */
+
+/* The digests that names in a folder begin with, each once. Closes dir. */
+static void list_digests(int dir, cp_digest_set *out)
+{
+    DIR *d = dir < 0 ? NULL : fdopendir(dir);
+    struct dirent *e;
+    if (!d) {
+        if (dir >= 0)
+            close(dir);
+        return;
+    }
+    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+        char digest[CP_DIGEST_STR];
+        uint8_t raw[32];
+        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);
+        if (cp_digest_parse(digest, raw))
+            cp_digest_set_add(out, raw);
+    }
+    closedir(d);
+    cp_digest_set_sort(out);
+}
+
+/* Beginnings of pulls. That nobody works on one now does not mean that no pull is about to. */
+static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
+{
+    cp_digest_set leased = {0}, have = {0};
+    char hex[CP_DIGEST_STR];
+    cp_store_leased(l, &leased);
+    list_digests(cp_layout_own_dir(l, "partial"), &have);
+    for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
+        cp_record_key_blob(hex, have.d[i]);
+        if (!cp_digest_set_has(&leased, have.d[i]))
+            out->partials += cp_partial_sweep(l, hex, dry_run, &out->bytes);
+    }
+    cp_digest_set_fini(&leased);
+    cp_digest_set_fini(&have);
+}
+
+static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp_err *err)
+{
+    cp_digest_set used = {0}, have = {0};
+    char broken[256] = "", hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
+    gc_partials(l, dry_run, out);
+    cp_code code = cp_store_used(l, &used, broken, err);
+    if (!code && used.incomplete)
+        code = cp_fail(err, CP_CORRUPT,
+                       "%s: '%s' cannot be read, so no blob is known to be unused; remove that "
+                       "name or pull it again",
+                       l->path, broken[0] ? broken : "a lease");
+    if (!code) {
+        cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
+        list_digests(cp_layout_own_dir(l, "extracted"), &have);
+        for (size_t i = 0; i < have.n; i++) {
+            cp_record_key_blob(hex, have.d[i]);
+            if (!cp_digest_set_has(&used, have.d[i]) && !cp_store_extracted_mapped(l, hex))
+                cp_extract_remove(own, hex, dry_run, &out->extracted, &out->bytes, NULL);
+        }
+        cp_digest_set_fini(&have);
+        list_digests(cp_layout_blobs_dir(l), &have);
+        for (size_t i = 0; i < have.n; i++)
+            if (!cp_digest_set_has(&used, have.d[i]))
+                out->blobs += cp_store_blob_drop(l, have.d[i], dry_run, &out->bytes);
+    }
+    cp_digest_set_fini(&have);
+    cp_digest_set_fini(&used);
+    return code;
+}
+
+/* See loader.h. */
+cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *out, cp_err *err)
+{
+    char path[CP_DIR_MAX];
+    cp_layout l;
+    int blobs = -1, index = -1;
+    *out = (cp_gc_result){0};
+    cp_code code = cp_dir_store(path, opt ? opt->store : NULL, err);
+    if (code)
+        return code;
+    code = cp_layout_open(&l, path, NULL);
+    if (code == CP_NOT_FOUND)
+        return CP_OK; /* no store, no garbage */
+    if (!code)
+        cp_layout_close(&l);
+    code = cp_layout_create(&l, path, err); /* makes the lock files' folder */
+    if (!code)
+        code = cp_layout_lock_take(&l, CP_LOCK_BLOBS, true, &blobs, err);
+    if (!code)
+        code = cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, err);
+    if (!code)
+        code = gc_locked(&l, dry_run, out, err);
+    if (index >= 0)
+        close(index);
+    if (blobs >= 0)
+        close(blobs);
+    cp_layout_close(&l);
+    return code;
+}
+
+/* ---- verify ---- */
+
+typedef struct sum {
+    cp_progress_fn *progress;
+    void *arg;
+    uint64_t before, total;
+} sum;
+
+static void told(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+    const sum *s = arg;
+    (void)phase, (void)total;
+    s->progress(s->arg, "verifying", s->before + done, s->total);
+}
+
+static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
+{
+    const cp_descriptor *d = &r->manifest->layer[i];
+    char dir[CP_DIR_MAX];
+    uint8_t digest[32];
+    uint64_t size;
+    int fd;
+    cp_verify v = {.always = true,
+                   .what = d->digest,
+                   .want = d->raw,
+                   .progress = s->progress ? told : NULL,
+                   .arg = s};
+    if (!d->sha256)
+        return cp_fail(err, CP_CORRUPT, "layer %zu: its digest is not sha256, which alone is built",
+                       i);
+    cp_code code = cp_layout_blob_open(&r->layout, d->raw, &fd, &size, err);
+    if (code == CP_NOT_FOUND)
+        return cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
+    if (code)
+        return code;
+    if (size != d->size)
+        code =
+            cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                    d->digest, size, d->size);
+    cp_resolved_record(r, i, &v, dir);
+    if (!code)
+        code = cp_verify_file(&v, fd, digest, NULL, err);
+    close(fd);
+    s->before += d->size;
+    return code;
+}
+
+/* What was extracted, if anything was; it can be made again from the layers. */
+static cp_code verify_extracted(cp_resolved *r, sum *s, cp_err *err)
+{
+    cp_code code = CP_OK;
+    if (cp_files_list(&r->files, &r->layout, r->manifest, &r->plan, r->cache_dir, NULL) != CP_OK)
+        return CP_OK;
+    for (size_t i = 0; !code && i < r->files->n; i++) {
+        int fd;
+        uint64_t offset, size;
+        uint8_t digest[32];
+        if (r->files->v[i].number < 0)
+            continue;
+        code = cp_resolved_file(r, i, true, &fd, &offset, &size, digest, err);
+        if (!code)
+            close(fd);
+        s->before += r->files->v[i].size;
+    }
+    return code;
+}
+
+static cp_code verify_bare(cp_resolved *r, sum *s, cp_err *err)
+{
+    int fd;
+    uint64_t offset;
+    uint8_t digest[32];
+    cp_code code = cp_resolved_prepare(r, false, err);
+    if (!code)
+        code = cp_resolved_file(r, 0, true, &fd, &offset, &s->before, digest, err);
+    if (!code)
+        close(fd);
+    return code;
+}
+
+/* See loader.h. */
+cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progress_fn *progress,
+                        void *arg, uint64_t *bytes, cp_err *err)
+{
+    cp_resolved r;
+    sum s = {.progress = progress, .arg = arg};
+    cp_buf config = {0};
+    if (bytes)
+        *bytes = 0;
+    cp_code code = cp_resolve(&r, ref, opt, err); /* manifests are hashed here, always */
+    if (code)
+        return code;
+    if (r.bare) {
+        code = verify_bare(&r, &s, err);
+    } else {
+        const cp_manifest *m = r.manifest;
+        s.total = m->config.size;
+        for (size_t i = 0; i < m->n_layers; i++)
+            s.total += cp_plan_needs(&r.plan, i) ? m->layer[i].size : 0;
+        code = cp_layout_blob_read(&r.layout, &m->config, &config, err);
+        if (code == CP_NOT_FOUND)
+            code =
+                cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r.layout.path, m->config.digest);
+        s.before = m->config.size;
+        for (size_t i = 0; !code && i < m->n_layers; i++)
+            if (cp_plan_needs(&r.plan, i))
+                code = verify_layer(&r, i, &s, err);
+        if (!code)
+            code = verify_extracted(&r, &s, err);
+        cp_buf_fini(&config);
+    }
+    if (bytes)
+        *bytes = s.before;
+    cp_resolved_fini(&r);
+    return code;
+}
