@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 enum {
     CONNECTIONS = 4,
@@ -770,6 +771,11 @@ cp_code cp_registry_open(cp_registry **out, const cp_ref *ref, const cp_registry
     if (opt->connections < 0 || opt->connections > CP_HTTP_CONNECTIONS_MAX)
         return cp_fail(err, CP_USAGE, "connections: got %d; allowed: 1 to %d", opt->connections,
                        CP_HTTP_CONNECTIONS_MAX);
+    if (opt->client_cert && access(opt->client_cert, R_OK) != 0)
+        return cp_fail(err, CP_USAGE, "client-cert: %s cannot be read", opt->client_cert);
+    if (opt->client_key && (!opt->client_cert || access(opt->client_key, R_OK) != 0))
+        return cp_fail(err, CP_USAGE, "client-key: %s %s", opt->client_key,
+                       opt->client_cert ? "cannot be read" : "is of no use without client-cert");
     cp_registry *r = cp_xcalloc(1, sizeof(*r));
     r->opt = *opt;
     if (r->opt.connections == 0)

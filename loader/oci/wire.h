@@ -11,8 +11,8 @@
 
 enum { CP_WIRE_TEXT_MAX = 240, CP_TOKEN_MAX = 32 << 10 };
 
-/* An error body as one printable line: "CODE: message" of {"errors":[...]}, else its text when that
- * is short and plain, else "". */
+/* An error body as one printable line: "CODE: message" of {"errors":[...]}, a page's title, its
+ * text when that is short and plain, else "". */
 void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX]);
 /* A token service's answer: token or access_token (malloc, NULL: none that is usable), lifetime in
  * seconds (expires_in; 60 when absent). */

@@ -30,6 +30,25 @@ static void clean(char *s)
     s[n] = '\0';
 }
 
+/* What stands between <title> and </title>: proxies and log-in pages say it there. */
+static void title(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
+{
+    static const char open[] = "<title>", close[] = "</title>";
+    const char *from = memmem(body, n, open, strlen(open));
+    if (!from)
+        return;
+    from += strlen(open);
+    const char *to = memmem(from, (size_t)(body + n - from), close, strlen(close));
+    size_t k = to ? (size_t)(to - from) : 0;
+    if (k == 0 || k >= CP_WIRE_TEXT_MAX)
+        return;
+    memcpy(out, from, k);
+    out[k] = '\0';
+    for (size_t i = 0; i < k; i++) /* a page's encoding is not known */
+        if ((unsigned char)out[i] < 0x20 || (unsigned char)out[i] >= 0x7f)
+            out[i] = ' ';
+}
+
 /* See wire.h. */
 void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
 {
@@ -47,6 +66,8 @@ void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
         cp_snprintf(out, CP_WIRE_TEXT_MAX, "%s%s%s", code ? code : "", code && message ? ": " : "",
                     message ? message : "");
     json_decref(root);
+    if (!out[0] && n > 0 && body[0] == '<')
+        title(body, n, out);
     if (!out[0] && n > 0 && n < CP_WIRE_TEXT_MAX && body[0] != '<' && body[0] != '{') {
         for (size_t i = 0; i < n; i++) {
             unsigned char c = (unsigned char)body[i];

@@ -281,6 +281,9 @@ static void answers(void **state)
         {"{\"errors\":[7]}", ""},
         {"404 page not found\n", "404 page not found"},
         {"<html>", ""},
+        {"<html><title>400 No\xe9 \x1b[2J cert</title>", "400 No [2J cert"},
+        {"<html><title>", ""},
+        {"<html><title></title>", ""},
         {"\x01\x02", ""},
         {"", ""},
     };

@@ -294,7 +294,7 @@ static void crooked(void *arg, const wire_request *q)
     scene *s = arg;
     static const char head[] = "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n";
     char chunk[32];
-    switch (s->knob) {
+    switch ((int)s->knob) {
     case 0: /* shorter, and says so */
         wire_answer(q, 200, "", s->blob, BLOB - 1);
         break;
@@ -699,7 +699,7 @@ static void redirect_loop(void **state)
 static void mirroring(void *arg, const wire_request *q)
 {
     scene *s = arg;
-    switch (s->knob) {
+    switch ((int)s->knob) {
     case 0:
         honest(arg, q);
         break;
@@ -781,7 +781,7 @@ static void with_manifests(void *arg, const wire_request *q)
     if (!strstr(accept, CP_MT_OCI_MANIFEST) || !strstr(accept, CP_MT_OCI_INDEX) ||
         !strstr(accept, CP_MT_DOCKER_MANIFEST) || !strstr(accept, CP_MT_DOCKER_LIST))
         s->knob = 1;
-    switch (s->knob) {
+    switch ((int)s->knob) {
     case 0:
         wire_answer(q, 200, "Content-Type: Application/X ;a=b\r\n", "abc", 3);
         break;
