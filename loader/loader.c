@@ -326,6 +326,13 @@ bool cp_loaded_poisoned(const cp_loaded *m)
 }
 
 /* See loader.h. */
+void cp_loaded_forget(const cp_loaded *m)
+{
+    for (size_t i = 0; i < m->n_parts; i++)
+        cp_map_forget(&m->parts[i].map);
+}
+
+/* See loader.h. */
 const char *cp_loaded_cache_dir(const cp_loaded *m)
 {
     return m->cache_dir;

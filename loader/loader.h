@@ -15,13 +15,18 @@
 #include "base/mem.h"
 #include "base/meta.h"
 
+typedef void cp_progress_fn(void *arg, const char *phase, uint64_t done, uint64_t total);
+
 typedef struct cp_loader_options {
     const char *store;            /* NULL: the default, $XDG_DATA_HOME/capstan/store */
     const char *default_registry; /* NULL: docker.io */
     bool verify_always;           /* re-hash blobs although a matching record exists */
-    const char *platform;   /* "os/arch" to take from an index; NULL: linux and this machine */
-    const char *variant;    /* which entry of an index; NULL: what fits memory_budget */
-    uint64_t memory_budget; /* bytes for weights; 0: no limit */
+    const char *platform;     /* "os/arch" to take from an index; NULL: linux and this machine */
+    const char *variant;      /* which entry of an index; NULL: what fits memory_budget */
+    uint64_t memory_budget;   /* bytes for weights; 0: no limit */
+    cp_progress_fn *progress; /* of cp_loader_open, told of "verifying" and "extracting" with bytes
+                                 of one file; may be NULL */
+    void *progress_arg;
 } cp_loader_options;
 
 typedef struct cp_loaded cp_loaded;
@@ -46,6 +51,9 @@ size_t cp_loaded_bytes(const cp_loaded *m);
 /* A mapped file shrank or failed under us: its pages were replaced by zeroes and this turned true.
  * Checked by the engine after every step, before sampling. Relaxed atomic; any thread. */
 bool cp_loaded_poisoned(const cp_loaded *m);
+/* The weights were copied into another form: give back what is resident of the mapping. It stays
+ * readable, from the page cache. Any thread. */
+void cp_loaded_forget(const cp_loaded *m);
 /* Folder for records and caches that belong to this model's store (created), or "" when nothing is
  * writable. */
 const char *cp_loaded_cache_dir(const cp_loaded *m);
@@ -90,7 +98,6 @@ void cp_store_entries_free(cp_store_entry *e, size_t n);
  */
 cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *freed, cp_err *err);
 
-typedef void cp_progress_fn(void *arg, const char *phase, uint64_t done, uint64_t total);
 /*
  * Wrap a GGUF file as an OCI artifact and put it into the store under `name` (":latest" is added
  * when there is no tag). format: "modelpack" or "docker". Reproducible: the same file, name and

@@ -192,3 +192,11 @@ void cp_map_willneed(const cp_map *m, size_t off)
     uintptr_t from = ((uintptr_t)m->p + off) & ~(maps.page - 1);
     madvise((void *)from, (uintptr_t)m->p + m->n - from, MADV_WILLNEED);
 }
+
+/* See map.h. */
+void cp_map_forget(const cp_map *m)
+{
+    if (m->p) /* nothing was ever written: every page is the file's, or a zero page of a poisoned
+                 one */
+        madvise((void *)((uintptr_t)m->p - m->lead), m->n + m->lead, MADV_DONTNEED);
+}

@@ -33,5 +33,8 @@ void cp_map_close(cp_map *m);
 bool cp_map_poisoned(const cp_map *m);
 /* Ask the kernel to read bytes [off, n) ahead; returns at once. */
 void cp_map_willneed(const cp_map *m, size_t off);
+/* Give back what is resident of the mapping; what is read again comes from the page cache. Any
+ * thread, beside readers too. */
+void cp_map_forget(const cp_map *m);
 
 #endif

@@ -406,7 +406,7 @@ static cp_code copy_hashed(const cp_layout *l, int src, int dst, uint64_t size,
             cp_sha256_add(h, buf, (size_t)n);
             at += (uint64_t)n;
             if (progress)
-                progress(arg, "copy", at, size);
+                progress(arg, "packing", at, size);
         }
     }
     cp_sha256_done(h, digest);

@@ -130,7 +130,7 @@ static cp_code hash_fd(const cp_verify *v, int fd, uint64_t size, uint8_t digest
         cp_sha256_add(h, chunk, (size_t)n);
         at += (uint64_t)n;
         if (v->progress)
-            v->progress(v->arg, "verify", at, size);
+            v->progress(v->arg, "verifying", at, size);
     }
     cp_sha256_done(h, digest);
     free(chunk);

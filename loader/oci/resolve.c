@@ -279,7 +279,9 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
 /* See resolve.h. */
 cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *opt, cp_err *err)
 {
-    *out = (cp_resolved){.layout.dir = -1};
+    *out = (cp_resolved){.layout.dir = -1,
+                         .progress = opt ? opt->progress : NULL,
+                         .progress_arg = opt ? opt->progress_arg : NULL};
     cp_code code = cp_ref_parse(&out->ref, ref, opt ? opt->default_registry : NULL, NULL, err);
     if (!code)
         code =
@@ -379,7 +381,11 @@ static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
     char dir[CP_DIR_MAX];
     uint8_t digest[32];
     int fd;
-    cp_verify v = {.always = always, .what = d->digest, .want = d->raw};
+    cp_verify v = {.always = always,
+                   .what = d->digest,
+                   .want = d->raw,
+                   .progress = r->progress,
+                   .arg = r->progress_arg};
     cp_code code = open_blob(r, i, &fd, err);
     if (code)
         return code;
@@ -420,7 +426,8 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
             code = verify_layer(r, i, verify_always, err);
     /* Twice: `gc` may remove what was extracted between the two. */
     for (int i = 0; !code && !r->files && i < 2; i++) {
-        code = cp_files_prepare(&r->layout, m, &r->plan, r->cache_dir, NULL, NULL, err);
+        code = cp_files_prepare(&r->layout, m, &r->plan, r->cache_dir, r->progress, r->progress_arg,
+                                err);
         if (!code)
             code = cp_files_list(&r->files, &r->layout, m, &r->plan, r->cache_dir, err);
         if (code == CP_NOT_FOUND && i == 0)
@@ -437,7 +444,12 @@ static cp_code open_extracted(const cp_resolved *r, const cp_file *f, bool alway
     uint8_t digest[32];
     cp_record_key_blob(hex, r->manifest->layer[f->layer].raw);
     cp_snprintf(what, sizeof(what), "extracted/%s/%d", hex, f->number);
-    cp_verify v = {.always = always, .what = what, .want = f->digest, .dir = dir};
+    cp_verify v = {.always = always,
+                   .what = what,
+                   .want = f->digest,
+                   .dir = dir,
+                   .progress = r->progress,
+                   .arg = r->progress_arg};
     cp_resolve_records(r->cache_dir, dir);
     cp_record_key_extracted(v.key, hex, f->number);
     cp_code code = cp_extracted_open(r->cache_dir, hex, f->number, fd, err);
@@ -453,7 +465,8 @@ static cp_code open_bare(const cp_resolved *r, bool always, int *fd, uint64_t *s
                          uint8_t digest[32], cp_err *err)
 {
     char dir[CP_DIR_MAX];
-    cp_verify v = {.always = always, .what = r->ref.path};
+    cp_verify v = {
+        .always = always, .what = r->ref.path, .progress = r->progress, .arg = r->progress_arg};
     struct stat st;
     *fd = open(r->absolute, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0 || fstat(*fd, &st) != 0)

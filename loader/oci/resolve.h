@@ -34,10 +34,12 @@ typedef struct cp_resolved {
     cp_descriptor manifest_desc; /* after descending through nested indexes */
     const cp_packaging *packaging;
     cp_plan plan;
-    char why[256];              /* which variant was chosen */
-    cp_buf config;              /* the config blob, after cp_resolved_prepare */
-    cp_files *files;            /* likewise; of a bare file just that one */
-    cp_file_state *state;       /* likewise: [layers], of each verified blob */
+    char why[256];            /* which variant was chosen */
+    cp_buf config;            /* the config blob, after cp_resolved_prepare */
+    cp_files *files;          /* likewise; of a bare file just that one */
+    cp_file_state *state;     /* likewise: [layers], of each verified blob */
+    cp_progress_fn *progress; /* of the options */
+    void *progress_arg;
     char cache_dir[CP_DIR_MAX]; /* for records and caches; "" = none */
     char absolute[CP_DIR_MAX];  /* the file's or the layout's real path */
 } cp_resolved;

@@ -78,6 +78,43 @@ static void shrunk_file_poisons(void **state)
     close(other);
 }
 
+/* Resident KiB of the mapping that begins at p; -1: there is none. */
+static int resident_kib(const void *p)
+{
+    char line[512], head[32];
+    int kib = -1;
+    bool ours = false;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    assert_non_null(f);
+    int n = snprintf(head, sizeof(head), "%lx-", (unsigned long)(uintptr_t)p);
+    while (fgets(line, sizeof(line), f)) {
+        if (strncmp(line, head, (size_t)n) == 0)
+            ours = true;
+        else if (ours && sscanf(line, "Rss: %d kB", &kib) == 1)
+            break;
+    }
+    fclose(f);
+    return kib;
+}
+
+static void what_is_forgotten_is_read_again(void **state)
+{
+    (void)state;
+    cp_map m;
+    int fd = make_file();
+    assert_int_equal(cp_map_open_at(&m, fd, 100, PAGES * page() - 100, "m", NULL), CP_OK);
+    unsigned whole = sum(&m);
+    const uint8_t *begin = m.p - m.lead;
+    assert_int_equal(resident_kib(begin), PAGES * (int)page() / 1024);
+    cp_map_forget(&m);
+    assert_int_equal(resident_kib(begin), 0);
+    assert_int_equal(sum(&m), whole);
+    assert_false(cp_map_poisoned(&m));
+    cp_map_close(&m);
+    cp_map_forget(&(cp_map){0});
+    close(fd);
+}
+
 static void *read_all(void *arg)
 {
     return (void *)(uintptr_t)sum(arg);
@@ -172,6 +209,7 @@ int cp_suite_map(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shrunk_file_poisons),
+        cmocka_unit_test(what_is_forgotten_is_read_again),
         cmocka_unit_test(any_thread_may_meet_the_end),
         cmocka_unit_test(foreign_sigbus_still_kills),
         cmocka_unit_test(open_model_reports_poison),

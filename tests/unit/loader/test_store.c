@@ -365,6 +365,13 @@ static void damaged_blobs_are_refused(void **state)
     refused(r, "m", CP_CORRUPT, "blob has digest");
 }
 
+static void count_verified(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+    assert_string_equal(phase, "verifying");
+    if (done == total)
+        *(uint64_t *)arg += total;
+}
+
 /* A matching record is trusted; verify_always is not fooled by it. */
 static void records_are_trusted_until_always(void **state)
 {
@@ -387,11 +394,17 @@ static void records_are_trusted_until_always(void **state)
     snprintf(records, sizeof(records), "%s/capstan/records", r->store);
     cp_record_write(records, key, fd, raw); /* a record that lies */
     close(fd);
+    uint64_t verified = 0;
+    r->opt.progress = count_verified;
+    r->opt.progress_arg = &verified;
     opens(r, "m");
+    assert_int_equal(verified, 0);
     r->opt.verify_always = true;
     refused(r, "m", CP_CORRUPT, "digest is");
     damage(path, st.st_size - 40);
+    verified = 0;
     opens(r, "m");
+    assert_int_equal(verified, st.st_size);
 }
 
 /* A plain file: hashed once, the record holds while its state does. */
