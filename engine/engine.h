@@ -133,7 +133,8 @@ typedef struct cp_engine_model {
     const char *name;
     const cp_model *model;
     const cp_loaded *file; /* for the poisoned flag, cache dir, digest; may be NULL in tests */
-    int ctx;               /* 0: min(the model's, what one sequence can hold) */
+    int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
+    int ctx_wish;          /* of the packaging; 0: none */
     uint64_t kv_bytes;
     int max_seqs, max_batch_rows, prefill_chunk;
     cp_dtype kv_type;

@@ -65,6 +65,8 @@ cp_code cp_memory_plan_make(cp_memory_plan *out, const cp_engine_model *m,
     if (code != CP_OK)
         return code;
     p.ctx = m->ctx > 0 ? m->ctx : desc->ctx_train;
+    if (m->ctx <= 0 && m->ctx_wish > 0 && m->ctx_wish < p.ctx)
+        p.ctx = m->ctx_wish;
     uint32_t pages = p.n_pages ? p.n_pages - 1 : 0;
     if (desc->page_bytes > 0) {
         int fit = longest(desc, P, pages, p.ctx, chunk);

@@ -693,6 +693,12 @@ static void memory_is_divided_with_arithmetic(void **state)
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
     assert_int_equal(p.ctx, 93 * 16);
     assert_int_equal(p.full_seqs, 1);
+    m.ctx_wish = 1000; /* a packaging's: a limit, not a demand */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.ctx, 1000);
+    m.ctx_wish = 2000;
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(p.ctx, 93 * 16);
     m.ctx = 2000; /* asked for: refused with the numbers */
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY);
     assert_non_null(strstr(err.msg, "2000 positions takes 132 pages of 1000 bytes"));
