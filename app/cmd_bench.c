@@ -9,6 +9,7 @@
 #include "app/command.h"
 #include "app/compose.h"
 #include "app/local.h"
+#include "app/progress.h"
 #include "base/clock.h"
 
 #include <math.h>
@@ -41,7 +42,10 @@ static cp_code bench_open(bench *b, const cp_options *o, int ctx, int seqs, cp_e
     cp_options wide = *o;
     wide.max_queue = 8192;
     wide.max_queue_tokens = INT64_MAX;
-    cp_code rc = cp_app_model_open(&b->m, o->model, NULL, o, err);
+    cp_progress p;
+    cp_progress_init(&p, o->model, false);
+    cp_code rc = cp_app_model_open(&b->m, o->model, NULL, o, cp_progress_report, &p, err);
+    cp_progress_end(&p);
     if (rc || (rc = cp_stack_open(&b->stack, o, err)) ||
         (rc = cp_stack_engine(&b->stack, &wide, err)) ||
         (rc = cp_app_model_add(&b->m, &b->stack, &em, err)) ||

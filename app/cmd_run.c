@@ -8,6 +8,7 @@
 #include "app/defaults.h"
 #include "app/emit_json.h"
 #include "app/local.h"
+#include "app/progress.h"
 #include "base/clock.h"
 
 #include <signal.h>
@@ -278,7 +279,12 @@ int cp_cmd_run(const cp_options *o)
     runner r = {.o = o};
     cp_err err = {0};
     int rc;
-    if (cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o, &err)) {
+    cp_progress p;
+    cp_progress_init(&p, o->args.p[0], false);
+    cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o,
+                                     cp_progress_report, &p, &err);
+    cp_progress_end(&p);
+    if (code) {
         return cp_app_fail(&err);
     }
     cp_engine_model em = {.ctx = (int)o->ctx,
@@ -296,7 +302,7 @@ int cp_cmd_run(const cp_options *o)
         rc = cp_app_fail(&err);
         goto done;
     }
-    r.defaults = cp_app_sampling_defaults(cp_loaded_meta(r.m.file), NULL);
+    r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, NULL);
     r.local = cp_local_open(cp_engine_front(r.stack.engine));
     struct sigaction sa = {.sa_handler =
                                on_interrupt}; /* no SA_RESTART: getline ends at the prompt */

@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "app/compose.h"
 #include "app/defaults.h"
+#include "app/progress.h"
 #include "base/clock.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -109,16 +110,28 @@ static void describe(const serving *s, const cp_app_model *m, const char *id)
            (double)kv / 1048576.0, full);
 }
 
+static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
+{
+    cp_server_phase(arg, phase, done, total, rate);
+}
+
 static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
 {
     const cp_model_options *mo = &s->o->models[i];
     cp_app_model *m = &s->models[i];
     const char *const *ids = mo->alias.n ? mo->alias.p : (const char *const *)&mo->ref;
     size_t n_ids = mo->alias.n ? (size_t)mo->alias.n : 1;
-    cp_code rc = cp_app_model_open(m, mo->ref, mo->chat_template_file, s->o, err);
+    cp_progress p;
+    cp_progress_init(&p, ids[0], false);
+    p.watch = watch;
+    p.watch_arg = s->server;
+    cp_code rc =
+        cp_app_model_open(m, mo->ref, mo->chat_template_file, s->o, cp_progress_report, &p, err);
+    cp_progress_end(&p);
     if (rc) {
         return rc;
     }
+    cp_server_phase(s->server, "warming", 0, 0, 0);
     bool f16 = mo->kv_type == CP_KV_TYPE_F16;
     cp_engine_model em = {.name = ids[0],
                           .ctx = (int)mo->ctx,
@@ -143,8 +156,7 @@ static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
                           .digest = digest,
                           .quantization = cp_loaded_quant(m->file),
                           .fingerprint = fingerprint,
-                          .defaults =
-                              cp_app_sampling_defaults(cp_loaded_meta(m->file), &mo->sampling),
+                          .defaults = cp_app_sampling_defaults(m->file, ids[0], &mo->sampling),
                           .index = m->engine,
                           .created = cp_wall_sec(),
                           .metrics = m->metrics};
@@ -157,7 +169,6 @@ static void *load_all(void *arg)
     uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
     cp_code rc = share_memory(s->o, share, &s->load_err);
     for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
-        cp_server_phase(s->server, "loading model");
         rc = load_model(s, i, share[i], &s->load_err);
     }
     if (rc == CP_OK) {
@@ -190,7 +201,8 @@ static int wait_for_end(serving *s, const sigset_t *signals)
         }
         if (sig == SIGTERM || sig == SIGINT) {
             if (!loaded) {
-                _exit(0); /* nothing is served yet, and loading cannot be interrupted */
+                _exit(0); /* nothing is served yet, and loading cannot be interrupted; a pull that
+                             runs for it dies with this process */
             }
             cp_log(CP_LOG_INFO, draining ? "second signal: stopping now" : "draining");
             if (draining) {

@@ -2,54 +2,23 @@
 #include "app/command.h"
 #include "app/compose.h"
 #include "app/emit_json.h"
-#include "base/clock.h"
+#include "app/progress.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-/* A bar on a terminal, a line every 5 s elsewhere. */
-typedef struct progress {
-    bool terminal, drawn;
-    int64_t last_ns;
-} progress;
-
-static void show_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
-{
-    progress *p = arg;
-    int64_t now = cp_now_ns(), every = p->terminal ? 100000000 : 5000000000;
-    if (now - p->last_ns < every && !(p->terminal && done == total)) {
-        return;
-    }
-    p->last_ns = now;
-    double part = total ? (double)done / (double)total : 1.0;
-    if (p->terminal) {
-        char bar[31];
-        int n = (int)(part * 30.0);
-        for (int i = 0; i < 30; i++) {
-            bar[i] = i < n ? '#' : '.';
-        }
-        bar[30] = 0;
-        fprintf(stderr, "\r%s [%s] %3.0f %%", phase, bar, part * 100.0);
-        p->drawn = true;
-    } else {
-        fprintf(stderr, "%s: %.0f of %.0f MiB\n", phase, (double)done / 1048576.0,
-                (double)total / 1048576.0);
-    }
-}
 
 int cp_cmd_pack(const cp_options *o)
 {
     cp_loader_options lo = cp_app_loader_options(o);
-    progress p = {.terminal = isatty(STDERR_FILENO) != 0, .last_ns = cp_now_ns()};
+    cp_progress p;
     char digest[72];
     cp_err err = {0};
     const char *format = o->format == CP_FORMAT_DOCKER ? "docker" : "modelpack";
-    cp_code rc = cp_store_pack(&lo, o->args.p[0], o->tag, format, show_progress, &p, digest, &err);
-    if (p.drawn) {
-        fputc('\n', stderr);
-    }
+    cp_progress_init(&p, o->tag, false);
+    cp_code rc =
+        cp_store_pack(&lo, o->args.p[0], o->tag, format, cp_progress_report, &p, digest, &err);
+    cp_progress_end(&p);
     if (rc) {
         return cp_app_fail(&err);
     }

@@ -1,6 +1,8 @@
 /* tokenize: text on stdin, ids on one line. */
 #include "app/command.h"
 #include "app/compose.h"
+#include "app/fetch.h"
+#include "app/progress.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +14,10 @@ int cp_cmd_tokenize(const cp_options *o)
     cp_tokenizer *t = NULL;
     cp_buf text = {0};
     cp_ids ids = {0};
-    cp_loader_options lo = cp_app_loader_options(o);
-    cp_code rc = cp_loader_open(&file, o->model, &lo, &err);
+    cp_progress p;
+    cp_progress_init(&p, o->model, false);
+    cp_code rc = cp_app_file_open(&file, o->model, o, cp_progress_report, &p, &err);
+    cp_progress_end(&p);
     if (rc) {
         return cp_app_fail(&err);
     }

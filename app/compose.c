@@ -4,6 +4,8 @@
  */
 #include "app/compose.h"
 
+#include "app/defaults.h"
+#include "app/fetch.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -15,13 +17,6 @@ int cp_app_fail(const cp_err *err)
 {
     fprintf(stderr, "capstan: %s\n", err->msg);
     return cp_code_info(err->code)->exit;
-}
-
-cp_loader_options cp_app_loader_options(const cp_options *o)
-{
-    return (cp_loader_options){.store = o->store && *o->store ? o->store : NULL,
-                               .default_registry = o->default_registry,
-                               .verify_always = o->verify == CP_VERIFY_ALWAYS};
 }
 
 static uint64_t read_number(const char *path, const char *prefix)
@@ -41,7 +36,8 @@ static uint64_t read_number(const char *path, const char *prefix)
     return v;
 }
 
-uint64_t cp_app_default_kv_bytes(void)
+/* min(MemAvailable, cgroup limit) */
+static uint64_t available_memory(void)
 {
     uint64_t available = read_number("/proc/meminfo", "MemAvailable:");
     available = available == UINT64_MAX ? 4ull << 30 : available * 1024;
@@ -50,7 +46,22 @@ uint64_t cp_app_default_kv_bytes(void)
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         available = limits[i] < available ? limits[i] : available;
     }
-    return available / 4;
+    return available;
+}
+
+uint64_t cp_app_default_kv_bytes(void)
+{
+    return available_memory() / 4;
+}
+
+cp_loader_options cp_app_loader_options(const cp_options *o)
+{
+    return (cp_loader_options){.store = o->store && *o->store ? o->store : NULL,
+                               .default_registry = o->default_registry,
+                               .verify_always = o->verify == CP_VERIFY_ALWAYS,
+                               .platform = o->platform,
+                               .variant = o->variant,
+                               .memory_budget = available_memory() / 4 * 3};
 }
 
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
@@ -84,12 +95,15 @@ void cp_stack_close(cp_stack *s)
     memset(s, 0, sizeof *s);
 }
 
-/* The model's own template or the operator's file, compiled; a template that does not compile costs
- * the chat endpoint only when it is the model's, and is an error when the operator named it. */
+/*
+ * The operator's file, else what the packaging brought, else the model file's own template,
+ * compiled. One that does not compile costs the chat endpoint only, but is an error when the
+ * operator named it.
+ */
 static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
 {
     cp_buf b = {0};
-    cp_str s;
+    cp_str s = cp_loaded_template(m->file);
     if (file && *file) {
         cp_code rc = cp_file_read(file, 1 << 20, &b, err);
         if (rc) {
@@ -98,7 +112,7 @@ static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
         m->template_source = b.p ? b.p : cp_xstrdup("");
         return cp_template_open(&m->chat_template, m->template_source, b.n, err);
     }
-    if (!cp_meta_str(cp_loaded_meta(m->file), "tokenizer.chat_template", &s)) {
+    if (s.n == 0 && !cp_meta_str(cp_loaded_meta(m->file), "tokenizer.chat_template", &s)) {
         return CP_OK;
     }
     cp_err e = {0};
@@ -113,14 +127,19 @@ static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
 }
 
 cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                          const cp_options *o, cp_err *err)
+                          const cp_options *o, cp_progress_fn *progress, void *arg, cp_err *err)
 {
     memset(m, 0, sizeof *m);
     m->ref = ref;
     m->engine = -1;
-    cp_loader_options lo = cp_app_loader_options(o);
-    cp_code rc = cp_loader_open(&m->file, ref, &lo, err);
-    if (rc || (rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
+    cp_code rc = cp_app_file_open(&m->file, ref, o, progress, arg, err);
+    for (size_t i = 0; rc == CP_OK && i < cp_loaded_n_notes(m->file); i++) {
+        cp_log(CP_LOG_INFO, "%s: %s", ref, cp_loaded_note(m->file, i));
+    }
+    if (rc) {
+        return rc;
+    }
+    if ((rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
         (rc = cp_model_open(&m->model, m->file, err)) ||
         (rc = open_template(m, template_file, err))) {
         cp_err_prefix(err, "%s", ref);
@@ -135,6 +154,11 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.name = em.name ? em.name : m->ref;
     em.model = m->model;
     em.file = m->file;
+    int64_t wish = cp_loaded_context_size(m->file);
+    if (wish <= 0 && cp_loaded_params(m->file)) {
+        cp_app_params_apply(cp_loaded_params(m->file), m->ref, NULL, &wish);
+    }
+    em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
     em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
     m->metrics = cp_metrics_new(em.name);
     em.metrics = m->metrics;
@@ -143,6 +167,8 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
         cp_err_prefix(err, "%s", m->ref);
         return rc;
     }
+    /* A first start packed the weights and touched all of the file, which steps read little of. */
+    cp_loaded_forget(m->file);
     cp_engine_limits l;
     const cp_engine_api *api = cp_engine_front(s->engine);
     CP_ASSERT(api->limits(api->self, m->engine, &l));

@@ -41,10 +41,10 @@ cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
 cp_code cp_stack_engine(cp_stack *s, const cp_options *o, cp_err *err);
 void cp_stack_close(cp_stack *s);
 
-/* File, tokenizer and chat template (template_file replaces the model's own; may be NULL) and the
- * forward program. */
+/* File (pulled where it is not here), tokenizer and chat template (template_file replaces what
+ * packaging and file bring; may be NULL) and the forward program. `progress` is told of phases. */
 cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                          const cp_options *o, cp_err *err);
+                          const cp_options *o, cp_progress_fn *progress, void *arg, cp_err *err);
 /* Make it schedulable. kv_bytes 0: the default share for all models, given whole to this one. */
 cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err);
 void cp_app_model_close(cp_app_model *m);

@@ -34,10 +34,14 @@ static void from_file(const cp_meta *meta, cp_sampling_defaults *d)
     }
 }
 
-cp_sampling_defaults cp_app_sampling_defaults(const cp_meta *meta, const cp_sampling_options *toml)
+cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name,
+                                              const cp_sampling_options *toml)
 {
     cp_sampling_defaults d = cp_sampling_defaults_off();
-    from_file(meta, &d);
+    from_file(cp_loaded_meta(file), &d);
+    if (cp_loaded_params(file)) {
+        cp_app_params_apply(cp_loaded_params(file), name, &d, NULL);
+    }
     if (!toml) {
         return d;
     }
@@ -55,6 +59,6 @@ cp_sampling_defaults cp_app_sampling_defaults(const cp_meta *meta, const cp_samp
     TAKE(seed, seed, seed)
     TAKE(max_tokens, max_tokens, max_tokens)
 #undef TAKE
-    d.has_seed = (toml->given & (1u << CP_SAMPLING_seed)) != 0;
+    d.has_seed = d.has_seed || (toml->given & (1u << CP_SAMPLING_seed)) != 0;
     return d;
 }

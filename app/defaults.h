@@ -1,13 +1,20 @@
-/* Sampling defaults of a model: models.toml > the file's general.sampling.* > temperature 1, top_p
- * 1, everything else off. */
+/* Sampling defaults of a model: models.toml > what its packaging brought > the file's
+ * general.sampling.* > temperature 1, top_p 1, everything else off. */
 #ifndef CP_APP_DEFAULTS_H
 #define CP_APP_DEFAULTS_H
 
-#include "base/meta.h"
 #include "base/options.h"
+#include "loader/loader.h"
 #include "server/server.h"
 
-/* toml may be NULL. Values of the file outside a request's ranges are ignored with a log line. */
-cp_sampling_defaults cp_app_sampling_defaults(const cp_meta *meta, const cp_sampling_options *toml);
+/* toml may be NULL. Values of file and packaging outside a request's ranges, and options that are
+ * not built, are ignored with a log line that begins with `name`. */
+cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name,
+                                              const cp_sampling_options *toml);
+
+/* Sampling options of a packaging: a JSON object in Ollama's names, hostile. Into d; what cannot be
+ * honoured is logged. *context: its num_ctx, 0 when there is none; may be NULL, as d may. */
+void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d,
+                         int64_t *context);
 
 #endif

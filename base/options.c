@@ -650,6 +650,21 @@ done:
     return code;
 }
 
+cp_code cp_options_forward(const cp_options *o, cp_command to, cp_arena *arena, cp_strings *out,
+                           cp_err *err)
+{
+    uint32_t both = command_bit(o->command) | command_bit(to);
+    for (int i = 0; i < CP_OPT_COUNT; i++) {
+        const cp_opt_row *row = &cp_opt_rows[i];
+        if ((row->commands & both) != both || i == CP_OPT_config || i == CP_OPT_json ||
+            !cp_option_given(o, (cp_option)i))
+            continue;
+        if (!cp_opt_flags(row, o, arena, out))
+            return cp_fail(err, CP_NO_MEMORY, "--%s: out of memory", row->name);
+    }
+    return CP_OK;
+}
+
 void cp_options_free(cp_options *o)
 {
     if (!o)

@@ -114,6 +114,14 @@ static inline bool cp_option_given(const cp_options *o, cp_option id)
     return o->source[id] != CP_FROM_DEFAULT;
 }
 
+/*
+ * The flags with which another command of this program gets what was given here (by flag,
+ * environment or file): every option that both commands have, but --config and --json. Appended to
+ * *out, everything in `arena`.
+ */
+cp_code cp_options_forward(const cp_options *o, cp_command to, cp_arena *arena, cp_strings *out,
+                           cp_err *err);
+
 /* Help of a command, or of the program for CP_CMD_NONE. Any thread. */
 void cp_options_help(cp_buf *out, cp_command command);
 /* The words of a command: "bench engine". */

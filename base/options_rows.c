@@ -284,6 +284,59 @@ void cp_opt_clear(const cp_opt_row *row, void *base)
         *(cp_strings *)field = (cp_strings){0};
 }
 
+/* ---- values back to flags ---- */
+
+/* Choice i of "a|b|c". */
+static char *choice_text(const char *choices, int i, cp_arena *arena)
+{
+    while (i-- > 0)
+        choices += strcspn(choices, "|") + 1;
+    return cp_arena_strndup(arena, choices, strcspn(choices, "|"));
+}
+
+/* The text of a scalar; NULL: out of memory. */
+static const char *scalar_text(const cp_opt_row *row, const void *field, cp_arena *arena)
+{
+    switch (row->type) {
+    case CP_OPT_TYPE_STR:
+    case CP_OPT_TYPE_TEXT:
+        return *(const char *const *)field;
+    case CP_OPT_TYPE_INT:
+        return cp_arena_printf(arena, "%lld", (long long)*(const int64_t *)field);
+    case CP_OPT_TYPE_SIZE:
+        return cp_arena_printf(arena, "%llu", (unsigned long long)*(const uint64_t *)field);
+    case CP_OPT_TYPE_TIME:
+        return cp_arena_printf(arena, "%lldms", (long long)*(const int64_t *)field);
+    case CP_OPT_TYPE_FLOAT:
+        return cp_arena_printf(arena, "%.17g", *(const double *)field);
+    case CP_OPT_TYPE_ENUM:
+        return choice_text(row->range, *(const int *)field, arena);
+    default:
+        return *(const bool *)field ? "on" : "off";
+    }
+}
+
+bool cp_opt_flags(const cp_opt_row *row, const void *base, cp_arena *arena, cp_strings *out)
+{
+    const void *field = (const char *)base + row->offset;
+    char name[CP_OPT_NAME_MAX];
+    bool list = cp_opt_is_list(row->type), ints = row->type == CP_OPT_TYPE_INTS;
+    const cp_strings *strings = field;
+    const cp_ints *numbers = field;
+    int n = !list ? 1 : ints ? numbers->n : strings->n;
+    cp_opt_flag_name(row, name);
+    for (int i = 0; i < n; i++) {
+        const char *value = !list  ? scalar_text(row, field, arena)
+                            : ints ? cp_arena_printf(arena, "%lld", (long long)numbers->p[i])
+                                   : strings->p[i];
+        /* one word, so that a value may begin with a dash; a switch takes a value this way, too */
+        char *word = value ? cp_arena_printf(arena, "%s=%s", name, value) : NULL;
+        if (!word || !append_string(out, arena, word, strlen(word)))
+            return false;
+    }
+    return true;
+}
+
 void cp_opt_allowed(const cp_opt_row *row, char *out, size_t cap)
 {
     static const char *const kind[] = {

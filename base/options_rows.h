@@ -57,6 +57,9 @@ bool cp_opt_set(const cp_opt_row *row, void *base, cp_arena *arena, const char *
 /* Empty the field of a list; nothing for other types. */
 void cp_opt_clear(const cp_opt_row *row, void *base);
 bool cp_opt_is_list(cp_opt_type type);
+/* Append "--name=value" for the field at base + row->offset, one for each element of a list;
+ * cp_opt_set reads the same value back. False: out of memory or too long a list. */
+bool cp_opt_flags(const cp_opt_row *row, const void *base, cp_arena *arena, cp_strings *out);
 /* What may stand there, for a message: "an integer, 0..65535". */
 void cp_opt_allowed(const cp_opt_row *row, char *out, size_t cap);
 

@@ -69,6 +69,7 @@ struct cp_server {
     _Atomic int n_models; /* release after models[n] is written */
     _Atomic bool ready_to_serve;
     _Atomic(const char *) phase;
+    _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */
     _Atomic int drain; /* cp_drain; the loop moves it on, drain_begin and drain_now start it */
     _Atomic bool cut_asked, clean;
     _Atomic int n_active; /* calls of routes that generate */

@@ -18,7 +18,7 @@ static void handle_body(cp_call *c)
 
 /* ---- probes ---- */
 
-/* {"status":"ok|loading|draining","phase":...} */
+/* {"status":"ok|loading|draining","phase":...}; a phase that counts bytes adds them. */
 static void probe(cp_call *c, bool good)
 {
     const cp_server *s = c->s;
@@ -32,6 +32,11 @@ static void probe(cp_call *c, bool good)
     cp_buf b = {0};
     cp_buf_printf(&b, "{\"status\":\"%s\",\"phase\":", status);
     cp_emit_str(&b, phase, strlen(phase));
+    unsigned long long done = atomic_load(&s->load_done), total = atomic_load(&s->load_total);
+    if (strcmp(status, "loading") == 0 && (done || total)) {
+        cp_buf_printf(&b, ",\"bytes_done\":%llu,\"bytes_total\":%llu,\"bytes_per_second\":%llu",
+                      done, total, (unsigned long long)atomic_load(&s->load_rate));
+    }
     cp_buf_addc(&b, '}');
     cp_call_reply(c, good ? 200 : 503, TYPE_JSON, &b);
 }

@@ -228,9 +228,16 @@ int cp_server_port(const cp_server *s)
     return cp_http_port(s->http);
 }
 
-void cp_server_phase(cp_server *s, const char *phase)
+void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
 {
+    /* Each value is exact; a probe that falls between two of them shows two moments. */
     atomic_store(&s->phase, phase);
+    atomic_store(&s->load_done, done);
+    atomic_store(&s->load_total, total);
+    atomic_store(&s->load_rate, rate);
+    cp_metric_set(s->metrics, CP_M_LOAD_BYTES, (int64_t)done);
+    cp_metric_set(s->metrics, CP_M_LOAD_SIZE, (int64_t)total);
+    cp_metric_set(s->metrics, CP_M_LOAD_RATE, (int64_t)rate);
 }
 
 cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err)
@@ -267,6 +274,7 @@ cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err)
 void cp_server_ready(cp_server *s)
 {
     atomic_store(&s->ready_to_serve, true);
+    cp_server_phase(s, "serving", 0, 0, 0);
 }
 
 /* ---- drain and close ---- */

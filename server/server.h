@@ -91,8 +91,12 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
 const char *cp_server_url(const cp_server *s);
 int cp_server_port(const cp_server *s); /* 0 with a Unix socket */
 
-/* What /startupz says while loading: a static string such as "loading model". Any thread. */
-void cp_server_phase(cp_server *s, const char *phase);
+/*
+ * What the probes and /metrics say while loading: a static string such as "pulling", and bytes
+ * done, bytes in all (0: not known) and bytes a second; a phase that counts no bytes gives 0 for
+ * all three. Any one thread at a time.
+ */
+void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate);
 /* Any one thread at a time. CP_INVALID_VALUE for a name that is taken, CP_OVERLOADED above 64
  * models, CP_INTERNAL when the engine does not know the index. */
 cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err);

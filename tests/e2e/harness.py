@@ -16,14 +16,18 @@ BIN = os.environ["CAPSTAN_BIN"]
 
 
 class Server:
-    """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log."""
+    """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log. ready=False: it only listens."""
 
-    def __init__(self, *args, env=None):
+    def __init__(self, *args, env=None, ready=True):
         self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
         self.process = subprocess.Popen([BIN, "serve", "--port", "0", *args], stderr=self.err,
                                         env={**os.environ, **(env or {})})
         self.port = int(self.wait_log(r"listening on http://127\.0\.0\.1:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}"
+        if ready:
+            self.wait_ready()
+
+    def wait_ready(self):
         self.wait(lambda: self.status("/readyz") == 200, "ready")
 
     def __enter__(self):

@@ -300,6 +300,37 @@ static void models_inherit_what_they_leave_open(void **state)
     unlink(path);
 }
 
+/* What one command was given, in the words of another; parsed again it is the same. */
+static void options_are_handed_on(void **state)
+{
+    (void)state;
+    char *const env[] = {(char *)(uintptr_t) "CAPSTAN_MIRROR=a=http://x,b=http://y",
+                         (char *)(uintptr_t) "CAPSTAN_LOG_FORMAT=json", NULL};
+    cp_options *o =
+        good("run m --raw --temp 0.1 --seed -7 --json --store -s --store-quota 2MiB", env);
+    cp_strings words = {0};
+    assert_int_equal(cp_options_forward(o, CP_CMD_PULL, o->arena, &words, NULL), CP_OK);
+    static const char *const want[] = {"--store=-s", "--mirror=a=http://x", "--mirror=b=http://y",
+                                       "--store-quota=2097152", "--log-format=json"};
+    assert_int_equal(words.n, 5);
+    for (int i = 0; i < 5; i++)
+        assert_string_equal(words.p[i], want[i]);
+    words = (cp_strings){0};
+    assert_int_equal(cp_options_forward(o, CP_CMD_RUN, o->arena, &words, NULL), CP_OK);
+    char *argv[32] = {(char *)(uintptr_t) "capstan", (char *)(uintptr_t) "run",
+                      (char *)(uintptr_t) "m"};
+    for (int i = 0; i < words.n; i++)
+        argv[3 + i] = (char *)(uintptr_t)words.p[i];
+    cp_options *again;
+    assert_int_equal(cp_options_parse(&again, 3 + words.n, argv, NULL, NULL), CP_OK);
+    assert_true(again->raw && again->temp == o->temp && again->seed == -7 && !again->json);
+    assert_string_equal(again->store, "-s");
+    assert_int_equal(again->mirror.n, 2);
+    assert_int_equal(again->log_format, CP_LOG_FORMAT_JSON);
+    cp_options_free(again);
+    cp_options_free(o);
+}
+
 static void help_shows_every_option(void **state)
 {
     (void)state;
@@ -371,6 +402,7 @@ int suite_options(void)
         cmocka_unit_test(refusals_name_value_and_allowed),
         cmocka_unit_test(file_errors_name_line_and_column),
         cmocka_unit_test(models_inherit_what_they_leave_open),
+        cmocka_unit_test(options_are_handed_on),
         cmocka_unit_test(help_shows_every_option),
         cmocka_unit_test(rows_are_sound),
     };

@@ -1,0 +1,16 @@
+/*
+ * fetch: opening a model wherever it is. A name that the store does not hold is pulled by a child
+ * process, the same program's `pull`, so that this process opens no outbound connection and never
+ * sees a credential; the child ends with this process. Any one thread, which must outlive the call.
+ */
+#ifndef CP_APP_FETCH_H
+#define CP_APP_FETCH_H
+
+#include "base/options.h"
+#include "loader/loader.h"
+
+/* Open ref, pulled first where it is a name that is not here. progress is told of every phase. */
+cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
+                         cp_progress_fn *progress, void *arg, cp_err *err);
+
+#endif

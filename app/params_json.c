@@ -1,0 +1,104 @@
+/*
+ * Sampling options that a packaging brought, in Ollama's names. Rows say which are honoured and in
+ * what range; every other key is named in the log.
+ */
+#include "app/defaults.h"
+#include "base/log.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <string.h>
+
+enum { PARAMS_BYTES_MAX = 64 << 10, KEYS_SHOWN = 512 };
+
+typedef struct row {
+    const char *key;
+    double min, max;
+    bool whole;
+    size_t offset; /* in cp_sampling_defaults */
+} row;
+
+#define F(key, min, max, field)                                                                    \
+    {                                                                                              \
+        key, min, max, false, offsetof(cp_sampling_defaults, field)                                \
+    }
+#define I(key, min, max, field)                                                                    \
+    {                                                                                              \
+        key, min, max, true, offsetof(cp_sampling_defaults, field)                                 \
+    }
+static const row rows[] = {
+    F("temperature", 0, 2, temperature),
+    F("top_p", 0, 1, top_p),
+    F("min_p", 0, 1, min_p),
+    F("repeat_penalty", 0.01, 10, repetition_penalty),
+    F("presence_penalty", -2, 2, presence_penalty),
+    F("frequency_penalty", -2, 2, frequency_penalty),
+    I("top_k", -1, 1e6, top_k),
+    I("num_predict", -1, 16777216, max_tokens), /* -1: as much as there is room for */
+    I("seed", -9007199254740992.0, 9007199254740992.0, seed),
+};
+#undef F
+#undef I
+
+static const row *find(const char *key)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (strcmp(rows[i].key, key) == 0) {
+            return &rows[i];
+        }
+    }
+    return NULL;
+}
+
+/* False: no number in range. */
+static bool apply(const row *r, const json_t *v, cp_sampling_defaults *d)
+{
+    double x = json_number_value(v);
+    void *field = (char *)d + r->offset;
+    if (!json_is_number(v) || !(x >= r->min && x <= r->max) ||
+        (r->whole && x != (double)(int64_t)x)) {
+        return false;
+    }
+    if (r->whole) {
+        *(int64_t *)field = (int64_t)x;
+    } else {
+        *(double *)field = x;
+    }
+    d->has_seed = d->has_seed || strcmp(r->key, "seed") == 0;
+    return true;
+}
+
+void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d,
+                         int64_t *context)
+{
+    size_t n = strlen(json), shown = 0;
+    json_error_t e;
+    json_t *o = n <= PARAMS_BYTES_MAX ? json_loadb(json, n, 0, &e) : NULL;
+    char ignored[KEYS_SHOWN] = "";
+    const char *key;
+    json_t *v;
+    if (!json_is_object(o)) {
+        cp_log(CP_LOG_WARN,
+               "%s: the packaging's sampling options are no JSON object of up to %d "
+               "bytes: ignored",
+               name, PARAMS_BYTES_MAX);
+        json_decref(o);
+        return;
+    }
+    json_object_foreach(o, key, v)
+    {
+        const row *r = find(key);
+        if (strcmp(key, "num_ctx") == 0) {
+            if (context && json_is_integer(v) && json_integer_value(v) > 0) {
+                *context = json_integer_value(v);
+            }
+        } else if (d && !(r && apply(r, v, d))) {
+            shown += cp_snprintf(ignored + shown, sizeof ignored - shown, "%s%.40s",
+                                 shown ? ", " : "", key);
+        }
+    }
+    if (shown) {
+        cp_log(CP_LOG_INFO, "%s: ignored of the packaging's sampling options: %s", name, ignored);
+    }
+    json_decref(o);
+}
