@@ -4,7 +4,6 @@
  */
 #include "app/compose.h"
 
-#include "app/defaults.h"
 #include "app/fetch.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -155,9 +154,6 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.model = m->model;
     em.file = m->file;
     int64_t wish = cp_loaded_context_size(m->file);
-    if (wish <= 0 && cp_loaded_params(m->file)) {
-        cp_app_params_apply(cp_loaded_params(m->file), m->ref, NULL, &wish);
-    }
     em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
     em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
     m->metrics = cp_metrics_new(em.name);

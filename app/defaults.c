@@ -40,7 +40,7 @@ cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char 
     cp_sampling_defaults d = cp_sampling_defaults_off();
     from_file(cp_loaded_meta(file), &d);
     if (cp_loaded_params(file)) {
-        cp_app_params_apply(cp_loaded_params(file), name, &d, NULL);
+        cp_app_params_apply(cp_loaded_params(file), name, &d);
     }
     if (!toml) {
         return d;

@@ -12,9 +12,8 @@
 cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name,
                                               const cp_sampling_options *toml);
 
-/* Sampling options of a packaging: a JSON object in Ollama's names, hostile. Into d; what cannot be
- * honoured is logged. *context: its num_ctx, 0 when there is none; may be NULL, as d may. */
-void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d,
-                         int64_t *context);
+/* Sampling options of a packaging, a JSON object in Ollama's names, hostile, into d; what cannot be
+ * honoured is logged. num_ctx is the loader's (cp_loaded_context_size). */
+void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d);
 
 #endif

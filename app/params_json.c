@@ -68,8 +68,7 @@ static bool apply(const row *r, const json_t *v, cp_sampling_defaults *d)
     return true;
 }
 
-void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d,
-                         int64_t *context)
+void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d)
 {
     size_t n = strlen(json), shown = 0;
     json_error_t e;
@@ -88,11 +87,7 @@ void cp_app_params_apply(const char *json, const char *name, cp_sampling_default
     json_object_foreach(o, key, v)
     {
         const row *r = find(key);
-        if (strcmp(key, "num_ctx") == 0) {
-            if (context && json_is_integer(v) && json_integer_value(v) > 0) {
-                *context = json_integer_value(v);
-            }
-        } else if (d && !(r && apply(r, v, d))) {
+        if (strcmp(key, "num_ctx") != 0 && !(r && apply(r, v, d))) {
             shown += cp_snprintf(ignored + shown, sizeof ignored - shown, "%s%.40s",
                                  shown ? ", " : "", key);
         }

@@ -176,6 +176,65 @@ class Pull(unittest.TestCase):
         self.assertEqual(self.capstan("pull", "./x.gguf").returncode, 2)
         self.assertEqual(self.capstan("pull", self.ref, "--progress-fd", "77").returncode, 2)
 
+    def add(self, repo, layers, config, config_type):
+        c = self.registry.content
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        c.manifest(repo, "v1", {"schemaVersion": 2, "mediaType": kind, "config": c.blob(json.dumps(config).encode(), config_type),
+                                "layers": [c.blob(data, t) for data, t in layers]}, kind)
+        return f"{self.registry.host}/{repo}:v1"
+
+    def test_what_the_packaging_brings_is_used_or_named(self):
+        docker = "application/vnd.docker.ai."
+        ref = self.add("m/docker", [(self.data, docker + "gguf.v3"), (b"{{ 'from the packaging' }}", docker + "chat.template.jinja"),
+                                    (b"x", docker + "license")],
+                       {"config": {"format": "gguf", "context_size": 128}, "rootfs": {"type": "rootfs", "diff_ids": []}},
+                       docker + "model.config.v0.1+json")
+        chat = {"messages": [{"role": "user", "content": "x"}]}
+        with Server(ref, "--kv-bytes", "4MiB", "--store", self.store) as s:
+            self.assertEqual(json.loads(s.request("/apply-template", chat)[2]), {"prompt": "from the packaging"})
+            self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["max_model_len"], 128)
+            self.assertRegex(s.log(), r"license\) ignored: ")
+        own = pathlib.Path(self.folder.name, "own.jinja")
+        own.write_text("{{ 'the operator' }}")
+        with Server(ref, "--kv-bytes", "4MiB", "--store", self.store, "--ctx", "64", "--chat-template-file", str(own)) as s:
+            self.assertEqual(json.loads(s.request("/apply-template", chat)[2]), {"prompt": "the operator"})
+            self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["max_model_len"], 64)
+        ollama = "application/vnd.ollama.image."
+        params = {"num_predict": 3, "temperature": 0, "num_ctx": 96, "stop": ["x"], "mirostat": 1, "top_p": 7, "top_k": 1.5}
+        ref = self.add("m/ollama", [(self.data, ollama + "model"), (json.dumps(params).encode(), ollama + "params"),
+                                    (b"{{ .Prompt }}", ollama + "template")],
+                       {"model_format": "gguf", "model_family": "llama", "rootfs": {"type": "layers", "diff_ids": []}},
+                       "application/vnd.docker.container.image.v1+json")
+        with Server(ref, "--kv-bytes", "4MiB", "--store", self.store) as s:
+            body = json.loads(s.request("/v1/chat/completions", {**chat, "ignore_eos": True})[2])
+            self.assertEqual(body["usage"]["completion_tokens"], 3, body)
+            self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["max_model_len"], 96)
+            self.assertIn("ignored of the packaging's sampling options: stop, mirostat, top_p, top_k", s.log())
+            self.assertRegex(s.log(), r"image\.template\) ignored: ")
+
+    def test_a_variant_is_asked_for(self):
+        c, entries = self.registry.content, []
+        for quant in ("q4_0", "q8_0"):
+            d = add_model(self.registry, "m/many", self.data[:-1] + quant[1:2].encode())
+            body, kind = c.manifests["m/many"][d]
+            entries.append({"mediaType": kind, "digest": d, "size": len(body), "modelMetadata": {"quantization": quant}})
+        kind = "application/vnd.oci.image.index.v1+json"
+        c.manifest("m/many", "v1", {"schemaVersion": 2, "mediaType": kind, "manifests": entries}, kind)
+        ref = f"{self.registry.host}/m/many:v1"
+        weights = {}
+        for quant in ("q4_0", "q8_0"):
+            with Server(ref, *TINY_KV, "--store", self.store, "--variant", quant) as s:
+                weights[quant] = json.loads(s.request("/v1/models")[2])["data"][0]["digest"]
+                self.assertIn("is not in the store, pulling it", s.log())
+                self.assertIn(quant, s.log())
+        self.assertNotEqual(weights["q4_0"], weights["q8_0"])
+        asked = len(self.registry.rows())
+        for quant in ("q4_0", "q8_0"):  # both are here now
+            with Server(ref, *TINY_KV, "--store", self.store, "--variant", quant) as s:
+                self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["digest"], weights[quant])
+        self.assertEqual(len(self.registry.rows()), asked)
+        self.assertEqual(self.capstan("pull", ref, "--variant", "q2_k").returncode, 3)
+
     def test_commands_of_the_store(self):
         done = self.capstan("pull", self.ref)
         self.assertEqual((done.returncode, done.stdout), (0, self.digest + "\n"), done.stderr)
