@@ -158,22 +158,20 @@ static bool below(const char *p, const char *dir)
 }
 
 /*
- * Of an image's lower layers (the first *n files) drop what member e hides: a file or a whiteout
+ * Of the files of an image's lower layers drop what member e hides: a file or a whiteout
  * its path and all below it, an opaque folder all below it, a folder the file that had its path;
  * and what lies deeper than a file makes an end of that file.
  */
-static void hide(cp_files *f, size_t *n, const cp_member *e)
+static void hide(cp_files *f, const cp_member *e)
 {
     bool same = e->kind != CP_MEMBER_OPAQUE, deep = e->kind != CP_MEMBER_DIR,
          above = e->kind == CP_MEMBER_FILE || e->kind == CP_MEMBER_DIR;
-    size_t kept = 0, first = *n;
+    size_t kept = 0;
     for (size_t i = 0; i < f->n; i++) {
         const char *p = f->v[i].path;
         bool gone = (same && strcmp(p, e->path) == 0) || (deep && below(p, e->path)) ||
                     (above && below(e->path, p));
-        if (i < first && gone)
-            --*n;
-        else
+        if (!gone)
             f->v[kept++] = f->v[i];
     }
     f->n = kept;
@@ -231,14 +229,14 @@ static const char *only_path(const cp_descriptor *d, const cp_members *ms)
 
 static cp_code add_members(lister *x, size_t layer, const cp_members *ms, cp_err *err)
 {
-    size_t lower = x->out->n;
     const char *only = x->plan->image ? NULL : only_path(&x->m->layer[layer], ms);
     cp_code code = CP_OK;
     x->n_members += ms->n;
     if (x->n_members > MEMBERS_OF_ALL)
         return cp_fail(err, CP_CORRUPT, "the layers have more than %d members", MEMBERS_OF_ALL);
+    /* All of it before any file of this layer is there: whiteouts are for the layers below. */
     for (size_t i = 0; x->plan->image && i < ms->n; i++)
-        hide(x->out, &lower, &ms->v[i]);
+        hide(x->out, &ms->v[i]);
     for (size_t i = 0; !code && i < ms->n; i++) {
         const cp_member *e = &ms->v[i];
         if (e->kind != CP_MEMBER_FILE)

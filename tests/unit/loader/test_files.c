@@ -104,6 +104,7 @@ static void every_packaging(void **state)
     cp_mkl *m = *state;
     cp_buf g = {0}, t = {0};
     char d[72];
+    static const char filler[10000];
     static const struct {
         const char *name, *config, *type, *notes, *member, *filter;
         bool tar;
@@ -140,6 +141,9 @@ static void every_packaging(void **state)
         gguf(&g, salt, 0, 0);
         cp_buf_clear(&t);
         if (rows[i].tar) {
+            /* Beyond the first page, where an image has anything in front. */
+            if (strncmp(rows[i].member, "models/", 7) == 0)
+                cp_mk_tar_member(&t, "etc/blob", '0', filler, sizeof(filler));
             cp_mk_tar_member(&t, rows[i].member, '0', g.p, g.n);
             cp_mk_tar_end(&t);
             add_tar(m, rows[i].type, &t, rows[i].filter, rows[i].notes);
@@ -259,6 +263,18 @@ static void shards(void **state)
     }
     memcpy(whole, cp_loaded_digest(got), sizeof(whole));
     cp_loaded_close(got);
+    /* Of several layers: the digest of theirs, in the shards' order. */
+    cp_sha256 *h = cp_sha256_new();
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t one[32];
+        gguf(&g, 7, i, 3);
+        cp_sha256_of(g.p, g.n, one);
+        cp_sha256_add(h, one, 32);
+    }
+    uint8_t all[32];
+    cp_sha256_done(h, all);
+    cp_digest_format(all, first);
+    assert_string_equal(whole, first);
     /* All in one tar, in place and extracted. */
     static const char *const filters[] = {NULL, "zstd"};
     for (int k = 0; k < 2; k++) {
@@ -282,6 +298,17 @@ static void shards(void **state)
         assert_string_equal(e->layers[0].digest, first);
         cp_store_entries_free(e, 1);
     }
+    /* A tar for each, whose only member has the base name of the annotated path. */
+    for (unsigned i = 0; i < 2; i++) {
+        gguf(&g, 7, i, 2);
+        cp_buf_clear(&t);
+        cp_mk_tar_member(&t, "m.gguf", '0', g.p, g.n);
+        add_tar(m, CNCF "weight.v1.tar", &t, NULL, i ? PATH("a/m.gguf") : PATH("b/m.gguf"));
+    }
+    cp_mkl_manifest(m, "mp:2", CNCF_C, "{}", "", d);
+    got = open_ok(m, "mp:2");
+    assert_int_equal(cp_loaded_n_tensors(got), 2);
+    cp_loaded_close(got);
     /* One is missing. */
     for (unsigned i = 0; i < 2; i++) {
         gguf(&g, 7, i, 3);
