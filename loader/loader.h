@@ -3,9 +3,10 @@
  *
  * A cp_loaded is one opened model: immutable after cp_loader_open, so any thread may read it; its
  * owner closes it when nothing points into it any more. Tensor data points straight into the mapped
- * layer blob (no copy). It hides where the file came from (path, store, image-layout), which
- * packaging and which format it is. cp_store is a directory, an OCI image-layout; functions on it
- * may be called from any process at once, they lock. Nothing here makes a network connection.
+ * file, layer or member of a layer (no copy). It hides where the file came from (path, store,
+ * image-layout), which packaging and which format it is. cp_store is a directory, an OCI
+ * image-layout; functions on it may be called from any process at once, they lock. Nothing here
+ * makes a network connection.
  */
 #ifndef CP_LOADER_LOADER_H
 #define CP_LOADER_LOADER_H
@@ -44,7 +45,9 @@ const cp_meta *cp_loaded_meta(const cp_loaded *m);
 size_t cp_loaded_n_tensors(const cp_loaded *m);
 const cp_tensor *cp_loaded_tensor(const cp_loaded *m, size_t i);       /* file order */
 const cp_tensor *cp_loaded_find(const cp_loaded *m, const char *name); /* NULL: absent; hashed */
-const char *cp_loaded_digest(const cp_loaded *m); /* "sha256:..." of the weights' bytes */
+/* "sha256:..." of the weights' bytes; of weights in a tar, of its layer; of shards in several
+ * layers or files, of their digests in order. */
+const char *cp_loaded_digest(const cp_loaded *m);
 const char *cp_loaded_quant(
     const cp_loaded *m); /* "Q4_K_M": general.file_type's name, else the commonest type */
 size_t cp_loaded_bytes(const cp_loaded *m);

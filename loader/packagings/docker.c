@@ -2,6 +2,7 @@
  * Docker model artifacts (Docker Model Runner), config v0.1 and v0.2: weights are the gguf.v3
  * layers in manifest order; the first pushes used model.file.v1+gguf; v0.2 has files that only
  * their path tells apart. Source: model-runner pkg/distribution/types/config.go.
+ * Fixtures: written from that source.
  */
 #include "loader/packagings/packaging.h"
 

@@ -2,6 +2,7 @@
  * Container images that carry a model under /models (KServe modelcars, AIKit, olot, RamaLama). All
  * layers are needed: only reading them tells which ones have something under /models. Source:
  * kserve docs and kserve_storage.py; image-spec layer.md for stacking and whiteouts.
+ * Fixtures: umoci and olot; zstd and Docker's types written from the spec.
  */
 #include "loader/packagings/packaging.h"
 

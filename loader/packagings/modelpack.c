@@ -4,6 +4,7 @@
  * keep only the artifact type and octet-stream layers that a title names. A projector ("mmproj" in
  * its file name) has no type of its own and is left out. Source: model-spec docs/spec.md,
  * config.md.
+ * Fixtures: a tar from olot, the rest written from the spec and the packers' sources.
  */
 #include "loader/packagings/packaging.h"
 

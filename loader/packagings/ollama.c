@@ -3,6 +3,7 @@
  * text/template, which a Jinja engine cannot run; the GGUF file carries the same in Jinja. Several
  * `model` layers do not occur (multi-part files are merged before a push). Source: ollama
  * server/images.go, types/model/config.go.
+ * Fixtures: written from that source.
  */
 #include "loader/packagings/packaging.h"
 

@@ -3,6 +3,7 @@
  * layer, media types mean little (oras calls a file a tar by default). A layer is weights if its
  * title ends in .gguf; where the title is silent, its first bytes decide. Folders are tars with
  * compression. Source: oras-go content/file, oras-py, omlmd.
+ * Fixtures: oras-py and omlmd.
  */
 #include "loader/packagings/packaging.h"
 
