@@ -255,8 +255,10 @@ static void opens_what_is_here(void **state)
     serve(r, NULL, 2000, 2, &large);
     cp_buf_printf(&b,
                   "{\"schemaVersion\":2,\"manifests\":["
-                  "{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"%s\",\"size\":%zu},"
-                  "{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"%s\",\"size\":%zu}]}",
+                  "{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"%s\",\"size\":%zu,"
+                  "\"modelMetadata\":{\"vram\":\"20KB\"}},"
+                  "{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"%s\",\"size\":%zu,"
+                  "\"modelMetadata\":{\"vram\":\"3MB\"}}]}",
                   small.digest, small.manifest_bytes, large.digest, large.manifest_bytes);
     cp_fake_manifest(r->fake, "v1", CP_MT_OCI_INDEX, b.p, b.n, digest);
     cp_buf_fini(&b);
@@ -552,6 +554,29 @@ static int hold(void *arg)
     return 0; /* without dropping it: as if killed */
 }
 
+static void gc_meanwhile(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+    (void)done, (void)total;
+    if (strcmp(phase, "pulling") == 0)
+        gc(arg, false);
+}
+
+/* All is here but the config, nothing is named, and gc runs while that is fetched. */
+static void pulls_beside_gc(void **state)
+{
+    cp_room *r = *state;
+    cp_pull_options opt = options(r);
+    model a;
+    char path[512], out[72];
+    serve(r, "v1", 3000, 1, &a);
+    setenv("CAPSTAN_FAULT", "manifest:kill", 1);
+    assert_true(WIFSIGNALED(cp_room_child(pull_child, r)));
+    unsetenv("CAPSTAN_FAULT");
+    assert_int_equal(unlink(cp_room_path(r, path, "blobs/sha256/%s", a.config + 7)), 0);
+    assert_int_equal(cp_pull(&opt, "r.example/m:v1", gc_meanwhile, r, out, NULL), CP_OK);
+    assert_int_equal(opens(r, "r.example/m:v1"), CP_OK);
+}
+
 static void gc_keeps_what_is_leased(void **state)
 {
     holder h = {.r = *state};
@@ -568,8 +593,10 @@ static void gc_keeps_what_is_leased(void **state)
     h.leave = leave[0];
     pid_t pid = fork();
     assert_true(pid >= 0);
-    if (pid == 0)
+    if (pid == 0) {
+        close(leave[1]); /* so that it ends with this process */
         _exit(hold(&h));
+    }
     assert_int_equal(read(ready[0], &c, 1), 1);
     /* A beginning of the same blob that nobody works on right now. */
     char path[512];
@@ -662,6 +689,7 @@ int cp_suite_pull(void)
         T(two_pull_at_once),
         T(gc_removes_what_nothing_names),
         T(gc_keeps_what_is_mapped),
+        T(pulls_beside_gc),
         T(gc_keeps_what_is_leased),
         T(gc_is_careful_beside_a_broken_entry),
         T(verify_hashes_everything),

@@ -173,7 +173,7 @@ static void resumes_after_failure(void **state)
 
 static int run_child(void *arg)
 {
-    return move(arg, NULL);
+    return move(arg, NULL) != CP_OK;
 }
 
 static void resumes_after_kill(void **state)
@@ -312,7 +312,7 @@ static void second_process_takes_over(void **state)
     if (pid == 0) {
         setenv("CAPSTAN_FAULT", "bytes=12000000:kill", 1);
         s.r->fake->chunk = 512;
-        _exit(move(&s, NULL));
+        _exit(move(&s, NULL) != CP_OK);
     }
     for (uint64_t done = 0, allocated; done == 0; usleep(100)) {
         cp_descriptor d = cp_room_descriptor(s.it[0]);
