@@ -269,9 +269,14 @@ static cp_code list_needs(pull *p, cp_err *err)
     p->needs = cp_xcalloc(m->n_layers + 1, sizeof(*p->needs));
     for (int weights = 1; weights >= 0; weights--)
         for (size_t i = 0; i < m->n_layers; i++)
-            if (cp_plan_needs(&p->plan, i) &&
+            if (cp_plan_brings(&p->plan, m, i) &&
                 (p->plan.layer[i].role == CP_ROLE_WEIGHTS) == (weights == 1))
                 p->needs[n++].d = &m->layer[i];
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (!cp_plan_brings(&p->plan, m, i))
+            cp_log(CP_LOG_INFO, "%s: layer %zu (%s, %" PRIu64 " bytes) is left out: %s", p->name, i,
+                   m->layer[i].media_type, m->layer[i].size,
+                   p->plan.layer[i].note ? p->plan.layer[i].note : "it is not needed");
     p->needs[n++].d = &m->config;
     for (size_t i = 0; i < n; i++) {
         p->needs[i].order = i;
@@ -448,6 +453,10 @@ static cp_code publish(pull *p, cp_err *err)
     }
     if (!code)
         code = cp_files_prepare(&p->l, p->m, &p->plan, p->cache, told, p, err);
+    cp_files *files = NULL;
+    if (!code) /* what would not open is not given a name */
+        code = cp_files_list(&files, &p->l, p->m, &p->plan, p->cache, err);
+    cp_files_free(files);
     cp_fault_point("index");
     if (!code)
         code = cp_store_name(&p->l, p->name, &p->doc[0].d, &p->old, err);

@@ -94,6 +94,10 @@ cp_code cp_packaging_plan(const cp_manifest *m, const cp_packaging **row, cp_pla
 void cp_plan_fini(cp_plan *p);
 /* Must this layer of the manifest be present to load the model? */
 bool cp_plan_needs(const cp_plan *p, size_t manifest_layer);
+/* Does a pull bring layer i of m? What is needed, and of the rest what is small: licences and the
+ * like, so that other tools find the artifact whole in the store. */
+enum { CP_PLAN_EXTRA_MAX = 64 << 20 };
+bool cp_plan_brings(const cp_plan *p, const cp_manifest *m, size_t i);
 
 /* What a file is, by its name. */
 typedef enum cp_name_kind {

@@ -60,7 +60,7 @@ def check_store(scene, pulled):
         assert not index, f"the index names what was not pulled: {index}"
     else:
         assert [e["digest"] for e in index] == [scene.digest], f"the index has {index}, expected {scene.digest}"
-        manifest = json.loads((store / "blobs" / scene.digest.replace(":", "/")).read_text())
+        manifest = json.loads((store / "blobs" / scene.child.replace(":", "/")).read_text())
         for d in [manifest["config"], *manifest["layers"]]:
             path = store / "blobs" / d["digest"].replace(":", "/")
             weights = any(w in d["mediaType"] for w in ("weight.v1", "octet-stream"))

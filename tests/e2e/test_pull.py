@@ -101,7 +101,8 @@ class Pull(unittest.TestCase):
             def ready():
                 status, _, body = s.request("/readyz")
                 body = json.loads(body)
-                seen[body["phase"]] = {**seen.get(body["phase"], {}), **body}
+                old = seen.get(body["phase"], {})  # of each number the largest: a rate may fall back to 0
+                seen[body["phase"]] = {**old, **body, **{k: max(v, old.get(k, v)) for k, v in body.items() if isinstance(v, int)}}
                 if body["phase"] == "pulling" and body.get("bytes_done"):
                     rows = s.metrics()
                     if rows["capstan_load_bytes", ""]:  # the phase may have passed

@@ -44,6 +44,7 @@ class Scene:
         self.args, self.env = [], {}
         self.checks = []  # functions that raise AssertionError after the pull
         self.digest = ""  # that the pull prints
+        self.child = ""  # of the manifest that is pulled: the same, or an entry of the index; None: any
         self.bound = None  # bytes that the registry may send of blobs
         self.name = None  # reference to pull in place of registry/repo:tag
         self.model()
@@ -79,11 +80,12 @@ class Scene:
             m = edit(m) or m
         d = self.content.manifest(self.repo, self.tag, m, MANIFEST)
         self.weight = m["layers"][0] if isinstance(m, dict) and m.get("layers") else None
-        self.digest = d["digest"]
+        self.digest, self.child = d["digest"], d["digest"]
         return d
 
     def index(self, entries, **more):
         d = self.content.manifest(self.repo, self.tag, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries, **more})
+        self.digest, self.child = d["digest"], None
         return d
 
     def hook(self, what, f, server=None):
@@ -235,6 +237,7 @@ def token_expires_mid_blob(s):
     s.model(n=LARGE)
     s.registry.auth = Bearer(uses=2)
     s.credentials()
+    s.args += ["--connections", "1"]  # else several requests share one token's two
     s.check(lambda: s.registry.auth.issued >= 2, "the token never ran out")
 
 
@@ -1079,6 +1082,12 @@ def size_petabyte(s):
 
 
 @fault
+def size_terabytes(s):
+    s.model(edit=lambda m: m["layers"][0].update(size=1 << 43))
+    s.check(lambda: not s.registry.sent("blob"), "a model that cannot fit was begun")
+
+
+@fault
 def size_too_small(s):
     s.model(edit=lambda m: m["layers"][0].update(size=SMALL - 1))
 
@@ -1210,6 +1219,7 @@ def index_empty(s):
 def index_no_platform(s):
     a, b = s.model(), s.model(n=SMALL + 7)
     s.index([a, b])
+    s.child = b["digest"]
 
 
 @fault
@@ -1220,21 +1230,20 @@ def index_other_platform(s):
 
 @fault
 def index_attestation(s):
-    d = s.model()
-    other = s.model(n=SMALL + 9)
-    s.digest = d["digest"]
+    d, other = s.model(), s.model(n=SMALL + 9)
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     s.index([dict(other, platform={"os": "unknown", "architecture": "unknown"},
                   annotations={"vnd.docker.reference.type": "attestation-manifest"}),
              dict(d, platform={"os": "linux", "architecture": arch})])
+    s.child = d["digest"]
 
 
 @fault
 def index_variants(s):
     a, b = s.model(), s.model(n=SMALL + 7)
-    s.digest = b["digest"]
     s.index([dict(a, modelMetadata={"quantization": "q8_0"}), dict(b, modelMetadata={"quantization": "q4_0"})],
             artifactType="application/vnd.kitops.modelkit.index.v1+json")
+    s.child = b["digest"]
     s.args += ["--variant", "q4_0"]
 
 
@@ -1254,6 +1263,7 @@ def index_size_wrong(s):
 def index_child_wrong(s):
     d = s.model()
     s.index([d])
+    s.child = d["digest"]
     data = s.content.manifests[s.repo][d["digest"]][0].replace(b"layers", b"LAYERS")
     s.hook("manifest", lambda x: x.reference == d["digest"] and x.manifest(data, MANIFEST))
 
@@ -1389,7 +1399,8 @@ def zstd_window(s):
 # ---- the store ----
 @fault
 def quota(s):
-    s.args += ["--store-quota", "100KiB"]
+    s.model(n=LARGE)
+    s.args += ["--store-quota", "32MiB"]
     s.check(lambda: not s.registry.sent("blob"), "a model over the quota was begun")
 
 
@@ -1399,7 +1410,7 @@ def tag_moves(s):
     old = s.digest
     first = s.once(lambda x: x.manifest(s.content.manifests[s.repo][old][0], MANIFEST))
     s.model(n=SMALL + 11)
-    s.digest = old
+    s.digest = s.child = old
     s.hook("manifest", lambda x: x.reference == s.tag and first(x))
 
 
