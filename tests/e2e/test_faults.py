@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT / "tests/fakes"))
 import faults  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = os.environ["CAPSTAN_BIN"]
-DEADLINE = 60 * int(os.environ.get("CAPSTAN_TEST_SLOWNESS", "1"))
-PATIENCE = ["--retries", "2", "--stall-timeout", "3s"]
+DEADLINE = 120 * int(os.environ.get("CAPSTAN_TEST_SLOWNESS", "1"))
+PATIENCE = ["--retries", "2", "--stall-timeout", "5s"]
 SECRETS = (faults.SECRET, base64.b64encode(f"{faults.USER}:{faults.SECRET}".encode()).decode(), "refresh-of-alice", "token-")
 
 

@@ -211,6 +211,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data[at:at + PIECE])
             with self.server.lock:
                 self.row.sent += len(data[at:at + PIECE])
+                self.server.bytes_sent += len(data[at:at + PIECE])
 
     def chunk(self, data):
         """A piece of a chunked body; b"" ends it."""
@@ -344,6 +345,7 @@ class Registry(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Exchange)
         self.content, self.auth, self.hooks, self.log = content or Content(), auth, {}, []
         self.lock, self.log_file, self.tls = threading.Lock(), log_file, None
+        self.bytes_sent = 0  # of all bodies
         if tls:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(*tls)

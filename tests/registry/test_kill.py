@@ -67,14 +67,14 @@ class Kills:
     def killed(self, i):
         """One pull, killed and resumed; (where, bytes sent in all)."""
         store = self.folder / f"store-{i}"
-        before = self.registry.sent()
+        before, begun = self.registry.sent(), self.registry.bytes_sent
         in_body = i * 5 < KILLS * 4
         if in_body:
             at = self.random.randrange(1, SIZE)
             where = f"{at} bytes, {'outside' if i % 2 else 'inside'}"
             p = self.start(store, None if i % 2 else f"bytes={at}:kill")
             if i % 2:
-                while self.registry.sent() - before < at and p.poll() is None:
+                while self.registry.bytes_sent - begun < at and p.poll() is None:
                     time.sleep(0.001)
                 p.kill()
         else:

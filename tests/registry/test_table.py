@@ -133,7 +133,12 @@ def main():
             bad += 1
             print(f"FAIL credentials went to the place redirected to: {leaks[:3]}")
         if not a.fixture and not a.k:
-            skopeo(table, made, regs)
+            try:
+                skopeo(table, made, regs)
+                print("skopeo copies out of the store and into one: ok")
+            except (AssertionError, RuntimeError) as e:
+                bad += 1
+                print(f"FAIL skopeo: {e}")
         print(f"{'':22}" + "".join(f"{c:>14}" for c in columns) + "   source")
         for name, cells in rows.items():
             print(f"{name:22}" + "".join(f"{c:>14}" for c in cells) + f"   {made[name][0].source}")
