@@ -168,6 +168,12 @@ http {{
         cdn, self.cdn_log = self.nginx()
         self.redirect = self.docker_registry(
             "redirect", f"{htpasswd}\nmiddleware: {{storage: [{{name: redirect, options: {{baseurl: \"http://{cdn}\"}}}}]}}")
+        # nginx that limits: 429 with Retry-After beyond 3 requests a second, and 2 MiB/s a connection
+        cdn, self.limited_log = self.nginx(
+            "limited", "limit_req zone=z; error_page 429 = @later; location @later { add_header Retry-After 1 always; return 429; }",
+            http_more="limit_req_zone $binary_remote_addr zone=z:1m rate=3r/s; limit_req_status 429; limit_rate 2m;")
+        self.limited = self.docker_registry(
+            "limited-registry", f"middleware: {{storage: [{{name: redirect, options: {{baseurl: \"http://{cdn}\"}}}}]}}")
         self.mirror = self.docker_registry("mirror", f"proxy: {{remoteurl: \"http://{self.open}\"}}", data=self.folder / "mirrored")
         auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         self.authfile = self.folder / "auth.json"
@@ -192,6 +198,7 @@ http {{
             "htpasswd+tls": (self.basic, tls),
             "token+tls": (self.token, tls),
             "redirect": (self.redirect, ["--authfile", str(self.authfile)]),
+            "limited": (self.limited, []),
             "mirror": (self.open, ["--mirror", f"{self.open}=http://{self.mirror}"]),
         }
 

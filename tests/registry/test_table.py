@@ -132,6 +132,9 @@ def main():
         if leaks:
             bad += 1
             print(f"FAIL credentials went to the place redirected to: {leaks[:3]}")
+        if "limited" in columns and "status=429" not in regs.limited_log.read_text():
+            bad += 1
+            print("FAIL nothing was answered 429 where requests are limited")
         if not a.fixture and not a.k:
             try:
                 skopeo(table, made, regs)
