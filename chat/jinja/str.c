@@ -173,7 +173,9 @@ size_t cp_jj_find(const jj_str *hay, size_t from, const jj_str *needle)
         return hay->n;
     if (!needle->n)
         return from;
-    const char *p = memmem(hay->p + from, hay->n - from, needle->p, needle->n);
+    /* One byte: faster, and a sanitizer checks memmem's whole haystack at each call. */
+    const char *p = needle->n == 1 ? memchr(hay->p + from, needle->p[0], hay->n - from)
+                                   : memmem(hay->p + from, hay->n - from, needle->p, needle->n);
     return p ? (size_t)(p - hay->p) : hay->n;
 }
 
