@@ -22,12 +22,7 @@ static cp_match matches(const cp_manifest *m)
 }
 
 /* Layer types, without DOCKER_AI; model.file is told by its file name. */
-static const struct {
-    const char *type;
-    cp_layer_role role;
-    bool weights; /* of a kind that is not built */
-    const char *note;
-} types[] = {
+static const cp_type_row types[] = {
     {"gguf.v3", CP_ROLE_WEIGHTS, false, NULL},
     {"model.file.v1+gguf", CP_ROLE_WEIGHTS, false, NULL},
     {"chat.template.jinja", CP_ROLE_TEMPLATE, false, NULL},
@@ -41,29 +36,17 @@ static const struct {
     {"dir.tar", CP_ROLE_IGNORED, false, "the GGUF file carries its own configuration"},
 };
 
-static void plan_layer(const cp_descriptor *d, cp_plan_layer *out, const char **unbuilt)
-{
-    bool ours = cp_has_prefix(d->media_type, DOCKER_AI);
-    const char *type = ours ? d->media_type + strlen(DOCKER_AI) : "";
-    for (size_t i = 0; ours && i < sizeof(types) / sizeof(types[0]); i++)
-        if (strcmp(type, types[i].type) == 0) {
-            out->role = types[i].role;
-            out->note = types[i].note;
-            if (types[i].weights)
-                *unbuilt = d->filepath[0] ? d->filepath : d->media_type;
-            return;
-        }
-    if (strcmp(type, "model.file") == 0 && d->filepath[0])
-        cp_plan_by_name(d, CP_FORM_RAW, out, unbuilt);
-    else
-        out->note = "a layer type that is not known";
-}
-
 static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
 {
     const char *unbuilt = NULL;
-    for (size_t i = 0; i < m->n_layers; i++)
-        plan_layer(&m->layer[i], &out->layer[i], &unbuilt);
+    for (size_t i = 0; i < m->n_layers; i++) {
+        const cp_descriptor *d = &m->layer[i];
+        cp_plan_layer *l = &out->layer[i];
+        if (strcmp(d->media_type, DOCKER_AI "model.file") == 0 && d->filepath[0])
+            cp_plan_by_name(d, CP_FORM_RAW, l, &unbuilt);
+        else
+            cp_plan_by_type(DOCKER_AI, types, sizeof(types) / sizeof(types[0]), d, l, &unbuilt);
+    }
     return cp_plan_check(out, unbuilt, err);
 }
 

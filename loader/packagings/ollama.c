@@ -21,12 +21,7 @@ static cp_match matches(const cp_manifest *m)
 }
 
 /* Layer types, without OLLAMA. */
-static const struct {
-    const char *type;
-    cp_layer_role role;
-    bool weights; /* of a kind that is not built */
-    const char *note;
-} types[] = {
+static const cp_type_row types[] = {
     {"model", CP_ROLE_WEIGHTS, false, NULL},
     {"params", CP_ROLE_PARAMS, false, NULL},
     {"template", CP_ROLE_IGNORED, false, "a Go template; the GGUF file's own is used"},
@@ -45,19 +40,9 @@ static const struct {
 static cp_code plan(const cp_manifest *m, cp_plan *out, cp_err *err)
 {
     const char *unbuilt = NULL;
-    for (size_t i = 0; i < m->n_layers; i++) {
-        const char *type = m->layer[i].media_type;
-        out->layer[i].note = "a layer type that is not known";
-        if (!cp_has_prefix(type, OLLAMA))
-            continue;
-        for (size_t k = 0; k < sizeof(types) / sizeof(types[0]); k++)
-            if (strcmp(type + strlen(OLLAMA), types[k].type) == 0) {
-                out->layer[i].role = types[k].role;
-                out->layer[i].note = types[k].note;
-                if (types[k].weights)
-                    unbuilt = type;
-            }
-    }
+    for (size_t i = 0; i < m->n_layers; i++)
+        cp_plan_by_type(OLLAMA, types, sizeof(types) / sizeof(types[0]), &m->layer[i],
+                        &out->layer[i], &unbuilt);
     return cp_plan_check(out, unbuilt, err);
 }
 

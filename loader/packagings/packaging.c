@@ -200,6 +200,22 @@ void cp_plan_by_name(const cp_descriptor *d, cp_layer_form form, cp_plan_layer *
 }
 
 /* See packaging.h. */
+bool cp_plan_by_type(const char *prefix, const cp_type_row *types, size_t n, const cp_descriptor *d,
+                     cp_plan_layer *out, const char **unbuilt)
+{
+    for (size_t i = 0; cp_has_prefix(d->media_type, prefix) && i < n; i++)
+        if (strcmp(d->media_type + strlen(prefix), types[i].type) == 0) {
+            out->role = types[i].role;
+            out->note = types[i].note;
+            if (types[i].unbuilt)
+                *unbuilt = d->filepath[0] ? d->filepath : d->media_type;
+            return true;
+        }
+    out->note = "a layer type that is not known";
+    return false;
+}
+
+/* See packaging.h. */
 bool cp_has_prefix(const char *s, const char *prefix)
 {
     return strncmp(s, prefix, strlen(prefix)) == 0;

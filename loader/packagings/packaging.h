@@ -113,6 +113,17 @@ cp_name_kind cp_name_kind_of(const char *path, const char **note);
  * name says nothing by the first bytes. *unbuilt becomes the path of weights that are not built. */
 void cp_plan_by_name(const cp_descriptor *d, cp_layer_form form, cp_plan_layer *out,
                      const char **unbuilt);
+/* A row's table of layer types: what a media type says of its layer. */
+typedef struct cp_type_row {
+    const char *type; /* without the row's prefix */
+    cp_layer_role role;
+    bool unbuilt;     /* weights of a kind that is not built */
+    const char *note; /* as cp_plan_layer.note */
+} cp_type_row;
+/* The plan of a layer by its media type, prefix and a row's type; false: no row has it, and a note
+ * says so. *unbuilt as in cp_plan_by_name; the type stands in for a path that is not there. */
+bool cp_plan_by_type(const char *prefix, const cp_type_row *types, size_t n, const cp_descriptor *d,
+                     cp_plan_layer *out, const char **unbuilt);
 /* CP_OK when the plan has weights, else the row's error: `unbuilt` names weights that were seen but
  * cannot be read, NULL when there were none. */
 cp_code cp_plan_check(const cp_plan *p, const char *unbuilt, cp_err *err);
