@@ -231,6 +231,19 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
     return code;
 }
 
+/* A folder by the blob of the first weights, with which the store removes it. */
+static void set_cache_dir(cp_loaded *m, const cp_resolved *r)
+{
+    const part *first = &m->parts[0];
+    char hex[CP_DIGEST_STR];
+    cp_record_key_blob(hex, r->bare ? first->digest : r->manifest->layer[first->layer].raw);
+    if (!r->cache_dir[0] || strlen(r->cache_dir) + sizeof("/cache/") + strlen(hex) > CP_DIR_MAX)
+        return;
+    cp_snprintf(m->cache_dir, sizeof(m->cache_dir), "%s/cache/%s", r->cache_dir, hex);
+    if (!cp_dir_make(m->cache_dir, 0755))
+        m->cache_dir[0] = '\0';
+}
+
 /* See loader.h. */
 cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options *opt, cp_err *err)
 {
@@ -240,12 +253,13 @@ cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options
     if (code)
         return code;
     cp_loaded *m = cp_xcalloc(1, sizeof(*m));
-    cp_strcopy(m->cache_dir, sizeof(m->cache_dir), r.cache_dir);
     code = cp_resolved_prepare(&r, opt && opt->verify_always, err);
     if (!code)
         code = open_all(m, &r, opt, err);
     if (!code)
         code = cp_extras_read(&m->extras, &r, opt && opt->verify_always, err);
+    if (!code)
+        set_cache_dir(m, &r);
     cp_resolved_fini(&r);
     if (code)
         cp_loaded_close(m);

@@ -57,8 +57,8 @@ bool cp_loaded_poisoned(const cp_loaded *m);
 /* The weights were copied into another form: give back what is resident of the mapping. It stays
  * readable, from the page cache. Any thread. */
 void cp_loaded_forget(const cp_loaded *m);
-/* Folder for records and caches that belong to this model's store (created), or "" when nothing is
- * writable. */
+/* Folder for caches that belong to this model alone (created), removed with its weights from the
+ * store; "" when nothing is writable. */
 const char *cp_loaded_cache_dir(const cp_loaded *m);
 
 /* What the packaging brought beyond weights. A chat template ("", n = 0: none), sampling options (a

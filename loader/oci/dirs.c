@@ -5,11 +5,15 @@
 #include "loader/oci/dirs.h"
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { MAX_LISTED = 1 << 20 };
 
 /* $variable/tail, or $HOME/fallback/tail; false when neither is there or it is too long. */
 static bool xdg(char out[CP_DIR_MAX], const char *variable, const char *fallback, const char *tail)
@@ -83,4 +87,27 @@ void cp_dir_cache(char out[CP_DIR_MAX])
     if (xdg(path, "XDG_CACHE_HOME", ".cache", "capstan") && cp_dir_make(path, 0700) &&
         cp_dir_writable(path))
         cp_strcopy(out, CP_DIR_MAX, path);
+}
+
+/* See dirs.h. */
+bool cp_dir_remove_flat(int dir, const char *name, bool dry_run, uint64_t *bytes)
+{
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        bool absent = fd < 0 && errno == ENOENT;
+        if (fd >= 0)
+            close(fd);
+        return absent;
+    }
+    struct dirent *e;
+    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+        struct stat st;
+        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
+            continue;
+        if (dry_run || unlinkat(fd, e->d_name, 0) == 0)
+            *bytes += (uint64_t)st.st_size;
+    }
+    closedir(d);
+    return dry_run || unlinkat(dir, name, AT_REMOVEDIR) == 0;
 }

@@ -63,28 +63,6 @@ static int open_beneath(int dir, const char *name, int flags, mode_t mode)
     return fd;
 }
 
-/* Remove folder `name` of dir with the files in it (it has no folders); bytes are added up. */
-static bool remove_folder(int dir, const char *name, bool dry_run, uint64_t *bytes)
-{
-    int fd = open_beneath(dir, name, O_RDONLY | O_DIRECTORY, 0);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0)
-            close(fd);
-        return errno == ENOENT;
-    }
-    struct dirent *e;
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
-        struct stat st;
-        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
-            continue;
-        if (dry_run || unlinkat(fd, e->d_name, 0) == 0)
-            *bytes += (uint64_t)st.st_size;
-    }
-    closedir(d);
-    return dry_run || unlinkat(dir, name, AT_REMOVEDIR) == 0;
-}
-
 static cp_code lock_root(int root, const char *cache_dir, int *lock, cp_err *err)
 {
     *lock = open_beneath(root, "lock", O_RDWR | O_CREAT, 0644);
@@ -336,8 +314,8 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     char temp[NAME_MAX_BYTES];
     uint64_t ignored = 0;
     cp_snprintf(temp, sizeof(temp), ".tmp-%s", x->hex);
-    remove_folder(x->root, temp, false, &ignored);
-    remove_folder(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
+    cp_dir_remove_flat(x->root, temp, false, &ignored);
+    cp_dir_remove_flat(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
     if (mkdirat(x->root, temp, 0755) != 0 ||
         (x->dir = open_beneath(x->root, temp, O_RDONLY | O_DIRECTORY, 0)) < 0)
         return cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, temp, strerror(errno));
@@ -363,7 +341,7 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     if (!code)
         write_records(x);
     else
-        remove_folder(x->root, temp, false, &ignored);
+        cp_dir_remove_flat(x->root, temp, false, &ignored);
     cp_tar_fini(&t);
     cp_members_free(x->members);
     archive_read_free(x->u->a);
@@ -486,7 +464,7 @@ cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, 
     struct dirent *e;
     for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
         if (is_layer(e->d_name) && (!hex || strcmp(e->d_name, hex) == 0) &&
-            remove_folder(root, e->d_name, dry_run, bytes))
+            cp_dir_remove_flat(root, e->d_name, dry_run, bytes))
             ++*folders;
     if (d)
         closedir(d);

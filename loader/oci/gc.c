@@ -16,30 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_LISTED = 1 << 20 };
-
 /* ---- gc ---- */
-
-/* The digests that names in a folder begin with, each once. Closes dir. */
-static void list_digests(int dir, cp_digest_set *out)
-{
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
-    struct dirent *e;
-    if (!d) {
-        if (dir >= 0)
-            close(dir);
-        return;
-    }
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
-        char digest[CP_DIGEST_STR];
-        uint8_t raw[32];
-        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);
-        if (cp_digest_parse(digest, raw))
-            cp_digest_set_add(out, raw);
-    }
-    closedir(d);
-    cp_digest_set_sort(out);
-}
 
 /* Beginnings of pulls. That nobody works on one now does not mean that no pull is about to. */
 static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
@@ -47,13 +24,27 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
     cp_digest_set leased = {0}, have = {0};
     char hex[CP_DIGEST_STR];
     cp_store_leased(l, &leased);
-    list_digests(cp_layout_own_dir(l, "partial"), &have);
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "partial"));
     for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
         if (!cp_digest_set_has(&leased, have.d[i]))
             out->partials += cp_partial_sweep(l, hex, dry_run, &out->bytes);
     }
     cp_digest_set_fini(&leased);
+    cp_digest_set_fini(&have);
+}
+
+/* Caches whose blob is not there; the others go with their blob. */
+static void gc_caches(const cp_layout *l, cp_digest_set *blobs, bool dry_run, cp_gc_result *out)
+{
+    cp_digest_set have = {0};
+    char hex[CP_DIGEST_STR];
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"));
+    for (size_t i = 0; i < have.n; i++) {
+        cp_record_key_blob(hex, have.d[i]);
+        if (!cp_digest_set_has(blobs, have.d[i]))
+            cp_store_cache_drop(l, hex, dry_run, &out->bytes);
+    }
     cp_digest_set_fini(&have);
 }
 
@@ -70,17 +61,18 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
                        l->path, broken[0] ? broken : "a lease");
     if (!code) {
         cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
-        list_digests(cp_layout_own_dir(l, "extracted"), &have);
+        cp_digest_set_list(&have, cp_layout_own_dir(l, "extracted"));
         for (size_t i = 0; i < have.n; i++) {
             cp_record_key_blob(hex, have.d[i]);
             if (!cp_digest_set_has(&used, have.d[i]) && !cp_store_extracted_mapped(l, hex))
                 cp_extract_remove(own, hex, dry_run, &out->extracted, &out->bytes, NULL);
         }
         cp_digest_set_fini(&have);
-        list_digests(cp_layout_blobs_dir(l), &have);
+        cp_digest_set_list(&have, cp_layout_blobs_dir(l));
         for (size_t i = 0; i < have.n; i++)
             if (!cp_digest_set_has(&used, have.d[i]))
                 out->blobs += cp_store_blob_drop(l, have.d[i], dry_run, &out->bytes);
+        gc_caches(l, &have, dry_run, out);
     }
     cp_digest_set_fini(&have);
     cp_digest_set_fini(&used);

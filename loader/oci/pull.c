@@ -377,6 +377,21 @@ static uint64_t folder_bytes(int dir, bool blocks)
     return sum;
 }
 
+/* Bytes of the models' caches. */
+static uint64_t cache_bytes(const cp_layout *l)
+{
+    cp_digest_set have = {0};
+    uint64_t sum = 0;
+    char hex[CP_DIGEST_STR];
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"));
+    for (size_t i = 0; i < have.n; i++) {
+        cp_record_key_blob(hex, have.d[i]);
+        cp_store_cache_drop(l, hex, true, &sum);
+    }
+    cp_digest_set_fini(&have);
+    return sum;
+}
+
 /* Is there room on the disk, and under the quota? */
 static cp_code check_room(const pull *p, cp_err *err)
 {
@@ -406,7 +421,8 @@ static cp_code check_room(const pull *p, cp_err *err)
     uint64_t folders = 0, extracted = 0;
     cp_extract_remove(p->cache, NULL, true, &folders, &extracted, NULL);
     uint64_t held = folder_bytes(cp_layout_blobs_dir(&p->l), false) + extracted +
-                    folder_bytes(cp_layout_own_dir(&p->l, "partial"), true) - reserved;
+                    cache_bytes(&p->l) + folder_bytes(cp_layout_own_dir(&p->l, "partial"), true) -
+                    reserved;
     if (held > p->opt->store_quota || missing > p->opt->store_quota - held)
         return cp_fail(err, CP_IO,
                        "%s: over the quota: the store holds %" PRIu64 " bytes and this model needs "

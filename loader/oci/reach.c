@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20, MAX_LEASES = 4096 };
+enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20, MAX_LEASES = 4096, MAX_LISTED = 1 << 20 };
 
 /* ---- sets ---- */
 
@@ -67,6 +67,27 @@ void cp_digest_set_fini(cp_digest_set *s)
 {
     free(s->d);
     *s = (cp_digest_set){0};
+}
+
+/* See reach.h. */
+void cp_digest_set_list(cp_digest_set *s, int dir)
+{
+    DIR *d = dir < 0 ? NULL : fdopendir(dir);
+    struct dirent *e;
+    if (!d) {
+        if (dir >= 0)
+            close(dir);
+        return;
+    }
+    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+        char digest[CP_DIGEST_STR];
+        uint8_t raw[32];
+        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);
+        if (cp_digest_parse(digest, raw))
+            cp_digest_set_add(s, raw);
+    }
+    closedir(d);
+    cp_digest_set_sort(s);
 }
 
 /* ---- what is in use ---- */
@@ -267,6 +288,16 @@ bool cp_store_extracted_mapped(const cp_layout *l, const char *hex)
 }
 
 /* See reach.h. */
+void cp_store_cache_drop(const cp_layout *l, const char *hex, bool keep, uint64_t *freed)
+{
+    int dir = cp_layout_own_dir(l, "cache");
+    if (dir >= 0) {
+        cp_dir_remove_flat(dir, hex, keep, freed);
+        close(dir);
+    }
+}
+
+/* See reach.h. */
 bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t *freed)
 {
     char path[CP_DIR_MAX + CP_DIGEST_STR + 32], hex[CP_DIGEST_STR];
@@ -280,6 +311,7 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
             close(fd);
         return false;
     }
+    cp_store_cache_drop(l, hex, keep, freed);
     if (keep) {
         *freed += size;
     } else {

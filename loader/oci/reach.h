@@ -30,9 +30,14 @@ void cp_store_leased(const cp_layout *l, cp_digest_set *s);
 /* Add all that is in use by entries and leases; broken (may be NULL) gets the name of an entry that
  * made it incomplete. CP_CORRUPT: the index. */
 cp_code cp_store_used(const cp_layout *l, cp_digest_set *s, char broken[256], cp_err *err);
-/* Remove a blob, its record and what was extracted from it, unless a process has it mapped. keep:
- * only count. True: it is (or would be) gone. */
+/* Add the digests that names in folder dir begin with; closes dir, -1 is fine. */
+void cp_digest_set_list(cp_digest_set *s, int dir);
+/* Remove a blob, its record, its caches and what was extracted from it, unless a process has it
+ * mapped. keep: only count. True: it is (or would be) gone. */
 bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t *freed);
+/* Remove the caches of the model whose (first) weights are blob hex: capstan/cache/<hex>/, of which
+ * cp_loaded_cache_dir tells. keep: only count. */
+void cp_store_cache_drop(const cp_layout *l, const char *hex, bool keep, uint64_t *freed);
 /* Does a process have a file mapped that was extracted from layer hex? */
 bool cp_store_extracted_mapped(const cp_layout *l, const char *hex);
 /* Remove those of `candidates` that are not in use. The caller holds both locks. */

@@ -532,6 +532,42 @@ static void gc_keeps_what_is_mapped(void **state)
     assert_true(g.blobs == 1 && g.bytes == a.weights_bytes);
 }
 
+/* A model's caches lie in a folder of their own, count, and go with its weights. */
+static void caches_go_with_their_weights(void **state)
+{
+    cp_room *r = *state;
+    model a, b;
+    cp_loaded *m;
+    char path[CP_DIR_MAX], orphan[512];
+    static const char packed[1 << 16];
+    cp_loader_options opt = {.store = r->store};
+    serve(r, "v1", 100, 1, &a);
+    serve(r, "v2", 100, 2, &b);
+    pulls(r, "r.example/m:v1", a.digest);
+    assert_int_equal(cp_loader_open(&m, "r.example/m:v1", &opt, NULL), CP_OK);
+    cp_snprintf(path, sizeof(path), "%s/packed", cp_loaded_cache_dir(m));
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    assert_int_equal(write(fd, packed, sizeof(packed)), sizeof(packed));
+    close(fd);
+    cp_pull_options limited = options(r);
+    limited.store_quota = a.bytes + b.bytes + sizeof(packed) / 2;
+    refused(r, &limited, "r.example/m:v2", CP_IO, "over the quota");
+    cp_room_path(r, orphan, "capstan/cache/%064d", 7);
+    assert_int_equal(mkdir(orphan, 0755), 0);
+    cp_gc_result g = gc(r, false); /* the weights are named */
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_not_equal(access(orphan, F_OK), 0);
+    assert_int_equal(cp_store_rm(&opt, "r.example/m:v1", NULL, NULL), CP_OK);
+    assert_int_equal(access(path, F_OK), 0); /* and now mapped */
+    cp_loaded_close(m);
+    g = gc(r, true);
+    assert_true(g.blobs == 1 && g.bytes == a.weights_bytes + sizeof(packed));
+    assert_int_equal(access(path, F_OK), 0);
+    g = gc(r, false);
+    assert_true(g.blobs == 1 && g.bytes == a.weights_bytes + sizeof(packed));
+    assert_int_equal(cp_room_count(r, "capstan/cache"), 0);
+}
+
 typedef struct holder {
     cp_room *r;
     model a;
@@ -688,6 +724,7 @@ int cp_suite_pull(void)
         T(dies_and_goes_on),
         T(two_pull_at_once),
         T(gc_removes_what_nothing_names),
+        T(caches_go_with_their_weights),
         T(gc_keeps_what_is_mapped),
         T(pulls_beside_gc),
         T(gc_keeps_what_is_leased),
