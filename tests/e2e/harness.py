@@ -64,7 +64,7 @@ class Server:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         r = urllib.request.Request(self.url + path, data, headers or {}, method=method)
         try:
-            with urllib.request.urlopen(r, timeout=120) as answer:
+            with urllib.request.urlopen(r, timeout=600) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as e:
             return e.code, e.headers, e.read()
