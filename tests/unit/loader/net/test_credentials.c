@@ -184,6 +184,7 @@ static int leave(void **state)
                                         ".docker/config.json",
                                         ".dockercfg",
                                         "named.json",
+                                        "child",
                                         "bin",
                                         "docker",
                                         "run/containers",
