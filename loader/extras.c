@@ -109,6 +109,8 @@ cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, c
         code = read_context(x, r, err);
     if (r->why[0])
         note(x, r->why);
+    if (f->why[0])
+        note(x, f->why);
     for (size_t i = 0; i < f->n; i++) {
         const cp_file *e = &f->v[i];
         if (e->role == CP_ROLE_IGNORED)

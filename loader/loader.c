@@ -184,6 +184,20 @@ static void set_digest(cp_loaded *m, bool bare)
     cp_digest_format(all, m->digest);
 }
 
+/* Complete models side by side, with names that no rule tells apart. */
+static cp_code several(const cp_resolved *r, size_t n, cp_err *err)
+{
+    char names[300];
+    size_t at = 0;
+    names[0] = '\0';
+    for (size_t i = 0; i < r->files->n && at < 200; i++)
+        if (r->files->v[i].role == CP_ROLE_WEIGHTS)
+            at += cp_snprintf(names + at, sizeof(names) - at, "%s%.80s", at ? ", " : "",
+                              r->files->v[i].path[0] ? r->files->v[i].path : "(unnamed)");
+    return cp_fail(err, CP_USAGE,
+                   "the artifact holds %zu separate GGUF files; name one as variant: %s", n, names);
+}
+
 static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_options *opt,
                         cp_err *err)
 {
@@ -207,8 +221,7 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
         return cp_fail(err, CP_CORRUPT, "split.count is %" PRIu64 "; allowed: 1 to %d", count,
                        PARTS_MAX);
     if (count == 1 && n > 1)
-        return cp_fail(err, CP_UNSUPPORTED,
-                       "the artifact holds %zu separate GGUF files, not one model", n);
+        return several(r, n, err);
     if (count == 1) {
         m->tensors = first->w->tensors;
         m->n_tensors = first->w->n_tensors;

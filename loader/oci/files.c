@@ -6,6 +6,7 @@
  */
 #include "loader/oci/files.h"
 #include "loader/map.h"
+#include "loader/oci/choice.h"
 #include "loader/oci/record.h"
 
 #include <errno.h>
@@ -366,6 +367,8 @@ cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, 
         code = list_layer(&x, &plan->layer[i], err);
     if (!code)
         code = check_paths(&x, err);
+    if (!code)
+        code = cp_choice_of_files(f, plan, err);
     for (size_t i = 0; i < f->n; i++)
         weights = weights || f->v[i].role == CP_ROLE_WEIGHTS;
     if (!code && !weights)

@@ -30,6 +30,7 @@ typedef struct cp_files {
     cp_arena *arena;
     cp_file *v; /* in the manifest's order, an image's by layer */
     size_t n;
+    char why[256]; /* which of several models was taken; "": there was no choice */
 } cp_files;
 
 /*
@@ -44,7 +45,8 @@ cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan
 /*
  * All files of a prepared model, image layers stacked. CP_NOT_FOUND: something is not extracted
  * (any more). CP_CORRUPT: two layers hold different files of one path. CP_UNSUPPORTED: no weights
- * among them, or only kinds that are not built.
+ * among them, or only kinds that are not built. Of several models that differ by the quantization
+ * in their names one stays, by the plan's wish (choice.h); errors of cp_choice_among.
  */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                       const char *cache_dir, cp_err *err);

@@ -2,8 +2,10 @@
  * The pull of one model: resolve, find out what is missing and whether it fits, transfer, publish.
  */
 #include "loader/oci/pull.h"
+
 #include "base/clock.h"
 #include "base/log.h"
+#include "loader/oci/choice.h"
 #include "loader/oci/extract.h"
 #include "loader/oci/fault.h"
 #include "loader/oci/partial.h"
@@ -243,6 +245,16 @@ static cp_code resolve(pull *p, cp_err *err)
     }
     if (!code)
         code = cp_packaging_plan(p->m, &row, &p->plan, err);
+    if (!code) {
+        const cp_loader_options *o = &p->opt->loader;
+        const cp_variant_wish wish = {
+            .variant = p->n_docs > 1 ? NULL : o->variant, /* an index's entry was chosen by it */
+            .memory_budget = o->memory_budget};
+        char why[256];
+        code = cp_choice_of_layers(&p->plan, p->m, NULL, &wish, why, err);
+        if (why[0])
+            cp_log(CP_LOG_INFO, "%s: %s", p->name, why);
+    }
     return code;
 }
 

@@ -5,6 +5,8 @@
  */
 #include "loader/oci/resolve.h"
 
+#include "loader/oci/choice.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -267,6 +269,14 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
                                    &r->manifest_desc, r->why, err);
     if (!code)
         code = cp_packaging_plan(r->manifest, &r->packaging, &r->plan, err);
+    if (!code) {
+        char why[256];
+        if (strcmp(r->manifest_desc.digest, r->index->item[r->entry].digest) != 0)
+            wish.variant = NULL; /* an index's entry was chosen by it */
+        code = cp_choice_of_layers(&r->plan, r->manifest, &r->layout, &wish, why, err);
+        if (why[0])
+            cp_strcopy(r->why, sizeof(r->why), why);
+    }
     if (code)
         return code;
     cp_resolve_cache_dir(&r->layout, is_store, r->cache_dir);

@@ -7,6 +7,7 @@
 #include "loader/formats/format.h"
 #include "loader/loader.h"
 #include "loader/map.h"
+#include "loader/oci/choice.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 
@@ -102,7 +103,9 @@ static void describe_entry(const cp_layout *l, const cp_descriptor *d, cp_store_
     if (!d->sha256 || cp_resolve_manifest(l, d, NULL, &m, &desc, why, NULL) != CP_OK)
         return;
     cp_strcopy(e->digest, sizeof(e->digest), desc.digest);
-    cp_packaging_plan(m, &row, &plan, NULL); /* none: the layers are listed all the same */
+    /* None, or none of several: the layers are listed all the same. */
+    if (cp_packaging_plan(m, &row, &plan, NULL) == CP_OK)
+        cp_choice_of_layers(&plan, m, l, NULL, why, NULL);
     describe(l, m, row, &plan, e);
     cp_plan_fini(&plan);
     cp_manifest_free(m);

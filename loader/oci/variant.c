@@ -145,7 +145,8 @@ static bool is_attestation(const cp_descriptor *d)
     return trait(d, "vnd.docker.reference.type") != NULL;
 }
 
-static bool asked_for(const cp_descriptor *d, const char *variant)
+/* See variant.h. */
+bool cp_variant_asked(const cp_descriptor *d, const char *variant)
 {
     const char *eq = strchr(variant, '=');
     if (strcasecmp(variant, d->ref_name) == 0 || strcmp(variant, d->digest) == 0)
@@ -194,7 +195,7 @@ static cp_code narrow(const cp_index *x, const cp_variant_wish *w, bool *in, cp_
     if (w->variant && w->variant[0]) {
         bool *named = cp_xcalloc(x->n ? x->n : 1, sizeof(*named));
         for (size_t i = 0; i < x->n; i++)
-            named[i] = in[i] && asked_for(&x->item[i], w->variant);
+            named[i] = in[i] && cp_variant_asked(&x->item[i], w->variant);
         bool none = count(named, x->n) == 0;
         if (none)
             list(x, in, text, sizeof(text));

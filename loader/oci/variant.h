@@ -30,6 +30,8 @@ cp_code cp_variant_choose(const cp_index *x, const cp_variant_wish *w, size_t *i
                           cp_err *err);
 /* Would cp_variant_choose need the model_bytes of entry i, which are 0? */
 bool cp_variant_needs_bytes(const cp_index *x, const cp_variant_wish *w, size_t i);
+/* Is entry d what a request for this variant names? */
+bool cp_variant_asked(const cp_descriptor *d, const char *variant);
 /* "linux/arm64" into a wish; the parts point into buf. CP_USAGE. platform NULL: nothing is set. */
 cp_code cp_variant_platform(cp_variant_wish *w, char buf[64], const char *platform, cp_err *err);
 

@@ -113,7 +113,8 @@ bool cp_plan_needs(const cp_plan *p, size_t manifest_layer)
 /* See packaging.h. */
 bool cp_plan_brings(const cp_plan *p, const cp_manifest *m, size_t i)
 {
-    return cp_plan_needs(p, i) || (m->layer[i].sha256 && m->layer[i].size <= CP_PLAN_EXTRA_MAX);
+    return cp_plan_needs(p, i) ||
+           (!p->layer[i].other && m->layer[i].sha256 && m->layer[i].size <= CP_PLAN_EXTRA_MAX);
 }
 
 /* See packaging.h. */

@@ -33,6 +33,7 @@ typedef struct cp_plan_layer {
     cp_layer_role role;
     cp_layer_form form;
     const char *note; /* why it is ignored, for the log; NULL: it is not. Static text */
+    bool other;       /* weights of a model that was not chosen (oci/choice.h): IGNORED */
 } cp_plan_layer;
 
 /* Every layer of the manifest, in its order. Free with cp_plan_fini; a zeroed one is empty. */
@@ -40,6 +41,9 @@ typedef struct cp_plan {
     size_t n;
     cp_plan_layer *layer; /* [n], owned */
     bool image; /* layers stack: later wins, whiteouts apply, only members under models/ count */
+    /* Of several models in the artifact: cp_variant_wish. Borrowed. */
+    const char *variant;
+    uint64_t memory_budget;
 } cp_plan;
 
 /* What a config can say about the file that is being packed. Strings are never NULL. */

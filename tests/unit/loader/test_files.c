@@ -225,7 +225,6 @@ static void stacked(void **state)
         /* A like name is another. */
         {{"models/ab.gguf=1", "-", "models/.wh.a", "."}, 1, ""},
         {{"models/s/a.gguf=1", "-", "models/", "models/s/", "."}, 1, ""},
-        {{"models/a.gguf=1", "models/b.gguf=2", "."}, 0, "holds 2 separate GGUF files"},
         {{"models/a.gguf=1", "-", "models/.wh.a.gguf", "."}, 0, "no GGUF file under /models"},
         {{"model/a.gguf=1", "."}, 0, "no GGUF file under /models"},
         {{"models/a.safetensors", "."}, 0, "weights in 'models/a.safetensors'"},
@@ -239,6 +238,9 @@ static void stacked(void **state)
         else
             refused(m, name, CP_UNSUPPORTED, rows[i].text);
     }
+    image(m, "car:ab", (const char *const[]){"models/a.gguf=1", "models/b.gguf=2", "."});
+    refused(m, "car:ab", CP_USAGE,
+            "holds 2 separate GGUF files; name one as variant: models/a.gguf, models/b.gguf");
 }
 
 static void shards(void **state)
@@ -567,12 +569,79 @@ static void variants(void **state)
     cp_buf_fini(&json);
 }
 
+/* An index whose only entry is the manifest, with an annotation q=7. */
+static void name_index(cp_mkl *m, const char *name, const char *manifest)
+{
+    cp_buf json = {0};
+    char digest[72];
+    uint8_t raw[32];
+    uint64_t size;
+    int fd;
+    assert_true(cp_digest_parse(manifest, raw));
+    assert_int_equal(cp_layout_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
+    close(fd);
+    cp_buf_printf(&json,
+                  "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" CP_MT_OCI_MANIFEST
+                  "\",\"digest\":\"%s\",\"size\":%llu,\"annotations\":{\"q\":\"7\"}}]}",
+                  manifest, (unsigned long long)size);
+    cp_mkl_blob(m, json.p, json.n, digest);
+    cp_mkl_name(m, name, CP_MT_OCI_INDEX, digest, json.n);
+    cp_buf_fini(&json);
+}
+
+/* Models of several quantizations in one artifact: raw layers, and the folder of an image. */
+static void side_by_side(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0};
+    char d[72], q8[72], path[300];
+    cp_loaded *got;
+    gguf(&g, 1, 0, 0);
+    cp_mkl_layer(m, LAYER, g.p, g.n, TITLE("m-Q4_0.gguf"));
+    gguf(&g, 2, 0, 0);
+    cp_mkl_layer(m, LAYER, g.p, g.n, TITLE("m-Q8_0.gguf"));
+    cp_sha256_of(g.p, g.n, (uint8_t *)path);
+    cp_digest_format((const uint8_t *)path, q8);
+    cp_mkl_manifest(m, "or:two", EMPTY_C, "{}", "", d);
+    name_index(m, "index:two", d);
+    image(m, "car:two", (const char *const[]){"models/m-Q4_0.gguf=1", "models/m-Q8_0.gguf=2", "."});
+    static const char *const names[] = {"or:two", "car:two"};
+    for (int i = 0; i < 2; i++) {
+        m->opt.variant = "Q4_0";
+        is_model(m, names[i], 1);
+        m->opt.variant = "Q8_0";
+        is_model(m, names[i], 2);
+        got = open_ok(m, names[i]);
+        assert_true(has_note(got, "variant m-Q8_0 taken of 2: it was asked for"));
+        assert_true(has_note(got, "m-Q4_0.gguf) ignored: another of the artifact's models"));
+        cp_loaded_close(got);
+        m->opt.variant = "Q5_0";
+        refused(m, names[i], CP_NOT_FOUND, "no variant 'Q5_0'; there are: m-Q4_0");
+        m->opt.variant = NULL;
+        m->opt.memory_budget = 1;
+        refused(m, names[i], CP_NO_MEMORY, "none of 2 variants fits");
+        m->opt.memory_budget = 0;
+    }
+    /* A wish that an index has answered is not asked of what it leads to. */
+    m->opt.variant = "q=7";
+    is_model(m, "index:two", 1);
+    m->opt.variant = NULL;
+    /* A pull has brought one only. */
+    snprintf(path, sizeof(path), "%s/blobs/sha256/%s", m->store, q8 + 7);
+    assert_int_equal(unlink(path), 0);
+    is_model(m, "or:two", 1);
+    m->opt.variant = "Q8_0";
+    refused(m, "or:two", CP_NOT_FOUND, "'m-Q8_0' is not here");
+    m->opt.variant = NULL;
+    cp_buf_fini(&g);
+}
+
 int cp_suite_files(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_packaging), TEST(stacked),        TEST(shards),     TEST(extras),
-        TEST(damage),          TEST(damaged_config), TEST(collisions), TEST(variants),
+        TEST(every_packaging), TEST(stacked),    TEST(shards),   TEST(extras),       TEST(damage),
+        TEST(damaged_config),  TEST(collisions), TEST(variants), TEST(side_by_side),
     };
     return cmocka_run_group_tests_name("files", tests, NULL, NULL);
 }

@@ -707,6 +707,60 @@ static void verify_hashes_everything(void **state)
     assert_int_equal(cp_store_verify(&opt, "r.example/m:v1", NULL, NULL, NULL, &err), CP_CORRUPT);
 }
 
+/* Of several models in one artifact only the one that is meant comes; another one later. */
+static void brings_one_of_several(void **state)
+{
+    const cp_room *r = *state;
+    static const char *const quants[] = {"Q4_0", "Q8_0"};
+    cp_pull_options opt = options(r);
+    cp_buf json = {0};
+    cp_err err = {0};
+    char digest[2][CP_DIGEST_STR], config[CP_DIGEST_STR], out[72];
+    size_t bytes[2];
+    uint64_t mark = 0;
+    cp_fake_blob_of(r->fake, "{}", 2, config);
+    cp_buf_printf(&json,
+                  "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"application/"
+                  "vnd.oci.empty.v1+json\",\"digest\":\"%s\",\"size\":2},\"layers\":[",
+                  config);
+    for (int i = 0; i < 2; i++) {
+        cp_mk m;
+        weights(&m, 1000 + 1000 * (uint64_t)i, (uint32_t)i);
+        cp_fake_blob_of(r->fake, m.b.p, m.b.n, digest[i]);
+        bytes[i] = m.b.n;
+        cp_buf_printf(&json,
+                      "%s{\"mediaType\":\"application/octet-stream\",\"digest\":\"%s\","
+                      "\"size\":%zu,\"annotations\":{\"org.opencontainers.image.title\":"
+                      "\"m-%s.gguf\"}}",
+                      i ? "," : "", digest[i], m.b.n, quants[i]);
+        cp_mk_fini(&m);
+    }
+    cp_buf_adds(&json, "]}");
+    cp_fake_manifest(r->fake, "v1", CP_MT_OCI_MANIFEST, json.p, json.n, out);
+    opt.loader.variant = "q4_0";
+    if (cp_pull(&opt, "r.example/m:v1", NULL, NULL, out, &err))
+        fail_msg("pull: %s", err.msg);
+    assert_int_equal(sent_since(r, &mark), bytes[0] + 2);
+    assert_int_equal(opens(r, "r.example/m:v1"), CP_OK);
+    opt.loader.variant = NULL; /* the largest */
+    assert_int_equal(cp_pull(&opt, "r.example/m:v1", NULL, NULL, out, NULL), CP_OK);
+    assert_int_equal(sent_since(r, &mark), bytes[1]);
+    opt.loader.variant = "Q2_K";
+    refused(r, &opt, "r.example/m:v1", CP_NOT_FOUND, "no variant 'Q2_K'; there are: m-Q4_0");
+    /* A wish that an index has answered is not asked of what it leads to. */
+    cp_buf index = {0};
+    cp_buf_printf(&index,
+                  "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" CP_MT_OCI_MANIFEST
+                  "\",\"digest\":\"%s\",\"size\":%zu,\"annotations\":{\"q\":\"7\"}}]}",
+                  out, json.n);
+    cp_fake_manifest(r->fake, "v2", CP_MT_OCI_INDEX, index.p, index.n, config);
+    opt.loader.variant = "q=7";
+    if (cp_pull(&opt, "r.example/m:v2", NULL, NULL, out, &err))
+        fail_msg("pull: %s", err.msg);
+    cp_buf_fini(&index);
+    cp_buf_fini(&json);
+}
+
 int cp_suite_pull(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, cp_room_setup, cp_room_teardown)
@@ -716,6 +770,7 @@ int cp_suite_pull(void)
         T(follows_the_tag),
         T(pinned),
         T(indexes),
+        T(brings_one_of_several),
         T(opens_what_is_here),
         T(reuses_blobs),
         T(room_is_checked),

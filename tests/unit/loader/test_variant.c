@@ -1,10 +1,11 @@
 /*
  * Choosing from an index, over JSON as the known producers write it.
  */
-#include "loader/oci/variant.h"
+#include "loader/oci/choice.h"
 #include "tests/unit/loader/suites.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define D(c) "sha256:" c c c c c c c c c c c c c c c c
@@ -124,6 +125,91 @@ static void by_model_bytes(void **state)
     cp_index_free(x);
 }
 
+/* Files of one artifact: a request, else what is here, else all; the largest that fits. */
+static void among_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *files; /* NAME:SIZE, with ! before what is not here */
+        cp_variant_wish w;
+        cp_code code;
+        const char *kept, *text; /* one of "+-" a file; of why, or of the error */
+    } rows[] = {
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
+         {0},
+         CP_OK,
+         "-+",
+         "variant m-Q8_0 taken of 2: the largest (0 MiB), no limit is set"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.memory_budget = 7}, CP_OK, "+-", "fits into"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.memory_budget = 3}, CP_NO_MEMORY, "", "none of 2"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
+         {.variant = "q4_0"},
+         CP_OK,
+         "+-",
+         "variant m-Q4_0 taken of 2: it was asked for"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "quant=Q4_0"}, CP_OK, "+-", "asked for"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "m-Q8_0"}, CP_OK, "-+", "asked for"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "file=m-q8_0.gguf"}, CP_OK, "-+", "asked for"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
+         {.variant = "Q5_0"},
+         CP_NOT_FOUND,
+         "",
+         "no variant 'Q5_0'; there are: m-Q4_0 (0 MiB), m-Q8_0 (0 MiB)"},
+        /* In any letters, between any marks, the last one in the name. */
+        {"a/x.iq4_xs.gguf:4 a/x_bf16.gguf:8", {.variant = "BF16"}, CP_OK, "-+", "asked for"},
+        {"Qwen3-F16-UD-Q2_K_XL.gguf:2 Qwen3-mxfp4.gguf:4",
+         {.variant = "Q2_K_XL"},
+         CP_OK,
+         "+-",
+         "asked for"},
+        /* Shards are one; all of them are taken or none. */
+        {"m-Q4_0-00001-of-00002.gguf:4 m-Q4_0-00002-of-00002.gguf:4 m-F16.gguf:7",
+         {0},
+         CP_OK,
+         "++-",
+         "variant m-Q4_0 taken of 2"},
+        {"m-Q4_0-00001-of-00002.gguf:4 m-Q4_0-00002-of-00002.gguf:4 m-F16.gguf:7",
+         {.variant = "f16"},
+         CP_OK,
+         "--+",
+         "asked for"},
+        {"m-Q4_0-00001-of-00002.gguf:4 m-Q4_0-00002-of-00002.gguf:4", {0}, CP_OK, "++", ""},
+        /* What lies here comes first, but for a request. */
+        {"m-Q4_0.gguf:4 !m-Q8_0.gguf:8", {0}, CP_OK, "+-", ""},
+        {"!m-Q4_0.gguf:4 !m-Q8_0.gguf:8", {0}, CP_OK, "-+", "taken of 2"},
+        {"m-Q4_0.gguf:4 !m-Q8_0.gguf:8", {.variant = "q8_0"}, CP_NOT_FOUND, "", "'m-Q8_0' is not"},
+        /* Names that do not tell may be shards: all stay, unless one is asked for. */
+        {"a.gguf:4 b.gguf:8", {0}, CP_OK, "++", ""},
+        {"a.gguf:4 b.gguf:8", {.variant = "c"}, CP_OK, "++", ""},
+        {"a.gguf:4 b.gguf:8", {.variant = "b"}, CP_OK, "-+", "asked for"},
+        {"a-Q4_0.gguf:4 b-Q4_0.gguf:8", {0}, CP_OK, "++", ""},
+        {"a-Q4_0.gguf:4 b.gguf:8", {0}, CP_OK, "++", ""},
+        /* Other things stay. */
+        {"m-Q4_0.gguf:4 weights.tar:9 m-Q8_0.gguf:8", {.variant = "Q4_0"}, CP_OK, "++-", "asked"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_choice_file f[4];
+        char text[200], kept[5] = "", why[256], *rest = NULL;
+        cp_err err = {0};
+        size_t n = 0;
+        cp_strcopy(text, sizeof(text), rows[i].files);
+        for (char *p = strtok_r(text, " ", &rest); p; p = strtok_r(NULL, " ", &rest), n++) {
+            char *colon = strchr(p, ':');
+            *colon = '\0';
+            f[n] = (cp_choice_file){
+                .path = p + (*p == '!'), .size = strtoul(colon + 1, NULL, 10), .here = *p != '!'};
+        }
+        cp_code code = cp_choice_among(f, n, &rows[i].w, why, &err);
+        for (size_t k = 0; k < n && !code; k++)
+            kept[k] = f[k].keep ? '+' : '-';
+        kept[code ? 0 : n] = '\0';
+        const char *said = code ? err.msg : why;
+        if (code != rows[i].code || strcmp(kept, rows[i].kept) != 0 ||
+            !strstr(said, rows[i].text) || (!rows[i].text[0] && said[0]))
+            fail_msg("row %zu: code %d kept %s '%s'", i, code, kept, said);
+    }
+}
+
 static void too_many(void **state)
 {
     (void)state;
@@ -162,10 +248,8 @@ static void platforms(void **state)
 int cp_suite_variant(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(choices),
-        cmocka_unit_test(by_model_bytes),
-        cmocka_unit_test(too_many),
-        cmocka_unit_test(platforms),
+        cmocka_unit_test(choices),  cmocka_unit_test(by_model_bytes), cmocka_unit_test(among_files),
+        cmocka_unit_test(too_many), cmocka_unit_test(platforms),
     };
     return cmocka_run_group_tests_name("variant", tests, NULL, NULL);
 }
