@@ -2,6 +2,7 @@
 
 A fixture says where it comes from: a real producer (umoci, oras), or written here from the specification. The bytes
 are those of tests/golden/tiny/llama.gguf, whole, in a tar, or split in three."""
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -12,6 +13,7 @@ import pathlib
 import struct
 import subprocess
 import tarfile
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/golden/tiny/llama.gguf"
@@ -27,18 +29,27 @@ FIXTURES = {}
 
 @dataclasses.dataclass
 class Fixture:
-    """name, where it comes from, the packaging's row in capstan, f(Layout) -> descriptor of v1, arguments, extracted?"""
+    """name, where it comes from, the packaging's row in capstan, f(Layout, Tools) -> descriptor of v1, arguments,
+    extracted?, the label of the suite that makes it"""
     name: str
     source: str
     row: str
     make: object
     args: tuple = ()
     extracts: bool = False
+    label: str = "registry"
 
 
-def fixture(source, row, args=(), extracts=False):
+@dataclasses.dataclass
+class Tools:
+    """What some producers need: a registry to push to, and a python with their packages beside it."""
+    registry: str
+    python: str
+
+
+def fixture(source, row, **more):
     def add(f):
-        FIXTURES[f.__name__] = Fixture(f.__name__, source, row, f, args, extracts)
+        FIXTURES[f.__name__] = Fixture(f.__name__, source, row, f, **more)
         return f
     return add
 
@@ -248,49 +259,128 @@ def podman_artifact(layout):
                            artifactType="application/vnd.example+type")
 
 
+def from_registry(layout, tools, name):
+    """What a producer pushed to the registry, as `v1` of the layout."""
+    subprocess.run(["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{tools.registry}/made/{name}:v1",
+                    f"oci:{layout.path}:v1"], check=True)
+    return the_entry(layout.path)
+
+
+def the_entry(path):
+    entry = json.loads((path / "index.json").read_text())["manifests"][0]
+    return {k: entry[k] for k in ("mediaType", "digest", "size")}
+
+
+def push_files(layout, tools, name, files):
+    work = layout.path / "work"
+    work.mkdir()
+    for title, source in files.items():
+        (work / title).write_bytes(source.read_bytes())
+    script = ("import oras.client, sys\n"
+              "oras.client.OrasClient(insecure=True, tls_verify=False).push(files=sys.argv[2:], target=sys.argv[1])\n")
+    subprocess.run([tools.python, "-c", script, f"{tools.registry}/made/{name}:v1", *files], cwd=work, check=True, capture_output=True)
+    return from_registry(layout, tools, name)
+
+
 @fixture("pushed by the oras package of PyPI", "oras")
-def oras(layout, registry=None, python=None):
-    """Needs a registry to push to and a python with the package."""
+def oras(layout, tools):
+    return push_files(layout, tools, "oras", {"llama.gguf": MODEL})
+
+
+@fixture("pushed by the oras package of PyPI: two quantizations", "oras", args=("--variant", "f32"))
+def oras_variants(layout, tools):
+    return push_files(layout, tools, "oras_variants", {"m-Q8_0.gguf": OTHER, "m-F32.gguf": MODEL})
+
+
+@fixture("pushed by the omlmd package of PyPI", "oras")
+def omlmd(layout, tools):
     work = layout.path / "work"
     work.mkdir()
     (work / "llama.gguf").write_bytes(MODEL.read_bytes())
-    script = ("import oras.client, sys\n"
-              "oras.client.OrasClient(insecure=True, tls_verify=False).push(files=['llama.gguf'], target=sys.argv[1])\n")
-    subprocess.run([python, "-c", script, f"{registry}/made/oras:v1"], cwd=work, check=True, capture_output=True)
-    subprocess.run(["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{registry}/made/oras:v1", f"oci:{layout.path}:v1"],
-                   check=True)
-    entry = json.loads((layout.path / "index.json").read_text())["manifests"][0]
-    return {k: entry[k] for k in ("mediaType", "digest", "size")}
+    script = ("import sys\nfrom omlmd.helpers import Helper\nfrom omlmd.provider import OMLMDRegistry\n"
+              "Helper(OMLMDRegistry(insecure=True)).push(sys.argv[1], 'llama.gguf', name='llama')\n")
+    subprocess.run([tools.python, "-c", script, f"{tools.registry}/made/omlmd:v1"], cwd=work, check=True, capture_output=True)
+    return from_registry(layout, tools, "omlmd")
 
 
 # ---- images ----
-def umoci(layout):
-    """A modelcar: /models/llama.gguf in a layer of its own, above one that umoci made empty."""
-    work = layout.path / "work"
-    (work / "models").mkdir(parents=True)
-    (work / "models/llama.gguf").write_bytes(MODEL.read_bytes())
-    image = f"{work}/car:v1"
-    for args in (["init", "--layout", f"{work}/car"], ["new", "--image", image],
-                 ["insert", "--rootless", "--image", image, f"{work}/models", "/models"],
+def umoci(folder, inside):
+    """An image in `folder`/car whose only layer is `folder`/files, under the path `inside`."""
+    image = f"{folder}/car:v1"
+    for args in (["init", "--layout", f"{folder}/car"], ["new", "--image", image],
+                 ["insert", "--rootless", "--image", image, f"{folder}/files", inside],
                  ["config", "--image", image, "--architecture", ARCH, "--os", "linux"]):
         subprocess.run(["umoci", *args], check=True, capture_output=True)
-    car = work / "car"
-    entry = json.loads((car / "index.json").read_text())["manifests"][0]
-    for path in (car / "blobs/sha256").iterdir():
+    return folder / "car"
+
+
+def take(layout, made):
+    """The blobs and the entry of a layout that a producer made."""
+    for path in (made / "blobs/sha256").iterdir():
         path.rename(layout.path / "blobs/sha256" / path.name)
-    return {k: entry[k] for k in ("mediaType", "digest", "size")}
+    return the_entry(made)
 
 
 @fixture("made by umoci", "image", extracts=True)
 def modelcar_gzip(layout):
-    return umoci(layout)
+    files = layout.path / "work/files"
+    files.mkdir(parents=True)
+    (files / "llama.gguf").write_bytes(MODEL.read_bytes())
+    return take(layout, umoci(layout.path / "work", "/models"))
 
 
-@fixture("made by umoci, its layers decompressed", "image")
-def modelcar_plain(layout):
-    m = json.loads(layout.read(umoci(layout)))
-    layers = [layout.blob(gzip.decompress(layout.read(d)), d["mediaType"].removesuffix("+gzip")) for d in m["layers"]]
-    return layout.blob(json.dumps({**m, "layers": layers}).encode(), MANIFEST)
+@fixture("made by olot (PyPI) on an image by umoci", "image")
+def modelcar_olot(layout, tools):
+    files = layout.path / "work/files"
+    files.mkdir(parents=True)
+    (files / "motd").write_text("a base\n")
+    car = umoci(layout.path / "work", "/etc")
+    (layout.path / "work/llama.gguf").write_bytes(MODEL.read_bytes())
+    olot = pathlib.Path(tools.python).parent / "olot"
+    subprocess.run([olot, car, layout.path / "work/llama.gguf"], check=True, capture_output=True)
+    return take(layout, car)
+
+
+# Both keep their state in a folder of their own, run nothing, and need no daemon.
+@contextlib.contextmanager
+def containers(layout, *program):
+    """A function that runs `program` in layout's work folder, which holds the model, with a storage for itself."""
+    work = layout.path / "work"
+    work.mkdir()
+    (work / "llama.gguf").write_bytes(MODEL.read_bytes())
+    with tempfile.TemporaryDirectory(prefix="cp-") as state:  # podman wants a short path
+        own = ("--root", f"{state}/root", "--runroot", f"{state}/run", "--storage-driver", "vfs")
+
+        def call(*args):
+            done = subprocess.run([*program, *own, *args], check=False, capture_output=True, text=True, cwd=work)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(program)} {' '.join(args)}: {done.stderr}")
+            return done.stdout.strip()
+        yield call
+
+
+@fixture("made by buildah", "image", label="containers")
+def modelcar_buildah(layout):
+    with containers(layout, "buildah") as buildah:
+        c = buildah("from", "scratch")
+        buildah("copy", "-q", c, "llama.gguf", "/models/llama.gguf")
+        buildah("config", "--os", "linux", "--arch", ARCH, c)
+        buildah("commit", "-q", "--timestamp", "0", c, f"oci:{layout.path}/work/car:v1")
+    return take(layout, layout.path / "work/car")
+
+
+@fixture("built and pushed by podman, in Docker's types", "image", label="containers")
+def modelcar_podman(layout):
+    car = layout.path / "work/car"
+    # crun wants more than a plain virtual machine gives
+    with containers(layout, "podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs") as podman:
+        (layout.path / "work/Containerfile").write_text("FROM scratch\nCOPY llama.gguf /models/llama.gguf\n")
+        podman("build", "-q", "--isolation", "chroot", "-t", "localhost/car:v1", ".")
+        podman("push", "-q", "--format", "v2s2", "localhost/car:v1", f"dir:{car}")
+    m = json.loads((car / "manifest.json").read_bytes())
+    for d in [m["config"], *m["layers"]]:
+        (car / d["digest"][7:]).rename(layout.path / "blobs" / d["digest"].replace(":", "/"))
+    return layout.blob((car / "manifest.json").read_bytes(), m["mediaType"])
 
 
 @fixture("written from the image specification: a later layer hides a file of an earlier one", "image", extracts=True)
@@ -327,14 +417,14 @@ def index_variants(layout):
         {**modelpack_raw(layout), "modelMetadata": {"quantization": "f32"}}]}, INDEX)
 
 
-def make(folder, registry=None, python=None, names=None):
+def make(folder, tools, label, names=None):
     """{name: (Fixture, layout's path, descriptor of v1)} in `folder`."""
     made = {}
     for f in FIXTURES.values():
-        if names and f.name not in names:
+        if f.name not in names if names else f.label != label:
             continue
         layout = Layout(pathlib.Path(folder) / f.name)
-        d = f.make(layout, registry, python) if f.name == "oras" else f.make(layout)
+        d = f.make(layout, tools) if f.make.__code__.co_argcount == 2 else f.make(layout)
         layout.name(d)
         made[f.name] = f, layout.path, d
     return made

@@ -1,7 +1,7 @@
 """Every packaging from every kind of registry: pulled, verified, and its completion is that of the local file.
 
-Usage: test_table.py [-k COLUMN] [FIXTURE]...   Needs docker-registry, skopeo, umoci, nginx, htpasswd, zstd, and in
-CAPSTAN_VENV the oras package (scripts/test -L registry)."""
+Usage: test_table.py [-k COLUMN] [--label LABEL] [FIXTURE]...   Needs docker-registry, skopeo, umoci, nginx, htpasswd, zstd,
+and in CAPSTAN_VENV the packages oras, omlmd and olot (scripts/test -L registry); label containers: buildah, podman and runc."""
 import argparse
 import concurrent.futures
 import json
@@ -104,12 +104,13 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("-k", action="append", help="only this column")
     p.add_argument("-j", type=int, default=2)
+    p.add_argument("--label", default="registry", help="fixtures of this label (registry|containers)")
     p.add_argument("fixture", nargs="*")
     a = p.parse_args()
     bad, rows = 0, {}
     with tempfile.TemporaryDirectory(prefix="capstan-table-") as d, registries.Registries(d) as regs:
         python = os.path.join(os.environ["CAPSTAN_VENV"], "bin/python")
-        made = fixtures.make(pathlib.Path(d) / "fixtures", regs.open, python, a.fixture or None)
+        made = fixtures.make(pathlib.Path(d) / "fixtures", fixtures.Tools(regs.open, python), a.label, a.fixture)
         for name, (_, path, descriptor) in made.items():
             regs.push(path, f"m/{name}", descriptor)
         table = Table(d, regs, made)
@@ -135,7 +136,7 @@ def main():
         if "limited" in columns and "status=429" not in regs.limited_log.read_text():
             bad += 1
             print("FAIL nothing was answered 429 where requests are limited")
-        if not a.fixture and not a.k:
+        if not a.fixture and not a.k and a.label == "registry":
             try:
                 skopeo(table, made, regs)
                 print("skopeo copies out of the store and into one: ok")
