@@ -10,6 +10,7 @@
 #include "app/local.h"
 #include "app/progress.h"
 #include "base/clock.h"
+#include "server/stops.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,10 @@ typedef struct runner {
     cp_app_model m;
     cp_local *local;
     cp_sampling_defaults defaults;
+    cp_arena *arena;       /* of stops */
+    const cp_stops *stops; /* NULL: none */
+    int32_t *stop_ids;     /* the tokenizer's ends, and stop strings that spell a special token */
+    int n_stop_ids;
     bool chatting;
 } runner;
 
@@ -116,8 +121,58 @@ static void fill_sampling(const runner *r, cp_sampling *s)
         getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed) {
         s->seed = (uint64_t)cp_now_ns();
     }
-    s->stop_ids = s->eog_ids = eog;
-    s->n_stop_ids = s->n_eog_ids = (int)n_eog;
+    s->stop_ids = r->stop_ids;
+    s->n_stop_ids = r->n_stop_ids;
+    s->eog_ids = eog;
+    s->n_eog_ids = (int)n_eog;
+}
+
+/* The packaging's stop strings: for the text, and those that no text shows for the engine. */
+static cp_code set_stops(runner *r, cp_err *err)
+{
+    const cp_sampling_defaults *d = &r->defaults;
+    cp_str list[CP_DEFAULT_STOPS];
+    size_t n_eog;
+    const int32_t *eog = cp_tokenizer_eogs(r->m.tokenizer, &n_eog);
+    r->stop_ids = cp_xcalloc(n_eog + CP_DEFAULT_STOPS, sizeof *r->stop_ids);
+    for (size_t i = 0; i < n_eog; i++) {
+        r->stop_ids[r->n_stop_ids++] = eog[i];
+    }
+    for (int i = 0; i < d->n_stop; i++) {
+        list[i] = (cp_str){d->stop[i], strlen(d->stop[i])};
+        int32_t id = cp_tokenizer_find(r->m.tokenizer, list[i].p, list[i].n);
+        if (id >= 0 && cp_tokenizer_is_special(r->m.tokenizer, id)) {
+            r->stop_ids[r->n_stop_ids++] = id;
+        }
+    }
+    r->arena = cp_arena_new((size_t)1 << 20);
+    r->stops = d->n_stop ? cp_stops_new(r->arena, list, d->n_stop) : NULL;
+    return d->n_stop && !r->stops ? cp_fail(err, CP_NO_MEMORY, "out of memory") : CP_OK;
+}
+
+/* The text of one choice on its way: tokens -> bytes -> what the stop strings let through. */
+typedef struct flow {
+    const cp_stops *stops;
+    cp_detok detok;
+    cp_stop_state state;
+    cp_buf piece; /* bytes that were not fed yet */
+    bool met;     /* a stop string: the text is final */
+} flow;
+
+static void flow_on(flow *f, bool last, cp_buf *text)
+{
+    if (last) {
+        cp_detok_finish(&f->detok, &f->piece);
+    }
+    if (!f->stops) {
+        cp_buf_add(text, f->piece.p, f->piece.n);
+    } else if (!f->met) {
+        f->met = cp_stops_feed(f->stops, &f->state, f->piece.p, f->piece.n, false, text);
+        if (last && !f->met) {
+            cp_stops_flush(&f->state, text);
+        }
+    }
+    cp_buf_clear(&f->piece);
 }
 
 /* Generate after ids; text goes to stdout as it comes (unless --json) and into a. */
@@ -143,14 +198,14 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     if (rc) {
         return rc;
     }
-    cp_detok d;
     cp_event ev;
-    cp_detok_init(&d, r->m.tokenizer, false, true);
+    flow f = {.stops = r->stops};
+    cp_detok_init(&f.detok, r->m.tokenizer, false, true);
     a->n_prompt = (int)ids->n;
     bool done = false, cancelled = false;
     while (!done) {
         bool got = cp_local_next(r->local, 50, &from, &ev);
-        if (interrupted && !cancelled && !done) {
+        if ((interrupted || f.met) && !cancelled && !done) {
             cancelled = true;
             if (!(got && (ev.type == CP_EV_END || ev.type == CP_EV_ERROR))) {
                 cp_local_cancel(r->local, q);
@@ -161,11 +216,12 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
         }
         size_t at = a->text.n;
         if (ev.type == CP_EV_TOKEN) {
-            a->n_generated++;
-            cp_detok_push(&d, ev.id, &a->text);
+            a->n_generated += !f.met;
+            cp_detok_push(&f.detok, ev.id, &f.piece);
+            flow_on(&f, false, &a->text);
         } else if (ev.type == CP_EV_FINISH) {
-            a->reason = (cp_finish)ev.reason;
-            cp_detok_finish(&d, &a->text);
+            flow_on(&f, true, &a->text);
+            a->reason = f.met ? CP_FINISH_STOP : (cp_finish)ev.reason;
         } else {
             done = true;
             if (ev.type == CP_EV_ERROR && !cancelled) {
@@ -178,6 +234,8 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
             fflush(stdout);
         }
     }
+    cp_stop_state_fini(&f.state);
+    cp_buf_fini(&f.piece);
     return rc;
 }
 
@@ -303,6 +361,10 @@ int cp_cmd_run(const cp_options *o)
         goto done;
     }
     r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, NULL);
+    if (set_stops(&r, &err)) {
+        rc = cp_app_fail(&err);
+        goto done;
+    }
     r.local = cp_local_open(cp_engine_front(r.stack.engine));
     struct sigaction sa = {.sa_handler =
                                on_interrupt}; /* no SA_RESTART: getline ends at the prompt */
@@ -313,5 +375,9 @@ done:
     cp_local_close(r.local);
     cp_stack_close(&r.stack);
     cp_app_model_close(&r.m);
+    if (r.arena) {
+        cp_arena_free(r.arena);
+    }
+    free(r.stop_ids);
     return rc;
 }

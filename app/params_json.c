@@ -68,6 +68,37 @@ static bool apply(const row *r, const json_t *v, cp_sampling_defaults *d)
     return true;
 }
 
+/* "stop": a string or several. False: anything else, too many or too long; d stays. */
+static bool apply_stop(const json_t *v, cp_sampling_defaults *d)
+{
+    bool one = json_is_string(v);
+    size_t n = one ? 1 : json_array_size(v);
+    if ((!one && !json_is_array(v)) || n > CP_DEFAULT_STOPS) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *s = one ? v : json_array_get(v, i);
+        size_t len = json_string_length(s);
+        if (!json_is_string(s) || len == 0 || len >= CP_DEFAULT_STOP_BYTES ||
+            strlen(json_string_value(s)) != len) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        cp_strcopy(d->stop[i], sizeof d->stop[i],
+                   json_string_value(one ? v : json_array_get(v, i)));
+    }
+    d->n_stop = (int)n;
+    return true;
+}
+
+static bool honoured(const char *key, const json_t *v, cp_sampling_defaults *d)
+{
+    const row *r = find(key);
+    return strcmp(key, "num_ctx") == 0 || /* the loader's */
+           (strcmp(key, "stop") == 0 ? apply_stop(v, d) : r && apply(r, v, d));
+}
+
 void cp_app_params_apply(const char *json, const char *name, cp_sampling_defaults *d)
 {
     size_t n = strlen(json), shown = 0;
@@ -86,8 +117,7 @@ void cp_app_params_apply(const char *json, const char *name, cp_sampling_default
     }
     json_object_foreach(o, key, v)
     {
-        const row *r = find(key);
-        if (strcmp(key, "num_ctx") != 0 && !(r && apply(r, v, d))) {
+        if (!honoured(key, v, d)) {
             shown += cp_snprintf(ignored + shown, sizeof ignored - shown, "%s%.40s",
                                  shown ? ", " : "", key);
         }

@@ -384,11 +384,25 @@ static cp_code copy_string(parser *ps, const json_t *v, cp_str *out, cp_err *err
     return out->p ? CP_OK : out_of_memory(err);
 }
 
-static cp_code read_stop(parser *ps, cp_err *err)
+/* The model's own, of a request that says nothing; [] says none. */
+static cp_code default_stops(parser *ps, const cp_sampling_defaults *d, cp_err *err)
+{
+    _Static_assert((int)CP_DEFAULT_STOPS <= (int)CP_STOP_MAX, "as many as a request may have");
+    cp_str *list = cp_arena_alloc(ps->arena, CP_DEFAULT_STOPS * sizeof(*list));
+    if (!list)
+        return out_of_memory(err);
+    for (int i = 0; i < d->n_stop; i++)
+        list[i] = (cp_str){d->stop[i], strlen(d->stop[i])}; /* the model outlives its calls */
+    ps->out->stop = list;
+    ps->out->n_stop = d->n_stop;
+    return CP_OK;
+}
+
+static cp_code read_stop(parser *ps, const cp_sampling_defaults *d, cp_err *err)
 {
     const json_t *v = get(ps->body, "stop");
     if (!v)
-        return CP_OK;
+        return default_stops(ps, d, err);
     bool one = json_is_string(v);
     size_t n = one ? 1 : json_array_size(v);
     char say[64];
@@ -673,7 +687,7 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
     if (code == CP_OK && completion && (ps->where & row_max_completion.where))
         code = read_row(&row_max_completion, completion, ps->out, err);
     if (code == CP_OK && (ps->where & CT)) {
-        code = read_stop(ps, err);
+        code = read_stop(ps, m.defaults, err);
         if (code == CP_OK)
             code = read_stop_ids(ps, err);
         if (code == CP_OK)

@@ -126,14 +126,20 @@ static cp_code stop_ids(cp_call *c, cp_sampling *sp, cp_err *err)
 {
     size_t n_eog = 0;
     const int32_t *eog = cp_tokenizer_eogs(c->m->tokenizer, &n_eog);
-    size_t n = n_eog + (size_t)c->p.n_stop_ids;
-    int32_t *ids = cp_arena_alloc(c->arena, (n + 1) * sizeof(*ids));
+    size_t n = n_eog, most = n_eog + (size_t)c->p.n_stop_ids + (size_t)c->p.n_stop;
+    int32_t *ids = cp_arena_alloc(c->arena, (most + 1) * sizeof(*ids));
     if (!ids)
         return out_of_memory(err);
     if (n_eog > 0)
         memcpy(ids, eog, n_eog * sizeof(*ids));
     for (int i = 0; i < c->p.n_stop_ids; i++)
-        ids[n_eog + (size_t)i] = c->p.stop_ids[i];
+        ids[n++] = c->p.stop_ids[i];
+    /* A stop string that spells a special token: the text may never show it. */
+    for (int i = 0; i < c->p.n_stop; i++) {
+        int32_t id = cp_tokenizer_find(c->m->tokenizer, c->p.stop[i].p, c->p.stop[i].n);
+        if (id >= 0 && cp_tokenizer_is_special(c->m->tokenizer, id))
+            ids[n++] = id;
+    }
     sp->stop_ids = ids;
     sp->n_stop_ids = (int)n;
     sp->eog_ids = ids;

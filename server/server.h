@@ -52,6 +52,8 @@ typedef struct cp_server_config {
 } cp_server_config;
 
 /* Defaults that a request overrides; the ranges are those of the request's fields. */
+enum { CP_DEFAULT_STOPS = 16, CP_DEFAULT_STOP_BYTES = 64 };
+
 typedef struct cp_sampling_defaults {
     double temperature, top_p, min_p;
     double repetition_penalty, presence_penalty, frequency_penalty;
@@ -59,6 +61,9 @@ typedef struct cp_sampling_defaults {
     int64_t max_tokens; /* -1: as INTERFACE says */
     bool has_seed;
     int64_t seed;
+    /* Stop strings of requests without any. */
+    int n_stop;
+    char stop[CP_DEFAULT_STOPS][CP_DEFAULT_STOP_BYTES];
 } cp_sampling_defaults;
 
 /* temperature 1, top_p 1, everything else off. */

@@ -201,7 +201,7 @@ class Pull(unittest.TestCase):
             self.assertEqual(json.loads(s.request("/apply-template", chat)[2]), {"prompt": "the operator"})
             self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["max_model_len"], 64)
         ollama = "application/vnd.ollama.image."
-        params = {"num_predict": 3, "temperature": 0, "num_ctx": 96, "stop": ["x"], "mirostat": 1, "top_p": 7, "top_k": 1.5}
+        params = {"num_predict": 3, "temperature": 0, "num_ctx": 96, "stop": ["x", 1], "mirostat": 1, "top_p": 7, "top_k": 1.5}
         ref = self.add("m/ollama", [(self.data, ollama + "model"), (json.dumps(params).encode(), ollama + "params"),
                                     (b"{{ .Prompt }}", ollama + "template")],
                        {"model_format": "gguf", "model_family": "llama", "rootfs": {"type": "layers", "diff_ids": []}},
@@ -212,6 +212,32 @@ class Pull(unittest.TestCase):
             self.assertEqual(json.loads(s.request("/v1/models")[2])["data"][0]["max_model_len"], 96)
             self.assertIn("ignored of the packaging's sampling options: stop, mirostat, top_p, top_k", s.log())
             self.assertRegex(s.log(), r"image\.template\) ignored: ")
+
+    def test_stop_strings_of_a_packaging(self):
+        ollama = "application/vnd.ollama.image."
+        params = {"stop": ["<|im_start|>", "unused308"]}
+        ref = self.add("m/stops", [(self.data, ollama + "model"), (json.dumps(params).encode(), ollama + "params")],
+                       {"model_format": "gguf", "model_family": "llama", "rootfs": {"type": "layers", "diff_ids": []}},
+                       "application/vnd.docker.container.image.v1+json")
+        run = ["-p", "Once upon", "--raw", "-n", "16", "--temp", "0", "--json"]
+        whole = json.loads(self.capstan("run", str(TINY), *run).stdout)["text"]
+        want = whole[:whole.index("unused308")]
+        ran = json.loads(self.capstan("run", ref, *run).stdout)
+        self.assertEqual((ran["text"], ran["finish_reason"]), (want, "stop"))
+        with Server(ref, "--kv-bytes", "4MiB", "--store", self.store) as s:
+            def complete(**more):
+                body = {"prompt": "Once upon", "max_tokens": 16, "temperature": 0, **more}
+                choice = json.loads(s.request("/v1/completions", body)[2])["choices"][0]
+                return choice["text"], choice["finish_reason"]
+            self.assertEqual(complete(), (want, "stop"))
+            self.assertEqual(complete(stop=[]), (whole, "length"))
+            self.assertEqual(complete(stop="y\x10"), (whole[:whole.index("y\x10")], "stop"))
+            # A special token is not in the text, and ends it all the same: the packaging's and a request's.
+            forced = {"logit_bias": {"267": 100}}
+            self.assertEqual(complete(**forced), ("", "stop"))
+            self.assertEqual(complete(**forced, stop=[])[1], "length")
+            self.assertEqual(complete(**forced, stop="<|im_start|>"), ("", "stop"))
+            self.assertNotIn("ignored of the packaging's sampling options", s.log())
 
     def test_a_variant_is_asked_for(self):
         c, entries = self.registry.content, []
