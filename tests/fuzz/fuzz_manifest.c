@@ -4,7 +4,7 @@
  * that parses is planned; an index that parses is chosen from, edited, and what was written parses
  * again.
  */
-#include "loader/oci/variant.h"
+#include "loader/oci/choice.h"
 #include "loader/packagings/packaging.h"
 
 #include <stdlib.h>
@@ -59,6 +59,35 @@ static void written(const cp_manifest *m)
     }
 }
 
+static size_t weights_of(const cp_plan *plan)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < plan->n; i++)
+        n += plan->layer[i].role == CP_ROLE_WEIGHTS;
+    return n;
+}
+
+/* One of several models in an artifact: some weights stay, never more than there were. */
+static void among_layers(const cp_manifest *m)
+{
+    static const cp_variant_wish wishes[] = {
+        {0}, {.variant = "q8_0"}, {.variant = "quant=q4_0", .memory_budget = 5000}};
+    for (size_t i = 0; i < sizeof(wishes) / sizeof(wishes[0]); i++) {
+        const cp_packaging *row;
+        cp_plan plan;
+        char why[256];
+        cp_err err = {0};
+        if (cp_packaging_plan(m, &row, &plan, NULL))
+            return;
+        size_t before = weights_of(&plan);
+        cp_code code = cp_choice_of_layers(&plan, m, NULL, &wishes[i], why, &err);
+        size_t after = weights_of(&plan);
+        check(code ? err.code == code && err.msg[0] && after == before
+                   : after > 0 && (after < before) == (why[0] != '\0'));
+        cp_plan_fini(&plan);
+    }
+}
+
 static void manifest(const char *p, size_t n)
 {
     cp_manifest *m;
@@ -88,6 +117,7 @@ static void manifest(const char *p, size_t n)
         weights = weights || l->role == CP_ROLE_WEIGHTS;
     }
     check(code || weights);
+    among_layers(m);
     if (m->n_layers < 8)
         written(m);
     cp_plan_fini(&plan);
