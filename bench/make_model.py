@@ -139,4 +139,5 @@ def main():
             f.write(b"\0" * (-f.tell() % 32))
 
 
-main()
+if __name__ == "__main__":
+    main()
