@@ -417,7 +417,7 @@ def index_variants(layout):
         {**modelpack_raw(layout), "modelMetadata": {"quantization": "f32"}}]}, INDEX)
 
 
-def make(folder, tools, label, names=None):
+def make(folder, tools=None, label="registry", names=None):
     """{name: (Fixture, layout's path, descriptor of v1)} in `folder`."""
     made = {}
     for f in FIXTURES.values():
