@@ -35,7 +35,8 @@ enum {
     HOPS_MAX = 10,
     DENIALS_MAX = 1,       /* 401 in a row that a job answers */
     RESOLVE_AGAIN_MAX = 2, /* expired presigned URLs in a row */
-    PROBE_MS = 3000,       /* to find out whether a loopback host speaks TLS */
+    PLACES = 8,
+    PROBE_MS = 3000, /* to find out whether a loopback host speaks TLS */
 };
 
 static const char ACCEPT_MANIFEST[] =
@@ -76,6 +77,13 @@ typedef struct job {
     int64_t due_ms, waited_ms;
 } job;
 
+/* Where a source's blob was had after redirects: asked first for the blob's next range. */
+typedef struct place {
+    char digest[CP_DIGEST_STR];
+    size_t source;
+    char *url;
+} place;
+
 struct cp_registry {
     cp_registry_options opt;
     char name[2 * CP_REF_NAME_MAX];
@@ -87,6 +95,8 @@ struct cp_registry {
     cp_buf authorization;                  /* of the attempt that is being started */
     cp_client *http;
     job *jobs;
+    place places[PLACES];
+    size_t n_places;        /* remembered so far; the oldest makes room */
     int n_running, n_ended; /* attempts running; jobs ended in this step */
     uint64_t random, serial;
 };
@@ -242,6 +252,43 @@ static void retry(job *j, const char *why, int64_t retry_after_s)
     restart(j, wait);
 }
 
+/* ---- places ---- */
+
+static place *find_place(cp_registry *r, const char *digest, size_t source)
+{
+    for (size_t i = 0; i < PLACES; i++)
+        if (r->places[i].url && r->places[i].source == source &&
+            strcmp(r->places[i].digest, digest) == 0)
+            return &r->places[i];
+    return NULL;
+}
+
+/* The attempt's URL gives the blob. */
+static void remember_place(const job *j)
+{
+    cp_registry *r = j->r;
+    place *p = find_place(r, j->what, j->source);
+    if (p && strcmp(p->url, j->url) == 0)
+        return;
+    if (!p)
+        p = &r->places[r->n_places++ % PLACES];
+    free(p->url);
+    p->url = cp_xstrdup(j->url);
+    p->source = j->source;
+    cp_strcopy(p->digest, sizeof(p->digest), j->what);
+}
+
+/* Begin where the last range was had. Whatever goes wrong there, the next attempt asks the source
+ * again (restart), which will name another place. */
+static void use_place(job *j)
+{
+    const place *p = find_place(j->r, j->what, j->source);
+    if (!p)
+        return;
+    cp_strcopy(j->url, sizeof(j->url), p->url);
+    j->foreign = true;
+}
+
 /* ---- answers ---- */
 
 /* A success's headers, before the first byte is taken. False: j->code says why not. */
@@ -285,6 +332,8 @@ static bool judge(job *j)
     }
     if (j->code == CP_OK)
         j->resolved_again = j->denials = 0;
+    if (j->code == CP_OK && j->foreign)
+        remember_place(j);
     return j->code == CP_OK;
 }
 
@@ -695,6 +744,7 @@ cp_code cp_registry_fetch(cp_registry *r, cp_fetch *f, cp_err *err)
     j->fetch = f;
     if (f->upstream_only)
         j->source = r->n_sources - 1;
+    use_place(j);
     f->impl = j;
     job **p = &r->jobs;
     while (*p)
@@ -815,6 +865,8 @@ void cp_registry_close(cp_registry *r)
         cp_token_fetch_free(r->token[i]);
         cp_source_fini(&r->source[i]);
     }
+    for (size_t i = 0; i < PLACES; i++)
+        free(r->places[i].url);
     cp_client_close(r->http);
     cp_buf_fini(&r->authorization);
     free(r);

@@ -4,10 +4,11 @@
  * A cp_registry is owned by one thread, the pull's; every call and every callback happens there. It
  * hides libcurl and all of the protocol's moods: tokens and credentials (401 -> challenge -> token,
  * also in mid-blob), redirects (credentials dropped when host, port or scheme changes; https never
- * to http; link-local addresses never), retries of 429, 5xx and lost connections (Retry-After, else
- * jittered exponential back-off, capped in count and time), mirrors (blobs and manifests by digest
- * from mirrors first, tags resolved upstream; upstream credentials never go to a mirror). Bytes are
- * checked for range and size, a manifest asked for by digest also for its digest; a blob's digest
+ * to http; link-local addresses never; a blob's next range begins where the last one was had),
+ * retries of 429, 5xx and lost connections (Retry-After, else jittered exponential back-off, capped
+ * in count and time), mirrors (blobs and manifests by digest from mirrors first, tags resolved
+ * upstream; upstream credentials never go to a mirror). Bytes are checked for range and size, a
+ * manifest asked for by digest also for its digest; a blob's digest
  * is the caller's to check.
  */
 #ifndef CP_LOADER_OCI_REGISTRY_H

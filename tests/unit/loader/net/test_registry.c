@@ -668,7 +668,15 @@ static void redirects(void **state)
     wire_log(s->other, log);
     assert_null(strstr(log, "Basic"));
     assert_non_null(strstr(log, "/cdn?sig=1||\n"));
-    assert_non_null(strstr(log, "/cdn?sig=3|bytes=500-1499|\n"));
+    assert_non_null(strstr(log, "/cdn?sig=2|bytes=500-1499|\n"));
+    /* The next range begins where the last one was had; the registry is not asked. */
+    assert_int_equal(wire_count(s->server), 3); /* without, with credentials, after the 403 */
+    fetch(s, r, &t, 1500, 1000);
+    assert_int_equal(t.code, CP_OK);
+    wire_log(s->other, log);
+    assert_non_null(strstr(log, "/cdn?sig=2|bytes=1500-2499|\n"));
+    assert_null(strstr(log, "Basic"));
+    assert_int_equal(wire_count(s->server), 3);
     s->knob = 1000;
     fetch(s, r, &t, 0, BLOB);
     assert_int_equal(t.code, CP_NETWORK);
