@@ -281,6 +281,12 @@ size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
     return (size_t)n < cap ? (size_t)n : cap - 1;
 }
 
+const char *cp_path_base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 bool cp_strcopy(char *dst, size_t cap, const char *src)
 {
     if (cap == 0)

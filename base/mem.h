@@ -77,6 +77,8 @@ size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* strlcpy-like: copies at most cap-1 bytes, NUL-terminates; true if all of src fitted. */
 bool cp_strcopy(char *dst, size_t cap, const char *src);
+/* What follows the last `/` of a path, or all of it; points into path. */
+const char *cp_path_base(const char *path);
 
 /* Read a whole file (at most max bytes). out is appended to. */
 cp_code cp_file_read(const char *path, size_t max, cp_buf *out, cp_err *err);

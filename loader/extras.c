@@ -50,8 +50,7 @@ static cp_code read_file(const cp_resolved *r, size_t i, uint64_t max, bool alwa
 
 static bool is_named(const cp_file *f, const char *name)
 {
-    const char *slash = strrchr(f->path, '/');
-    return strcmp(slash ? slash + 1 : f->path, name) == 0;
+    return strcmp(cp_path_base(f->path), name) == 0;
 }
 
 /* The file of that role which counts: the first, or the first of that name. n: none. */

@@ -43,12 +43,6 @@ static bool stem_of(const char *path, char out[STEM])
     return true;
 }
 
-static const char *base_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* The last quantization in a name: Q4_K_M, iq4_xs, TQ1_0, MXFP4, BF16, f16; "" when there is none.
  */
 static void quant_of(const char *name, char out[QUANT])
@@ -90,8 +84,8 @@ static size_t gather(const cp_choice_file *f, size_t n, group *g, size_t *of)
         if (of[i] == k) {
             k++;
             cp_strcopy(x->stem, STEM, stem);
-            quant_of(base_of(x->stem), x->quant);
-            x->file = base_of(f[i].path);
+            quant_of(cp_path_base(x->stem), x->quant);
+            x->file = cp_path_base(f[i].path);
             x->here = true;
         }
         x->bytes += f[i].size;
@@ -106,7 +100,7 @@ static cp_descriptor entry(group *g)
     g->trait[1] = (cp_trait){.key = "quant", .value = g->quant};
     return (cp_descriptor){.media_type = "",
                            .artifact_type = "",
-                           .ref_name = base_of(g->stem),
+                           .ref_name = cp_path_base(g->stem),
                            .filepath = g->stem,
                            .os = "",
                            .arch = "",

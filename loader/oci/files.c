@@ -206,12 +206,6 @@ static void classify(lister *x, const cp_member *e, cp_file *f)
     }
 }
 
-static const char *base_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /*
  * The path of a tar's only file: where the annotation ends in the member's name it knows the whole
  * path (some packers tar the base name alone).
@@ -225,7 +219,8 @@ static const char *only_path(const cp_descriptor *d, const cp_members *ms)
                 return NULL;
             only = &ms->v[i];
         }
-    return only && strcmp(base_of(d->filepath), base_of(only->path)) == 0 ? d->filepath : NULL;
+    return only && strcmp(cp_path_base(d->filepath), cp_path_base(only->path)) == 0 ? d->filepath
+                                                                                    : NULL;
 }
 
 static cp_code add_members(lister *x, size_t layer, const cp_members *ms, cp_err *err)

@@ -61,8 +61,8 @@ static bool in_models(const char *path)
  */
 static bool whiteout(const char *path, char target[CP_TAR_PATH_MAX + 1], cp_member_kind *kind)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    size_t folder = slash ? (size_t)(slash - path) : 0;
+    const char *base = cp_path_base(path);
+    size_t folder = base > path ? (size_t)(base - path) - 1 : 0;
     if (strncmp(base, ".wh.", 4) != 0)
         return false;
     *kind = strcmp(base, ".wh..wh..opq") == 0 ? CP_MEMBER_OPAQUE : CP_MEMBER_WHITEOUT;

@@ -170,8 +170,7 @@ static cp_code describe_file(cp_resolved *r, bool verify_always, cp_store_entry 
         code = cp_resolved_file(r, 0, verify_always, &fd, &offset, &size, digest, err);
     if (code)
         return code;
-    const char *base = strrchr(r->ref.path, '/');
-    base = base ? base + 1 : r->ref.path;
+    const char *base = cp_path_base(r->ref.path);
     cp_strcopy(e->name, sizeof(e->name), r->ref.path);
     cp_strcopy(e->format, sizeof(e->format), "gguf");
     cp_digest_format(digest, e->digest);
@@ -306,8 +305,7 @@ cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *fre
 /* The file's name for the layer's annotation; "model.gguf" when it cannot stand in one. */
 static const char *layer_name(const char *file)
 {
-    const char *base = strrchr(file, '/');
-    base = base ? base + 1 : file;
+    const char *base = cp_path_base(file);
     cp_buf quoted = {0};
     size_t n = strlen(base);
     bool ok = n > 0 && n < 150 && cp_json_quote(&quoted, base, n) && quoted.n > 2 &&

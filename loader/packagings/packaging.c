@@ -158,8 +158,7 @@ static const struct {
 /* See packaging.h. */
 cp_name_kind cp_name_kind_of(const char *path, const char **note)
 {
-    const char *base = strrchr(path, '/');
-    base = base ? base + 1 : path;
+    const char *base = cp_path_base(path);
     size_t n = strlen(base), i = 0;
     for (;; i++) { /* the last row fits everything */
         size_t k = strlen(names[i].part);
