@@ -138,16 +138,16 @@ static cp_code set_stops(runner *r, cp_err *err)
     for (size_t i = 0; i < n_eog; i++) {
         r->stop_ids[r->n_stop_ids++] = eog[i];
     }
+    if (d->n_stop == 0) {
+        return CP_OK;
+    }
     for (int i = 0; i < d->n_stop; i++) {
         list[i] = (cp_str){d->stop[i], strlen(d->stop[i])};
-        int32_t id = cp_tokenizer_find(r->m.tokenizer, list[i].p, list[i].n);
-        if (id >= 0 && cp_tokenizer_is_special(r->m.tokenizer, id)) {
-            r->stop_ids[r->n_stop_ids++] = id;
-        }
     }
+    r->n_stop_ids += cp_stops_special(r->m.tokenizer, list, d->n_stop, r->stop_ids + r->n_stop_ids);
     r->arena = cp_arena_new((size_t)1 << 20);
-    r->stops = d->n_stop ? cp_stops_new(r->arena, list, d->n_stop) : NULL;
-    return d->n_stop && !r->stops ? cp_fail(err, CP_NO_MEMORY, "out of memory") : CP_OK;
+    r->stops = cp_stops_new(r->arena, list, d->n_stop);
+    return r->stops ? CP_OK : cp_fail(err, CP_NO_MEMORY, "out of memory");
 }
 
 /* The text of one choice on its way: tokens -> bytes -> what the stop strings let through. */
@@ -355,13 +355,10 @@ int cp_cmd_run(const cp_options *o)
     cp_options one = *o;
     one.max_queue = 4;
     one.max_queue_tokens = INT64_MAX;
-    if (cp_stack_open(&r.stack, o, &err) || cp_stack_engine(&r.stack, &one, &err) ||
-        cp_app_model_add(&r.m, &r.stack, &em, &err) || cp_engine_start(r.stack.engine, &err)) {
-        rc = cp_app_fail(&err);
-        goto done;
-    }
     r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, NULL);
-    if (set_stops(&r, &err)) {
+    if (set_stops(&r, &err) || cp_stack_open(&r.stack, o, &err) ||
+        cp_stack_engine(&r.stack, &one, &err) || cp_app_model_add(&r.m, &r.stack, &em, &err) ||
+        cp_engine_start(r.stack.engine, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }

@@ -387,6 +387,8 @@ static cp_code copy_string(parser *ps, const json_t *v, cp_str *out, cp_err *err
 /* The model's own, of a request that says nothing; [] says none. */
 static cp_code default_stops(parser *ps, const cp_sampling_defaults *d, cp_err *err)
 {
+    if (d->n_stop == 0)
+        return CP_OK;
     _Static_assert((int)CP_DEFAULT_STOPS <= (int)CP_STOP_MAX, "as many as a request may have");
     cp_str *list = cp_arena_alloc(ps->arena, CP_DEFAULT_STOPS * sizeof(*list));
     if (!list)

@@ -134,12 +134,8 @@ static cp_code stop_ids(cp_call *c, cp_sampling *sp, cp_err *err)
         memcpy(ids, eog, n_eog * sizeof(*ids));
     for (int i = 0; i < c->p.n_stop_ids; i++)
         ids[n++] = c->p.stop_ids[i];
-    /* A stop string that spells a special token: the text may never show it. */
-    for (int i = 0; i < c->p.n_stop; i++) {
-        int32_t id = cp_tokenizer_find(c->m->tokenizer, c->p.stop[i].p, c->p.stop[i].n);
-        if (id >= 0 && cp_tokenizer_is_special(c->m->tokenizer, id))
-            ids[n++] = id;
-    }
+    if (c->p.skip_special)
+        n += (size_t)cp_stops_special(c->m->tokenizer, c->p.stop, c->p.n_stop, ids + n);
     sp->stop_ids = ids;
     sp->n_stop_ids = (int)n;
     sp->eog_ids = ids;

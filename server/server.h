@@ -51,9 +51,9 @@ typedef struct cp_server_config {
     cp_metrics *metrics;          /* the process's; may be NULL */
 } cp_server_config;
 
-/* Defaults that a request overrides; the ranges are those of the request's fields. */
 enum { CP_DEFAULT_STOPS = 16, CP_DEFAULT_STOP_BYTES = 64 };
 
+/* Defaults that a request overrides; the ranges are those of the request's fields. */
 typedef struct cp_sampling_defaults {
     double temperature, top_p, min_p;
     double repetition_penalty, presence_penalty, frequency_penalty;
@@ -61,8 +61,8 @@ typedef struct cp_sampling_defaults {
     int64_t max_tokens; /* -1: as INTERFACE says */
     bool has_seed;
     int64_t seed;
-    /* Stop strings of requests without any. */
     int n_stop;
+    /* Of requests without "stop": UTF-8, 1 to 63 bytes each, NUL-terminated. */
     char stop[CP_DEFAULT_STOPS][CP_DEFAULT_STOP_BYTES];
 } cp_sampling_defaults;
 

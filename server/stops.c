@@ -99,3 +99,14 @@ void cp_stop_state_fini(cp_stop_state *st)
 {
     cp_buf_fini(&st->held);
 }
+
+int cp_stops_special(const cp_tokenizer *t, const cp_str *list, int n, int32_t *ids)
+{
+    int found = 0;
+    for (int i = 0; i < n; i++) {
+        int32_t id = cp_tokenizer_find(t, list[i].p, list[i].n);
+        if (id >= 0 && cp_tokenizer_is_special(t, id))
+            ids[found++] = id;
+    }
+    return found;
+}

@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "base/meta.h"
+#include "tokenizer/tokenizer.h"
 
 enum { CP_STOPS_MAX = 16 };
 
@@ -37,5 +38,8 @@ bool cp_stops_feed(const cp_stops *s, cp_stop_state *st, const char *p, size_t n
 /* The text ends: append what is held. */
 void cp_stops_flush(cp_stop_state *st, cp_buf *out);
 void cp_stop_state_fini(cp_stop_state *st);
+/* Ids of the special tokens that stop strings spell exactly, into ids[n]: text without special
+ * tokens never shows them, so they must end a choice by id. Returns how many. Any thread. */
+int cp_stops_special(const cp_tokenizer *t, const cp_str *list, int n, int32_t *ids);
 
 #endif

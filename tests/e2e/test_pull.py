@@ -237,6 +237,9 @@ class Pull(unittest.TestCase):
             self.assertEqual(complete(**forced), ("", "stop"))
             self.assertEqual(complete(**forced, stop=[])[1], "length")
             self.assertEqual(complete(**forced, stop="<|im_start|>"), ("", "stop"))
+            # With special tokens in the text it is a text like any other.
+            shown = {"skip_special_tokens": False, "include_stop_str_in_output": True}
+            self.assertEqual(complete(**forced, **shown), ("<|im_start|>", "stop"))
             self.assertNotIn("ignored of the packaging's sampling options", s.log())
 
     def test_a_variant_is_asked_for(self):
