@@ -4,9 +4,9 @@
  * Everything is checked before the caller sees it.
  */
 #include "loader/loader.h"
+#include "base/map.h"
 #include "loader/extras.h"
 #include "loader/formats/format.h"
-#include "loader/map.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 

@@ -5,7 +5,7 @@
  * replaces what had its path.
  */
 #include "loader/oci/files.h"
-#include "loader/map.h"
+#include "base/map.h"
 #include "loader/oci/choice.h"
 #include "loader/oci/record.h"
 

@@ -9,7 +9,7 @@
  * wrote things in. A blob of one unit has no map: there is nothing to resume.
  */
 #include "loader/oci/partial.h"
-#include "loader/oci/fault.h"
+#include "base/fault.h"
 #include "loader/oci/record.h"
 
 #include <errno.h>

@@ -4,10 +4,10 @@
 #include "loader/oci/pull.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "loader/oci/choice.h"
 #include "loader/oci/extract.h"
-#include "loader/oci/fault.h"
 #include "loader/oci/partial.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"

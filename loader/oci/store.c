@@ -4,9 +4,9 @@
  * exclusively, so that it never takes away a blob that a pack in another process has written and
  * not yet named.
  */
+#include "base/map.h"
 #include "loader/formats/format.h"
 #include "loader/loader.h"
-#include "loader/map.h"
 #include "loader/oci/choice.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"

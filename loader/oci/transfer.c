@@ -7,7 +7,7 @@
  */
 #include "loader/oci/transfer.h"
 #include "base/clock.h"
-#include "loader/oci/fault.h"
+#include "base/fault.h"
 #include "loader/oci/partial.h"
 
 #include <errno.h>
@@ -559,7 +559,7 @@ static void init(run *r, const cp_transfer *t)
                  : t->connections > CP_CONNECTIONS_MAX ? CP_CONNECTIONS_MAX
                                                        : t->connections;
     r->active_limit = r->n_slots + 4;
-    r->fault_at = cp_fault_bytes();
+    r->fault_at = cp_fault_after("bytes");
     r->blobs = cp_xcalloc(t->n ? t->n : 1, sizeof(*r->blobs));
     for (size_t i = 0; i < t->n; i++) {
         r->blobs[i].r = r;

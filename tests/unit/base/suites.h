@@ -13,6 +13,8 @@
 #include <cmocka.h>
 
 int suite_code(void);
+int suite_fault(void);
+int suite_map(void);
 int suite_mem(void);
 int suite_log(void);
 int suite_digest(void);

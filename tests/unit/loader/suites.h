@@ -16,7 +16,6 @@ int cp_suite_extract(void);
 int cp_suite_files(void);
 int cp_suite_gguf(void);
 int cp_suite_manifests(void);
-int cp_suite_map(void);
 int cp_suite_packagings(void);
 int cp_suite_reference(void);
 int cp_suite_store(void);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Parse a copy of exactly n bytes. The weights do not outlive the copy: ok says what it was. */
 static cp_code parse_copy(const char *p, size_t n, cp_err *err)
@@ -433,14 +434,38 @@ static void names_the_quantization(void **state)
     }
 }
 
+static void open_model_reports_poison(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/capstan-poison-XXXXXX.gguf";
+    int fd = mkstemps(path, 5);
+    assert_true(fd >= 0);
+    cp_mk m;
+    cp_loaded *model;
+    cp_mk_tiny(&m, 1);
+    cp_mk_save(&m, path);
+    assert_int_equal(cp_loader_open(&model, path, NULL, NULL), CP_OK);
+    assert_false(cp_loaded_poisoned(model));
+    const cp_tensor *t = cp_loaded_find(model, "output_norm.weight");
+    assert_int_equal(*(const volatile uint8_t *)t->data, (uint8_t)(224 * 7 + 1));
+    assert_int_equal(ftruncate(fd, 0), 0);
+    assert_int_equal(*(const volatile uint8_t *)t->data, 0);
+    assert_true(cp_loaded_poisoned(model));
+    cp_loaded_close(model);
+    cp_mk_fini(&m);
+    close(fd);
+    unlink(path);
+}
+
 int cp_suite_gguf(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_every_type),        cmocka_unit_test(cut_at_every_offset),
-        cmocka_unit_test(mutate_every_offset),     cmocka_unit_test(header_is_checked),
-        cmocka_unit_test(metadata_is_checked),     cmocka_unit_test(alignment_is_checked),
-        cmocka_unit_test(tensors_are_checked),     cmocka_unit_test(size_rule_of_every_type),
-        cmocka_unit_test(many_tokens_and_tensors), cmocka_unit_test(names_the_quantization),
+        cmocka_unit_test(reads_every_type),          cmocka_unit_test(cut_at_every_offset),
+        cmocka_unit_test(mutate_every_offset),       cmocka_unit_test(header_is_checked),
+        cmocka_unit_test(metadata_is_checked),       cmocka_unit_test(alignment_is_checked),
+        cmocka_unit_test(tensors_are_checked),       cmocka_unit_test(size_rule_of_every_type),
+        cmocka_unit_test(many_tokens_and_tensors),   cmocka_unit_test(names_the_quantization),
+        cmocka_unit_test(open_model_reports_poison),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
 }

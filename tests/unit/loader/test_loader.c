@@ -6,7 +6,6 @@
 int main(void)
 {
     int failed = cp_suite_gguf();
-    failed += cp_suite_map();
     failed += cp_suite_packagings();
     failed += cp_suite_reference();
     failed += cp_suite_store();

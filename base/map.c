@@ -7,7 +7,7 @@
  * mapping becomes zero pages at once: the model is lost anyway, and one mmap(2) beats a fault a
  * page. The bare system call is safe in a handler, and no sanitizer stands between.
  */
-#include "loader/map.h"
+#include "base/map.h"
 #include "base/mem.h"
 
 #include <errno.h>

@@ -1,10 +1,8 @@
 /*
  * Mappings: a file that shrinks is a flag, not a death; a SIGBUS that is not ours still kills.
  */
-#include "loader/loader.h"
-#include "loader/map.h"
-#include "tests/unit/loader/make_gguf.h"
-#include "tests/unit/loader/suites.h"
+#include "base/map.h"
+#include "tests/unit/base/suites.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -182,37 +180,13 @@ static void foreign_sigbus_still_kills(void **state)
     assert_int_equal(death(send_sigbus), SIGBUS);
 }
 
-static void open_model_reports_poison(void **state)
-{
-    (void)state;
-    char path[] = "/tmp/capstan-poison-XXXXXX.gguf";
-    int fd = mkstemps(path, 5);
-    assert_true(fd >= 0);
-    cp_mk m;
-    cp_loaded *model;
-    cp_mk_tiny(&m, 1);
-    cp_mk_save(&m, path);
-    assert_int_equal(cp_loader_open(&model, path, NULL, NULL), CP_OK);
-    assert_false(cp_loaded_poisoned(model));
-    const cp_tensor *t = cp_loaded_find(model, "output_norm.weight");
-    assert_int_equal(*(const volatile uint8_t *)t->data, (uint8_t)(224 * 7 + 1));
-    assert_int_equal(ftruncate(fd, 0), 0);
-    assert_int_equal(*(const volatile uint8_t *)t->data, 0);
-    assert_true(cp_loaded_poisoned(model));
-    cp_loaded_close(model);
-    cp_mk_fini(&m);
-    close(fd);
-    unlink(path);
-}
-
-int cp_suite_map(void)
+int suite_map(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shrunk_file_poisons),
         cmocka_unit_test(what_is_forgotten_is_read_again),
         cmocka_unit_test(any_thread_may_meet_the_end),
         cmocka_unit_test(foreign_sigbus_still_kills),
-        cmocka_unit_test(open_model_reports_poison),
     };
     return cmocka_run_group_tests_name("map", tests, NULL, NULL);
 }

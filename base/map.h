@@ -6,8 +6,8 @@
  * address the previous action is restored, so that the process dies as it would have. Hidden: the
  * table of mappings that the signal handler reads.
  */
-#ifndef CP_LOADER_MAP_H
-#define CP_LOADER_MAP_H
+#ifndef CP_BASE_MAP_H
+#define CP_BASE_MAP_H
 
 #include "base/code.h"
 
