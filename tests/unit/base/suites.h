@@ -23,6 +23,7 @@ int suite_queue(void);
 int suite_jobs(void);
 int suite_pool(void);
 int suite_toml(void);
+int suite_trust(void);
 int suite_options(void);
 int suite_metrics(void);
 
