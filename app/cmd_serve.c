@@ -20,6 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { JOBS_THREADS = 2 };
+
 typedef struct serving {
     const cp_options *o;
     cp_stack stack;
@@ -270,7 +272,7 @@ int cp_cmd_serve(const cp_options *o)
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
     s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
     if (cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
-        cp_jobs_open(&s.jobs, 2, 4096, &err) || open_server(&s, &err)) {
+        cp_jobs_open(&s.jobs, JOBS_THREADS, CP_CONNECTIONS_MAX, &err) || open_server(&s, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }

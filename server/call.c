@@ -424,7 +424,8 @@ static void job(void *arg)
 {
     cp_call *c = arg;
     cp_server *s = c->s;
-    cp_call_prepare(c);
+    if (!atomic_load_explicit(&c->gone, memory_order_relaxed))
+        cp_call_prepare(c);
     cp_mpsc_push(&s->parsed, &c->parsed_link);
     cp_http_wake(s->http);
     atomic_fetch_sub_explicit(&s->n_jobs, 1, memory_order_release);
@@ -436,11 +437,6 @@ void cp_call_start(cp_call *c)
     cp_buf *body = cp_http_body(c->q);
     c->body = *body;
     memset(body, 0, sizeof(*body));
-    if (c->body.n <= CP_JOB_BODY || !s->jobs) {
-        cp_call_prepare(c);
-        go_on(c);
-        return;
-    }
     c->in_job = true;
     atomic_fetch_add(&s->n_jobs, 1);
     if (cp_jobs_submit(s->jobs, job, c))
@@ -495,7 +491,7 @@ void cp_call_done(cp_call *c)
     double ms = (double)(cp_now_ns() - cp_http_since(q)) / 1e6;
     static const char *const methods[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
                                                          "PATCH", "DELETE", "OPTIONS"};
-    if (c->counted && !c->in_job && c->m) {
+    if (c->counted && c->route->generates && !c->in_job && c->m) {
         int completion = 0, cached = 0;
         for (int i = 0; i < c->n_choices; i++)
             completion += c->choices[i].n_tokens;

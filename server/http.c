@@ -32,11 +32,10 @@
 enum {
     EVENTS = 256,
     TICK_NS = 250000000,
-    POOL_BYTES = 32 << 10,      /* MHD's memory of a connection: bounds head and URL */
-    BLOCK_BYTES = 4096,         /* a stream's chunk */
-    DROP_MAX = 64 << 20,        /* a refused body up to this size is read and dropped */
-    REPLY_HEADERS = 12,         /* cp_http_add_header */
-    DEFAULT_CONNECTIONS = 8192, /* ours; MHD's limit is twice that, so that we can answer 503 */
+    POOL_BYTES = 32 << 10, /* MHD's memory of a connection: bounds head and URL */
+    BLOCK_BYTES = 4096,    /* a stream's chunk */
+    DROP_MAX = 64 << 20,   /* a refused body up to this size is read and dropped */
+    REPLY_HEADERS = 12,    /* cp_http_add_header */
     SPARE_FDS = 128,
     STOP_MS = 1000
 };
@@ -563,7 +562,7 @@ static void size_tables(cp_http *h, int wanted)
             fds = rl.rlim_cur > 1 << 20 ? 1 << 20 : (long)rl.rlim_cur;
     }
     long most = fds > 2 * SPARE_FDS ? (fds - SPARE_FDS) / 2 : fds / 4;
-    h->max_conns = wanted > 0 ? wanted : DEFAULT_CONNECTIONS;
+    h->max_conns = wanted; /* MHD's limit is twice that, so that we can answer 503 */
     if (h->max_conns > most)
         h->max_conns = most > 1 ? (int)most : 1;
     h->n_slots = 2 * (unsigned)h->max_conns;

@@ -20,7 +20,6 @@ enum {
     CP_MODELS_MAX = 64,
     CP_CALL_ARENA = 96 << 20,    /* bytes of one call: strings and ids */
     CP_RENDER_ARENA = 128 << 20, /* bytes of one rendering */
-    CP_JOB_BODY = 16 << 10,      /* longer bodies are parsed on Jobs */
     CP_SLOW_READER_S = 30,
     CP_ID_BYTES = 48,
     CP_REQUEST_ID_BYTES = 132,
@@ -72,7 +71,7 @@ struct cp_server {
     _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */
     _Atomic int drain; /* cp_drain; the loop moves it on, drain_begin and drain_now start it */
     _Atomic bool cut_asked, clean;
-    _Atomic int n_active; /* calls of routes that generate */
+    _Atomic int n_active; /* calls of routes that take a body; a drain waits for them */
     _Atomic int n_jobs;   /* jobs that will still touch the server */
     _Atomic bool closing;
     cp_mpsc ready;  /* requests with events, from the engine */
@@ -134,7 +133,8 @@ struct cp_call {
     cp_arena *arena;
     cp_buf body;
     cp_mpsc_node parsed_link;
-    bool in_job, gone, failed, counted;
+    bool in_job, failed, counted;
+    _Atomic bool gone; /* the client left; a job that has not begun then does nothing */
     /* made by prepare */
     cp_params p;
     cp_served *m;
@@ -162,14 +162,14 @@ void cp_route_request(void *arg, cp_http_req *q, bool cut);
 /* Row i of the table, NULL past the end. */
 const cp_route *cp_route_at(size_t i);
 
-/* ---- prepare.c: any thread that has the call ---- */
+/* ---- prepare.c: Jobs ---- */
 /* Body to ids or to a reply; fills c->code and c->err. */
 void cp_call_prepare(cp_call *c);
 cp_served *cp_server_find(const cp_server *s, const char *name, size_t n);
 
 /* ---- call.c: loop thread ---- */
 cp_call *cp_call_new(cp_server *s, cp_http_req *q);
-/* Prepare here or on Jobs, then go on: submit or reply. */
+/* Prepare on Jobs, however small the body is; then go on: submit or reply. */
 void cp_call_start(cp_call *c);
 void cp_call_parsed(cp_call *c); /* back from a job */
 void cp_call_drain(cp_call *c);  /* take what the engine has put */

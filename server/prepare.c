@@ -1,6 +1,7 @@
 /*
- * From a body to engine requests: JSON, template, tokens, limits. Runs on the loop thread for small
- * bodies and on Jobs for the rest, touching nothing but the call and what is immutable. All memory
+ * From a body to engine requests: JSON, template, tokens, limits. Runs on Jobs, never on the loop
+ * thread, as a small body can ask for a long rendering; it touches nothing but the call and what is
+ * immutable. All memory
  * that the request needs until its end (ids, rings, stop strings) lies in the call's arena; the
  * template's working memory is given back before it returns.
  */
@@ -349,6 +350,7 @@ static cp_code prepare_apply(cp_call *c, cp_arena *a, cp_err *err)
 
 void cp_call_prepare(cp_call *c)
 {
+    CP_ASSERT(c->in_job);
     c->arena = cp_arena_new(CP_CALL_ARENA);
     cp_arena *render_arena = cp_arena_new(CP_RENDER_ARENA);
     const cp_params_env env = {.where = c->route->where, .arg = c, .find_model = find_model};

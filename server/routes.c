@@ -305,7 +305,7 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
         return;
     }
     c->route = route;
-    if (route->generates) {
+    if (route->where != 0) {
         c->counted = true;
         atomic_fetch_add(&s->n_active, 1);
     }

@@ -170,6 +170,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     cp_json_setup();
     cp_server *s = cp_xcalloc(1, sizeof(*s));
     s->engine = *cfg->engine;
+    CP_ASSERT(cfg->jobs);
     s->jobs = cfg->jobs;
     s->n_keys = cfg->n_keys;
     if (cfg->n_keys > 0) {
@@ -194,7 +195,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
             cfg->header_deadline_ms > 0 ? cfg->header_deadline_ms : HEADER_DEADLINE_MS,
         .body_deadline_ms = BODY_DEADLINE_MS,
         .idle_ms = IDLE_MS,
-        .max_connections = cfg->max_connections,
+        .max_connections = cfg->max_connections > 0 ? cfg->max_connections : CP_CONNECTIONS_MAX,
         .hooks = {.arg = s,
                   .head = cp_route_head,
                   .request = cp_route_request,

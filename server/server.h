@@ -18,6 +18,9 @@
 #include "engine/engine.h"
 #include "tokenizer/tokenizer.h"
 
+/* Connections at once, and so requests that may wait for Jobs. */
+enum { CP_CONNECTIONS_MAX = 8192 };
+
 /* What a key may do. A route names one of these, or none (probes). */
 enum { CP_SCOPE_INFERENCE = 1, CP_SCOPE_ADMIN = 2 };
 
@@ -40,13 +43,13 @@ typedef struct cp_server_config {
     size_t n_keys;                /* keys */
     const char *cors_origin;      /* NULL: no CORS headers */
     const cp_engine_api *engine;  /* its set_front is called by cp_server_open */
-    cp_jobs *jobs;                /* parses bodies above 16 KiB */
+    cp_jobs *jobs;                /* prepares every request that has a body */
     int64_t deadline_ms;          /* of a request; 0: none */
     int64_t drain_grace_ms;       /* after drain_begin new requests are still served this long */
     int64_t drain_timeout_ms;     /* from the grace's end on, for what still runs */
     int64_t header_deadline_ms;   /* 0: 10,000; tests shorten it */
     int64_t keepalive_comment_ms; /* silence on a stream before a comment; 0: 15,000 */
-    int max_connections;          /* 0: 8,192, or less where descriptors are few */
+    int max_connections;          /* 0: CP_CONNECTIONS_MAX, or less where descriptors are few */
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */
 } cp_server_config;

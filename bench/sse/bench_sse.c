@@ -64,7 +64,8 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
                          .defaults = cp_sampling_defaults_off()};
     cp_server_config sc = {.engine = cp_fake_api(fake)};
     cp_log_setup(CP_LOG_WARN, false);
-    if (cp_tokenizer_open(&tok, cp_fake_meta_view(meta), &err) != CP_OK ||
+    if (cp_jobs_open(&sc.jobs, 2, load->streams, &err) != CP_OK ||
+        cp_tokenizer_open(&tok, cp_fake_meta_view(meta), &err) != CP_OK ||
         cp_template_open(&tmpl, source, sizeof(source) - 1, &err) != CP_OK ||
         cp_server_open(&s, &sc, &err) != CP_OK) {
         fprintf(stderr, "%s\n", err.msg);
@@ -85,6 +86,7 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
     int64_t cpu = cp_sse_cpu_ns() - start;
     cp_fake_stop(fake);
     cp_server_close(s);
+    cp_jobs_close(sc.jobs);
     return cpu;
 }
 

@@ -53,7 +53,7 @@ void h_open(harness *h, const h_config *cfg)
     const char *src = cfg->template_ ? cfg->template_ : join;
     if (*src)
         assert_int_equal(cp_template_open(&h->tmpl, src, strlen(src), &err), CP_OK);
-    assert_int_equal(cp_jobs_open(&h->jobs, 1, 16, &err), CP_OK);
+    assert_int_equal(cp_jobs_open(&h->jobs, 1, 1024, &err), CP_OK);
     h->process = cp_metrics_new(NULL);
     h->model_metrics = cp_metrics_new("smol");
     cp_server_config sc = {.keys = cfg->keys,

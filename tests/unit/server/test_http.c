@@ -335,7 +335,8 @@ static void test_unix_socket_and_busy_port(void **state)
     h_open(&h, &(h_config){0});
     cp_server *other = NULL;
     cp_err err;
-    cp_server_config sc = {.engine = cp_fake_api(h.fake), .port = cp_server_port(h.s)};
+    cp_server_config sc = {
+        .engine = cp_fake_api(h.fake), .jobs = h.jobs, .port = cp_server_port(h.s)};
     char port[16], path[64];
     cp_snprintf(port, sizeof(port), ":%d", sc.port);
     assert_int_equal(cp_server_open(&other, &sc, &err), CP_IO);
@@ -344,7 +345,7 @@ static void test_unix_socket_and_busy_port(void **state)
     cp_snprintf(path, sizeof(path), "/tmp/cp-test-%d.sock", (int)getpid());
     cp_fake_config fc = {.ctx = 16, .max_queue = 1};
     cp_fake *fake = cp_fake_open(&fc);
-    sc = (cp_server_config){.engine = cp_fake_api(fake), .uds = path};
+    sc = (cp_server_config){.engine = cp_fake_api(fake), .jobs = h.jobs, .uds = path};
     for (int i = 0; i < 2; i++) { /* twice: the path is given back */
         assert_int_equal(cp_server_open(&other, &sc, &err), CP_OK);
         assert_int_equal(strncmp(cp_server_url(other), "unix:/tmp/cp-test-", 18), 0);

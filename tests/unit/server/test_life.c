@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHAT   "/v1/chat/completions"
@@ -84,6 +85,94 @@ static void test_disconnect_while_parsing(void **state)
     assert_string_equal(h_error_code(&a), "context_length_exceeded");
     h_answer_fini(&a);
     cp_buf_fini(&b);
+    h_close(&h);
+}
+
+static void nap(void)
+{
+    const struct timespec ts = {.tv_nsec = 1000000};
+    nanosleep(&ts, NULL);
+}
+
+/* Polls until *v is at least n; a limit only turns a hang into a failure. */
+static void wait_for(const _Atomic int *v, int n, const char *what)
+{
+    for (int left = 30000; atomic_load(v) < n; left--) {
+        if (left == 0)
+            fail_msg("%s", what);
+        nap();
+    }
+}
+
+/* A job that does not end before it may. */
+typedef struct block {
+    _Atomic int begun, free;
+} block;
+
+static void block_job(void *arg)
+{
+    block *b = arg;
+    atomic_store(&b->begun, 1);
+    wait_for(&b->free, 1, "the job was never let go");
+}
+
+/* With the only thread of Jobs taken, the smallest request of every route waits for it, and the
+ * loop goes on answering. */
+static void test_nothing_is_prepared_on_the_loop(void **state)
+{
+    (void)state;
+    static const char *const post[][2] = {
+        {"/v1/chat/completions", WHOLE},      {"/v1/completions", "{\"prompt\":\"a\"}"},
+        {"/tokenize", "{\"content\":\"a\"}"}, {"/detokenize", "{\"tokens\":[65]}"},
+        {"/apply-template", WHOLE},
+    };
+    enum { N = sizeof(post) / sizeof(post[0]) };
+    harness h;
+    block b = {0};
+    int fd[N];
+    h_open(&h, &(h_config){0});
+    assert_true(cp_jobs_submit(h.jobs, block_job, &b));
+    wait_for(&b.begun, 1, "no job began");
+    for (int i = 0; i < N; i++) {
+        fd[i] = h_connect(&h);
+        h_request(fd[i], "POST", post[i][0], "", post[i][1]);
+        wait_for(&h.s->n_jobs, i + 1, post[i][0]);
+        h_answer a = h_call(&h, "GET", "/livez", "", NULL);
+        assert_int_equal(a.status, 200);
+        h_answer_fini(&a);
+    }
+    atomic_store(&b.free, 1);
+    for (int i = 0; i < N; i++) {
+        h_answer a = {0};
+        assert_true(h_read(fd[i], &a));
+        assert_int_equal(a.status, 200);
+        h_answer_fini(&a);
+        close(fd[i]);
+    }
+    h_close(&h);
+}
+
+/* A drain waits for what does not generate as well. */
+static void test_drain_waits_for_jobs(void **state)
+{
+    (void)state;
+    harness h;
+    block b = {0};
+    bool clean;
+    h_open(&h, &(h_config){.timeout_ms = 60000});
+    assert_true(cp_jobs_submit(h.jobs, block_job, &b));
+    int fd = h_connect(&h);
+    h_request(fd, "POST", "/tokenize", "", "{\"content\":\"a\"}");
+    wait_for(&h.s->n_jobs, 1, "no job");
+    cp_server_drain_begin(h.s);
+    wait_for(&h.s->drain, CP_REFUSE, "no drain");
+    assert_false(cp_server_drain_poll(h.s, &clean));
+    atomic_store(&b.free, 1);
+    h_answer a = {0};
+    assert_true(h_read(fd, &a));
+    assert_int_equal(a.status, 200);
+    h_answer_fini(&a);
+    close(fd);
     h_close(&h);
 }
 
@@ -394,6 +483,8 @@ int run_life_tests(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_disconnect_in_every_phase),
         cmocka_unit_test(test_disconnect_while_parsing),
+        cmocka_unit_test(test_nothing_is_prepared_on_the_loop),
+        cmocka_unit_test(test_drain_waits_for_jobs),
         cmocka_unit_test(test_half_heads_and_bodies),
         cmocka_unit_test(test_slow_reader_is_waited_for),
         cmocka_unit_test(test_comments_on_silent_streams),
