@@ -13,26 +13,6 @@
 
 #include <string.h>
 
-/* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
-static uint32_t outstanding(const cp_sched *s, int n_known, uint32_t held)
-{
-    int n = n_known + 1 < s->cfg.ctx ? n_known + 1 : s->cfg.ctx;
-    uint32_t all = cp_kv_pages_for(s->cfg.groups, s->cfg.n_groups, s->cfg.page_positions, n,
-                                   s->cfg.prefill_chunk);
-    return all > held ? all - held : 0;
-}
-
-static uint32_t reserved(const cp_sched *s)
-{
-    uint32_t sum = 0;
-    for (int i = 0; i < s->n_run; i++) {
-        const cp_seq *q = s->run[i];
-        if (q->n_done + q->rows < q->n_known)
-            sum += outstanding(s, q->n_known, cp_kv_held(s->kv, q->kv));
-    }
-    return sum;
-}
-
 /* ---- the wait rule ---- */
 
 static bool still_computing(const cp_sched *s, const cp_wait *w)
@@ -68,6 +48,8 @@ static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_know
 {
     if (still_computing(s, w))
         return true;
+    if (w->target >= 0)
+        w->needs = -1; /* what it waited for is there: it needs less */
     w->target = -1;
     if (!s->cfg.prefix_cache || max_hit < s->cfg.page_positions)
         return false;
@@ -119,19 +101,20 @@ static void first_admission(cp_sched *s, cp_live *l, int n_hit)
     cp_metrics_admitted(s, l);
 }
 
-/* Whether the pool can take w's sequence, whose prefix kv already holds; makes room where clients
- * do not read. */
-static bool fits(cp_sched *s, cp_kv_seq kv, int n_known)
+/* Whether a look-up is worth its cost: w did not fit when it was last tried, and needs as much now.
+ */
+static bool may_fit(const cp_sched *s, const cp_wait *w)
 {
-    for (;;) {
-        if (s->n_run == 0)
-            return true;
-        uint64_t need = (uint64_t)outstanding(s, n_known, cp_kv_held(s->kv, kv)) + reserved(s);
-        if (need <= cp_kv_available(s->kv) && cp_kv_states_available(s->kv) > 0)
-            return true;
-        if (!cp_sched_preempt_blocked(s, NULL))
-            return false;
+    int64_t room = (int64_t)cp_kv_available(s->kv) - (int64_t)s->outstanding;
+    bool running = false;
+    for (int i = 0; i < s->n_run; i++) {
+        const cp_seq *q = s->run[i];
+        if (q->blocked)
+            room += (int64_t)cp_kv_held(s->kv, q->kv) + q->outstanding;
+        else
+            running = true;
     }
+    return !running || room >= w->needs;
 }
 
 /* The sequence that w stands for starts with `kv`, n_hit positions done. */
@@ -164,14 +147,18 @@ static verdict try_admit(cp_sched *s, cp_wait *w)
     int max_hit = cp_sched_max_hit(l, n_known);
     if (cp_live_room(l) < 1 || must_wait(s, w, tokens, n_known, max_hit))
         return SKIPPED;
-    if (s->n_run > 0 && s->n_blocked == 0 && w->tried >= 0 && cp_kv_available(s->kv) <= w->tried)
-        return NO_PAGES; /* nothing has come back since */
+    if (!may_fit(s, w))
+        return NO_PAGES;
+    uint32_t before = cp_kv_available(s->kv);
     cp_kv_seq kv = cp_kv_seq_open(s->kv, l->r->salt);
     CP_ASSERT(kv >= 0 && "sched-16");
     int n_hit = cp_kv_match(s->kv, kv, tokens, n_known, max_hit);
-    if (!fits(s, kv, n_known)) {
+    uint32_t need = cp_sched_prompt_pages(s, n_known, cp_kv_held(s->kv, kv));
+    if (!cp_sched_fits(s, need) && !cp_sched_make_room(s, need)) {
+        w->needs = (int64_t)need + before - cp_kv_available(s->kv);
+        if (CP_PLANTED(119)) /* as if what others had reserved then were reserved for ever */
+            w->needs += (int64_t)s->outstanding;
         cp_kv_seq_close(s->kv, kv);
-        w->tried = cp_kv_available(s->kv);
         return NO_PAGES;
     }
     first_admission(s, l, n_hit);

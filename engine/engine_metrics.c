@@ -68,7 +68,7 @@ void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_
     COUNT(FINISHED_STOP, finished_stop);
     COUNT(FINISHED_LENGTH, finished_length);
     COUNT(FINISHED_ERROR, finished_error);
-    COUNT(FINISHED_CANCELLED, cancelled);
+    COUNT(FINISHED_CANCELLED, finished_cancelled);
     COUNT(CANCELLED, cancelled);
 #undef COUNT
     cp_metric_add(m, CP_M_EVICTIONS, (int64_t)(kv.evictions - *seen_evictions));

@@ -157,6 +157,7 @@ static void cancel(cp_sched *s, cp_live *l)
     if (!(CP_PLANTED(110) && l->n_generated > 0))
         free_seqs(s, l);
     s->stats.cancelled += (uint64_t)(l->r->n - l->n_finished);
+    s->stats.finished_cancelled += (uint64_t)(l->r->n - l->n_finished);
     for (int c = 0; c < l->r->n && cp_ring_count(ring) + 1 < ring->cap; c++) {
         cp_event ev = {.type = CP_EV_FINISH,
                        .reason = CP_FINISH_CANCELLED,
@@ -183,7 +184,7 @@ bool cp_sched_submit(cp_sched *s, cp_request *r, int64_t now_ns)
     l->prev->next = l->next->prev = l;
     s->n_lives++;
     r->state = l;
-    l->wait = (cp_wait){.order = l->arrival << 8, .live = l, .tried = -1, .target = -1};
+    l->wait = (cp_wait){.order = l->arrival << 8, .live = l, .needs = -1, .target = -1};
     l->waiting = true;
     cp_wait_insert(s, &l->wait);
     return true;
@@ -203,7 +204,9 @@ int64_t cp_sched_sweep(cp_sched *s, int64_t now_ns)
             cancel(s, l);
         } else if (deadline && now_ns >= deadline) {
             s->stats.cancelled += (uint64_t)(l->r->n - l->n_finished);
-            cp_live_fail(s, l, CP_DEADLINE);
+            if (CP_PLANTED(122))
+                s->stats.finished_cancelled += (uint64_t)(l->r->n - l->n_finished);
+            cp_live_fail(s, l, CP_DEADLINE); /* an error, counted there */
         } else if (deadline && (earliest == 0 || deadline < earliest)) {
             earliest = deadline;
         }

@@ -22,7 +22,8 @@ static bool alloc_seqs(cp_sched *s)
     s->run = calloc(n, sizeof(cp_seq *));
     s->plan = calloc(n, sizeof(cp_seq *));
     s->order = calloc(n, sizeof(cp_seq *));
-    if (!s->seqs || !s->run || !s->plan || !s->order)
+    s->takes = calloc(n, sizeof(*s->takes));
+    if (!s->seqs || !s->run || !s->plan || !s->order || !s->takes)
         return false;
     for (int i = 0; i < s->cfg.max_seqs; i++) {
         s->seqs[i].slot = i;
@@ -72,6 +73,7 @@ void cp_sched_close(cp_sched *s)
     free(s->run);
     free(s->plan);
     free(s->order);
+    free(s->takes);
     free(s->lives);
     free(s);
 }
@@ -87,7 +89,7 @@ void cp_wait_insert(cp_sched *s, cp_wait *w)
     w->next = at->next;
     at->next->prev = w;
     at->next = w;
-    w->tried = -1;
+    w->needs = -1;
     w->target = -1;
     s->n_waiting++;
     s->n_preempted += w->seq != NULL;
@@ -113,6 +115,7 @@ cp_seq *cp_seq_take(cp_sched *s, cp_live *l, int choice)
     q->choice = choice;
     q->n_prompt = q->n_known = l->r->n_prompt;
     q->n_done = q->rows = q->outs = 0;
+    q->outstanding = 0;
     q->forked = q->blocked = false;
     q->gen++;
     q->last_ns = 0;
@@ -131,6 +134,7 @@ void cp_seq_start(cp_sched *s, cp_seq *q)
         i--;
     }
     s->run[i] = q;
+    cp_seq_count_outstanding(s, q);
 }
 
 static void run_remove(cp_sched *s, cp_seq *q)
@@ -163,6 +167,9 @@ static void ungrant(cp_sched *s, cp_seq *q)
 static void stop(cp_sched *s, cp_seq *q)
 {
     ungrant(s, q);
+    if (!CP_PLANTED(120))
+        s->outstanding -= q->outstanding;
+    q->outstanding = 0;
     cp_kv_seq_close(s->kv, q->kv);
     q->kv = -1;
     run_remove(s, q);
@@ -271,40 +278,6 @@ static int rows_that_fit(const cp_sched *s, const cp_seq *q, int rows)
     return 0;
 }
 
-bool cp_sched_preempt_blocked(cp_sched *s, const cp_seq *not_this)
-{
-    for (int i = s->n_run; i-- > 0;) {
-        if (s->run[i] != not_this && s->run[i]->blocked) {
-            cp_seq_preempt(s, s->run[i]);
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Pages for q at the cost of somebody else; false: q itself had to go. */
-static bool make_room(cp_sched *s, cp_seq *q)
-{
-    if (cp_sched_preempt_blocked(s, q))
-        return true;
-    cp_seq *youngest = s->run[s->n_run - 1];
-    if (CP_PLANTED(117) && s->n_run > 1)
-        youngest = s->run[0] == q ? s->run[1] : s->run[0];
-    if (youngest != q) {
-        CP_ASSERT(youngest->wait.order > q->wait.order && "sched-17");
-        cp_seq_preempt(s, youngest);
-        return true;
-    }
-    if (s->n_run > 1) {
-        cp_seq_preempt(s, q);
-        return false;
-    }
-    s->stats.out_of_memory++;
-    if (!CP_PLANTED(109))
-        cp_live_fail(s, q->live, CP_NO_MEMORY);
-    return false;
-}
-
 void cp_seq_grant(cp_sched *s, cp_seq *q)
 {
     int want = cp_seq_goal(q) - q->n_done, first = cp_seq_out_first(q);
@@ -327,7 +300,7 @@ void cp_seq_grant(cp_sched *s, cp_seq *q)
             rows = fit;
         else if (CP_PLANTED(104))
             break;
-        else if (!make_room(s, q))
+        else if (!cp_seq_make_room(s, q))
             return;
     }
     q->rows = rows;
@@ -335,6 +308,7 @@ void cp_seq_grant(cp_sched *s, cp_seq *q)
     s->rows_left -= q->rows;
     s->outs_left -= q->outs;
     q->live->reserved += promised(q);
+    cp_seq_count_outstanding(s, q);
 }
 
 /* ---- forks ---- */
@@ -370,14 +344,12 @@ bool cp_seq_fork(cp_sched *s, cp_seq *q)
 
 static void mark_blocked(cp_sched *s)
 {
-    s->n_blocked = 0;
     for (int i = 0; i < s->n_run; i++)
         s->run[i]->live->reserved = 0;
     for (int i = 0; i < s->n_run; i++) {
         cp_seq *q = s->run[i];
         q->rows = q->outs = 0;
         q->blocked = cp_seq_out_first(q) <= q->n_done && cp_live_room(q->live) < 1;
-        s->n_blocked += q->blocked;
     }
 }
 
@@ -477,6 +449,8 @@ void cp_sched_commit(cp_sched *s, const cp_sample_out *results, int64_t now_ns)
             here = commit_row(s, q, &results[q->out0 + k], end - outs + k);
         if (here && q->live->r->max_tokens == 0 && end >= cp_seq_goal(q))
             cp_live_finish_all(s, q->live, q);
+        else if (here)
+            cp_seq_count_outstanding(s, q);
     }
     s->n_plan = s->plan_rows = s->plan_outs = 0;
 }

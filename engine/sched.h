@@ -34,7 +34,7 @@ typedef struct cp_wait {
     uint64_t order; /* age: arrival << 8 | choice */
     cp_live *live;
     cp_seq *seq;       /* the preempted sequence; NULL: choices that have not started */
-    int64_t tried;     /* pages available when it last did not fit; -1: not tried */
+    int64_t needs;     /* pages that it would take, when it last did not fit; -1: not tried */
     int target, until; /* waits for slot `target` to have done `until` positions; target -1: no */
     uint64_t target_gen;
 } cp_wait;
@@ -48,6 +48,7 @@ struct cp_seq {
     bool forked;          /* has given the request's other choices their chance to fork off */
     bool blocked;         /* its ring has no room in this plan */
     int rows, outs, out0; /* granted in this plan; index of its first output row */
+    uint32_t outstanding; /* pages that its prompt will still take; 0 when all its rows are given */
     uint64_t gen;         /* counts the slot's tenants */
     int64_t last_ns;      /* when its latest token came */
     int32_t *tokens;      /* [ctx] prompt and output */
@@ -93,9 +94,11 @@ typedef struct cp_sched_config {
 } cp_sched_config;
 
 typedef struct cp_sched_stats {
-    uint64_t steps, rows, preemptions, waits, forks, cancelled;
+    uint64_t steps, rows, preemptions, waits, forks, out_of_memory;
     uint64_t prompt_tokens, prompt_cached, generated;
-    uint64_t finished_stop, finished_length, finished_error, out_of_memory;
+    /* each choice that has ended, under one of them (sched-22) */
+    uint64_t finished_stop, finished_length, finished_cancelled, finished_error;
+    uint64_t cancelled; /* of those, by the client: gone, stop string met, deadline */
 } cp_sched_stats;
 
 typedef struct cp_sched {
@@ -105,7 +108,8 @@ typedef struct cp_sched {
     int n_free_slots;
     cp_seq **run; /* [max_seqs] RUNNING, oldest first */
     int n_run;
-    cp_wait waiting; /* sentinel */
+    uint64_t outstanding; /* the sum over those that run: pages that a newcomer must leave alone */
+    cp_wait waiting;      /* sentinel */
     int n_waiting, n_preempted;
     cp_live *lives, *free_lives, all; /* pool; free list; sentinel of the list of all */
     int n_lives;
@@ -114,10 +118,10 @@ typedef struct cp_sched {
     /* of the plan at hand */
     int rows_left, outs_left;
     bool preempted_now;
-    int n_blocked; /* running, but their clients do not read */
     cp_seq **plan; /* [max_seqs] oldest first */
     int n_plan, plan_rows, plan_outs;
-    cp_seq **order; /* [max_seqs] scratch */
+    cp_seq **order;   /* [max_seqs] scratch */
+    cp_kv_seq *takes; /* [max_seqs] scratch */
     int64_t now_ns;
     cp_sched_stats stats;
 } cp_sched;
@@ -164,6 +168,10 @@ void cp_seq_start(cp_sched *s, cp_seq *q); /* into the run list */
 void cp_seq_free(cp_sched *s, cp_seq *q);  /* pages, slot and list entry go */
 void cp_seq_preempt(cp_sched *s, cp_seq *q);
 void cp_seq_grant(cp_sched *s, cp_seq *q);
+/* Count again what q's prompt will still take: after whatever moved its tokens, rows or pages. */
+void cp_seq_count_outstanding(cp_sched *s, cp_seq *q);
+/* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
+uint32_t cp_sched_prompt_pages(const cp_sched *s, int n_known, uint32_t held);
 /* One pass over those that run and have no rows yet: decoding ones (one row to go), or prompts. */
 void cp_sched_grant_pass(cp_sched *s, bool decode);
 bool cp_seq_fork(cp_sched *s, cp_seq *q);
@@ -173,9 +181,16 @@ int cp_seq_out_first(const cp_seq *q); /* first position whose row wants an outp
 bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end);
 int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from);
 int cp_sched_max_hit(const cp_live *l, int n_known);
+/* room.c */
+/* Whether a newcomer that will take `need` pages may start beside those that run. */
+bool cp_sched_fits(const cp_sched *s, uint64_t need);
+/* Room for a newcomer from those whose clients do not read; false: they could not give enough, and
+ * keep what they have. */
+bool cp_sched_make_room(cp_sched *s, uint64_t need);
+/* Pages for q at the cost of somebody else; false: q itself had to go. */
+bool cp_seq_make_room(cp_sched *s, cp_seq *q);
 /* admit.c */
 void cp_sched_admit(cp_sched *s);
-bool cp_sched_preempt_blocked(cp_sched *s, const cp_seq *not_this);
 /* engine_metrics.c */
 void cp_metrics_admitted(cp_sched *s, const cp_live *l);
 void cp_metrics_token(cp_sched *s, cp_seq *q);

@@ -19,6 +19,10 @@ static void check_seq(const cp_sched *s, const cp_seq *q)
     CP_ASSERT(q->n_done >= 0 && q->n_done + q->rows <= q->n_known && "sched-1");
     CP_ASSERT(q->kv >= 0 && cp_kv_done(s->kv, q->kv) == q->n_done && "sched-1");
     CP_ASSERT(q->rows <= s->cfg.prefill_chunk && "sched-2");
+    uint32_t held = cp_kv_held(s->kv, q->kv);
+    bool all = q->n_done + q->rows == q->n_known;
+    CP_ASSERT(q->outstanding == (all ? 0 : cp_sched_prompt_pages(s, q->n_known, held)) &&
+              "sched-20");
     int blocks = (q->n_done + q->rows + s->cfg.page_positions - 1) / s->cfg.page_positions;
     for (int g = 0; g < s->cfg.n_groups; g++) {
         int n;
@@ -29,11 +33,13 @@ static void check_seq(const cp_sched *s, const cp_seq *q)
 
 static void check_lists(const cp_sched *s)
 {
-    uint64_t order = 0;
+    uint64_t order = 0, outstanding = 0;
     for (int i = 0; i < s->n_run; i++) {
         CP_ASSERT(s->run[i]->state == CP_SEQ_RUNNING && s->run[i]->wait.order > order && "sched-5");
         order = s->run[i]->wait.order;
+        outstanding += s->run[i]->outstanding;
     }
+    CP_ASSERT(outstanding == s->outstanding && "sched-20");
     order = 0;
     int n = 0, preempted = 0;
     for (const cp_wait *w = s->waiting.next; w != &s->waiting; w = w->next, n++) {
@@ -81,6 +87,21 @@ static void check_stuck(const cp_sched *s)
     }
 }
 
+/* The oldest entry that could start, were there room: there is none, even if nothing of its prompt
+ * were cached. (A hit may itself hold the last state slot.) */
+static void check_head(const cp_sched *s)
+{
+    const cp_wait *w = s->waiting.next;
+    while (w != &s->waiting &&
+           ((!w->seq && s->n_free_slots == 0) || w->target >= 0 || cp_live_room(w->live) < 1))
+        w = w->next;
+    if (w == &s->waiting || s->rows_left == 0 || s->preempted_now)
+        return;
+    int n_known = w->seq ? w->seq->n_known : w->live->r->n_prompt;
+    uint64_t need = s->outstanding + cp_sched_prompt_pages(s, n_known, 0);
+    CP_ASSERT((need > cp_kv_available(s->kv) || cp_kv_states_available(s->kv) < 2) && "sched-19");
+}
+
 void cp_sched_check(const cp_sched *s, bool planned)
 {
     for (int i = 0; i < s->cfg.max_seqs; i++) {
@@ -91,4 +112,6 @@ void cp_sched_check(const cp_sched *s, bool planned)
     check_lives(s);
     if (planned && s->plan_rows == 0)
         check_stuck(s);
+    if (planned)
+        check_head(s);
 }

@@ -113,7 +113,8 @@ cp_code cp_kv_open(cp_kv **out, const cp_kv_config *cfg, cp_err *err)
     kv->is_dst = calloc(n_pages ? n_pages : 1, sizeof(*kv->is_dst));
     kv->fresh = calloc(n_pages ? n_pages : 1, sizeof(*kv->fresh));
     kv->is_fresh = calloc(n_pages ? n_pages : 1, sizeof(*kv->is_fresh));
-    if (!ok || !kv->copies || !kv->is_dst || !kv->fresh || !kv->is_fresh) {
+    kv->marks = calloc((size_t)kv->pages.n + kv->states.n + 1, sizeof(*kv->marks));
+    if (!ok || !kv->copies || !kv->is_dst || !kv->fresh || !kv->is_fresh || !kv->marks) {
         cp_kv_close(kv);
         return cp_fail(err, CP_NO_MEMORY,
                        "kv: no memory for the tables of %u pages, %d sequences of %d positions",
@@ -146,6 +147,7 @@ void cp_kv_close(cp_kv *kv)
     free(kv->is_dst);
     free(kv->fresh);
     free(kv->is_fresh);
+    free(kv->marks);
     free(kv);
 }
 
@@ -319,6 +321,42 @@ uint32_t cp_kv_available(const cp_kv *kv)
 uint32_t cp_kv_states_available(const cp_kv *kv)
 {
     return kv->has_state ? kv->states.n_free + kv->states.n_cached : UINT32_MAX;
+}
+
+/* One more of those asked about names unit i; true: they are all that hold it. */
+static bool mark(uint32_t *marks, const kv_units *u, uint32_t i)
+{
+    return i != 0 && ++marks[i] == u->refs[i] && u->pins[i] == 0;
+}
+
+void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, uint32_t *states)
+{
+    *pages = *states = 0;
+    for (int pass = 0; pass < 2; pass++) { /* count, then wipe the marks */
+        for (int i = 0; i < n; i++) {
+            const kv_seq *q = seq_at(kv, seqs[i]);
+            for (int g = 0; g < kv->n_groups; g++) {
+                for (int b = q->first[g]; kv_is_paged(kv, g) && b < q->n_blocks; b++) {
+                    if (pass == 1)
+                        kv->marks[q->table[g][b]] = 0;
+                    else
+                        *pages += mark(kv->marks, &kv->pages, q->table[g][b]);
+                }
+            }
+        }
+    }
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < n && kv->has_state; i++) {
+            const kv_seq *q = seq_at(kv, seqs[i]);
+            uint32_t held[3] = {q->state, q->state_out != q->state ? q->state_out : 0, q->save};
+            for (int k = 0; k < 3; k++) {
+                if (pass == 1)
+                    kv->marks[held[k]] = 0;
+                else
+                    *states += mark(kv->marks, &kv->states, held[k]);
+            }
+        }
+    }
 }
 
 uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s)

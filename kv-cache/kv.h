@@ -59,6 +59,9 @@ bool cp_kv_grow(cp_kv *kv, cp_kv_seq s, int n_positions);
 uint32_t cp_kv_need(const cp_kv *kv, cp_kv_seq s, int n_positions);
 uint32_t cp_kv_available(const cp_kv *kv);
 uint32_t cp_kv_states_available(const cp_kv *kv);
+/* Pages, and state slots, that would become available if these n sequences were closed: what others
+ * hold too does not count. O(pages that they hold). */
+void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, uint32_t *states);
 /* Pages that s holds, shared ones included. */
 uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s);
 /* Pages that a sequence of n positions holds at most while it runs in chunks of `chunk` rows. */

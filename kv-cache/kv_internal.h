@@ -77,6 +77,7 @@ struct cp_kv {
     uint32_t *fresh; /* [n_pages] */
     uint32_t n_fresh;
     bool *is_fresh;
+    uint32_t *marks; /* [at least n_pages, n_state_slots] scratch, zero between calls */
 
     uint64_t hits, hit_positions, window_releases, n_copied, checkpoints;
 };

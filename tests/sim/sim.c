@@ -68,6 +68,7 @@ typedef struct sim {
     cell *states;           /* [n_states] */
     int32_t *base;          /* [families][ctx] */
     uint64_t prompt_tokens; /* of requests that have ended after admission */
+    uint64_t choices_over;  /* of requests that have ended */
     uint64_t *started;      /* [max_seqs] tenants of the slots before the plan */
     int n_live;
     sim_result *out;
@@ -521,16 +522,23 @@ static void check_plan(sim *s)
         s->started[i] = d->seqs[i].gen;
 }
 
-/* Prompt tokens are counted once a request, whatever became of it. */
+/* Prompt tokens are counted once a request, and each choice that has ended under one reason,
+ * whatever became of them. */
 static void check_counted(sim *s)
 {
-    uint64_t sum = s->prompt_tokens;
+    const cp_sched_stats *st = &s->sched->stats;
+    uint64_t sum = s->prompt_tokens, over = s->choices_over;
     for (const cp_live *l = s->sched->all.next; l != &s->sched->all; l = l->next) {
         sum += l->n_cached >= 0 ? (uint64_t)l->r->n_prompt : 0;
         if (l->ended && l->n_cached >= 0)
             s->prompt_tokens += (uint64_t)l->r->n_prompt;
+        over += (uint64_t)(l->ended ? l->r->n : l->n_finished);
+        s->choices_over += l->ended ? (uint64_t)l->r->n : 0;
     }
-    CP_ASSERT(sum == s->sched->stats.prompt_tokens && "sched-14");
+    CP_ASSERT(sum == st->prompt_tokens && "sched-14");
+    CP_ASSERT(over == st->finished_stop + st->finished_length + st->finished_cancelled +
+                          st->finished_error &&
+              "sched-22");
 }
 
 static void sim_step(sim *s)
@@ -563,8 +571,10 @@ void sim_run(const sim_config *cfg, sim_result *out)
             break;
         /* load breathes: phases of pressure and of quiet */
         int load = s.now / 512 % 4 == 3 ? 20 : 250;
-        while (more && s.n_live < cfg->max_lives && chance(&s, load))
+        while (more && s.n_live < cfg->max_lives && chance(&s, load)) {
             arrive(&s);
+            more = !cfg->n_requests || out->requests < cfg->n_requests;
+        }
         sim_step(&s);
         read_rings(&s, !more && idle > 100);
         idle = more ? 0 : idle + 1;

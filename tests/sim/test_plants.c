@@ -60,6 +60,10 @@ static const struct row {
     {116, "sched-16", "a slot is lost when a choice ends"},
     {117, "sched-17", "the oldest is preempted instead of the youngest"},
     {118, "sched-18", "a younger request overtakes one that lacks pages"},
+    {119, "sched-19", "who did not fit waits on although reservations have gone"},
+    {120, "sched-20", "the sum of what prompts will still take forgets one that stops"},
+    {121, "sched-21", "slow readers lose their pages to a newcomer that still does not fit"},
+    {122, "sched-22", "a deadline is counted as cancelled and as an error"},
 };
 
 static void run(int plant)

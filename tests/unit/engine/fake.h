@@ -63,6 +63,8 @@ typedef struct fake_req {
     int32_t stop_ids[2];
 } fake_req;
 
+int suite_sched(void); /* test_sched.c */
+
 void front_open(front *f, const cp_engine_api *api);
 void front_close(front *f);
 /* A request of n_prompt tokens first, first + 1, ...; submit it with api->submit. */

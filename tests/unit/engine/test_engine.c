@@ -311,6 +311,8 @@ static void cancel_takes_at_most_one_more_step(void **state)
     assert_int_equal(fake_steps(&b.f), 5);
     assert_int_equal(q.finish[0], CP_FINISH_CANCELLED);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_CANCELLED), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_FINISHED_CANCELLED), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_FINISHED_ERROR), 0);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_KV_PAGES_USED), 0);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_SEQUENCES_DECODE), 0);
     bed_close(&b);
@@ -353,6 +355,9 @@ static void a_deadline_ends_with_its_code(void **state)
     fake_gate(&b.f, false);
     front_wait(&b.fr, &q);
     assert_int_equal(q.code, CP_DEADLINE);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_CANCELLED), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_FINISHED_ERROR), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_FINISHED_CANCELLED), 0);
     bed_close(&b);
 }
 
@@ -430,6 +435,9 @@ static void stop_fails_what_runs_and_refuses_the_rest(void **state)
     assert_false(b.api->alive(b.api->self));
     front_wait(&b.fr, &q);
     assert_true(q.code == CP_OVERLOADED || q.n_tokens[0] == 40);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_FINISHED_ERROR) +
+                         cp_metric_get(b.metrics, CP_M_FINISHED_LENGTH),
+                     1);
     fake_req_init(&late, 3, 100, 40, 64);
     submit_fails(&b, &late, CP_OVERLOADED);
     bed_close(&b);
@@ -746,5 +754,5 @@ int main(void)
         cmocka_unit_test(many_threads_may_submit_and_cancel),
         cmocka_unit_test(memory_is_divided_with_arithmetic),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_sched();
 }

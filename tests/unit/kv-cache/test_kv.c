@@ -390,6 +390,37 @@ static void without_prefix_cache_nothing_is_kept(void **state)
     cp_kv_close(kv);
 }
 
+static void shared_units_are_freed_by_their_last_holder(void **state)
+{
+    (void)state;
+    cp_kv_group groups[3] = {full, window, state_group};
+    cp_kv *kv = open_kv(groups, 3, 30, 9);
+    int32_t tok[24];
+    uint32_t pages, states;
+    tokens(tok, 24, 100);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 18));
+    cp_kv_seq b = cp_kv_fork(kv, a), both[2] = {a, b};
+    cp_kv_freed_by(kv, both, 1, &pages, &states);
+    assert_int_equal(pages, 0);
+    assert_int_equal(states, 0);
+    cp_kv_freed_by(kv, both, 2, &pages, &states);
+    assert_int_equal(pages, cp_kv_held(kv, a));
+    assert_int_equal(states, 1);
+    assert_true(
+        step(kv, b, tok, 22)); /* its own copy of the last page, and one more; a group each */
+    cp_kv_freed_by(kv, both + 1, 1, &pages, &states);
+    assert_int_equal(pages, 4);
+    assert_int_equal(states, 1);
+    uint32_t before = cp_kv_available(kv), slots = cp_kv_states_available(kv);
+    cp_kv_freed_by(kv, both, 2, &pages, &states);
+    cp_kv_seq_close(kv, a);
+    cp_kv_seq_close(kv, b);
+    assert_int_equal(cp_kv_available(kv) - before, pages);
+    assert_int_equal(cp_kv_states_available(kv) - slots, states);
+    cp_kv_close(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +436,7 @@ int main(void)
         cmocka_unit_test(partly_written_pages_are_named_fresh),
         cmocka_unit_test(a_state_is_hit_only_at_a_checkpoint),
         cmocka_unit_test(a_fork_shares_its_state_until_it_steps),
+        cmocka_unit_test(shared_units_are_freed_by_their_last_holder),
         cmocka_unit_test(the_bound_on_pages_holds),
         cmocka_unit_test(without_prefix_cache_nothing_is_kept),
     };
