@@ -75,6 +75,9 @@ struct cp_arena {
     block *head;       /* the block that is being filled */
     size_t next_block; /* size of the next ordinary block */
     size_t used, cap;
+    size_t paid; /* by the account */
+    cp_account *account;
+    bool full;
 };
 
 cp_arena *cp_arena_new(size_t cap_bytes)
@@ -85,10 +88,28 @@ cp_arena *cp_arena_new(size_t cap_bytes)
     return a;
 }
 
+void cp_arena_charge(cp_arena *a, cp_account *account)
+{
+    CP_ASSERT(!a->head);
+    a->account = account;
+}
+
+cp_account *cp_arena_account(const cp_arena *a)
+{
+    return a->account;
+}
+
+bool cp_arena_full(const cp_arena *a)
+{
+    return a->full;
+}
+
 void cp_arena_free(cp_arena *a)
 {
     if (!a)
         return;
+    if (a->account)
+        cp_account_give(a->account, a->paid);
     for (block *b = a->head; b;) {
         block *next = b->next;
         free(b);
@@ -97,14 +118,21 @@ void cp_arena_free(cp_arena *a)
     free(a);
 }
 
-static block *block_new(size_t bytes)
+static block *block_new(cp_arena *a, size_t bytes)
 {
     size_t total;
     if (!cp_add(bytes, sizeof(block), &total))
         return NULL;
+    size_t cost = cp_malloc_bytes(total);
+    if (a->account && !cp_account_take(a->account, cost))
+        return NULL;
     block *b = calloc(1, total);
-    if (b)
+    if (b) {
         b->cap = bytes;
+        a->paid += cost;
+    } else if (a->account) {
+        cp_account_give(a->account, cost);
+    }
     return b;
 }
 
@@ -114,8 +142,10 @@ void *cp_arena_alloc(cp_arena *a, size_t n)
     if (!cp_add(n ? n : 1, ARENA_ALIGN - 1, &size))
         return NULL;
     size &= ~(size_t)(ARENA_ALIGN - 1);
-    if (!cp_add(a->used, size, &used) || used > a->cap)
+    if (!cp_add(a->used, size, &used) || used > a->cap) {
+        a->full = true;
         return NULL;
+    }
     block *b = a->head;
     if (b && b->cap - b->used >= size) {
         void *p = b->data + b->used;
@@ -124,7 +154,7 @@ void *cp_arena_alloc(cp_arena *a, size_t n)
         return p;
     }
     bool own = size > a->next_block / 2;
-    b = block_new(own ? size : a->next_block);
+    b = block_new(a, own ? size : a->next_block);
     if (!b)
         return NULL;
     b->used = size;
@@ -176,6 +206,8 @@ static const size_t buf_max_default = (size_t)1 << 30;
 void cp_buf_fini(cp_buf *b)
 {
     free(b->p);
+    if (b->account && b->cap > 0)
+        cp_account_give(b->account, cp_malloc_bytes(b->cap));
     *b = (cp_buf){0};
 }
 
@@ -203,8 +235,18 @@ bool cp_buf_reserve(cp_buf *b, size_t extra)
         cap = want;
     if (cap < 64)
         cap = 64;
+    if (cap - 1 > max)
+        cap = max + 1;
+    size_t cost = b->account ? cp_malloc_bytes(cap) : 0;
+    size_t paid = b->account && b->cap > 0 ? cp_malloc_bytes(b->cap) : 0;
+    if (b->account && !cp_account_take(b->account, cost - paid)) {
+        b->failed = true;
+        return false;
+    }
     char *p = realloc(b->p, cap);
     if (!p) {
+        if (b->account)
+            cp_account_give(b->account, cost - paid);
         b->failed = true;
         return false;
     }

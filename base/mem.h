@@ -11,6 +11,7 @@
 #ifndef CP_BASE_MEM_H
 #define CP_BASE_MEM_H
 
+#include "base/budget.h"
 #include "base/code.h"
 
 #include <stdbool.h>
@@ -45,6 +46,11 @@ void *cp_alloc_aligned(size_t n);
 typedef struct cp_arena cp_arena;
 /* cap_bytes bounds the sum of all allocations; exceeding it makes cp_arena_alloc return NULL. */
 cp_arena *cp_arena_new(size_t cap_bytes);
+/* Blocks are paid by the account from now on (NULL: nobody counts); it must outlive the arena.
+ * Right after cp_arena_new. A refusal makes cp_arena_alloc return NULL. */
+void cp_arena_charge(cp_arena *a, cp_account *account);
+cp_account *cp_arena_account(const cp_arena *a); /* may be NULL */
+bool cp_arena_full(const cp_arena *a);           /* an allocation was refused by the cap */
 void cp_arena_free(cp_arena *a);
 void *cp_arena_alloc(cp_arena *a,
                      size_t n); /* 16-byte aligned, zeroed; NULL above the cap or out of memory */
@@ -59,6 +65,7 @@ typedef struct cp_buf {
     size_t cap;  /* bytes allocated */
     size_t max;  /* refuse to grow above this many bytes; 0 = 1 GiB */
     bool failed; /* sticky: an append did not fit or memory ran out; content is then truncated */
+    cp_account *account; /* pays for cap; NULL: nobody counts. Must outlive the memory */
 } cp_buf;
 
 void cp_buf_fini(cp_buf *b);  /* frees and zeroes; a zeroed cp_buf is a valid empty one */

@@ -128,42 +128,67 @@ static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena 
     return *out ? CP_OK : out_of_memory(err);
 }
 
-/* tool_calls of the history: as given, with the arguments' JSON text parsed. */
-static cp_code tool_calls_value(const json_t *calls, size_t m, cp_arena *a, cp_val **out,
-                                cp_err *err)
+/* An object as it is, but for the value of one key. */
+static cp_val *convert_but(cp_arena *a, const json_t *o, const char *but, cp_val *instead)
 {
-    char param[64];
-    cp_snprintf(param, sizeof(param), "messages[%zu].tool_calls", m);
-    if (!json_is_array(calls))
-        return cp_fail_param(err, CP_INVALID_VALUE, param, "'%s' must be a list", param);
-    json_t *copy = json_deep_copy(calls);
-    if (!copy)
-        return out_of_memory(err);
-    cp_code code = CP_OK;
-    for (size_t i = 0; code == CP_OK && i < json_array_size(copy); i++) {
-        json_t *f = json_object_get(json_array_get(copy, i), "function");
-        const json_t *args = json_object_get(f, "arguments");
-        if (!json_is_string(args))
-            continue;
-        json_t *parsed = NULL;
-        cp_err inner;
-        if (cp_json_load(json_string_value(args), json_string_length(args), &parsed, &inner) !=
-                CP_OK ||
-            json_object_set_new(f, "arguments", parsed) != 0)
-            code = cp_fail_param(err, CP_INVALID_VALUE, param,
-                                 "'%s[%zu].function.arguments' must hold a JSON object in a string",
-                                 param, i);
+    cp_val *d = cp_val_dict(a);
+    const char *key;
+    json_t *item;
+    json_object_foreach(mutable(o), key, item)
+    {
+        cp_val *x = strcmp(key, but) == 0 ? instead : convert(a, item, 0);
+        if (!d || !x || !cp_val_setn(a, d, key, strlen(key), true, x))
+            return NULL;
     }
-    if (code == CP_OK) {
-        *out = convert(a, copy, 0);
-        if (!*out)
+    return d;
+}
+
+/* One call, its arguments' JSON text parsed. Values count against the request's. */
+static cp_code tool_call_value(const json_t *call, const char *field, cp_json_left *left,
+                               cp_arena *a, cp_val **out, cp_err *err)
+{
+    const json_t *f = json_object_get(call, "function");
+    const json_t *args = json_object_get(f, "arguments");
+    if (!json_is_string(args)) {
+        *out = convert(a, call, 0);
+        return *out ? CP_OK : out_of_memory(err);
+    }
+    cp_json doc;
+    cp_code code =
+        cp_json_load(json_string_value(args), json_string_length(args), field, left, &doc, err);
+    if (code == CP_INVALID_JSON)
+        return cp_fail_param(err, CP_INVALID_VALUE, field,
+                             "'%s' must hold a JSON object in a string", field);
+    if (code != CP_OK)
+        return code;
+    cp_val *v = convert(a, doc.root, 0);
+    cp_json_free(&doc, left);
+    v = v ? convert_but(a, f, "arguments", v) : NULL;
+    *out = v ? convert_but(a, call, "function", v) : NULL;
+    return *out ? CP_OK : out_of_memory(err);
+}
+
+static cp_code tool_calls_value(const json_t *calls, size_t m, cp_json_left *left, cp_arena *a,
+                                cp_val **out, cp_err *err)
+{
+    char field[64];
+    cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls", m);
+    if (!json_is_array(calls))
+        return cp_fail_param(err, CP_INVALID_VALUE, field, "'%s' must be a list", field);
+    *out = cp_val_list(a);
+    cp_code code = *out ? CP_OK : out_of_memory(err);
+    for (size_t i = 0; code == CP_OK && i < json_array_size(calls); i++) {
+        cp_val *call = NULL;
+        cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls[%zu].function.arguments", m, i);
+        code = tool_call_value(json_array_get(calls, i), field, left, a, &call, err);
+        if (code == CP_OK && !cp_val_push(a, *out, call))
             code = out_of_memory(err);
     }
-    json_decref(copy);
     return code;
 }
 
-static cp_code message_parse(json_t *msg, size_t m, cp_arena *a, cp_val *list, cp_err *err)
+static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena *a, cp_val *list,
+                             cp_err *err)
 {
     char param[64], say[64];
     cp_snprintf(param, sizeof(param), "messages[%zu]", m);
@@ -202,7 +227,7 @@ static cp_code message_parse(json_t *msg, size_t m, cp_arena *a, cp_val *list, c
         if (strcmp(key, "tool_calls") == 0) {
             if (!has_calls && json_is_array(item))
                 continue;
-            code = tool_calls_value(item, m, a, &v, err);
+            code = tool_calls_value(item, m, left, a, &v, err);
             if (code != CP_OK)
                 return code;
         } else {
@@ -214,7 +239,8 @@ static cp_code message_parse(json_t *msg, size_t m, cp_arena *a, cp_val *list, c
     return cp_val_push(a, list, d) ? CP_OK : out_of_memory(err);
 }
 
-cp_code cp_messages_parse(const struct json_t *v, cp_arena *a, cp_val **out, cp_err *err)
+cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
+                          cp_err *err)
 {
     char say[64];
     if (!json_is_array(v) || json_array_size(v) == 0)
@@ -225,7 +251,7 @@ cp_code cp_messages_parse(const struct json_t *v, cp_arena *a, cp_val **out, cp_
     if (!list)
         return out_of_memory(err);
     for (size_t i = 0; i < json_array_size(v); i++) {
-        cp_code code = message_parse(json_array_get(v, i), i, a, list, err);
+        cp_code code = message_parse(json_array_get(v, i), i, left, a, list, err);
         if (code != CP_OK)
             return code;
     }

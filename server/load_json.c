@@ -34,28 +34,55 @@ static const char *words(enum json_error_code code)
     }
 }
 
-cp_code cp_json_load(const char *p, size_t n, struct json_t **out, cp_err *err)
+/* The body reserves what all of its parsing will take, so that it cannot fail half way; JSON within
+ * it takes what it needs on top. */
+static bool pay(const cp_json_use *use, size_t n, bool body, cp_account *a)
 {
-    *out = NULL;
+    if (!a)
+        return true;
+    return (!body || cp_account_begin(a, use->tree + use->vals + n)) &&
+           cp_account_take(a, use->tree);
+}
+
+cp_code cp_json_load(const char *p, size_t n, const char *field, cp_json_left *left, cp_json *out,
+                     cp_err *err)
+{
+    *out = (cp_json){0};
+    const char *what = field ? field : "the body", *param = field ? field : "";
     if (n == 0)
-        return cp_fail(err, CP_INVALID_JSON, "the body is empty; a JSON object is expected");
-    cp_code code = cp_json_scan(p, n, err);
+        return cp_fail_param(err, CP_INVALID_JSON, param, "%s is empty; a JSON object is expected",
+                             what);
+    cp_json_use use;
+    cp_code code = cp_json_scan(p, n, field, left->values, &use, err);
     if (code != CP_OK)
         return code;
+    left->values -= use.values;
+    if (!pay(&use, n, !field, left->account))
+        return cp_fail(err, CP_NO_MEMORY, "no memory for %zu bytes of JSON", n);
+    out->bytes = use.tree;
     json_error_t e;
     json_t *v = json_loadb(p, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &e);
     if (!v)
-        return cp_fail(err, CP_INVALID_JSON,
-                       "the body is not valid JSON: %s at line %d, column %d (byte %d)",
-                       words(json_error_code(&e)), e.line, e.column, e.position);
-    if (!json_is_object(v)) {
+        code = cp_fail_param(err, CP_INVALID_JSON, param,
+                             "%s is not valid JSON: %s at line %d, column %d (byte %d)", what,
+                             words(json_error_code(&e)), e.line, e.column, e.position);
+    out->root = v;
+    if (v && !json_is_object(v)) {
         char buf[64];
-        cp_json_say(v, buf, sizeof(buf));
-        json_decref(v);
-        return cp_fail(err, CP_INVALID_JSON, "the body is %s; a JSON object is expected", buf);
+        code = cp_fail_param(err, CP_INVALID_JSON, param, "%s is %s; a JSON object is expected",
+                             what, cp_json_say(v, buf, sizeof(buf)));
     }
-    *out = v;
-    return CP_OK;
+    if (code != CP_OK)
+        cp_json_free(out, left);
+    return code;
+}
+
+void cp_json_free(cp_json *j, cp_json_left *left)
+{
+    json_decref(j->root);
+    if (left->account)
+        cp_account_give(left->account, j->bytes);
+    *j = (cp_json){0};
 }
 
 const char *cp_json_say(const struct json_t *v, char *buf, size_t cap)

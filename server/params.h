@@ -23,7 +23,7 @@ enum {
 /* Limits of the outside, in one place. */
 enum {
     CP_JSON_DEPTH = 64,
-    CP_JSON_NODES = 262144,
+    CP_JSON_VALUES = 262144, /* a request, JSON within its strings included */
     CP_STOP_MAX = 16,
     CP_STOP_BYTES = 1024,
     CP_STOP_IDS_MAX = 128,
@@ -74,6 +74,8 @@ typedef struct cp_params_model {
 
 typedef struct cp_params_env {
     unsigned where; /* one of CP_AT_* */
+    /* Pays for the body's tree, and begins the work with it (cp_account_begin); may be NULL. */
+    cp_account *account;
     void *arg;
     /* name p == NULL: not given, the first model. CP_MODEL_NOT_FOUND otherwise. */
     cp_code (*find_model)(void *arg, cp_str name, cp_params_model *out, cp_err *err);
@@ -85,11 +87,31 @@ cp_code cp_params_parse(const char *body, size_t n, const cp_params_env *env, cp
 
 /* ---- inside the parser ---- */
 struct json_t;
+/* What a text holds, and upper bounds of the memory that it becomes: the library's tree, and values
+ * of chat made from that. */
+typedef struct cp_json_use {
+    int64_t values;    /* keys are none */
+    size_t tree, vals; /* bytes */
+} cp_json_use;
 /* One pass over the text before the library sees it: nesting and number of values are bounded, so
- * that its memory is, too (a `{}` costs 77 bytes of heap for each of text). */
-cp_code cp_json_scan(const char *p, size_t n, cp_err *err);
-/* Scan and parse an object. CP_INVALID_JSON with the position. */
-cp_code cp_json_load(const char *p, size_t n, struct json_t **out, cp_err *err);
+ * that its memory is, too. field names the text in messages; NULL: the request's body.
+ * CP_INVALID_JSON (nesting), CP_INVALID_VALUE (more than max_values). */
+cp_code cp_json_scan(const char *p, size_t n, const char *field, int64_t max_values,
+                     cp_json_use *use, cp_err *err);
+/* What one request may still parse, carried through all of it. */
+typedef struct cp_json_left {
+    int64_t values;
+    cp_account *account; /* pays for trees; may be NULL */
+} cp_json_left;
+typedef struct cp_json {
+    struct json_t *root; /* an object */
+    size_t bytes;        /* taken from the account */
+} cp_json;
+/* Scan, pay for and parse an object. CP_INVALID_JSON with the position, CP_INVALID_VALUE above the
+ * request's values, CP_NO_MEMORY when the account cannot pay. */
+cp_code cp_json_load(const char *p, size_t n, const char *field, cp_json_left *left, cp_json *out,
+                     cp_err *err);
+void cp_json_free(cp_json *j, cp_json_left *left);
 /* Once a process, before threads parse. */
 void cp_json_setup(void);
 /* "a string", "an object" ... or the number itself; for messages. */
@@ -97,7 +119,8 @@ const char *cp_json_say(const struct json_t *v, char *buf, size_t cap);
 
 /* messages -> list of dicts for the template. Strings of the request are marked as input; roles are
  * checked and are not. */
-cp_code cp_messages_parse(const struct json_t *v, cp_arena *a, cp_val **out, cp_err *err);
+cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
+                          cp_err *err);
 /* Put the keys of chat_template_kwargs into vars. */
 cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_err *err);
 

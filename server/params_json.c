@@ -202,6 +202,7 @@ typedef struct parser {
     cp_arena *arena, *render;
     const json_t *body;
     cp_params *out;
+    cp_json_left *left;
     int32_t n_vocab;
 } parser;
 
@@ -614,7 +615,7 @@ static cp_code read_chat(parser *ps, cp_err *err)
     p->vars = cp_val_dict(ps->render);
     if (!p->vars)
         return out_of_memory(err);
-    cp_code code = cp_messages_parse(m, ps->render, &p->messages, err);
+    cp_code code = cp_messages_parse(m, ps->left, ps->render, &p->messages, err);
     const json_t *kwargs = get(ps->body, "chat_template_kwargs");
     if (code == CP_OK && kwargs)
         code = cp_kwargs_parse(kwargs, ps->render, p->vars, err);
@@ -720,13 +721,19 @@ cp_code cp_params_parse(const char *body, size_t n, const cp_params_env *env, cp
                         cp_arena *render, cp_params *out, cp_err *err)
 {
     memset(out, 0, sizeof(*out));
-    json_t *root = NULL;
-    cp_code code = cp_json_load(body, n, &root, err);
+    cp_json_left left = {.values = CP_JSON_VALUES, .account = env->account};
+    cp_json doc;
+    cp_code code = cp_json_load(body, n, NULL, &left, &doc, err);
     if (code != CP_OK)
         return code;
-    parser ps = {.where = env->where, .arena = arena, .render = render, .body = root, .out = out};
+    parser ps = {.where = env->where,
+                 .arena = arena,
+                 .render = render,
+                 .body = doc.root,
+                 .out = out,
+                 .left = &left};
     code = parse_body(&ps, env, err);
-    json_decref(root);
+    cp_json_free(&doc, &left);
     return code;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "harness.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <string.h>
 
@@ -245,7 +246,7 @@ static void test_messages(void **state)
     code_of(CP_AT_CHAT,
             MSG("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
                 "\"arguments\":\"{\"}}]}"),
-            CP_INVALID_VALUE, "messages[0].tool_calls");
+            CP_INVALID_VALUE, "messages[0].tool_calls[0].function.arguments");
     code_of(CP_AT_CHAT,
             "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],"
             "\"chat_template_kwargs\":{\"bos_token\":\"<s>\"}}",
@@ -332,6 +333,12 @@ static void test_json_errors_say_where(void **state)
     code_of(CP_AT_TEXT, "{\"prompt\":\"a\",\"prompt\":\"b\\u0000c\"}", CP_OK, NULL);
 }
 
+static cp_code scan(const char *p, size_t n, cp_err *err)
+{
+    cp_json_use use;
+    return cp_json_scan(p, n, NULL, CP_JSON_VALUES, &use, err);
+}
+
 static void nest(char *out, int depth)
 {
     int n = 0;
@@ -346,25 +353,202 @@ static void nest(char *out, int depth)
     out[n] = '\0';
 }
 
-static void test_scan_bounds_depth_and_values(void **state)
+static void test_scan_bounds_depth(void **state)
 {
     (void)state;
     char body[1024];
     cp_err err;
     nest(body, CP_JSON_DEPTH);
-    assert_int_equal(cp_json_scan(body, strlen(body), &err), CP_OK);
+    assert_int_equal(scan(body, strlen(body), &err), CP_OK);
     nest(body, CP_JSON_DEPTH + 1);
-    assert_int_equal(cp_json_scan(body, strlen(body), &err), CP_INVALID_JSON);
+    assert_int_equal(scan(body, strlen(body), &err), CP_INVALID_JSON);
     assert_non_null(strstr(err.msg, "deeper than 64"));
     /* Brackets in strings are text. */
-    assert_int_equal(cp_json_scan("\"[[[\\\"[[\"", 9, &err), CP_OK);
+    assert_int_equal(scan("\"[[[\\\"[[\"", 9, &err), CP_OK);
+}
+
+/* "[0,0,...]", which is n values. */
+static void zeros(cp_buf *b, int n)
+{
+    cp_buf_addc(b, '[');
+    for (int i = 0; i < n - 1; i++)
+        cp_buf_adds(b, i ? ",0" : "0");
+    cp_buf_addc(b, ']');
+}
+
+static void test_values_are_counted_exactly(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int n;
+    } rows[] = {{"0", 1},
+                {"[]", 1},
+                {"[[],{},\"a:b,c\",-1.5e3, null ]", 6},
+                {"{\"a\":1}", 2},
+                {"{ \"a\" : { \"b\" : [ 1 , \"x\\\"y\" ] } , \"c\" : true }", 6}};
+    cp_err err;
+    cp_json_use use;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(
+            cp_json_scan(rows[i].text, strlen(rows[i].text), NULL, rows[i].n, &use, &err), CP_OK);
+        assert_int_equal(use.values, rows[i].n);
+        assert_int_equal(
+            cp_json_scan(rows[i].text, strlen(rows[i].text), NULL, rows[i].n - 1, &use, &err),
+            CP_INVALID_VALUE);
+    }
     cp_buf b = {0};
-    cp_buf_addc(&b, '[');
-    for (int i = 0; i < CP_JSON_NODES; i++)
-        cp_buf_adds(&b, "0,");
-    assert_int_equal(cp_json_scan(b.p, b.n, &err), CP_INVALID_JSON);
-    assert_int_equal(cp_json_scan(b.p, b.n / 2, &err), CP_OK);
+    zeros(&b, CP_JSON_VALUES);
+    assert_int_equal(scan(b.p, b.n, &err), CP_OK);
+    cp_buf_clear(&b);
+    zeros(&b, CP_JSON_VALUES + 1);
+    assert_int_equal(scan(b.p, b.n, &err), CP_INVALID_VALUE);
     cp_buf_fini(&b);
+}
+
+/* A chat body whose history holds n_calls tool calls, the arguments of each of n values. */
+static void calls_body(cp_buf *b, int n_calls, int n)
+{
+    cp_buf_adds(b, "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[");
+    for (int i = 0; i < n_calls; i++) {
+        cp_buf_adds(b, i ? "," : "");
+        cp_buf_adds(b, "{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":");
+        zeros(b, n - 1);
+        cp_buf_adds(b, "}\"}}");
+    }
+    cp_buf_adds(b, "]}]}");
+}
+
+/* All documents of a request have one count between them. */
+static void test_nested_documents_share_the_values(void **state)
+{
+    (void)state;
+    cp_buf b = {0};
+    const struct {
+        int calls, values;
+        cp_code want;
+    } rows[] = {
+        {1, 1000, CP_OK},
+        {1, CP_JSON_VALUES - 20, CP_OK},
+        {1, CP_JSON_VALUES + 1, CP_INVALID_VALUE},
+        {2, CP_JSON_VALUES / 2, CP_INVALID_VALUE},
+        {30, 10000, CP_INVALID_VALUE},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_buf_clear(&b);
+        calls_body(&b, rows[i].calls, rows[i].values);
+        cp_arena *a = cp_arena_new((size_t)64 << 20);
+        const cp_params_env env = {.where = CP_AT_CHAT, .find_model = find};
+        cp_params p;
+        cp_err err = {0};
+        assert_int_equal(cp_params_parse(b.p, b.n, &env, a, a, &p, &err), rows[i].want);
+        if (rows[i].want != CP_OK) {
+            assert_non_null(strstr(err.msg, "262144"));
+            assert_non_null(strstr(err.param, ".function.arguments"));
+        }
+        cp_arena_free(a);
+    }
+    cp_buf_fini(&b);
+}
+
+/* Arguments may nest as deep as a body, however deep they stand in it. */
+static void test_arguments_nest_as_deep_as_a_body(void **state)
+{
+    (void)state;
+    char args[256], body[1024];
+    size_t n = 0;
+    nest(args, CP_JSON_DEPTH);
+    n += cp_snprintf(body, sizeof(body),
+                     "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":"
+                     "[{\"function\":{\"arguments\":\"");
+    for (const char *c = args; *c; c++)
+        n += cp_snprintf(body + n, sizeof(body) - n, *c == '"' ? "\\%c" : "%c", *c);
+    cp_snprintf(body + n, sizeof(body) - n, "\"}}]}]}");
+    parsed r = parse(CP_AT_CHAT, body);
+    assert_int_equal(r.code, CP_OK);
+    done(&r);
+}
+
+/* ---- what a tree weighs ---- */
+
+static size_t weight, heaviest;
+
+static void *weigh(size_t n)
+{
+    void *p = malloc(n);
+    weight += malloc_usable_size(p) + 8;
+    if (weight > heaviest)
+        heaviest = weight;
+    return p;
+}
+
+static void unweigh(void *p)
+{
+    weight -= p ? malloc_usable_size(p) + 8 : 0;
+    free(p);
+}
+
+/* What the scan says before is never less than what the library and the values then take. */
+static void test_the_scan_bounds_memory(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *open, *item, *between, *close;
+        int n;
+    } rows[] = {
+        {"[", "0", ",", "]", 100000},
+        {"[", "{}", ",", "]", 100000},
+        {"[", "[]", ",", "]", 100000},
+        {"[", "\"\"", ",", "]", 100000},
+        {"[", "\"0123456789abcdef\"", ",", "]", 100000},
+        {"[", "1.5", ",", "]", 100000},
+        {"[", "[[[[[[[[[[]]]]]]]]]]", ",", "]", 10000},
+        {"[", "{\"\":{\"\":{\"\":{\"\":{\"\":0}}}}}", ",", "]", 20000},
+        {"[", "{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}", ",", "]", 20000},
+        {"[", "{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"i\":9}", ",", "]",
+         10000},
+        {"{", "\"%d\":0", ",", "}", 100000},
+        {"{", "\"%d\":\"\"", ",", "}", 65537},
+        {"{", "\"%d\":{\"%d\":[]}", ",", "}", 50000},
+        {"\"", "x", "", "\"", 4000000},
+        {"\"", "\\n", "", "\"", 4000000},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_buf b = {0};
+        cp_buf_adds(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"x\":");
+        cp_buf_adds(&b, rows[i].open);
+        for (int k = 0; k < rows[i].n; k++) {
+            char item[128];
+            size_t n = 0;
+            for (const char *c = rows[i].item; *c; c++)
+                if (*c == '%') {
+                    n += cp_snprintf(item + n, sizeof(item) - n, "%d", k);
+                    c++;
+                } else {
+                    item[n++] = *c;
+                }
+            item[n] = '\0';
+            cp_buf_adds(&b, k ? rows[i].between : "");
+            cp_buf_adds(&b, item);
+        }
+        cp_buf_adds(&b, rows[i].close);
+        cp_buf_adds(&b, "}]}");
+        cp_json_use use;
+        cp_err err;
+        assert_int_equal(cp_json_scan(b.p, b.n, NULL, CP_JSON_VALUES, &use, &err), CP_OK);
+        weight = heaviest = 0;
+        json_set_alloc_funcs(weigh, unweigh);
+        cp_arena *a = cp_arena_new((size_t)512 << 20);
+        cp_params p;
+        const cp_params_env env = {.where = CP_AT_CHAT, .find_model = find};
+        assert_int_equal(cp_params_parse(b.p, b.n, &env, a, a, &p, &err), CP_OK);
+        json_set_alloc_funcs(malloc, free);
+        assert_int_equal(weight, 0);
+        assert_true(heaviest <= use.tree);
+        assert_true(cp_arena_used(a) <= use.vals);
+        cp_arena_free(a);
+        cp_buf_fini(&b);
+    }
 }
 
 int run_params_tests(void)
@@ -379,7 +563,11 @@ int run_params_tests(void)
         cmocka_unit_test(test_fields_together),
         cmocka_unit_test(test_unknown_fields_are_listed),
         cmocka_unit_test(test_json_errors_say_where),
-        cmocka_unit_test(test_scan_bounds_depth_and_values),
+        cmocka_unit_test(test_scan_bounds_depth),
+        cmocka_unit_test(test_values_are_counted_exactly),
+        cmocka_unit_test(test_nested_documents_share_the_values),
+        cmocka_unit_test(test_arguments_nest_as_deep_as_a_body),
+        cmocka_unit_test(test_the_scan_bounds_memory),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }
