@@ -24,6 +24,17 @@ static int (*const commands[CP_CMD_COUNT])(const cp_options *) = {
     [CP_CMD_VERSION] = cp_cmd_version,
 };
 
+/* What was not given and is not the default, either: said once. */
+static void say_what_follows(const cp_options *o)
+{
+    if (o->source[CP_OPT_max_seqs] == CP_FROM_OTHER)
+        cp_log(CP_LOG_INFO, "--max-seqs is %lld: no more than --max-batch-rows",
+               (long long)o->max_seqs);
+    if (o->source[CP_OPT_max_batch_rows] == CP_FROM_OTHER)
+        cp_log(CP_LOG_INFO, "--max-batch-rows is %lld: a row for each sequence",
+               (long long)o->max_batch_rows);
+}
+
 int main(int argc, char **argv)
 {
     extern char **environ;
@@ -41,6 +52,7 @@ int main(int argc, char **argv)
         rc = o->help ? 0 : 2;
     } else {
         cp_log_setup((cp_log_level)o->log_level, o->log_format == CP_LOG_FORMAT_JSON);
+        say_what_follows(o);
         rc = commands[o->command](o);
     }
     cp_options_free(o);

@@ -616,6 +616,36 @@ static cp_code check_required(parse *ps)
     return CP_OK;
 }
 
+/*
+ * A step has a row for each sequence that runs, the choices of a request included: with fewer, the
+ * youngest would hold a slot and pages and never get a row while the others decode. Where only one
+ * of the two is given, the other one follows.
+ */
+static cp_code relate_rows(parse *ps)
+{
+    cp_options *o = ps->o;
+    bool bench = o->command == CP_CMD_BENCH_ENGINE;
+    cp_option id = bench ? CP_OPT_batch : CP_OPT_max_seqs;
+    int64_t seqs = bench ? 1 : o->max_seqs;
+    for (int i = 0; i < o->batch.n && bench; i++)
+        seqs = o->batch.p[i] > seqs ? o->batch.p[i] : seqs;
+    if ((!bench && o->command != CP_CMD_SERVE) || o->max_batch_rows >= seqs)
+        return CP_OK;
+    if (cp_option_given(o, CP_OPT_max_batch_rows) && cp_option_given(o, id))
+        return cp_fail(ps->err, CP_USAGE,
+                       "--max-batch-rows: got %lld, with --%s %lld; allowed: as many rows as "
+                       "sequences, or more",
+                       (long long)o->max_batch_rows, bench ? "batch" : "max-seqs", (long long)seqs);
+    if (cp_option_given(o, CP_OPT_max_batch_rows)) {
+        o->max_seqs = o->max_batch_rows;
+        o->source[CP_OPT_max_seqs] = CP_FROM_OTHER;
+    } else {
+        o->max_batch_rows = seqs;
+        o->source[CP_OPT_max_batch_rows] = CP_FROM_OTHER;
+    }
+    return CP_OK;
+}
+
 cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
                          cp_err *err)
 {
@@ -640,6 +670,8 @@ cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *co
         code = apply_flags(&ps);
     if (!code)
         code = check_required(&ps);
+    if (!code)
+        code = relate_rows(&ps);
     if (!code && o->command == CP_CMD_SERVE)
         code = resolve_models(&ps);
 done:

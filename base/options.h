@@ -86,7 +86,14 @@ typedef struct cp_model_options {
     cp_sampling_options sampling;
 } cp_model_options;
 
-typedef enum cp_source { CP_FROM_DEFAULT, CP_FROM_FILE, CP_FROM_ENV, CP_FROM_FLAG } cp_source;
+/* CP_FROM_OTHER: not given, and moved from its default by an option that was. */
+typedef enum cp_source {
+    CP_FROM_DEFAULT,
+    CP_FROM_OTHER,
+    CP_FROM_FILE,
+    CP_FROM_ENV,
+    CP_FROM_FLAG
+} cp_source;
 
 typedef struct cp_options {
     cp_command command;
@@ -108,10 +115,10 @@ typedef struct cp_options {
 cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
                          cp_err *err);
 void cp_options_free(cp_options *o);
-/* Was the option set by anything but its default? */
+/* Was the option set by flag, environment or file? */
 static inline bool cp_option_given(const cp_options *o, cp_option id)
 {
-    return o->source[id] != CP_FROM_DEFAULT;
+    return o->source[id] > CP_FROM_OTHER;
 }
 
 /*

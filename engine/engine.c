@@ -418,10 +418,11 @@ static cp_code model_open(cp_engine *e, model *m, const cp_engine_model *cfg,
 cp_code cp_engine_add_program(cp_engine *e, const cp_engine_model *cfg, const cp_engine_desc *d,
                               int *index, cp_err *err)
 {
-    if (cfg->max_seqs < 1 || cfg->max_seqs > 4096 || cfg->max_batch_rows < 1 ||
+    if (cfg->max_seqs < 1 || cfg->max_seqs > 4096 || cfg->max_batch_rows < cfg->max_seqs ||
         cfg->prefill_chunk < 1)
         return cp_fail(err, CP_INVALID_VALUE,
-                       "%s: max_seqs %d (1..4096), max_batch_rows %d, prefill_chunk %d (>= 1)",
+                       "%s: max_seqs %d (1..4096), max_batch_rows %d (>= max_seqs), "
+                       "prefill_chunk %d (>= 1)",
                        cfg->name, cfg->max_seqs, cfg->max_batch_rows, cfg->prefill_chunk);
     model *m = cp_xcalloc(1, sizeof(*m));
     m->name = cp_xstrdup(cfg->name);

@@ -136,7 +136,7 @@ typedef struct cp_engine_model {
     int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
     int ctx_wish;          /* of the packaging; 0: none */
     uint64_t kv_bytes;
-    int max_seqs, max_batch_rows, prefill_chunk;
+    int max_seqs, max_batch_rows, prefill_chunk; /* 1..4096; >= max_seqs; >= 1 */
     cp_dtype kv_type;
     bool prefix_cache;
     cp_metrics *metrics; /* may be NULL */

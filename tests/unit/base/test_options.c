@@ -116,6 +116,63 @@ static void flags_beat_environment_beats_file_beats_default(void **state)
     unlink(path);
 }
 
+/* A step has a row for each sequence. */
+static void rows_and_sequences_go_together(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *env, *file; /* file: a line of models.toml */
+        int64_t rows, seqs;            /* 0 rows: refused */
+        cp_source rows_from, seqs_from;
+    } cases[] = {
+        {"serve m", NULL, NULL, 512, 64, CP_FROM_DEFAULT, CP_FROM_DEFAULT},
+        {"serve m --max-batch-rows 64", NULL, NULL, 64, 64, CP_FROM_FLAG, CP_FROM_DEFAULT},
+        {"serve m --max-batch-rows 63", NULL, NULL, 63, 63, CP_FROM_FLAG, CP_FROM_OTHER},
+        {"serve m --max-seqs 600", NULL, NULL, 600, 600, CP_FROM_OTHER, CP_FROM_FLAG},
+        {"serve m --max-seqs 7 --max-batch-rows 7", NULL, NULL, 7, 7, CP_FROM_FLAG, CP_FROM_FLAG},
+        {"serve m --max-seqs 8 --max-batch-rows 7", NULL, NULL, 0, 0, 0, 0},
+        {"serve m --max-seqs 64 --max-batch-rows 32", NULL, NULL, 0, 0, 0, 0},
+        {"serve m", "CAPSTAN_MAX_BATCH_ROWS=32", NULL, 32, 32, CP_FROM_ENV, CP_FROM_OTHER},
+        {"serve m", "CAPSTAN_MAX_BATCH_ROWS=32", "max_seqs = 33", 0, 0, 0, 0},
+        {"serve m", NULL, "max_seqs = 4096", 4096, 4096, CP_FROM_OTHER, CP_FROM_FILE},
+        {"serve m --max-seqs 2", NULL, "max_batch_rows = 1", 0, 0, 0, 0},
+        {"serve m", NULL, "max_batch_rows = 1", 1, 1, CP_FROM_FILE, CP_FROM_OTHER},
+        {"run m --max-batch-rows 1", NULL, NULL, 1, 64, CP_FROM_FLAG, CP_FROM_DEFAULT},
+        {"bench engine -m x -b 2,600,1", NULL, NULL, 600, 64, CP_FROM_OTHER, CP_FROM_DEFAULT},
+        {"bench engine -m x --max-batch-rows 1", NULL, NULL, 1, 64, CP_FROM_FLAG, CP_FROM_DEFAULT},
+        {"bench engine -m x -b 1,8 --max-batch-rows 7", NULL, NULL, 0, 0, 0, 0},
+        {"bench perplexity -m x -f y --max-batch-rows 1", NULL, NULL, 1, 64, CP_FROM_FLAG, 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char path[64], line[200], env0[64] = "";
+        cp_err err = {0};
+        cp_options *o = NULL;
+        cp_snprintf(line, sizeof(line), "%s", cases[i].line);
+        if (cases[i].file) {
+            temp_file(path, cases[i].file);
+            cp_snprintf(line, sizeof(line), "%s --config %s", cases[i].line, path);
+        }
+        cp_snprintf(env0, sizeof(env0), "%s", cases[i].env ? cases[i].env : "");
+        char *env[] = {cases[i].env ? env0 : NULL, NULL};
+        cp_code code = parse_env(&o, line, env, &err);
+        if (cases[i].file)
+            unlink(path);
+        if (cases[i].rows == 0) {
+            assert_int_equal(code, CP_USAGE);
+            assert_non_null(strstr(err.msg, "--max-batch-rows"));
+            assert_true(strstr(err.msg, "--max-seqs") || strstr(err.msg, "--batch"));
+            continue;
+        }
+        assert_int_equal(code, CP_OK);
+        assert_int_equal(o->max_batch_rows, cases[i].rows);
+        assert_int_equal(o->max_seqs, cases[i].seqs);
+        assert_int_equal(o->source[CP_OPT_max_batch_rows], cases[i].rows_from);
+        assert_int_equal(o->source[CP_OPT_max_seqs], cases[i].seqs_from);
+        assert_false(cp_option_given(o, CP_OPT_max_seqs) && cases[i].seqs_from < CP_FROM_FILE);
+        cp_options_free(o);
+    }
+}
+
 static void values_take_their_units(void **state)
 {
     (void)state;
@@ -398,6 +455,7 @@ int suite_options(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_interfaces),
         cmocka_unit_test(flags_beat_environment_beats_file_beats_default),
+        cmocka_unit_test(rows_and_sequences_go_together),
         cmocka_unit_test(values_take_their_units),
         cmocka_unit_test(refusals_name_value_and_allowed),
         cmocka_unit_test(file_errors_name_line_and_column),
