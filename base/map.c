@@ -185,6 +185,22 @@ bool cp_map_poisoned(const cp_map *m)
 }
 
 /* See map.h. */
+bool cp_map_lost(const void *p)
+{
+    bool lost = false;
+    uintptr_t at = (uintptr_t)p;
+    pthread_mutex_lock(&maps.lock);
+    for (int i = 0; i < MAX_MAPS; i++) {
+        const map_slot *s = &maps.slot[i]; /* relaxed: the lock keeps it as it is */
+        if (maps.used[i] && at >= atomic_load_explicit(&s->start, memory_order_relaxed) &&
+            at < atomic_load_explicit(&s->end, memory_order_relaxed))
+            lost = atomic_load_explicit(&s->poisoned, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&maps.lock);
+    return lost;
+}
+
+/* See map.h. */
 void cp_map_willneed(const cp_map *m, size_t off)
 {
     if (!m->p || off >= m->n)

@@ -31,6 +31,8 @@ cp_code cp_map_open_at(cp_map *m, int fd, uint64_t offset, size_t n, const char 
 void cp_map_close(cp_map *m);
 /* The mapping lost bytes: what was read since may be zeroes. Any thread. */
 bool cp_map_poisoned(const cp_map *m);
+/* The same of the mapping that holds address p, whoever made it; false: none does. Any thread. */
+bool cp_map_lost(const void *p);
 /* Ask the kernel to read bytes [off, n) ahead; returns at once. */
 void cp_map_willneed(const cp_map *m, size_t off);
 /* Give back what is resident of the mapping; what is read again comes from the page cache. Any

@@ -43,7 +43,7 @@ typedef struct model {
     cp_sched_stats seen; /* what metrics know already */
     uint64_t seen_evictions;
     _Atomic bool
-        failed; /* poisoned weights: refuse from now on; relaxed, a late look is harmless */
+        failed; /* weights were lost: refuse from now on; relaxed, a late look is harmless */
 } model;
 
 struct cp_engine {
@@ -111,11 +111,11 @@ static cp_code run_batch(cp_engine *e, model *m, cp_err *err)
     cp_code code = e->backend->submit(m->prepared, batch, err);
     if (code == CP_OK)
         code = e->backend->collect(m->prepared, err);
-    if (code == CP_OK && m->file && e->backend->poisoned(m->file)) {
-        atomic_store_explicit(&m->failed, true, memory_order_relaxed);
+    if (code == CP_OK && m->file && e->backend->poisoned(m->file))
         code =
             cp_fail(err, CP_MODEL_FAILED, "%s: the mapped file changed under the server", m->name);
-    }
+    if (code == CP_MODEL_FAILED)
+        atomic_store_explicit(&m->failed, true, memory_order_relaxed);
     cp_kv_step_done(m->kv);
     if (code == CP_OK && batch->logits_copy && batch->n_out > 0)
         e->probe(e->probe_arg, m->sched->cfg.model_index, batch, m->step.out_request,
@@ -380,8 +380,10 @@ static cp_code model_open(cp_engine *e, model *m, const cp_engine_model *cfg,
                                  .n_pages = m->mem.n_pages ? m->mem.n_pages : 1,
                                  .n_state_slots = m->mem.n_states ? m->mem.n_states : 1,
                                  .kv_type = cfg->kv_type,
+                                 .cache_read_dir = d->cache_read_dir,
                                  .cache_dir = d->cache_dir,
-                                 .cache_key = d->digest};
+                                 .cache_key = d->digest,
+                                 .cache_check = cfg->cache_check};
     code = e->backend->prepare(e->cfg.backend, d->program, &prepare, &m->prepared, err);
     if (code != CP_OK)
         return code;

@@ -139,7 +139,8 @@ typedef struct cp_engine_model {
     int max_seqs, max_batch_rows, prefill_chunk; /* 1..4096; >= max_seqs; >= 1 */
     cp_dtype kv_type;
     bool prefix_cache;
-    cp_metrics *metrics; /* may be NULL */
+    cp_cache_check cache_check; /* of packed weights that are found; see kernels.h */
+    cp_metrics *metrics;        /* may be NULL */
 } cp_engine_model;
 
 typedef struct cp_engine cp_engine;

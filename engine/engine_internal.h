@@ -24,8 +24,8 @@ typedef struct cp_engine_backend {
 typedef struct cp_engine_desc {
     const cp_program *program;
     int ctx_train;
-    size_t page_bytes, state_bytes; /* of one page, one state slot */
-    const char *digest, *cache_dir; /* NULL: none */
+    size_t page_bytes, state_bytes;                  /* of one page, one state slot */
+    const char *digest, *cache_read_dir, *cache_dir; /* cp_prepare_config; NULL: none */
 } cp_engine_desc;
 
 cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,

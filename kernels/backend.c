@@ -287,10 +287,9 @@ cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
 
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err)
 {
-    (void)err;
     CP_ASSERT(p->in_flight);
     p->in_flight = false;
-    return CP_OK;
+    return p->b->row->lost ? p->b->row->lost(p, err) : CP_OK;
 }
 
 void cp_prepared_zero_page(cp_prepared *p, uint32_t page)

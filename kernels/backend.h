@@ -23,6 +23,8 @@ typedef struct cp_backend_row {
     cp_code (*prepare)(cp_prepared *p, cp_err *err);
     void (*fini)(cp_prepared *p); /* of a prepare that failed half-way, too */
     void (*step)(cp_prepared *p, const cp_batch *batch);
+    /* CP_MODEL_FAILED: what the step read was lost. NULL: nothing can be. */
+    cp_code (*lost)(const cp_prepared *p, cp_err *err);
 } cp_backend_row;
 
 struct cp_backend {

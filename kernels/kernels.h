@@ -84,6 +84,12 @@ typedef struct cp_backend_config {
     const char *isa_cap; /* "base" ... ; NULL: CAPSTAN_CPU, else the best level that is there */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
 } cp_backend_config;
+/* Are packed weights that are found compared with the weights, byte by byte? */
+typedef enum cp_cache_check {
+    CP_CACHE_TRUST,     /* no: their own sums tell what is torn */
+    CP_CACHE_CHECK,     /* yes; CP_CORRUPT with the file's name when they differ */
+    CP_CACHE_CHECK_ONLY /* and nothing is packed or written: for verifying, a step would be slow */
+} cp_cache_check;
 typedef struct cp_prepare_config {
     int max_rows, max_out; /* largest batch */
     int max_seqs;
@@ -91,8 +97,11 @@ typedef struct cp_prepare_config {
     uint32_t n_pages;       /* pages incl. the null page 0; the backend allocates the pool */
     uint32_t n_state_slots; /* incl. the null slot 0 */
     cp_dtype kv_type;       /* CP_DTYPE_BF16 or CP_DTYPE_F16 */
-    const char *cache_dir;  /* where packed panels may be cached; NULL or "": nowhere */
-    const char *cache_key;  /* model digest */
+    /* Files of packed weights under cache_key (the model's digest): read from the first folder
+     * (NULL: none), else from the second, and written there. cache_dir NULL: memory; "": there
+     * should be one, so it is logged that there is none. */
+    const char *cache_read_dir, *cache_dir, *cache_key;
+    cp_cache_check cache_check;
 } cp_prepare_config;
 
 /* name: "cpu" or "ref". CP_USAGE for a level that is not built or not there, CP_UNSUPPORTED for an
@@ -104,13 +113,14 @@ const char *cp_backend_level(const cp_backend *b);  /* "avx2"; for ref "ref" */
 int cp_backend_page_positions(const cp_backend *b); /* the P it wishes */
 bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t);
 /* prog must outlive the result. Errors: CP_UNSUPPORTED (weight type, shape), CP_NO_MEMORY (with the
- * arithmetic). */
+ * arithmetic), CP_CORRUPT (cache_check; the model's file shrank meanwhile). */
 cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                            cp_prepared **out, cp_err *err);
 void cp_prepared_free(cp_prepared *p);
 size_t cp_prepared_bytes(const cp_prepared *p); /* memory taken beside the mapped weights */
 /* Enqueue copies, forward and SAMPLE of one step; then wait for it. One step in flight a prepared
- * program. */
+ * program. CP_MODEL_FAILED: what steps read was lost (a file of packed weights shrank), this one's
+ * results are void and so will be those of all others. */
 cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err);
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err);
 /* Zero the page or state slot (page tails must be zero before first use). */

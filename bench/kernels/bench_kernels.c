@@ -188,8 +188,7 @@ static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, doubl
         if (cp_linear_open(&b->l[i], &prog, &op, isa, MAX_N, &err) != CP_OK)
             die(&err);
     }
-    if (cp_panels_open(&store, NULL, NULL, isa, &err) != CP_OK)
-        die(&err);
+    cp_panels_open(&store, NULL);
     double pack_s = 0;
     if (!o->unpacked) {
         int64_t t0 = cp_now_ns();

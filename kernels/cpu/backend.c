@@ -112,8 +112,10 @@ static cp_code bind_linears(cpu_run *run, cp_isa isa, needs *need, cp_err *err)
         need->row = at_least(need->row, (size_t)cp_linear_k(l));
         run->act_bytes = at_least(run->act_bytes, cp_linear_act_bytes(l, rows > 0 ? rows : 1));
     }
-    if (rc == CP_OK)
-        rc = cp_panels_open(&run->panels, p->cfg.cache_dir, p->cfg.cache_key, isa, err);
+    cp_panels_open(&run->panels, &(cp_panels_config){.read_dir = p->cfg.cache_read_dir,
+                                                     .dir = p->cfg.cache_dir,
+                                                     .key = p->cfg.cache_key,
+                                                     .check = p->cfg.cache_check});
     if (rc == CP_OK)
         rc = cp_panels_pack(run->panels, all, n, run->pool, err);
     if (rc == CP_OK)
@@ -249,5 +251,11 @@ static void fini(cp_prepared *p)
     free(run);
 }
 
-const cp_backend_row cp_backend_cpu = {"cpu",   open_cpu, close_cpu,  level,
-                                       prepare, fini,     cp_cpu_step};
+static cp_code lost(const cp_prepared *p, cp_err *err)
+{
+    const cpu_run *run = p->impl;
+    return cp_panels_lost(run->panels, err);
+}
+
+const cp_backend_row cp_backend_cpu = {"cpu",   open_cpu, close_cpu,   level,
+                                       prepare, fini,     cp_cpu_step, lost};

@@ -57,16 +57,22 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
 void cp_dequant_row(const cp_tensor *t, int64_t row, float *x);
 
 /*
- * Packed panels. open maps (or starts a file for) the cache in dir under key; both may be NULL:
- * memory only. attach tries to give the linear its packed panels from the cache. pack packs one
- * weight (blocking; any thread, not during a step that uses it... the pointer swap itself happens
- * in attach, between steps). close unmaps.
+ * Packed panels. Files of them lie in folders under the model's key: looked for in read_dir (NULL:
+ * none), which is never written, then in dir, where what is found nowhere is packed to. dir NULL:
+ * memory; "": wanted, and there is none, which is logged as every other reason for memory is.
  */
-cp_code cp_panels_open(cp_panels **out, const char *dir, const char *key, cp_isa isa, cp_err *err);
+typedef struct cp_panels_config {
+    const char *read_dir, *dir, *key;
+    cp_cache_check check;
+} cp_panels_config;
+void cp_panels_open(cp_panels **out, const cp_panels_config *cfg); /* NULL: memory */
 void cp_panels_close(cp_panels *p);
-/* Pack every weight of the linears (those already cached are only attached), using pool when not
- * NULL. */
+/* Pack every weight of the linears, or map those that are packed already, using pool when not NULL;
+ * blocking; any thread, not during a step that uses them. CP_NO_MEMORY; CP_CORRUPT: what check
+ * found, or the model's file shrank. */
 cp_code cp_panels_pack(cp_panels *p, cp_linear *const *linears, int n, cp_pool *pool, cp_err *err);
+/* CP_MODEL_FAILED: bytes of a mapped file were lost since (base/map.h). Any thread. */
+cp_code cp_panels_lost(const cp_panels *p, cp_err *err);
 size_t cp_panels_bytes(const cp_panels *p);
 
 #endif

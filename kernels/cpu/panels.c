@@ -3,19 +3,25 @@
  *
  * The file's whole layout (sizes, offsets, order) is computed from the model's own linears and the
  * header and entries must equal it byte by byte, so nothing in a cache file is ever used as a size
- * or an offset; checksums catch what is torn or rotten. A file that does not fit is written anew
- * beside it and renamed over it, so a reader sees the old file or the new one. Kernels are safe on
- * any panel bytes. Without a directory, or when it cannot be written, panels live in memory.
+ * or an offset; checksums catch what is torn, rotten or never reached the disk. Its name holds the
+ * layout's version and a sum of the table, so that releases which pack differently have a file
+ * each. A file that does not fit is replaced by a new one, so a reader sees a whole file or none.
+ * It is written with write(2), so that a full disk is an error, and read through a guarded mapping
+ * (base/map.h), so that one that shrinks ends this model, not the process. Kernels are safe on any
+ * panel bytes. Without a directory, or when it cannot be written, panels live in memory.
  */
 #include "kernels/cpu/linear.h"
 
 #include "kernels/cpu/linear_row.h"
+#include "kernels/cpu/panel_file.h"
 
+#include "base/fault.h"
 #include "base/log.h"
+#include "base/map.h"
 #include "base/mem.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +36,7 @@
 #define NAME_BYTES     64
 #define DATA_ALIGN     4096u
 #define RUN            32 /* panels that are packed, or summed, as one piece of work */
+#define PIECE_BYTES    ((size_t)256 << 10) /* of a run at a time, on the way to or from a file */
 #define MAX_SEGMENTS   64
 
 typedef struct file_head {
@@ -42,55 +49,89 @@ typedef struct file_head {
 
 typedef struct file_entry {
     uint64_t offset, bytes;
-    uint64_t sum; /* of the panels: see sum_run */
+    uint64_t sum; /* of the panels: see do_run */
     int64_t k, m;
     uint32_t kind, type;
     char name[NAME_BYTES]; /* of the tensor, cut */
 } file_entry;
 
-/* One mapping: a cache file, or anonymous memory. */
+/* One mapping: a cache file, or anonymous memory (path NULL). */
 typedef struct segment {
-    uint8_t *base;
+    const uint8_t *base;
     size_t bytes;
+    char *path;
+    int fd; /* holds the file's lock; -1 */
+    cp_map map;
 } segment;
 
 struct cp_panels {
-    char *dir, *key; /* NULL: memory only */
+    cp_panels_config cfg; /* its strings are ours */
     segment segments[MAX_SEGMENTS];
     int n_segments;
 };
 
-/* A data sum that workers add to. */
-typedef struct data_sum {
-    _Atomic uint64_t v;
-} data_sum;
+typedef enum work_kind {
+    TO_MEMORY, /* pack into base */
+    TO_FILE,   /* pack into scratch, write it */
+    SUM,       /* of base */
+    COMPARE    /* pack into scratch, compare it with base */
+} work_kind;
+
+/* Of one tensor, what workers add to. */
+typedef struct tally {
+    _Atomic uint64_t sum;
+    _Atomic bool differs;
+} tally;
 
 /* One cp_panels_pack in progress. */
 typedef struct job {
     const cp_linear_weight **weights; /* [n] one for each distinct tensor */
     file_entry *entries;              /* [n] */
     int64_t *run0;                    /* [n + 1] number of the first run of each */
-    data_sum *sums;                   /* [n] */
+    tally *tallies;                   /* [n] */
     int n;
-    size_t head_bytes, bytes;
+    size_t head_bytes, bytes, piece_bytes; /* of the table, of all, of a worker's scratch */
+    char name[CP_PANEL_NAME];              /* of the cache file */
+
+    work_kind work;
     uint8_t *base;
-    bool pack; /* false: only sum */
-    _Atomic int64_t next;
+    uint8_t *scratch; /* [workers][piece_bytes] */
+    int fd;
+    _Atomic int64_t next, written; /* runs */
+    int64_t fault_at;
+    _Atomic int error; /* errno of a write: stop */
 } job;
 
 /* ---- open, close ---- */
 
-cp_code cp_panels_open(cp_panels **out, const char *dir, const char *key, cp_isa isa, cp_err *err)
+static char *copy(const char *s)
 {
-    (void)isa; /* one layout for every level */
-    (void)err;
+    return s ? cp_xstrdup(s) : NULL;
+}
+
+void cp_panels_open(cp_panels **out, const cp_panels_config *cfg)
+{
     cp_panels *p = cp_xcalloc(1, sizeof *p);
-    if (dir && *dir && key && *key && strlen(key) < KEY_BYTES) {
-        p->dir = cp_xstrdup(dir);
-        p->key = cp_xstrdup(key);
+    p->cfg.check = cfg ? cfg->check : CP_CACHE_TRUST;
+    if (cfg && cfg->key && *cfg->key && strlen(cfg->key) < KEY_BYTES) {
+        p->cfg = *cfg;
+        p->cfg.key = copy(cfg->key);
+        p->cfg.dir = copy(cfg->dir);
+        p->cfg.read_dir = copy(cfg->read_dir);
     }
     *out = p;
-    return CP_OK;
+}
+
+static void segment_fini(segment *s)
+{
+    if (s->map.p)
+        cp_map_close(&s->map);
+    else if (s->base)
+        munmap((void *)(uintptr_t)s->base, s->bytes);
+    if (s->path && s->fd >= 0)
+        close(s->fd);
+    free(s->path);
+    *s = (segment){.fd = -1};
 }
 
 void cp_panels_close(cp_panels *p)
@@ -98,9 +139,10 @@ void cp_panels_close(cp_panels *p)
     if (!p)
         return;
     for (int i = 0; i < p->n_segments; i++)
-        munmap(p->segments[i].base, p->segments[i].bytes);
-    free(p->dir);
-    free(p->key);
+        segment_fini(&p->segments[i]);
+    free((char *)(uintptr_t)p->cfg.key);
+    free((char *)(uintptr_t)p->cfg.dir);
+    free((char *)(uintptr_t)p->cfg.read_dir);
     free(p);
 }
 
@@ -112,23 +154,53 @@ size_t cp_panels_bytes(const cp_panels *p)
     return n;
 }
 
+cp_code cp_panels_lost(const cp_panels *p, cp_err *err)
+{
+    for (int i = 0; i < p->n_segments; i++)
+        if (p->segments[i].path && cp_map_poisoned(&p->segments[i].map))
+            return cp_fail(err, CP_MODEL_FAILED,
+                           "%s: the packed weights shrank or cannot be read any more; the next "
+                           "start packs them again",
+                           p->segments[i].path);
+    return CP_OK;
+}
+
 /* ---- checksums ---- */
 
-/* Eight multiply-xor lanes, so that memory is the limit; n is a multiple of 64. */
-static uint64_t sum_bytes(const uint8_t *p, size_t n, uint64_t seed)
+/* Eight multiply-xor lanes, so that memory is the limit. */
+typedef struct lanes {
+    uint64_t h[8], seed;
+} lanes;
+
+#define PRIME 0x9e3779b97f4a7c15u
+
+static lanes sum_begin(uint64_t seed)
 {
-    const uint64_t prime = 0x9e3779b97f4a7c15u;
-    uint64_t h[8], w, all = seed;
+    lanes s = {.seed = seed};
     for (unsigned i = 0; i < 8; i++)
-        h[i] = (seed + i + 1) * prime;
+        s.h[i] = (seed + i + 1) * PRIME;
+    return s;
+}
+
+/* n is a multiple of 64. */
+static void sum_add(lanes *s, const uint8_t *p, size_t n)
+{
+    uint64_t h[8], w;
+    memcpy(h, s->h, sizeof h);
     for (size_t at = 0; at < n; at += 64)
         for (size_t i = 0; i < 8; i++) {
             memcpy(&w, p + at + 8 * i, sizeof w);
-            h[i] = (h[i] ^ w) * prime;
+            h[i] = (h[i] ^ w) * PRIME;
             h[i] ^= h[i] >> 29;
         }
+    memcpy(s->h, h, sizeof h);
+}
+
+static uint64_t sum_end(const lanes *s)
+{
+    uint64_t all = s->seed;
     for (int i = 0; i < 8; i++)
-        all = (all ^ h[i]) * prime + (all >> 31);
+        all = (all ^ s->h[i]) * PRIME + (all >> 31);
     return all ^ all >> 32;
 }
 
@@ -139,7 +211,9 @@ static uint64_t sum_entries(const file_entry *e, int n)
     for (int i = 0; i < n; i++) {
         uint8_t block[(sizeof *e + 63) / 64 * 64] = {0};
         memcpy(block, &e[i], sizeof *e);
-        sum += sum_bytes(block, sizeof block, (uint64_t)i);
+        lanes s = sum_begin((uint64_t)i);
+        sum_add(&s, block, sizeof block);
+        sum += sum_end(&s);
     }
     return sum;
 }
@@ -165,13 +239,28 @@ static int find(const job *j, const cp_linear_weight *w)
     return -1;
 }
 
-static cp_code job_init(job *j, cp_linear *const *linears, int n, cp_err *err)
+/* sha256-ab12…-0.v1-<sum of the table>.panels */
+static void make_name(job *j, const cp_panels *p)
+{
+    char key[128];
+    size_t n = 0;
+    for (const char *c = p->cfg.key ? p->cfg.key : ""; *c && n < sizeof key - 1; c++) {
+        bool plain = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') ||
+                     (*c >= 'A' && *c <= 'Z') || *c == '_';
+        key[n++] = plain ? *c : '-';
+    }
+    key[n] = '\0';
+    cp_snprintf(j->name, sizeof j->name, "%s-%d.v%u-%016" PRIx64 ".panels", key, p->n_segments,
+                LAYOUT_VERSION, sum_entries(j->entries, j->n));
+}
+
+static cp_code job_init(job *j, const cp_panels *p, cp_linear *const *linears, int n, cp_err *err)
 {
     size_t most = (size_t)n * CP_LINEAR_WEIGHTS;
     memset(j, 0, sizeof *j);
     j->weights = cp_xcalloc(most, sizeof *j->weights);
     j->entries = cp_xcalloc(most, sizeof *j->entries);
-    j->sums = cp_xcalloc(most, sizeof *j->sums);
+    j->tallies = cp_xcalloc(most, sizeof *j->tallies);
     j->run0 = cp_xcalloc(most + 1, sizeof *j->run0);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < linears[i]->n_w; k++)
@@ -194,9 +283,12 @@ static cp_code job_init(job *j, cp_linear *const *linears, int n, cp_err *err)
         e->type = (uint32_t)w->t->type;
         cp_strcopy(e->name, sizeof e->name, w->t->name ? w->t->name : "");
         at = up(at + bytes, DATA_ALIGN);
+        size_t piece = w->panel_bytes > PIECE_BYTES ? w->panel_bytes : PIECE_BYTES;
+        j->piece_bytes = piece > j->piece_bytes ? piece : j->piece_bytes;
         j->run0[i + 1] = j->run0[i] + (w->panels + RUN - 1) / RUN;
     }
     j->bytes = at;
+    make_name(j, p);
     return CP_OK;
 }
 
@@ -204,24 +296,61 @@ static void job_fini(job *j)
 {
     free(j->weights);
     free(j->entries);
-    free(j->sums);
+    free(j->tallies);
     free(j->run0);
 }
 
-/* Packs and sums, or only sums, one run of panels. */
-static void do_run(job *j, int i, int64_t run)
+static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t at)
+{
+    while (n > 0) {
+        ssize_t k = pwrite(fd, p, n, (off_t)at);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0) {
+            errno = k == 0 ? EIO : errno;
+            return false;
+        }
+        p += k;
+        at += (uint64_t)k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+static void unpack(const cp_linear_weight *w, int64_t p0, int64_t p1, uint8_t *to)
+{
+    for (int64_t p = p0; p < p1; p++, to += w->panel_bytes) {
+        int64_t left = w->m - p * CP_LANES;
+        w->unpack(w->t, p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, to);
+    }
+}
+
+/* One run of panels of weight i, in pieces that stay in L2. The run's sum starts from its first
+ * panel's number. */
+static void do_run(job *j, uint8_t *scratch, int i, int64_t run)
 {
     const cp_linear_weight *w = j->weights[i];
+    tally *t = &j->tallies[i];
     int64_t p0 = run * RUN, p1 = p0 + RUN < w->panels ? p0 + RUN : w->panels;
-    uint8_t *at = j->base + j->entries[i].offset + (size_t)p0 * w->panel_bytes;
-    for (int64_t p = p0; j->pack && p < p1; p++) {
-        int64_t left = w->m - p * CP_LANES;
-        w->unpack(w->t, p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES,
-                  at + (size_t)(p - p0) * w->panel_bytes);
+    int64_t step = (int64_t)(j->piece_bytes / w->panel_bytes);
+    lanes sum = sum_begin((uint64_t)p0);
+    for (int64_t p = p0; p < p1; p += step) {
+        int64_t end = p + step < p1 ? p + step : p1;
+        uint64_t at = j->entries[i].offset + (uint64_t)p * w->panel_bytes;
+        size_t n = (size_t)(end - p) * w->panel_bytes;
+        uint8_t *here = j->base ? j->base + at : NULL;
+        uint8_t *to = j->work == TO_MEMORY ? here : scratch;
+        if (j->work != SUM)
+            unpack(w, p, end, to);
+        if (j->work != TO_MEMORY)
+            sum_add(&sum, j->work == SUM ? here : scratch, n);
+        if (j->work == COMPARE && memcmp(here, scratch, n) != 0)
+            atomic_store_explicit(&t->differs, true, memory_order_relaxed);
+        if (j->work == TO_FILE && !write_all(j->fd, scratch, n, at))
+            atomic_store_explicit(&j->error, errno, memory_order_relaxed);
     }
-    atomic_fetch_add_explicit(&j->sums[i].v,
-                              sum_bytes(at, (size_t)(p1 - p0) * w->panel_bytes, (uint64_t)p0),
-                              memory_order_relaxed); /* the pool's end orders it */
+    /* relaxed, as the above: the pool's end orders them */
+    atomic_fetch_add_explicit(&t->sum, sum_end(&sum), memory_order_relaxed);
 }
 
 static void worker(cp_pool *pool, int id, void *arg)
@@ -229,156 +358,242 @@ static void worker(cp_pool *pool, int id, void *arg)
     job *j = arg;
     int i = 0;
     (void)pool;
-    (void)id;
-    for (;;) {
+    while (!atomic_load_explicit(&j->error, memory_order_relaxed)) {
         int64_t t = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
         if (t >= j->run0[j->n])
             return;
         while (t >= j->run0[i + 1])
             i++;
-        do_run(j, i, t - j->run0[i]);
+        do_run(j, j->scratch ? j->scratch + (size_t)id * j->piece_bytes : NULL, i, t - j->run0[i]);
+        if (j->work == TO_FILE && atomic_fetch_add(&j->written, 1) + 1 >= j->fault_at)
+            cp_fault_kill();
     }
 }
 
-static void run_all(job *j, cp_pool *pool, uint8_t *base, bool pack)
+/* True: all of it was done; errno says why not. */
+static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, int fd)
 {
-    j->base = base;
-    j->pack = pack;
+    size_t workers = pool ? (size_t)cp_pool_threads(pool) : 1;
+    uint64_t fault = cp_fault_after("packing");
+    j->work = work;
+    j->base = (uint8_t *)(uintptr_t)base;
+    j->fd = fd;
+    j->fault_at = fault > INT64_MAX ? INT64_MAX : (int64_t)fault;
+    j->scratch = NULL;
+    if (work == TO_FILE || work == COMPARE) {
+        j->scratch = cp_alloc_aligned(workers * j->piece_bytes);
+        if (!j->scratch) {
+            errno = ENOMEM;
+            return false;
+        }
+    }
     atomic_store(&j->next, 0);
-    for (int i = 0; i < j->n; i++)
-        atomic_store(&j->sums[i].v, 0);
+    atomic_store(&j->written, 0);
+    atomic_store(&j->error, 0);
+    for (int i = 0; i < j->n; i++) {
+        atomic_store(&j->tallies[i].sum, 0);
+        atomic_store(&j->tallies[i].differs, false);
+    }
     if (pool)
         cp_pool_run(pool, worker, j);
     else
         worker(NULL, 0, j);
+    free(j->scratch);
+    j->scratch = NULL;
+    errno = atomic_load(&j->error);
+    return !errno;
+}
+
+/* Weights whose file shrank while they were read packed to nothing that may be kept. */
+static cp_code check_source(const job *j, cp_err *err)
+{
+    for (int i = 0; i < j->n; i++)
+        if (cp_map_lost(j->weights[i]->t->data))
+            return cp_fail(err, CP_CORRUPT,
+                           "%s: the model's file shrank or cannot be read any more",
+                           j->entries[i].name);
+    return CP_OK;
 }
 
 /* ---- the cache file ---- */
-
-static char *cache_path(const cp_panels *p)
-{
-    cp_buf b = {0};
-    cp_buf_printf(&b, "%s/", p->dir);
-    for (const char *c = p->key; *c && b.n < strlen(p->dir) + 100; c++) {
-        bool plain = (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') ||
-                     (*c >= 'A' && *c <= 'Z') || *c == '_';
-        cp_buf_addc(&b, plain ? *c : '-');
-    }
-    cp_buf_printf(&b, "-%d.panels", p->n_segments);
-    char *path = b.failed ? NULL : cp_xstrdup(b.p);
-    cp_buf_fini(&b);
-    return path;
-}
 
 static file_head make_head(const cp_panels *p, const job *j)
 {
     file_head h = {.layout = LAYOUT_VERSION, .n_entries = (uint32_t)j->n, .bytes = j->bytes};
     memcpy(h.magic, MAGIC, sizeof h.magic);
-    cp_strcopy(h.key, sizeof h.key, p->key);
+    cp_strcopy(h.key, sizeof h.key, p->cfg.key);
     h.table_sum = sum_entries(j->entries, j->n);
     return h;
 }
 
-/* The mapped file is what this model would write: everything but the data sums, then those. */
-static bool file_fits(const cp_panels *p, job *j, uint8_t *base, cp_pool *pool)
+/* CP_CORRUPT: a tensor's panels are not what its weights pack to. */
+static cp_code compare(job *j, const segment *s, const file_entry *got, cp_pool *pool, cp_err *err)
 {
-    const file_entry *got = (const file_entry *)(const void *)(base + sizeof(file_head));
+    if (!run_all(j, pool, COMPARE, s->base, -1))
+        return cp_fail(err, CP_NO_MEMORY, "%s: %s", s->path, strerror(errno));
+    cp_code code = check_source(j, err);
+    for (int i = 0; code == CP_OK && i < j->n; i++)
+        if (atomic_load(&j->tallies[i].differs) || atomic_load(&j->tallies[i].sum) != got[i].sum)
+            code = cp_fail(err, CP_CORRUPT,
+                           "%s: holds other values than its model (tensor %s); delete that file, "
+                           "the next start packs it again",
+                           s->path, j->entries[i].name);
+    return code;
+}
+
+/*
+ * The mapped file is what this model would write: everything but the data sums, then those.
+ * CP_IO: it is not; CP_CORRUPT: it says that it is, and a comparison (cfg.check) shows that not.
+ */
+static cp_code check_file(const cp_panels *p, job *j, const segment *s, cp_pool *pool, cp_err *err)
+{
+    const file_entry *got = (const file_entry *)(const void *)(s->base + sizeof(file_head));
     file_entry *want = cp_xcalloc((size_t)j->n + 1, sizeof *want);
+    cp_code code = CP_OK;
     memcpy(want, j->entries, (size_t)j->n * sizeof *want);
     for (int i = 0; i < j->n; i++)
         j->entries[i].sum = got[i].sum;
     file_head h = make_head(p, j);
-    bool fits =
-        memcmp(got, j->entries, (size_t)j->n * sizeof *got) == 0 && memcmp(base, &h, sizeof h) == 0;
-    if (fits) {
-        run_all(j, pool, base, false);
-        for (int i = 0; i < j->n; i++)
-            fits = fits && atomic_load(&j->sums[i].v) == got[i].sum;
-    }
-    if (!fits)
-        memcpy(j->entries, want, (size_t)j->n * sizeof *want);
+    if (memcmp(got, j->entries, (size_t)j->n * sizeof *got) != 0 ||
+        memcmp(s->base, &h, sizeof h) != 0)
+        code = cp_fail(err, CP_IO, "%s: its header is not this model's, or torn", s->path);
+    else if (p->cfg.check)
+        code = compare(j, s, got, pool, err);
+    else
+        run_all(j, pool, SUM, s->base, -1);
+    for (int i = 0; code == CP_OK && !p->cfg.check && i < j->n; i++)
+        if (atomic_load(&j->tallies[i].sum) != got[i].sum)
+            code = cp_fail(err, CP_IO, "%s: torn or rotten: wrong sum of tensor %s", s->path,
+                           j->entries[i].name);
+    if (cp_map_poisoned(&s->map))
+        code = cp_fail(err, CP_IO, "%s: shrank or cannot be read", s->path);
+    memcpy(j->entries, want, (size_t)j->n * sizeof *want);
     free(want);
-    return fits;
+    return code;
 }
 
-/* Maps an existing cache file if it is ours, as long as expected, and sound. */
-static uint8_t *map_existing(const cp_panels *p, const char *path, job *j, cp_pool *pool)
+static cp_code segment_map(segment *s, const char *dir, const job *j, int fd, cp_err *err)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return NULL;
-    uint8_t *base = MAP_FAILED;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_uid == geteuid() || st.st_uid == 0) &&
-        !(st.st_mode & (S_IWGRP | S_IWOTH)) && st.st_size == (off_t)j->bytes)
-        base = mmap(NULL, j->bytes, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (base == MAP_FAILED)
-        return NULL;
-    if (file_fits(p, j, base, pool))
-        return base;
-    munmap(base, j->bytes);
-    return NULL;
+    size_t n = strlen(dir) + strlen(j->name) + 2;
+    *s = (segment){.bytes = j->bytes, .fd = fd, .path = cp_xmalloc(n)};
+    cp_snprintf(s->path, n, "%s/%s", dir, j->name);
+    cp_code code = cp_map_open(&s->map, fd, j->bytes, s->path, err);
+    s->base = s->map.p;
+    if (code != CP_OK)
+        segment_fini(s);
+    return code;
 }
 
-/* A new file beside path with its blocks reserved (a full disk must not become a fault later). */
-static uint8_t *map_new(const char *temp, size_t bytes)
+/* Maps an existing cache file if it may be used and is sound. CP_NOT_FOUND: absent. */
+static cp_code map_existing(const cp_panels *p, const char *dir, job *j, cp_pool *pool, segment *s,
+                            cp_err *err)
 {
-    int fd = open(temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = cp_panel_file_open(dir, j->name, j->bytes, err);
     if (fd < 0)
-        return NULL;
-    uint8_t *base = MAP_FAILED;
-    if (posix_fallocate(fd, 0, (off_t)bytes) == 0)
-        base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (base != MAP_FAILED)
-        return base;
-    unlink(temp);
-    return NULL;
+        return err->code;
+    cp_code code = segment_map(s, dir, j, fd, err);
+    if (code == CP_OK)
+        code = check_file(p, j, s, pool, err);
+    if (code != CP_OK)
+        segment_fini(s);
+    return code;
 }
 
-static void write_head(const cp_panels *p, job *j, uint8_t *base)
+static bool write_head(const cp_panels *p, job *j, int fd)
 {
     for (int i = 0; i < j->n; i++)
-        j->entries[i].sum = atomic_load(&j->sums[i].v);
+        j->entries[i].sum = atomic_load(&j->tallies[i].sum);
     file_head h = make_head(p, j);
-    memcpy(base, &h, sizeof h);
-    memcpy(base + sizeof h, j->entries, (size_t)j->n * sizeof *j->entries);
+    return write_all(fd, (const uint8_t *)&h, sizeof h, 0) &&
+           write_all(fd, (const uint8_t *)j->entries, (size_t)j->n * sizeof *j->entries, sizeof h);
 }
 
-/* Packed panels in a fresh cache file; NULL when that is not possible. */
-static uint8_t *pack_to_file(const cp_panels *p, const char *path, job *j, cp_pool *pool)
+/* The new file under its name, so that the process' maps tell it, else as it is. */
+static int reopen(const cp_panel_new *f, const job *j)
 {
-    cp_buf temp = {0};
-    if (mkdir(p->dir, 0700) != 0 && errno != EEXIST)
-        return NULL;
-    cp_buf_printf(&temp, "%s.%ld.tmp", path, (long)getpid());
-    if (temp.failed)
-        return NULL;
-    uint8_t *base = map_new(temp.p, j->bytes);
-    if (base) {
-        run_all(j, pool, base, true);
-        write_head(p, j, base);
-        if (rename(temp.p, path) != 0) {
-            cp_log(CP_LOG_WARN, "panels: cannot rename %s: %s", temp.p, strerror(errno));
-            unlink(temp.p); /* the mapping stays good for this process */
+    struct stat a, b;
+    int fd = cp_panel_file_open(f->path, j->name, j->bytes, NULL);
+    if (fd >= 0 && fstat(fd, &a) == 0 && fstat(f->fd, &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return dup(f->fd);
+}
+
+/* Packed panels in a fresh cache file, or those that somebody else packed meanwhile. */
+static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, segment *s, cp_err *err)
+{
+    cp_panel_new f;
+    cp_code code = cp_panel_new_open(&f, p->cfg.dir, j->name, j->bytes, err);
+    if (code != CP_OK)
+        return code;
+    if (!run_all(j, pool, TO_FILE, NULL, f.fd) || !write_head(p, j, f.fd))
+        code = cp_fail(err, CP_IO, "%s/%s: %s", p->cfg.dir, j->name, strerror(errno));
+    cp_fault_point("packed");
+    if (code == CP_OK)
+        code = check_source(j, err);
+    int failed = code == CP_OK ? cp_panel_new_place(&f, false) : 0;
+    if (failed == EEXIST) {
+        cp_err ignored;
+        if (map_existing(p, p->cfg.dir, j, pool, s, &ignored) == CP_OK) {
+            cp_panel_new_close(&f);
+            return CP_OK;
         }
-        mprotect(base, j->bytes, PROT_READ);
+        failed = cp_panel_new_place(&f, true);
     }
-    cp_buf_fini(&temp);
-    return base;
+    if (failed)
+        cp_log(CP_LOG_WARN, "panels: %s/%s: packed, and lost with this process: %s", p->cfg.dir,
+               j->name, strerror(failed));
+    if (code == CP_OK)
+        code = segment_map(s, p->cfg.dir, j, failed ? dup(f.fd) : reopen(&f, j), err);
+    cp_panel_new_close(&f);
+    return code;
 }
 
-static uint8_t *pack_to_memory(job *j, cp_pool *pool)
+static cp_code pack_to_memory(job *j, cp_pool *pool, segment *s, cp_err *err)
 {
-    uint8_t *base =
-        mmap(NULL, j->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *base = mmap(NULL, j->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
-        return NULL;
+        return cp_fail(err, CP_NO_MEMORY, "no memory for %zu bytes of packed weights", j->bytes);
+    *s = (segment){.base = base, .bytes = j->bytes, .fd = -1};
     madvise(base, j->bytes, MADV_HUGEPAGE);
-    run_all(j, pool, base, true);
+    run_all(j, pool, TO_MEMORY, base, -1);
     mprotect(base, j->bytes, PROT_READ);
-    return base;
+    return check_source(j, err);
+}
+
+/* From the first folder that has them, else packed into the second, else into memory. */
+static cp_code take(const cp_panels *p, job *j, cp_pool *pool, segment *s, cp_err *err)
+{
+    const char *const dirs[] = {p->cfg.read_dir, p->cfg.dir};
+    cp_err why = {0};
+    if (p->cfg.dir && *p->cfg.dir)
+        cp_panel_files_sweep(p->cfg.dir);
+    for (int i = 0; i < 2; i++) {
+        if (!dirs[i] || !*dirs[i])
+            continue;
+        cp_code code = map_existing(p, dirs[i], j, pool, s, &why);
+        if (code == CP_OK)
+            return CP_OK;
+        if (code == CP_CORRUPT)
+            return cp_fail(err, code, "%s", why.msg);
+        if (code != CP_NOT_FOUND)
+            cp_log(CP_LOG_WARN, "panels: not used: %s", why.msg);
+    }
+    if (p->cfg.check == CP_CACHE_CHECK_ONLY)
+        return CP_OK;
+    if (!p->cfg.dir)
+        return pack_to_memory(j, pool, s, err);
+    cp_code code = *p->cfg.dir ? pack_to_file(p, j, pool, s, &why)
+                               : cp_fail(&why, CP_IO, "%s: no folder can be written", j->name);
+    if (code == CP_OK)
+        return CP_OK;
+    if (code == CP_CORRUPT)
+        return cp_fail(err, code, "%s", why.msg);
+    cp_log(CP_LOG_WARN, "panels: kept in memory, %zu bytes, packed anew at every start: %s",
+           j->bytes, why.msg);
+    return pack_to_memory(j, pool, s, err);
 }
 
 cp_code cp_panels_pack(cp_panels *p, cp_linear *const *linears, int n, cp_pool *pool, cp_err *err)
@@ -386,26 +601,20 @@ cp_code cp_panels_pack(cp_panels *p, cp_linear *const *linears, int n, cp_pool *
     job j;
     if (p->n_segments == MAX_SEGMENTS)
         return cp_fail(err, CP_NO_MEMORY, "more than %d packings of one model", MAX_SEGMENTS);
-    cp_code code = job_init(&j, linears, n, err);
-    uint8_t *base = NULL;
-    if (code == CP_OK && p->dir) {
-        char *path = cache_path(p);
-        base = path ? map_existing(p, path, &j, pool) : NULL;
-        if (!base && path)
-            base = pack_to_file(p, path, &j, pool);
-        free(path);
-    }
-    if (code == CP_OK && !base)
-        base = pack_to_memory(&j, pool);
-    if (code == CP_OK && !base)
-        code = cp_fail(err, CP_NO_MEMORY, "no memory for %zu bytes of packed weights", j.bytes);
-    if (code == CP_OK) {
-        p->segments[p->n_segments++] = (segment){base, j.bytes};
+    segment *s = &p->segments[p->n_segments];
+    *s = (segment){.fd = -1};
+    cp_code code = job_init(&j, p, linears, n, err);
+    if (code == CP_OK)
+        code = take(p, &j, pool, s, err);
+    if (code == CP_OK && s->base) {
+        p->n_segments++;
         for (int i = 0; i < n; i++)
             for (int k = 0; k < linears[i]->n_w; k++) {
                 cp_linear_weight *w = &linears[i]->w[k];
-                w->packed = base + j.entries[find(&j, w)].offset;
+                w->packed = s->base + j.entries[find(&j, w)].offset;
             }
+    } else {
+        segment_fini(s);
     }
     job_fini(&j);
     return code;

@@ -173,4 +173,5 @@ static void fini(cp_prepared *p)
     (void)p;
 }
 
-const cp_backend_row cp_backend_ref = {"ref", open_ref, close_ref, level, prepare, fini, step};
+const cp_backend_row cp_backend_ref = {"ref",   open_ref, close_ref, level,
+                                       prepare, fini,     step,      NULL};

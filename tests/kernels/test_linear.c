@@ -1,7 +1,7 @@
 /*
  * test_linear: every weight type x level x row count x packed or not gives the bits of a plain
  * loop over cp_unquant_block or cp_dequant_row (program.h's law), whatever the order of items, the
- * rows beside a row and the fusion; and hostile panel caches are refused.
+ * rows beside a row and the fusion.
  */
 #include "kernels/cpu/gemm.h"
 #include "kernels/math.h"
@@ -13,8 +13,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -150,7 +148,7 @@ static void check_tensor(const cp_tensor *t, cp_isa isa, uint64_t seed)
         plain(t, x + r * k, want + r * m);
     one_init(&o, t, 1);
     assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, MAX_ROWS, &err), CP_OK);
-    assert_int_equal(cp_panels_open(&panels, NULL, NULL, isa, &err), CP_OK);
+    cp_panels_open(&panels, NULL);
     for (int packed = 0; packed < 2; packed++) {
         if (packed)
             assert_int_equal(cp_panels_pack(panels, &l, 1, NULL, &err), CP_OK);
@@ -381,145 +379,6 @@ static void test_quantizers(void **state)
     free(x);
 }
 
-/* ---- the panel cache ---- */
-
-typedef struct cache {
-    char dir[64], path[160];
-    cp_tensor w[3];
-    one o;
-    cp_linear *l;
-} cache;
-
-static void cache_init(cache *c)
-{
-    cp_err err;
-    snprintf(c->dir, sizeof c->dir, "/tmp/cp-panels-XXXXXX");
-    assert_non_null(mkdtemp(c->dir));
-    c->w[0] = cp_test_tensor(CP_DTYPE_Q4_K, 512, 600, 1);
-    c->w[1] = cp_test_tensor(CP_DTYPE_Q6_K, 512, 33, 2);
-    c->w[2] = cp_test_tensor(CP_DTYPE_F32, 512, 20, 3);
-    one_init(&c->o, c->w, 3);
-    assert_int_equal(cp_linear_open(&c->l, &c->o.prog, &c->o.op, best_level(), 1, &err), CP_OK);
-    snprintf(c->path, sizeof c->path, "%s/sha256-abc-0.panels", c->dir);
-}
-
-static void cache_fini(cache *c)
-{
-    cp_linear_close(c->l);
-    for (int i = 0; i < 3; i++)
-        cp_test_free(&c->w[i]);
-    unlink(c->path);
-    assert_int_equal(rmdir(c->dir), 0); /* no temporary file is left */
-}
-
-/* Packs through the cache and checks the bits; then the file's inode tells whether it was reused.
- */
-static ino_t cache_use(cache *c, const char *key)
-{
-    cp_panels *p;
-    cp_err err;
-    struct stat st;
-    float y[3][600], want[600];
-    float *out[4] = {y[0], y[1], y[2]};
-    size_t ld[4] = {600, 600, 600};
-    float *x = random_rows(512, 1, 6);
-    cp_pool *pool;
-    assert_int_equal(cp_pool_open(&pool, 2, &err), CP_OK);
-    assert_int_equal(cp_panels_open(&p, c->dir, key, best_level(), &err), CP_OK);
-    assert_int_equal(cp_panels_pack(p, &c->l, 1, pool, &err), CP_OK);
-    assert_true(cp_panels_bytes(p) > 0);
-    run_linear(c->l, x, 1, out, ld, 1);
-    for (int i = 0; i < 3; i++) {
-        plain(&c->w[i], x, want);
-        assert_bits(y[i], want, (size_t)c->w[i].ne[1], "from the cache");
-    }
-    cp_panels_close(p);
-    cp_pool_close(pool);
-    free(x);
-    return stat(c->path, &st) == 0 ? st.st_ino : 0;
-}
-
-static void poke(const char *path, long at, uint8_t flip)
-{
-    FILE *f = fopen(path, "r+b");
-    assert_non_null(f);
-    assert_int_equal(fseek(f, at, SEEK_SET), 0);
-    int c = fgetc(f);
-    assert_int_equal(fseek(f, at, SEEK_SET), 0);
-    assert_true(fputc(c ^ flip, f) != EOF);
-    fclose(f);
-}
-
-static void test_cache_reused(void **state)
-{
-    (void)state;
-    cache c;
-    cache_init(&c);
-    ino_t first = cache_use(&c, "sha256:abc");
-    assert_true(first != 0);
-    assert_true(cache_use(&c, "sha256:abc") == first);
-    cache_fini(&c);
-}
-
-/* Every byte of the header and entries, some of the data, a cut and a grown file, another key that
- * maps to the same name, a writable file: refused, replaced, and the results stay right. */
-static void test_cache_hostile(void **state)
-{
-    (void)state;
-    cache c;
-    struct stat st;
-    cache_init(&c);
-    ino_t was = cache_use(&c, "sha256:abc");
-    assert_int_equal(stat(c.path, &st), 0);
-    long table = 224 + 3 * 112; /* header and entries; padding follows */
-    for (long at = 0; at < st.st_size; at += at < table ? 13 : 40009) {
-        if (at >= table && at < 4096)
-            at = 4096;
-        poke(c.path, at, 0x41);
-        ino_t now = cache_use(&c, "sha256:abc");
-        assert_true(now != was); /* replaced, not repaired in place */
-        was = now;
-        if (at < table)
-            assert_true(cache_use(&c, "sha256:abc") == was);
-    }
-    assert_int_equal(truncate(c.path, st.st_size - 4096), 0);
-    cache_use(&c, "sha256:abc");
-    struct stat now;
-    assert_int_equal(stat(c.path, &now), 0);
-    assert_true(now.st_size == st.st_size);
-    assert_int_equal(truncate(c.path, st.st_size + 4096), 0);
-    cache_use(&c, "sha256:abc");
-    assert_int_equal(stat(c.path, &now), 0);
-    assert_true(now.st_size == st.st_size);
-    assert_int_equal(truncate(c.path, 3), 0);
-    was = cache_use(&c, "sha256:abc");
-    assert_int_equal(chmod(c.path, 0666), 0);
-    cache_use(&c, "sha256:abc");
-    assert_int_equal(stat(c.path, &now), 0);
-    assert_int_equal(now.st_mode & 0777, 0600);
-    was = cache_use(&c, "sha256:abc");
-    assert_true(cache_use(&c, "sha256/abc") != 0);
-    assert_int_equal(unlink(c.path), 0);
-    assert_int_equal(symlink("/dev/zero", c.path), 0);
-    cache_use(&c, "sha256:abc");
-    cache_fini(&c);
-}
-
-/* No directory, or one that cannot be made: memory. */
-static void test_cache_nowhere(void **state)
-{
-    (void)state;
-    cache c;
-    cache_init(&c);
-    char dir[64];
-    cp_strcopy(dir, sizeof dir, c.dir);
-    snprintf(c.dir, sizeof c.dir, "/proc/nowhere/at/all");
-    assert_int_equal(cache_use(&c, "sha256:abc"), 0);
-    cp_strcopy(c.dir, sizeof c.dir, dir);
-    assert_int_equal(cache_use(&c, NULL), 0);
-    cache_fini(&c);
-}
-
 static void test_refusals(void **state)
 {
     (void)state;
@@ -563,9 +422,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_and_levels), cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_epilogues),        cmocka_unit_test(test_row_counts),
-        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_cache_reused),
-        cmocka_unit_test(test_cache_hostile),    cmocka_unit_test(test_cache_nowhere),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_isa_cap),
+        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_isa_cap),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

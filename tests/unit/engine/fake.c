@@ -112,6 +112,8 @@ static cp_code collect(cp_prepared *p, cp_err *err)
                              (int)in->choice);
     }
     pthread_mutex_unlock(&f->lock);
+    if (step == f->lost_at)
+        return cp_fail(err, CP_MODEL_FAILED, "step %d loses by order", step);
     return step == f->fail_at ? cp_fail(err, CP_IO, "step %d fails by order", step) : CP_OK;
 }
 

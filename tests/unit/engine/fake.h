@@ -22,7 +22,8 @@ typedef struct fake {
     int passes, at_gate;
     int n_steps, n_rows, n_prepared, n_zeroed;
     int fail_at;     /* this step's collect fails; 0: none */
-    int poison_at;   /* from this step's end on the model is poisoned */
+    int poison_at;   /* from this step's end on the model's file is poisoned */
+    int lost_at;     /* this step's collect says that the backend lost its own */
     int nan_at;      /* this step's first row is not finite */
     int order[64];   /* vocabularies of the first steps: which model ran */
     int banned_seen; /* most banned ids of a row */

@@ -361,13 +361,15 @@ static void a_deadline_ends_with_its_code(void **state)
     bed_close(&b);
 }
 
-static void a_poisoned_model_sends_no_token_of_the_damaged_step(void **state)
+static void a_model_that_is_lost_ends(bool file)
 {
-    (void)state;
     bed b;
     fake_req q, late, other;
     bed_open(&b, (bed_options){.max_seqs = 1, .file = true});
-    b.f.poison_at = 4;
+    if (file)
+        b.f.poison_at = 4;
+    else
+        b.f.lost_at = 4;
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 40, 64);
     fake_req_init(&late, 3, 200, 40, 64);
@@ -383,6 +385,18 @@ static void a_poisoned_model_sends_no_token_of_the_damaged_step(void **state)
     fake_req_init(&other, 3, 100, 40, 64);
     submit_fails(&b, &other, CP_MODEL_FAILED);
     bed_close(&b);
+}
+
+static void a_poisoned_model_sends_no_token_of_the_damaged_step(void **state)
+{
+    (void)state;
+    a_model_that_is_lost_ends(true);
+}
+
+static void what_the_backend_lost_ends_the_model_alike(void **state)
+{
+    (void)state;
+    a_model_that_is_lost_ends(false);
 }
 
 static void a_failed_step_fails_its_requests_only(void **state)
@@ -742,6 +756,7 @@ int main(void)
         cmocka_unit_test(a_queued_request_can_be_cancelled),
         cmocka_unit_test(a_deadline_ends_with_its_code),
         cmocka_unit_test(a_poisoned_model_sends_no_token_of_the_damaged_step),
+        cmocka_unit_test(what_the_backend_lost_ends_the_model_alike),
         cmocka_unit_test(a_failed_step_fails_its_requests_only),
         cmocka_unit_test(logits_that_are_not_finite_fail_the_request),
         cmocka_unit_test(stop_fails_what_runs_and_refuses_the_rest),
