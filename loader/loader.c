@@ -253,7 +253,7 @@ static void set_cache_dir(cp_loaded *m, const cp_resolved *r)
     if (!r->cache_dir[0] || strlen(r->cache_dir) + sizeof("/cache/") + strlen(hex) > CP_DIR_MAX)
         return;
     cp_snprintf(m->cache_dir, sizeof(m->cache_dir), "%s/cache/%s", r->cache_dir, hex);
-    if (!cp_dir_make(m->cache_dir, 0755))
+    if (!cp_dir_make(m->cache_dir, 0777))
         m->cache_dir[0] = '\0';
 }
 

@@ -89,16 +89,17 @@ typedef struct cp_store_entry {
     cp_store_layer *layers;
 } cp_store_entry;
 
-/* All entries, sorted by name. Free with cp_store_entries_free. An empty or absent store is an
- * empty list. */
+/* All entries, sorted by name. Free with cp_store_entries_free. A fresh folder (oci/folder.h) is an
+ * empty list. Here and below CP_CORRUPT also says that the folder is no store, or lost its index;
+ * then nothing in it is touched. */
 cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t *n, cp_err *err);
 /* One entry: by name in the store, or any REF form that cp_loader_open takes (format "gguf" for a
  * bare file). */
 cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store_entry **out,
                          cp_err *err);
 void cp_store_entries_free(cp_store_entry *e, size_t n);
-/* Delete the name, and blobs that nothing else uses. CP_NOT_FOUND when absent. freed may be NULL.
- */
+/* Delete the name, and blobs that nothing else uses (none where the file system has no locks).
+ * CP_NOT_FOUND when absent. freed may be NULL. */
 cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *freed, cp_err *err);
 
 /*
@@ -125,8 +126,9 @@ typedef struct cp_gc_result {
 } cp_gc_result;
 /*
  * Remove what nothing names and no process uses (has mapped, is pulling): files extracted from such
- * layers, beginnings of pulls that have died, blobs. dry_run: only count. CP_CORRUPT: an entry
- * cannot be read, so its blobs are unknown; then no blob goes.
+ * layers, beginnings of pulls that have died, blobs. dry_run: only count, nothing is written.
+ * CP_CORRUPT: an entry cannot be read, so its blobs are unknown; then no blob goes. CP_UNSUPPORTED:
+ * the file system has no locks.
  */
 cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *out, cp_err *err);
 

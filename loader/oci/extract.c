@@ -5,6 +5,7 @@
  * its list, then renamed; a killed extraction leaves a .tmp folder that the next one removes.
  */
 #include "loader/oci/extract.h"
+#include "loader/oci/fsys.h"
 #include "loader/oci/members.h"
 #include "loader/oci/record.h"
 #include "loader/packagings/packaging.h"
@@ -44,7 +45,7 @@ static int root_open(const char *cache_dir, bool make)
         return -1;
     }
     cp_snprintf(path, sizeof(path), "%s/extracted", cache_dir);
-    if (make && !cp_dir_make(path, 0755))
+    if (make && !cp_dir_make(path, 0777))
         return -1;
     return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 }
@@ -65,12 +66,11 @@ static int open_beneath(int dir, const char *name, int flags, mode_t mode)
 
 static cp_code lock_root(int root, const char *cache_dir, int *lock, cp_err *err)
 {
-    *lock = open_beneath(root, "lock", O_RDWR | O_CREAT, 0644);
-    while (*lock >= 0 && flock(*lock, LOCK_EX) != 0)
-        if (errno != EINTR) {
-            close(*lock);
-            *lock = -1;
-        }
+    *lock = cp_fs_lock_file(root, "lock", true);
+    if (*lock >= 0 && cp_fs_flock(*lock, LOCK_EX) == CP_FLOCK_FAILED) {
+        close(*lock);
+        *lock = -1;
+    }
     return *lock >= 0 ? CP_OK
                       : cp_fail(err, CP_IO, "%s/extracted/lock: %s", cache_dir, strerror(errno));
 }
@@ -212,7 +212,7 @@ static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp
     if (code)
         return code;
     cp_snprintf(name, sizeof(name), "%d", x->n_files);
-    int fd = open_beneath(x->dir, name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    int fd = open_beneath(x->dir, name, O_RDWR | O_CREAT | O_EXCL, 0644);
     if (fd < 0)
         return cp_fail(err, CP_IO, "%s/extracted: create: %s", x->cache_dir, strerror(errno));
     if (e->size && fallocate(fd, 0, 0, (off_t)e->size) != 0 && (errno == ENOSPC || errno == EDQUOT))
@@ -226,7 +226,7 @@ static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp
             code = cp_tar_data(t, x->chunk, OUT_CHUNK, &n, err);
     }
     cp_sha256_done(h, e->digest);
-    if (!code && (fchmod(fd, 0444) != 0 || fsync(fd) != 0))
+    if (!code && !cp_fs_sync(fd))
         code = cp_fail(err, CP_IO, "%s/extracted: fsync: %s", x->cache_dir, strerror(errno));
     close(fd);
     e->number = x->n_files++;
@@ -277,11 +277,11 @@ static cp_code publish(extraction *x, const char *temp, cp_err *err)
 {
     cp_buf list = {.max = LIST_MAX_BYTES};
     cp_members_write(x->members, x->image, &list);
-    int fd = list.failed ? -1 : open_beneath(x->dir, "list", O_WRONLY | O_CREAT | O_EXCL, 0600);
+    int fd = list.failed ? -1 : open_beneath(x->dir, "list", O_WRONLY | O_CREAT | O_EXCL, 0644);
     cp_code code = CP_OK;
-    if (fd < 0 || !write_all(fd, (const uint8_t *)list.p, list.n) || fchmod(fd, 0444) != 0 ||
-        fsync(fd) != 0 || fsync(x->dir) != 0 || renameat(x->root, temp, x->root, x->hex) != 0 ||
-        fsync(x->root) != 0)
+    if (fd < 0 || !write_all(fd, (const uint8_t *)list.p, list.n) || !cp_fs_sync(fd) ||
+        !cp_fs_sync(x->dir) || renameat(x->root, temp, x->root, x->hex) != 0 ||
+        !cp_fs_sync(x->root))
         code = cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, x->hex, strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -316,7 +316,7 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     cp_snprintf(temp, sizeof(temp), ".tmp-%s", x->hex);
     cp_dir_remove_flat(x->root, temp, false, &ignored);
     cp_dir_remove_flat(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
-    if (mkdirat(x->root, temp, 0755) != 0 ||
+    if (mkdirat(x->root, temp, 0777) != 0 ||
         (x->dir = open_beneath(x->root, temp, O_RDONLY | O_DIRECTORY, 0)) < 0)
         return cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, temp, strerror(errno));
     uint64_t out_max;
@@ -455,10 +455,10 @@ static bool is_layer(const char *name)
 cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, uint64_t *folders,
                           uint64_t *bytes, cp_err *err)
 {
-    int lock, root = root_open(cache_dir, false);
+    int lock = -1, root = root_open(cache_dir, false);
     if (root < 0)
         return CP_OK;
-    cp_code code = lock_root(root, cache_dir, &lock, err);
+    cp_code code = dry_run ? CP_OK : lock_root(root, cache_dir, &lock, err);
     int again = code ? -1 : openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = again < 0 ? NULL : fdopendir(again);
     struct dirent *e;
@@ -468,7 +468,7 @@ cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, 
             ++*folders;
     if (d)
         closedir(d);
-    if (!code)
+    if (lock >= 0)
         close(lock);
     close(root);
     return code;

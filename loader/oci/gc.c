@@ -3,6 +3,7 @@
  * pulls under way are known by their leases.
  */
 #include "loader/oci/extract.h"
+#include "loader/oci/folder.h"
 #include "loader/oci/partial.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
@@ -23,7 +24,7 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
 {
     cp_digest_set leased = {0}, have = {0};
     char hex[CP_DIGEST_STR];
-    cp_store_leased(l, &leased);
+    cp_store_leased(l, dry_run, &leased);
     cp_digest_set_list(&have, cp_layout_own_dir(l, "partial"));
     for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
@@ -52,8 +53,9 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
 {
     cp_digest_set used = {0}, have = {0};
     char broken[256] = "", hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
-    gc_partials(l, dry_run, out);
-    cp_code code = cp_store_used(l, &used, broken, err);
+    cp_code code = cp_store_used(l, dry_run, &used, broken, err);
+    if (!code)
+        gc_partials(l, dry_run, out);
     if (!code && used.incomplete)
         code = cp_fail(err, CP_CORRUPT,
                        "%s: '%s' cannot be read, so no blob is known to be unused; remove that "
@@ -79,33 +81,49 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
     return code;
 }
 
+/* Both locks; a dry run takes those that are there and makes none. */
+static cp_code gc_locks(const cp_layout *l, bool dry_run, int fd[2], cp_err *err)
+{
+    static const cp_layout_lock order[2] = {CP_LOCK_BLOBS, CP_LOCK_INDEX};
+    cp_code code = CP_OK;
+    for (int i = 0; !code && i < 2; i++)
+        code = dry_run ? cp_layout_lock_look(l, order[i], &fd[i], err)
+                       : cp_layout_lock_take(l, order[i], true, &fd[i], err);
+    return code;
+}
+
+static cp_code gc_store(const char *path, bool dry_run, cp_gc_result *out, cp_err *err)
+{
+    cp_layout l = {.dir = -1};
+    int lock[2] = {-1, -1};
+    bool fresh;
+    cp_code code = dry_run ? cp_folder_open(&l, path, &fresh, err)
+                           : cp_folder_open_writable(&l, path, &fresh, err);
+    if (code || fresh)
+        return code; /* no store, no garbage */
+    if (!dry_run) {  /* the lock files' folder, in a store that another tool made */
+        cp_layout_close(&l);
+        code = cp_folder_make(&l, path, err);
+    }
+    if (!code)
+        code = gc_locks(&l, dry_run, lock, err);
+    if (!code)
+        code = gc_locked(&l, dry_run, out, err);
+    for (int i = 1; i >= 0; i--)
+        if (lock[i] >= 0)
+            close(lock[i]);
+    cp_layout_close(&l);
+    return code;
+}
+
 /* See loader.h. */
 cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *out, cp_err *err)
 {
     char path[CP_DIR_MAX];
-    cp_layout l;
-    int blobs = -1, index = -1;
     *out = (cp_gc_result){0};
     cp_code code = cp_dir_store(path, opt ? opt->store : NULL, err);
-    if (code)
-        return code;
-    code = cp_layout_open(&l, path, NULL);
-    if (code == CP_NOT_FOUND)
-        return CP_OK; /* no store, no garbage */
     if (!code)
-        cp_layout_close(&l);
-    code = cp_layout_create(&l, path, err); /* makes the lock files' folder */
-    if (!code)
-        code = cp_layout_lock_take(&l, CP_LOCK_BLOBS, true, &blobs, err);
-    if (!code)
-        code = cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, err);
-    if (!code)
-        code = gc_locked(&l, dry_run, out, err);
-    if (index >= 0)
-        close(index);
-    if (blobs >= 0)
-        close(blobs);
-    cp_layout_close(&l);
+        code = gc_store(path, dry_run, out, err);
     return code;
 }
 

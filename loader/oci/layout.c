@@ -4,6 +4,7 @@
  * import removes once it is a day old.
  */
 #include "loader/oci/layout.h"
+#include "loader/oci/fsys.h"
 #include "loader/oci/record.h"
 
 #include <dirent.h>
@@ -22,9 +23,6 @@
 #include <unistd.h>
 
 enum { COPY_CHUNK = 4 << 20, TEMP_NAME = 64, STALE_SECONDS = 24 * 3600, MAX_LISTED = 1 << 20 };
-static const char empty_index[] =
-    "{\"schemaVersion\":2,\"mediaType\":\"" CP_MT_OCI_INDEX "\",\"manifests\":[]}";
-static const char layout_version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
 static const char temp_prefix[] = ".capstan-tmp-";
 
 static cp_code io(cp_err *err, const cp_layout *l, const char *name, const char *call)
@@ -41,6 +39,9 @@ static cp_code read_small(const cp_layout *l, int dir, const char *name, size_t 
         return errno == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s has no %s", l->path, name)
                : errno == ELOOP
                    ? cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link", l->path, name)
+               : errno == EACCES || errno == EPERM
+                   ? cp_fail(err, CP_CORRUPT, "%s/%s cannot be read: %s", l->path, name,
+                             strerror(errno))
                    : io(err, l, name, "open");
     struct stat st;
     cp_code code = CP_OK;
@@ -82,37 +83,64 @@ static bool write_all(int fd, const void *p, size_t n)
     return true;
 }
 
+/* A file that is renamed into place later; its mode is what the umask leaves of 0666. */
 static bool temp_open(int dir, char name[TEMP_NAME], int *fd)
 {
     uint64_t rnd = 0;
     if (getrandom(&rnd, sizeof(rnd), 0) != sizeof(rnd))
         return false;
     cp_snprintf(name, TEMP_NAME, "%s%d-%016" PRIx64, temp_prefix, (int)getpid(), rnd);
-    *fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    *fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     return *fd >= 0;
 }
 
-/* fsync and rename a temporary file into place, then fsync its folder. Closes fd unless keep. errno
- * on failure. */
-static bool temp_publish(int dir, const char *temp, const char *name, int fd, mode_t mode)
+/* Rename unless there is a file of that name: then the temporary one goes, and that is fine. Where
+ * the file system cannot do both at once, it is looked up before. */
+static bool rename_new(int dir, const char *temp, const char *name)
 {
-    return fchmod(fd, mode) == 0 && fsync(fd) == 0 && renameat(dir, temp, dir, name) == 0 &&
-           fsync(dir) == 0;
+    if (renameat2(dir, temp, dir, name, RENAME_NOREPLACE) == 0)
+        return true;
+    bool lacks = errno == EINVAL || errno == ENOSYS;
+    if (errno == EEXIST || (lacks && faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
+        return unlinkat(dir, temp, 0) == 0;
+    return lacks && renameat(dir, temp, dir, name) == 0;
+}
+
+/* fsync and rename a temporary file into place, then fsync its folder. errno on failure. */
+static bool temp_publish(int dir, const char *temp, const char *name, int fd, bool replace)
+{
+    return cp_fs_sync(fd) &&
+           (replace ? renameat(dir, temp, dir, name) == 0 : rename_new(dir, temp, name)) &&
+           cp_fs_sync(dir);
 }
 
 static cp_code write_atomic(const cp_layout *l, int dir, const char *name, const void *p, size_t n,
-                            mode_t mode, cp_err *err)
+                            bool replace, cp_err *err)
 {
     char temp[TEMP_NAME];
     int fd;
     if (!temp_open(dir, temp, &fd))
         return io(err, l, name, "create");
     cp_code code = CP_OK;
-    if (!write_all(fd, p, n) || !temp_publish(dir, temp, name, fd, mode)) {
+    if (!write_all(fd, p, n) || !temp_publish(dir, temp, name, fd, replace)) {
         code = io(err, l, name, "write");
         unlinkat(dir, temp, 0);
     }
     close(fd);
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_check(const cp_layout *l, cp_err *err)
+{
+    cp_buf b = {0};
+    cp_code code = read_small(l, l->dir, "oci-layout", 4096, &b, err);
+    if (code == CP_NOT_FOUND)
+        code = cp_fail(err, CP_CORRUPT, "%s is no OCI image-layout: it has no oci-layout file",
+                       l->path);
+    else if (!code && (code = cp_layout_version_check(b.p ? b.p : "", b.n, err)))
+        cp_err_prefix(err, "%s", l->path);
+    cp_buf_fini(&b);
     return code;
 }
 
@@ -128,54 +156,10 @@ cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
                : errno == ENOTDIR
                    ? cp_fail(err, CP_CORRUPT, "%s is no directory, so no OCI image-layout", path)
                    : cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
-    cp_buf b = {0};
-    cp_code code = read_small(l, l->dir, "oci-layout", 4096, &b, err);
-    if (code == CP_NOT_FOUND)
-        code =
-            cp_fail(err, CP_CORRUPT, "%s is no OCI image-layout: it has no oci-layout file", path);
-    else if (!code && (code = cp_layout_version_check(b.p ? b.p : "", b.n, err)))
-        cp_err_prefix(err, "%s", path);
-    cp_buf_fini(&b);
+    cp_code code = cp_layout_check(l, err);
     if (code)
         cp_layout_close(l);
     return code;
-}
-
-static bool has_file(const cp_layout *l, const char *name)
-{
-    return faccessat(l->dir, name, F_OK, 0) == 0;
-}
-
-/* See layout.h. */
-cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err)
-{
-    char sub[CP_DIR_MAX];
-    static const char *const folders[] = {"", "/blobs", "/blobs/sha256", "/capstan"};
-    l->dir = -1;
-    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
-        if (!cp_strcopy(l->path, sizeof(l->path), path) || strlen(path) + 20 > sizeof(sub))
-            return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 20);
-        cp_snprintf(sub, sizeof(sub), "%s%s", path, folders[i]);
-        if (!cp_dir_make(sub, 0755))
-            return cp_fail(err, CP_IO, "%s: cannot make it: %s", sub, strerror(errno));
-    }
-    l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int lock = -1;
-    if (l->dir < 0)
-        return cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
-    cp_code code = CP_OK;
-    if (!has_file(l, "index.json") || !has_file(l, "oci-layout"))
-        code = cp_layout_lock_take(l, CP_LOCK_INDEX, true, &lock, err);
-    if (!code && lock >= 0) {
-        if (!has_file(l, "index.json"))
-            code = cp_layout_index_write(l, empty_index, strlen(empty_index), err);
-        if (!code && !has_file(l, "oci-layout"))
-            code = write_atomic(l, l->dir, "oci-layout", layout_version, strlen(layout_version),
-                                0644, err);
-        close(lock);
-    }
-    cp_layout_close(l);
-    return code ? code : cp_layout_open(l, path, err);
 }
 
 /* See layout.h. */
@@ -193,7 +177,11 @@ cp_code cp_layout_index(const cp_layout *l, cp_index **out, cp_buf *raw, cp_err 
     *out = NULL;
     cp_code code = read_small(l, l->dir, "index.json", CP_MANIFEST_MAX_BYTES, b, err);
     if (code == CP_NOT_FOUND)
-        code = cp_fail(err, CP_CORRUPT, "%s: it has no index.json", l->path);
+        code =
+            cp_fail(err, CP_CORRUPT,
+                    "%s has no index.json, so what its blobs belong to is unknown; nothing in it "
+                    "is touched",
+                    l->path);
     else if (!code && (code = cp_index_parse(out, b->p ? b->p : "", b->n, err)))
         cp_err_prefix(err, "%s/index.json", l->path);
     cp_buf_fini(&own);
@@ -203,7 +191,14 @@ cp_code cp_layout_index(const cp_layout *l, cp_index **out, cp_buf *raw, cp_err 
 /* See layout.h. */
 cp_code cp_layout_index_write(const cp_layout *l, const char *json, size_t n, cp_err *err)
 {
-    return write_atomic(l, l->dir, "index.json", json, n, 0644, err);
+    return write_atomic(l, l->dir, "index.json", json, n, true, err);
+}
+
+/* See layout.h. */
+cp_code cp_layout_file_new(const cp_layout *l, const char *name, const char *text, size_t n,
+                           cp_err *err)
+{
+    return write_atomic(l, l->dir, name, text, n, false, err);
 }
 
 /* See layout.h. */
@@ -220,20 +215,33 @@ int cp_layout_blobs_dir(const cp_layout *l)
     return dir;
 }
 
-/* See layout.h. */
-int cp_layout_own_dir(const cp_layout *l, const char *name)
+static int own_dir(const cp_layout *l, const char *name, bool make)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    mkdirat(l->dir, "capstan", 0755);
+    if (make)
+        mkdirat(l->dir, "capstan", 0777);
     int own = openat(l->dir, "capstan", flags);
     if (own < 0)
         return -1;
-    mkdirat(own, name, 0755);
+    if (make)
+        mkdirat(own, name, 0777);
     int dir = openat(own, name, flags);
     int saved = errno;
     close(own);
     errno = saved;
     return dir;
+}
+
+/* See layout.h. */
+int cp_layout_own_dir(const cp_layout *l, const char *name)
+{
+    return own_dir(l, name, false);
+}
+
+/* See layout.h. */
+int cp_layout_own_make(const cp_layout *l, const char *name)
+{
+    return own_dir(l, name, true);
 }
 
 /* See layout.h. */
@@ -329,7 +337,7 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
     int dir = cp_layout_blobs_dir(l);
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
-    cp_code code = write_atomic(l, dir, hex, p, n, 0444, err);
+    cp_code code = write_atomic(l, dir, hex, p, n, true, err);
     close(dir);
     return code;
 }
@@ -427,6 +435,7 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
     sweep_stale(dir);
+    sweep_stale(l->dir);
     if (!temp_open(dir, temp, &out)) {
         cp_code code = io(err, l, "blobs/sha256", "create");
         close(dir);
@@ -439,7 +448,7 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
         bool keep = cp_layout_blob_recorded(l, d, records);
         if (keep)
             unlinkat(dir, temp, 0);
-        else if (!temp_publish(dir, temp, hex, out, 0444))
+        else if (!temp_publish(dir, temp, hex, out, true))
             code = io(err, l, hex, "publish");
         else
             cp_record_write(records, hex, out, raw);
@@ -468,34 +477,59 @@ bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const c
 }
 
 /* See layout.h. */
-void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed)
+bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed)
 {
     char hex[CP_DIGEST_STR];
     cp_record_key_blob(hex, digest);
     int dir = cp_layout_blobs_dir(l);
     struct stat st;
     if (dir < 0)
-        return;
-    if (fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0 && unlinkat(dir, hex, 0) == 0)
+        return errno == ENOENT;
+    bool there = fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool gone = unlinkat(dir, hex, 0) == 0;
+    if (there && gone)
         *freed += (uint64_t)st.st_size;
+    gone = gone || errno == ENOENT;
     close(dir);
+    return gone;
+}
+
+static const char *lock_name(cp_layout_lock which)
+{
+    return which == CP_LOCK_BLOBS ? "capstan/blobs.lock" : "capstan/index.lock";
+}
+
+/* flock an open lock file; closed, and *fd -1, on failure. */
+static cp_code lock(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd, cp_err *err)
+{
+    cp_flock_state state = cp_fs_flock(*fd, exclusive ? LOCK_EX : LOCK_SH);
+    bool removes = exclusive && which == CP_LOCK_BLOBS;
+    if (state == CP_FLOCK_HELD || (state == CP_FLOCK_NONE && !removes))
+        return CP_OK;
+    cp_code code = state == CP_FLOCK_NONE
+                       ? cp_fail(err, CP_UNSUPPORTED,
+                                 "%s: its file system has no locks (flock), so which blobs other "
+                                 "processes use cannot be known; no blob is deleted",
+                                 l->path)
+                       : io(err, l, lock_name(which), "flock");
+    close(*fd);
+    *fd = -1;
+    return code;
 }
 
 /* See layout.h. */
 cp_code cp_layout_lock_take(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd,
                             cp_err *err)
 {
-    const char *name = which == CP_LOCK_BLOBS ? "capstan/blobs.lock" : "capstan/index.lock";
-    *fd = openat(l->dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    *fd = cp_fs_lock_file(l->dir, lock_name(which), true);
+    return *fd < 0 ? io(err, l, lock_name(which), "open") : lock(l, which, exclusive, fd, err);
+}
+
+/* See layout.h. */
+cp_code cp_layout_lock_look(const cp_layout *l, cp_layout_lock which, int *fd, cp_err *err)
+{
+    *fd = cp_fs_lock_file(l->dir, lock_name(which), false);
     if (*fd < 0)
-        return io(err, l, name, "open");
-    while (flock(*fd, exclusive ? LOCK_EX : LOCK_SH) != 0) {
-        if (errno == EINTR)
-            continue;
-        cp_code code = io(err, l, name, "flock");
-        close(*fd);
-        *fd = -1;
-        return code;
-    }
-    return CP_OK;
+        return errno == ENOENT ? CP_OK : io(err, l, lock_name(which), "open");
+    return lock(l, which, true, fd, err);
 }

@@ -4,7 +4,8 @@
  * A cp_layout is a caller-owned value that holds the folder's descriptor; one thread at a time.
  * Everything is opened relative to it, without following links, and blob paths are made from
  * decoded digest bytes alone. Files appear whole: temporary name, fsync, rename, fsync of the
- * folder. Readers need no lock; writers take the locks named below.
+ * folder. Modes are what the umask leaves of 0777 and 0666, so that a group can share a store.
+ * Readers need no lock; writers take the locks named below.
  */
 #ifndef CP_LOADER_OCI_LAYOUT_H
 #define CP_LOADER_OCI_LAYOUT_H
@@ -20,14 +21,17 @@ typedef struct cp_layout {
 
 /* Open for reading. CP_NOT_FOUND: no such folder. CP_CORRUPT: no (valid) oci-layout file in it. */
 cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err);
-/* Open for writing; made if absent, with an empty index. */
-cp_code cp_layout_create(cp_layout *l, const char *path, cp_err *err);
 void cp_layout_close(cp_layout *l);
+/* Is its oci-layout file there, and of a version that we know? As cp_layout_open asks. */
+cp_code cp_layout_check(const cp_layout *l, cp_err *err);
 
 /* index.json parsed, and its bytes when raw is given. */
 cp_code cp_layout_index(const cp_layout *l, cp_index **out, cp_buf *raw, cp_err *err);
 /* Replace index.json. The caller holds CP_LOCK_INDEX. */
 cp_code cp_layout_index_write(const cp_layout *l, const char *json, size_t n, cp_err *err);
+/* Write file `name` of the layout, whole, unless there is one. */
+cp_code cp_layout_file_new(const cp_layout *l, const char *name, const char *text, size_t n,
+                           cp_err *err);
 
 /* A blob for reading; it is a regular file of *size bytes. CP_NOT_FOUND, CP_CORRUPT (a link, a
  * folder). */
@@ -45,12 +49,13 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
  */
 cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const char *records,
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err);
-/* Remove a blob; its size is added to *freed. An absent one is fine. */
-void cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
+/* Remove a blob; its size is added to *freed. An absent one is fine. False: it is still there. */
+bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
 
-/* The folder blobs/sha256, or capstan/<name>, which is made; -1 with errno. */
+/* The folder blobs/sha256, or capstan/<name>; -1 with errno. _make: made if it is not there. */
 int cp_layout_blobs_dir(const cp_layout *l);
 int cp_layout_own_dir(const cp_layout *l, const char *name);
+int cp_layout_own_make(const cp_layout *l, const char *name);
 /* Is the blob there, of d's size and with a matching record in `records`? */
 bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const char *records);
 
@@ -60,8 +65,11 @@ bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const c
  * is read, changed and replaced.
  */
 typedef enum cp_layout_lock { CP_LOCK_BLOBS, CP_LOCK_INDEX } cp_layout_lock;
-/* Blocks until granted. *fd >= 0 is the lock; close it to release. */
+/* Blocks until granted. *fd >= 0 is the lock; close it to release. Where the file system has no
+ * locks everything but removing goes on without: CP_LOCK_BLOBS exclusive is CP_UNSUPPORTED then. */
 cp_code cp_layout_lock_take(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd,
                             cp_err *err);
+/* Exclusively, for who only counts: nothing is made, and *fd is -1 where there is no lock yet. */
+cp_code cp_layout_lock_look(const cp_layout *l, cp_layout_lock which, int *fd, cp_err *err);
 
 #endif

@@ -7,9 +7,15 @@
  * until the machine reboots, which the boot id in the header tells. Bitmap `synced` gets a copy of
  * it after each fdatasync of the data, so its bits are true at any time, whatever order the disk
  * wrote things in. A blob of one unit has no map: there is nothing to resume.
+ *
+ * What another user began is begun anew: he may still write into it, and his map says what he
+ * likes. Where the file system has no locks a process works under a name of its own,
+ * <hex>.<random>, and leaves nothing to resume.
  */
 #include "loader/oci/partial.h"
 #include "base/fault.h"
+#include "base/trust.h"
+#include "loader/oci/fsys.h"
 #include "loader/oci/record.h"
 
 #include <errno.h>
@@ -20,10 +26,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NAME_MAX_BYTES = CP_DIGEST_STR + 16, LOCK_TRIES = 16 };
+enum { NAME_MAX_BYTES = CP_DIGEST_STR + 32, LOCK_TRIES = 16 };
 
 typedef struct map_header {
     char magic[8];
@@ -37,9 +44,10 @@ static const char map_magic[8] = "CPMAP1\n";
 
 struct cp_partial {
     const cp_layout *l;
-    cp_descriptor d;         /* digest and size only */
-    char hex[CP_DIGEST_STR]; /* names the files */
-    int dir, lock, fd, map;  /* map: -1 for a blob of one unit */
+    cp_descriptor d; /* digest and size only */
+    char hex[CP_DIGEST_STR];
+    char name[NAME_MAX_BYTES]; /* of the data file; hex, unless it cannot be locked */
+    int dir, lock, fd, map;    /* map: -1 for a blob of one unit; lock: -1 without locks */
     uint64_t n_units, n_bytes_map;
     pthread_mutex_t mutex; /* guards what follows, written by the marking and the syncing thread */
     uint8_t *live, *synced;
@@ -53,9 +61,9 @@ static cp_code io(cp_err *err, const cp_partial *p, const char *call)
                    strerror(errno));
 }
 
-static void file_name(char out[NAME_MAX_BYTES], const char *hex, const char *suffix)
+static void file_name(char out[NAME_MAX_BYTES], const char *base, const char *suffix)
 {
-    cp_snprintf(out, NAME_MAX_BYTES, "%s%s", hex, suffix);
+    cp_snprintf(out, NAME_MAX_BYTES, "%s%s", base, suffix);
 }
 
 static bool bit(const uint8_t *map, uint64_t i)
@@ -112,42 +120,44 @@ static bool pread_all(int fd, void *p, size_t n, uint64_t at)
 }
 
 /*
- * The lock file, locked. -1 with EWOULDBLOCK: another has it; with ENOENT: not there and !make. Who
- * removes the files removes the lock file first and lets go then, so a lock counts only while its
- * file is the one that the name means.
+ * The lock file, locked: *fd >= 0 with CP_FLOCK_HELD alone. CP_FLOCK_FAILED with ENOENT: not there
+ * and !make. Who removes the files removes the lock file first and lets go then, so a lock counts
+ * only while its file is the one that the name means.
  */
-static int lock_try(int dir, const char *hex, bool make)
+static cp_flock_state lock_try(int dir, const char *hex, bool make, int *fd)
 {
     char name[NAME_MAX_BYTES];
     file_name(name, hex, ".lock");
+    *fd = -1;
     for (int i = 0; i < LOCK_TRIES; i++) {
         struct stat mine, named;
-        int fd = openat(dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (make ? O_CREAT : 0), 0644);
-        if (fd < 0)
-            return -1;
-        if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-            int saved = errno;
-            close(fd);
-            errno = saved;
-            if (saved == EINTR)
-                continue;
-            return -1;
+        int lock = cp_fs_lock_file(dir, name, make);
+        if (lock < 0)
+            return CP_FLOCK_FAILED;
+        cp_flock_state state = cp_fs_flock(lock, LOCK_EX | LOCK_NB);
+        if (state == CP_FLOCK_HELD && fstat(lock, &mine) == 0 &&
+            fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && mine.st_ino == named.st_ino) {
+            *fd = lock;
+            return CP_FLOCK_HELD;
         }
-        if (fstat(fd, &mine) == 0 && fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-            mine.st_ino == named.st_ino)
-            return fd;
-        close(fd);
+        int saved = errno;
+        close(lock);
+        if (state == CP_FLOCK_NONE && make)
+            unlinkat(dir, name, 0); /* of no use to anybody */
+        errno = saved;
+        if (state != CP_FLOCK_HELD)
+            return state;
     }
-    errno = EWOULDBLOCK;
-    return -1;
+    return CP_FLOCK_BUSY;
 }
 
-static void unlink_files(int dir, const char *hex)
+/* With `lock` the lock file goes too: the caller holds it and is done. */
+static void unlink_files(int dir, const char *base, bool lock)
 {
     static const char *const suffixes[] = {"", ".map", ".map.tmp", ".lock"};
     char name[NAME_MAX_BYTES];
-    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-        file_name(name, hex, suffixes[i]);
+    for (size_t i = 0; i < (lock ? 4u : 3u); i++) {
+        file_name(name, base, suffixes[i]);
         unlinkat(dir, name, 0);
     }
 }
@@ -160,8 +170,8 @@ static cp_code map_create(cp_partial *p, bool durable, cp_err *err)
     struct stat st;
     if (p->n_units <= 1)
         return CP_OK;
-    file_name(temp, p->hex, ".map.tmp");
-    file_name(name, p->hex, ".map");
+    file_name(temp, p->name, ".map.tmp");
+    file_name(name, p->name, ".map");
     if (fstat(p->fd, &st) != 0)
         return io(err, p, "fstat");
     memcpy(h.magic, map_magic, sizeof(h.magic));
@@ -169,13 +179,14 @@ static cp_code map_create(cp_partial *p, bool durable, cp_err *err)
     boot_id(h.boot);
     h.inode = st.st_ino;
     unlinkat(p->dir, temp, 0);
-    int fd = openat(p->dir, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* Nobody else's to write, whatever the umask: its bits are believed. */
+    int fd = openat(p->dir, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return io(err, p, "create map");
     if (!pwrite_all(fd, &h, sizeof(h), 0) || !pwrite_all(fd, p->live, p->n_bytes_map, sizeof(h)) ||
         !pwrite_all(fd, p->synced, p->n_bytes_map, sizeof(h) + p->n_bytes_map) ||
-        (durable && fsync(fd) != 0) || renameat(p->dir, temp, p->dir, name) != 0 ||
-        (durable && fsync(p->dir) != 0)) {
+        (durable && !cp_fs_sync(fd)) || renameat(p->dir, temp, p->dir, name) != 0 ||
+        (durable && !cp_fs_sync(p->dir))) {
         cp_code code = io(err, p, "write map");
         close(fd);
         return code;
@@ -193,13 +204,13 @@ static bool map_load(cp_partial *p, const struct stat *data, bool *was, bool *re
     char name[NAME_MAX_BYTES], boot[40];
     map_header h;
     struct stat st;
-    file_name(name, p->hex, ".map");
+    file_name(name, p->name, ".map");
     *rebooted = false;
-    p->map = openat(p->dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    *was = p->map >= 0;
-    if (!*was)
+    p->map = openat(p->dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    *was = p->map >= 0 || errno != ENOENT;
+    if (p->map < 0)
         return false;
-    bool ok = fstat(p->map, &st) == 0 && S_ISREG(st.st_mode) &&
+    bool ok = cp_fd_trusted(p->map) && data->st_uid == geteuid() && fstat(p->map, &st) == 0 &&
               (uint64_t)st.st_size == sizeof(h) + 2 * p->n_bytes_map &&
               pread_all(p->map, &h, sizeof(h), 0) &&
               memcmp(h.magic, map_magic, sizeof(h.magic)) == 0 &&
@@ -222,16 +233,22 @@ static bool map_load(cp_partial *p, const struct stat *data, bool *was, bool *re
 /* The data file: opened or made, of the right size, its space reserved. */
 static cp_code data_open(cp_partial *p, struct stat *st, cp_err *err)
 {
-    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-    p->fd = openat(p->dir, p->hex, flags, 0600);
-    /* A process that died right before its rename has left it read-only. */
-    if (p->fd < 0 && errno == EACCES && fchmodat(p->dir, p->hex, 0600, 0) == 0)
-        p->fd = openat(p->dir, p->hex, flags, 0600);
+    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    p->fd = openat(p->dir, p->name, flags, 0666);
+    bool stranger = p->fd < 0
+                        ? errno == EACCES
+                        : fstat(p->fd, st) == 0 && S_ISREG(st->st_mode) && st->st_uid != geteuid();
+    if (stranger) { /* begun anew; what we make may still not be ours, on some network mounts */
+        if (p->fd >= 0)
+            close(p->fd);
+        unlink_files(p->dir, p->name, false);
+        p->fd = openat(p->dir, p->name, flags, 0666);
+    }
     if (p->fd < 0)
         return io(err, p, "open");
     if (fstat(p->fd, st) != 0 || !S_ISREG(st->st_mode))
         return cp_fail(err, CP_CORRUPT, "%s/capstan/partial/%s is no regular file", p->l->path,
-                       p->hex);
+                       p->name);
     return CP_OK;
 }
 
@@ -263,12 +280,33 @@ static cp_code open_locked(cp_partial *p, cp_err *err)
     }
     code = data_reserve(p, err);
     if (code && !loaded)
-        unlink_files(p->dir, p->hex);
+        unlink_files(p->dir, p->name, p->lock >= 0);
     if (!code && (!loaded || rebooted))
         code = map_create(p, was, err);
     for (uint64_t i = 0; i < p->n_units; i++)
         p->n_live += bit(p->live, i);
     return code;
+}
+
+/* The lock, or a name of our own where there are none. */
+static cp_code take(cp_partial *p, bool *busy, cp_err *err)
+{
+    uint64_t rnd = 0;
+    switch (lock_try(p->dir, p->hex, true, &p->lock)) {
+    case CP_FLOCK_HELD:
+        return CP_OK;
+    case CP_FLOCK_BUSY:
+        *busy = true;
+        return CP_OK;
+    case CP_FLOCK_NONE:
+        if (getrandom(&rnd, sizeof(rnd), 0) != sizeof(rnd))
+            return io(err, p, "getrandom");
+        cp_snprintf(p->name, sizeof(p->name), "%s.%016" PRIx64, p->hex, rnd);
+        return CP_OK;
+    case CP_FLOCK_FAILED:
+        break;
+    }
+    return io(err, p, "lock");
 }
 
 /* See partial.h. */
@@ -294,15 +332,12 @@ cp_code cp_partial_open(cp_partial **out, const cp_layout *l, const cp_descripto
     p->n_bytes_map = (p->n_units + 7) / 8;
     p->live = cp_xcalloc(p->n_bytes_map + 1, 1);
     p->synced = cp_xcalloc(p->n_bytes_map + 1, 1);
-    p->dir = cp_layout_own_dir(l, "partial");
-    cp_code code = CP_OK;
-    if (p->dir < 0)
-        code = cp_fail(err, CP_IO, "%s/capstan/partial: %s", l->path, strerror(errno));
-    else if ((p->lock = lock_try(p->dir, p->hex, true)) < 0 && errno == EWOULDBLOCK)
-        *busy = true;
-    else if (p->lock < 0)
-        code = io(err, p, "lock");
-    else
+    cp_strcopy(p->name, sizeof(p->name), p->hex);
+    p->dir = cp_layout_own_make(l, "partial");
+    cp_code code = p->dir >= 0
+                       ? take(p, busy, err)
+                       : cp_fail(err, CP_IO, "%s/capstan/partial: %s", l->path, strerror(errno));
+    if (!code && !*busy)
         code = open_locked(p, err);
     if (code || *busy)
         cp_partial_close(p);
@@ -316,6 +351,8 @@ void cp_partial_close(cp_partial *p)
 {
     if (!p)
         return;
+    if (p->fd >= 0 && p->lock < 0) /* nobody could take it up; published, the name is gone */
+        unlink_files(p->dir, p->name, false);
     const int fds[] = {p->map, p->fd, p->lock, p->dir}; /* the lock after what it guards */
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
@@ -330,7 +367,7 @@ void cp_partial_close(cp_partial *p)
 void cp_partial_remove(cp_partial *p)
 {
     if (p)
-        unlink_files(p->dir, p->hex);
+        unlink_files(p->dir, p->name, p->lock >= 0);
     cp_partial_close(p);
 }
 
@@ -397,7 +434,7 @@ cp_code cp_partial_sync(cp_partial *p, cp_err *err)
     memcpy(now, p->live, p->n_bytes_map);
     pthread_mutex_unlock(&p->mutex);
     cp_code code = CP_OK;
-    if (fdatasync(p->fd) != 0 || (!p->dir_synced && fsync(p->dir) != 0))
+    if (fdatasync(p->fd) != 0 || (!p->dir_synced && !cp_fs_sync(p->dir)))
         code = io(err, p, "fdatasync");
     else if (!pwrite_all(p->map, now, p->n_bytes_map, sizeof(map_header) + p->n_bytes_map) ||
              fdatasync(p->map) != 0)
@@ -430,18 +467,18 @@ cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err)
     cp_code code = CP_OK;
     bool kept = false;
     cp_fault_point("fsync");
-    if (fsync(p->fd) != 0 || fchmod(p->fd, 0444) != 0)
+    if (!cp_fs_sync(p->fd))
         code = io(err, p, "fsync");
     if (!code) {
         cp_fault_point("rename");
-        bool renamed = renameat2(p->dir, p->hex, blobs, p->hex, RENAME_NOREPLACE) == 0;
+        bool renamed = renameat2(p->dir, p->name, blobs, p->hex, RENAME_NOREPLACE) == 0;
         /* There is one already, or the file system cannot tell: a verified one stays, any other
          * gives way to bytes that are known to be right. */
         if (!renamed && (errno == EEXIST || errno == EINVAL || errno == ENOSYS)) {
             kept = cp_layout_blob_recorded(p->l, &p->d, records);
-            renamed = kept || renameat(p->dir, p->hex, blobs, p->hex) == 0;
+            renamed = kept || renameat(p->dir, p->name, blobs, p->hex) == 0;
         }
-        if (!renamed || fsync(blobs) != 0)
+        if (!renamed || !cp_fs_sync(blobs))
             code = io(err, p, "rename");
     }
     close(blobs);
@@ -450,7 +487,7 @@ cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err)
     cp_fault_point("renamed");
     if (!kept)
         cp_record_write(records, p->hex, p->fd, p->d.raw);
-    unlink_files(p->dir, p->hex);
+    unlink_files(p->dir, p->name, p->lock >= 0);
     return CP_OK;
 }
 
@@ -493,12 +530,13 @@ bool cp_partial_sweep(const cp_layout *l, const char *hex, bool keep, uint64_t *
     int dir = cp_layout_own_dir(l, "partial");
     if (dir < 0)
         return false;
-    int lock = lock_try(dir, hex, !keep);
-    bool mine = lock >= 0 || errno == ENOENT;
+    int lock;
+    cp_flock_state state = lock_try(dir, hex, !keep, &lock);
+    bool mine = state == CP_FLOCK_HELD || (state == CP_FLOCK_FAILED && errno == ENOENT);
     if (mine && fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0)
         *bytes += (uint64_t)st.st_blocks * 512;
     if (mine && !keep)
-        unlink_files(dir, hex);
+        unlink_files(dir, hex, true);
     if (lock >= 0)
         close(lock);
     close(dir);

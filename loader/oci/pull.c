@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "loader/oci/choice.h"
 #include "loader/oci/extract.h"
+#include "loader/oci/folder.h"
 #include "loader/oci/partial.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
@@ -495,9 +496,14 @@ static cp_code publish(pull *p, cp_err *err)
 static cp_code run(pull *p, const char *ref, cp_err *err)
 {
     char path[CP_DIR_MAX];
+    bool fresh;
     cp_code code = set_name(p, ref, err);
     if (!code)
         code = cp_dir_store(path, p->opt->loader.store, err);
+    if (!code) /* before anybody is asked for anything */
+        code = cp_folder_open_writable(&p->l, path, &fresh, err);
+    if (!code && !fresh)
+        cp_layout_close(&p->l);
     tell(p, "resolving", 0, 0);
     if (!code)
         code = cp_registry_open(&p->registry, &p->ref, &p->opt->registry, err);
@@ -506,7 +512,7 @@ static cp_code run(pull *p, const char *ref, cp_err *err)
     if (!code)
         code = list_needs(p, err);
     if (!code)
-        code = cp_layout_create(&p->l, path, err);
+        code = cp_folder_make(&p->l, path, err);
     if (code)
         return code;
     cp_snprintf(p->cache, sizeof(p->cache), "%.*s/capstan", CP_DIR_MAX - 16, p->l.path);

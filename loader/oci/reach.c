@@ -4,6 +4,7 @@
  */
 #include "loader/oci/reach.h"
 #include "loader/oci/extract.h"
+#include "loader/oci/fsys.h"
 #include "loader/oci/record.h"
 
 #include <dirent.h>
@@ -128,15 +129,18 @@ void cp_store_reach(const cp_layout *l, const cp_descriptor *d, cp_digest_set *s
     reach(l, d, 0, s);
 }
 
-/* Add the digests of one lease file, a line of hex each; void ones are removed. */
-static void collect_lease(int dir, const char *name, cp_digest_set *s)
+/* Add the digests of one lease file, a line of hex each; void ones are removed, unless keep. */
+static void collect_lease(int dir, const char *name, bool keep, cp_digest_set *s)
 {
     char text[64 * 65];
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0)
+    int fd = cp_fs_lock_file(dir, name, false);
+    if (fd < 0) {
+        s->incomplete = s->incomplete || errno != ENOENT;
         return;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        unlinkat(dir, name, 0);
+    }
+    if (cp_fs_flock(fd, LOCK_EX | LOCK_NB) == CP_FLOCK_HELD) {
+        if (!keep)
+            unlinkat(dir, name, 0);
         close(fd);
         return;
     }
@@ -162,9 +166,11 @@ static void collect_lease(int dir, const char *name, cp_digest_set *s)
 }
 
 /* See reach.h. */
-void cp_store_leased(const cp_layout *l, cp_digest_set *s)
+void cp_store_leased(const cp_layout *l, bool keep, cp_digest_set *s)
 {
     int dir = cp_layout_own_dir(l, "leases");
+    if (dir < 0 && errno == ENOENT)
+        return;
     DIR *d = dir < 0 ? NULL : fdopendir(dir);
     struct dirent *e;
     if (!d) {
@@ -179,13 +185,14 @@ void cp_store_leased(const cp_layout *l, cp_digest_set *s)
         if (i > MAX_LEASES)
             break;
         if (e->d_name[0] != '.')
-            collect_lease(dir, e->d_name, s);
+            collect_lease(dir, e->d_name, keep, s);
     }
     closedir(d);
 }
 
 /* See reach.h. */
-cp_code cp_store_used(const cp_layout *l, cp_digest_set *s, char broken[256], cp_err *err)
+cp_code cp_store_used(const cp_layout *l, bool keep, cp_digest_set *s, char broken[256],
+                      cp_err *err)
 {
     cp_index *x;
     cp_code code = cp_layout_index(l, &x, NULL, err);
@@ -199,7 +206,7 @@ cp_code cp_store_used(const cp_layout *l, cp_digest_set *s, char broken[256], cp
                        x->item[i].ref_name[0] ? x->item[i].ref_name : x->item[i].digest);
     }
     cp_index_free(x);
-    cp_store_leased(l, s);
+    cp_store_leased(l, keep, s);
     return CP_OK;
 }
 
@@ -211,7 +218,7 @@ cp_code cp_lease_take(cp_lease *out, const cp_layout *l, const cp_digest_set *di
     uint64_t rnd = 0;
     cp_buf text = {0};
     *out = (cp_lease){.fd = -1};
-    out->dir = cp_layout_own_dir(l, "leases");
+    out->dir = cp_layout_own_make(l, "leases");
     for (size_t i = 0; i < digests->n; i++) {
         char hex[CP_DIGEST_STR];
         cp_record_key_blob(hex, digests->d[i]);
@@ -220,8 +227,8 @@ cp_code cp_lease_take(cp_lease *out, const cp_layout *l, const cp_digest_set *di
     bool ok = out->dir >= 0 && !text.failed && getrandom(&rnd, sizeof(rnd), 0) == sizeof(rnd);
     cp_snprintf(out->name, sizeof(out->name), "%d-%016" PRIx64, (int)getpid(), rnd);
     if (ok)
-        out->fd = openat(out->dir, out->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    ok = ok && out->fd >= 0 && flock(out->fd, LOCK_EX) == 0 &&
+        out->fd = openat(out->dir, out->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    ok = ok && out->fd >= 0 && cp_fs_flock(out->fd, LOCK_EX) != CP_FLOCK_FAILED &&
          (text.n == 0 || write(out->fd, text.p, text.n) == (ssize_t)text.n);
     cp_buf_fini(&text);
     if (ok)
@@ -252,12 +259,19 @@ void cp_lease_map(int fd)
 
 /* ---- sweeping ---- */
 
-/* Does a process have this file mapped (cp_lease_map)? */
+/* Does a process have this file mapped (cp_lease_map)? Where that cannot be told, it has. */
 static bool is_mapped(int fd)
 {
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-        return errno == EWOULDBLOCK;
-    return false;
+    char path[64];
+    cp_flock_state state = cp_fs_flock(fd, LOCK_EX | LOCK_NB);
+    if (state == CP_FLOCK_FAILED && errno == EBADF) { /* NFS: only on what is open for writing */
+        cp_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        int again = open(path, O_RDWR | O_CLOEXEC);
+        state = again < 0 ? CP_FLOCK_FAILED : cp_fs_flock(again, LOCK_EX | LOCK_NB);
+        if (again >= 0)
+            close(again);
+    }
+    return state != CP_FLOCK_HELD;
 }
 
 /* See reach.h. */
@@ -312,25 +326,26 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
         return false;
     }
     cp_store_cache_drop(l, hex, keep, freed);
+    bool gone = true;
     if (keep) {
         *freed += size;
     } else {
         cp_snprintf(path, sizeof(path), "%s/capstan", l->path);
         cp_extract_remove(path, hex, false, &folders, freed, NULL);
-        cp_layout_blob_remove(l, d, freed);
+        gone = cp_layout_blob_remove(l, d, freed);
         cp_snprintf(path, sizeof(path), "%s/capstan/records/%s", l->path, hex);
         unlink(path);
     }
     if (fd >= 0)
         close(fd);
-    return true;
+    return gone;
 }
 
 /* See reach.h. */
 void cp_store_sweep(const cp_layout *l, const cp_digest_set *candidates, uint64_t *freed)
 {
     cp_digest_set used = {0};
-    if (cp_store_used(l, &used, NULL, NULL) == CP_OK)
+    if (cp_store_used(l, false, &used, NULL, NULL) == CP_OK)
         for (size_t i = 0; !used.incomplete && i < candidates->n; i++)
             if (!cp_digest_set_has(&used, candidates->d[i]))
                 cp_store_blob_drop(l, candidates->d[i], false, freed);

@@ -25,11 +25,13 @@ void cp_digest_set_fini(cp_digest_set *s);
 
 /* Add what descriptor d reaches: its own blob, children, config, layers. */
 void cp_store_reach(const cp_layout *l, const cp_descriptor *d, cp_digest_set *s);
-/* Add what living leases name; void leases are removed. The caller holds CP_LOCK_BLOBS. */
-void cp_store_leased(const cp_layout *l, cp_digest_set *s);
+/* Add what living leases name; void leases are removed, unless keep. The caller holds
+ * CP_LOCK_BLOBS. */
+void cp_store_leased(const cp_layout *l, bool keep, cp_digest_set *s);
 /* Add all that is in use by entries and leases; broken (may be NULL) gets the name of an entry that
  * made it incomplete. CP_CORRUPT: the index. */
-cp_code cp_store_used(const cp_layout *l, cp_digest_set *s, char broken[256], cp_err *err);
+cp_code cp_store_used(const cp_layout *l, bool keep, cp_digest_set *s, char broken[256],
+                      cp_err *err);
 /* Add the digests that names in folder dir begin with; closes dir, -1 is fine. */
 void cp_digest_set_list(cp_digest_set *s, int dir);
 /* Remove a blob, its record, its caches and what was extracted from it, unless a process has it

@@ -89,7 +89,7 @@ void cp_record_write(const char *dir, const char *key, int fd, const uint8_t dig
     char text[RECORD_MAX], hex[CP_DIGEST_STR];
     struct stat st;
     uint64_t rnd = 0;
-    if (!*dir || fstat(fd, &st) != 0 || !cp_dir_make(dir, 0755) ||
+    if (!*dir || fstat(fd, &st) != 0 || !cp_dir_make(dir, 0777) ||
         getrandom(&rnd, sizeof(rnd), GRND_NONBLOCK) < 0)
         return;
     cp_digest_format(digest, hex);

@@ -6,6 +6,7 @@
 #include "loader/oci/resolve.h"
 
 #include "loader/oci/choice.h"
+#include "loader/oci/folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -149,7 +150,7 @@ void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX
     struct stat st;
     cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
     bool there = lstat(own, &st) == 0;
-    if (((is_store && !there && cp_dir_writable(l->path) && cp_dir_make(own, 0755)) ||
+    if (((is_store && !there && cp_dir_writable(l->path) && cp_dir_make(own, 0777)) ||
          (there && S_ISDIR(st.st_mode))) &&
         cp_dir_writable(own) && cp_strcopy(out, CP_DIR_MAX, own))
         return;
@@ -231,7 +232,7 @@ static cp_code pick_in_layout(cp_resolved *r, cp_err *err)
 
 static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_err *err)
 {
-    bool is_store = r->ref.kind == CP_REF_NAME;
+    bool is_store = r->ref.kind == CP_REF_NAME, fresh = false;
     char path[CP_DIR_MAX];
     cp_code code = CP_OK;
     if (is_store)
@@ -239,9 +240,10 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
     else
         cp_strcopy(path, sizeof(path), r->ref.path);
     if (!code)
-        code = cp_layout_open(&r->layout, path, err);
-    if (is_store && code == CP_NOT_FOUND)
-        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which does not exist)",
+        code = is_store ? cp_folder_open(&r->layout, path, &fresh, err)
+                        : cp_layout_open(&r->layout, path, err);
+    if (!code && fresh)
+        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which is empty)",
                        r->ref.typed, path);
     if (!code)
         code = cp_layout_index(&r->layout, &r->index, NULL, err);

@@ -4,10 +4,12 @@
  * exclusively, so that it never takes away a blob that a pack in another process has written and
  * not yet named.
  */
+#include "base/log.h"
 #include "base/map.h"
 #include "loader/formats/format.h"
 #include "loader/loader.h"
 #include "loader/oci/choice.h"
+#include "loader/oci/folder.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 
@@ -118,33 +120,20 @@ static int by_name(const void *a, const void *b)
     return c ? c : strcmp(x->digest, y->digest);
 }
 
-static bool is_empty(const char *path)
-{
-    DIR *d = opendir(path);
-    if (!d)
-        return false;
-    int n = 0;
-    for (struct dirent *e; n == 0 && (e = readdir(d));)
-        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-    closedir(d);
-    return n == 0;
-}
-
 /* See loader.h. */
 cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t *n, cp_err *err)
 {
     char path[CP_DIR_MAX];
     cp_layout l;
     cp_index *x;
+    bool fresh;
     *out = NULL;
     *n = 0;
     cp_code code = cp_dir_store(path, opt ? opt->store : NULL, err);
     if (code)
         return code;
-    code = cp_layout_open(&l, path, err);
-    if (code == CP_NOT_FOUND || (code == CP_CORRUPT && is_empty(path)))
-        return CP_OK;
-    if (code)
+    code = cp_folder_open(&l, path, &fresh, err);
+    if (code || fresh)
         return code;
     code = cp_layout_index(&l, &x, NULL, err);
     if (!code) {
@@ -236,7 +225,9 @@ static bool mark_entries(const cp_index *x, const cp_ref *ref, bool *drop)
     return true;
 }
 
-static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, uint64_t *freed, cp_err *err)
+/* sweep: blobs may go too. */
+static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, bool sweep, uint64_t *freed,
+                         cp_err *err)
 {
     cp_buf raw = {0}, json = {0};
     cp_index *x = NULL;
@@ -253,7 +244,7 @@ static cp_code rm_locked(const cp_layout *l, const cp_ref *ref, uint64_t *freed,
         code = cp_index_drop(&json, raw.p, raw.n, drop, err);
     if (!code)
         code = cp_layout_index_write(l, json.p, json.n, err);
-    if (!code)
+    if (!code && sweep)
         cp_store_sweep(l, &gone, freed);
     cp_digest_set_fini(&gone);
     free(drop);
@@ -270,26 +261,31 @@ cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *fre
     cp_ref parsed;
     cp_layout l = {.dir = -1};
     int blobs = -1, index = -1;
+    bool fresh;
     uint64_t bytes = 0;
     cp_code code = cp_ref_parse_name(&parsed, ref, opt ? opt->default_registry : NULL, err);
     if (!code)
         code = cp_dir_store(path, opt ? opt->store : NULL, err);
-    if (!code) {
-        code = cp_layout_open(&l, path, err);
-        if (code == CP_NOT_FOUND)
-            code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which does not exist)",
-                           parsed.typed, path);
-    }
-    if (!code) { /* makes the lock files' folder */
+    if (!code)
+        code = cp_folder_open_writable(&l, path, &fresh, err);
+    if (!code && fresh)
+        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which is empty)",
+                       parsed.typed, path);
+    if (!code) { /* makes the lock files' folder, in a store that another tool made */
         cp_layout_close(&l);
-        code = cp_layout_create(&l, path, err);
+        code = cp_folder_make(&l, path, err);
     }
     if (!code)
         code = cp_layout_lock_take(&l, CP_LOCK_BLOBS, true, &blobs, err);
+    bool locked = !code;
+    if (code == CP_UNSUPPORTED) { /* the name can go all the same */
+        cp_log(CP_LOG_WARN, "%s: its name goes, its blobs stay", parsed.typed);
+        code = CP_OK;
+    }
     if (!code)
         code = cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, err);
     if (!code)
-        code = rm_locked(&l, &parsed, &bytes, err);
+        code = rm_locked(&l, &parsed, locked, &bytes, err);
     if (index >= 0)
         close(index);
     if (blobs >= 0)
@@ -415,7 +411,7 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
     if (!code)
         code = read_facts(w, file, &facts, &arch, err);
     if (!code)
-        code = cp_layout_create(&l, path, err);
+        code = cp_folder_make(&l, path, err);
     if (!code) {
         facts.bytes = (uint64_t)st.st_size;
         code = pack_into(&l, row, ref.typed, file, fd, &facts, progress, arg, digest_out, err);

@@ -30,7 +30,7 @@ int cp_mkl_setup(void **state)
     setenv("XDG_CACHE_HOME", cache, 1);
     m->opt.store = m->store;
     *state = m;
-    return cp_layout_create(&m->l, m->store, NULL) == CP_OK ? 0 : -1;
+    return cp_folder_make(&m->l, m->store, NULL) == CP_OK ? 0 : -1;
 }
 
 /* See make_layout.h. */

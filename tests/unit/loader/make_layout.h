@@ -5,7 +5,7 @@
 #ifndef CP_TESTS_LOADER_MAKE_LAYOUT_H
 #define CP_TESTS_LOADER_MAKE_LAYOUT_H
 
-#include "loader/oci/layout.h"
+#include "loader/oci/folder.h"
 
 typedef struct cp_mkl {
     char dir[64], store[128], cache[160]; /* cache: STORE/capstan */

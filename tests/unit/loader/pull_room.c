@@ -31,7 +31,7 @@ int cp_room_setup(void **state)
     snprintf(r->records, sizeof(r->records), "%s/capstan/records", r->store);
     setenv("XDG_CACHE_HOME", cache, 1);
     unsetenv("CAPSTAN_FAULT");
-    if (cp_layout_create(&r->l, r->store, NULL))
+    if (cp_folder_make(&r->l, r->store, NULL))
         return -1;
     r->fake = cp_fake_new();
     cp_ref ref = {.registry = "r.example", .repository = "m"};
@@ -90,7 +90,9 @@ void cp_room_has_blob(const cp_room *r, const cp_fake_item *it)
     cp_room_path(r, path, "blobs/sha256/%s", it->name + strlen("sha256:"));
     if (stat(path, &st) != 0)
         fail_msg("%s is missing", path);
-    assert_int_equal(st.st_mode & 0777, 0444);
+    mode_t mask = umask(022);
+    umask(mask);
+    assert_int_equal(st.st_mode & 0777, 0666 & ~mask);
     assert_int_equal(st.st_size, it->n);
     assert_int_equal(cp_file_read(path, it->n, &b, NULL), CP_OK);
     assert_true(it->n == 0 || memcmp(b.p, it->p, it->n) == 0);

@@ -5,7 +5,7 @@
 #ifndef CP_TESTS_LOADER_PULL_ROOM_H
 #define CP_TESTS_LOADER_PULL_ROOM_H
 
-#include "loader/oci/layout.h"
+#include "loader/oci/folder.h"
 #include "tests/unit/loader/fake_registry.h"
 #include "tests/unit/loader/suites.h"
 
