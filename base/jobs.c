@@ -6,9 +6,9 @@
 #include "base/jobs.h"
 
 #include "base/mem.h"
+#include "base/signals.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,17 +63,15 @@ cp_code cp_jobs_open(cp_jobs **out, int threads, int max_queued, cp_err *err)
     j->cap = max_queued;
     pthread_mutex_init(&j->lock, NULL);
     pthread_cond_init(&j->more, NULL);
-    /* Signals are for the main thread. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    sigset_t old;
+    cp_signals_block(&old);
     int rc = 0;
     while (j->threads < threads && !rc) {
         rc = pthread_create(&j->ids[j->threads], NULL, worker, j);
         if (!rc)
             j->threads++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    cp_signals_restore(&old);
     if (rc) {
         int made = j->threads;
         cp_jobs_close(j);

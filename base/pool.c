@@ -18,13 +18,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/signals.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,10 +213,8 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
     atomic_store(&p->active, threads);
     pthread_mutex_init(&p->turn, NULL);
     p->workers = cp_xcalloc((size_t)threads, sizeof(*p->workers));
-    /* Signals are for the main thread. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    sigset_t old;
+    cp_signals_block(&old);
     int rc = 0, made = 1;
     while (made < threads && !rc) {
         worker *w = &p->workers[made];
@@ -226,7 +224,7 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
         if (!rc)
             made++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    cp_signals_restore(&old);
     if (rc) {
         p->threads = made;
         atomic_store(&p->active, made);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "server/listen.h"
 
 #include <errno.h>
@@ -622,12 +623,10 @@ failed:
 
 cp_code cp_http_start(cp_http *h, cp_err *err)
 {
-    /* Signals are for the main thread. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    sigset_t old;
+    cp_signals_block(&old);
     int rc = pthread_create(&h->thread, NULL, loop, h);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    cp_signals_restore(&old);
     if (rc != 0)
         return cp_fail(err, CP_IO, "HTTP thread: %s", strerror(rc));
     h->started = true;

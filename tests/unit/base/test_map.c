@@ -1,7 +1,9 @@
 /*
  * Mappings: a file that shrinks is a flag, not a death; a SIGBUS that is not ours still kills.
  */
+#include "base/jobs.h"
 #include "base/map.h"
+#include "base/pool.h"
 #include "tests/unit/base/suites.h"
 
 #include <fcntl.h>
@@ -138,6 +140,46 @@ static void any_thread_may_meet_the_end(void **state)
     close(fd);
 }
 
+static void by_worker_1(cp_pool *pool, int id, void *arg)
+{
+    (void)pool;
+    if (id == 1)
+        sum(arg);
+}
+
+static void as_a_job(void *arg)
+{
+    sum(arg);
+}
+
+/* They block the signals from outside, but not this one. */
+static void workers_and_jobs_may_meet_the_end(void **state)
+{
+    (void)state;
+    for (int jobs = 0; jobs < 2; jobs++) {
+        cp_map m;
+        int fd = make_file();
+        assert_int_equal(cp_map_open(&m, fd, PAGES * page(), "m", NULL), CP_OK);
+        assert_int_equal(ftruncate(fd, 0), 0);
+        if (jobs) {
+            cp_jobs *j;
+            assert_int_equal(cp_jobs_open(&j, 1, 1, NULL), CP_OK);
+            assert_true(cp_jobs_submit(j, as_a_job, &m));
+            cp_jobs_close(j);
+        } else {
+            cp_pool *p;
+            assert_int_equal(cp_pool_open(&p, 2, NULL), CP_OK);
+            cp_pool_run(p, by_worker_1, &m);
+            cp_pool_close(p);
+        }
+        assert_true(cp_map_poisoned(&m));
+        assert_true(cp_map_lost(m.p + 5000));
+        cp_map_close(&m);
+        close(fd);
+    }
+    assert_false(cp_map_lost(state));
+}
+
 /* Run f in a child whose action before ours was the default one; the signal that ended it, or 0. */
 static int death(void (*f)(void))
 {
@@ -186,6 +228,7 @@ int suite_map(void)
         cmocka_unit_test(shrunk_file_poisons),
         cmocka_unit_test(what_is_forgotten_is_read_again),
         cmocka_unit_test(any_thread_may_meet_the_end),
+        cmocka_unit_test(workers_and_jobs_may_meet_the_end),
         cmocka_unit_test(foreign_sigbus_still_kills),
     };
     return cmocka_run_group_tests_name("map", tests, NULL, NULL);
