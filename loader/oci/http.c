@@ -6,6 +6,7 @@
 #include "loader/oci/http.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "loader/oci/proxy.h"
 #include "loader/oci/retry.h"
 
 #include <curl/curl.h>
@@ -19,7 +20,6 @@ enum { RECEIVE_BYTES = 256 << 10, HEADER_LINE_MAX = 16 << 10 };
 struct cp_client {
     CURLM *multi;
     cp_client_options opt;
-    bool proxied;
     uint64_t received;
     struct transfer *running; /* list */
 };
@@ -31,21 +31,11 @@ typedef struct transfer {
     CURL *easy;
     struct curl_slist *headers;
     bool enough;          /* stopped by us, the answer is complete as far as we care */
-    bool refused_address; /* by open_socket */
+    bool proxied;         /* whom we connect to is a proxy, not the host */
+    bool private_host;    /* the URL's host is a private or loopback address */
+    bool refused_address; /* by may_connect */
     char error[CURL_ERROR_SIZE];
 } transfer;
-
-static bool environment_has_proxy(void)
-{
-    static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
-                                        "ALL_PROXY"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        const char *v = getenv(names[i]);
-        if (v && *v)
-            return true;
-    }
-    return false;
-}
 
 /* See http.h. */
 cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err)
@@ -57,7 +47,6 @@ cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *er
         return cp_fail(err, CP_INTERNAL, "libcurl does not start");
     cp_client *h = cp_xcalloc(1, sizeof(*h));
     h->opt = *opt;
-    h->proxied = environment_has_proxy();
     h->multi = curl_multi_init();
     if (!h->multi) {
         free(h);
@@ -237,18 +226,29 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     return n;
 }
 
+/* May this transfer go to an address of this kind? A proxy may be anywhere; what it connects to is
+ * its own affair. */
+static bool may_connect(transfer *t, cp_address_kind kind)
+{
+    bool may = kind != CP_ADDRESS_METADATA &&
+               (kind == CP_ADDRESS_PUBLIC || t->x->private_ok || t->proxied);
+    t->refused_address = t->refused_address || !may;
+    return may;
+}
+
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
-    transfer *t = arg;
     (void)purpose;
-    cp_address_kind kind = cp_address_classify(&a->addr);
-    bool refuse = kind == CP_ADDRESS_METADATA ||
-                  (kind != CP_ADDRESS_PUBLIC && !t->x->private_ok && !t->http->proxied);
-    if (refuse) {
-        t->refused_address = true;
-        return CURL_SOCKET_BAD;
-    }
-    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    return may_connect(arg, cp_address_classify(&a->addr))
+               ? socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol)
+               : CURL_SOCKET_BAD;
+}
+
+/* Before a request is sent, also on a connection that another one was allowed to make. */
+static int on_connected(void *arg, char *peer, char *own, int peer_port, int own_port)
+{
+    (void)own, (void)peer_port, (void)own_port;
+    return may_connect(arg, cp_host_classify(peer)) ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
 /* ---- start and end ---- */
@@ -303,6 +303,8 @@ static void setup(transfer *t, const cp_origin *origin)
     curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, on_socket);
     curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, t);
+    curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, on_connected);
+    curl_easy_setopt(e, CURLOPT_PREREQDATA, t);
     curl_easy_setopt(e, CURLOPT_PRIVATE, (char *)t);
     int64_t connect_ms = x->connect_timeout_ms;
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
@@ -318,8 +320,11 @@ static void setup(transfer *t, const cp_origin *origin)
     }
     if (x->form)
         curl_easy_setopt(e, CURLOPT_COPYPOSTFIELDS, x->form);
-    if (cp_host_classify(origin->host) == CP_ADDRESS_LOOPBACK)
-        curl_easy_setopt(e, CURLOPT_PROXY, "");
+    const char *proxy = cp_proxy_for(origin);
+    t->proxied = *proxy != '\0';
+    t->private_host = cp_host_classify(origin->host) != CP_ADDRESS_PUBLIC;
+    curl_easy_setopt(e, CURLOPT_PROXY, proxy); /* "": none, whatever the environment says */
+    curl_easy_setopt(e, CURLOPT_NOPROXY, "");
     char agent[64];
     cp_snprintf(agent, sizeof(agent), "capstan/%s", cp_version());
     curl_easy_setopt(e, CURLOPT_USERAGENT, agent);
@@ -403,7 +408,9 @@ static void finish(transfer *t, CURLcode code)
                    t->refused_address ? "its address is link-local or private, refused"
                    : t->error[0]      ? t->error
                                       : curl_easy_strerror(code));
-    if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip && *ip)
+    if (t->proxied)
+        x->private_peer = t->private_host;
+    else if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip && *ip)
         x->private_peer = cp_host_classify(ip) != CP_ADDRESS_PUBLIC;
     transfer_free(t);
     x->done(x);

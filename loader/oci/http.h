@@ -48,7 +48,8 @@ struct cp_exchange {
     bool ranged;
     uint64_t first, last;
     const char *client_cert, *client_key, *ca_file; /* override the cp_client's; NULL: none */
-    bool private_ok;            /* may connect to private and loopback addresses */
+    bool private_ok;            /* may connect to private and loopback addresses; a proxy may have
+                                   any, then the host's own is the proxy's affair */
     int64_t timeout_ms;         /* of the whole exchange; 0: none */
     int64_t connect_timeout_ms; /* 0: the default */
     /* Bytes of an answer of status 200..299, headers below are set; false stops. */
@@ -66,7 +67,7 @@ struct cp_exchange {
     char location[CP_URL_MAX];               /* "" none; too long a one is answered as none */
     char challenges[CP_HTTP_CHALLENGES_MAX]; /* WWW-Authenticate lines, '\n' behind each */
     cp_buf text;       /* body of an answer that is no success, cut at CP_HTTP_TEXT_MAX */
-    bool private_peer; /* who answered has a private or loopback address */
+    bool private_peer; /* who answered (not a proxy in between) has a private or loopback address */
     char problem[256]; /* what went wrong, when end is not CP_HTTP_ANSWERED */
 
     void *impl; /* http.c's own; NULL while it does not run */

@@ -7,6 +7,7 @@
 
 int cp_suite_challenge(void);
 int cp_suite_credentials(void);
+int cp_suite_http(void);
 int cp_suite_policy(void);
 int cp_suite_registry(void);
 
