@@ -233,17 +233,17 @@ static cp_code open_server(serving *s, cp_err *err)
                 cp_backend_level(s->stack.backend));
     s->metrics = cp_metrics_new(NULL);
     cp_metrics_set_info(s->metrics, info);
-    if (rc == CP_OK && o->cors_origin.n > 1) {
-        rc = cp_fail(err, CP_USAGE, "--cors-origin: one origin or * is supported, got %d",
-                     o->cors_origin.n);
-    }
     if (rc == CP_OK) {
         cp_server_config cfg = {.host = o->host,
                                 .port = (int)o->port,
                                 .uds = o->uds && *o->uds ? o->uds : NULL,
                                 .keys = keys.p,
                                 .n_keys = keys.n,
-                                .cors_origin = o->cors_origin.n ? o->cors_origin.p[0] : NULL,
+                                .cors_origins = o->cors_origin.p,
+                                .n_cors_origins = (size_t)o->cors_origin.n,
+                                .allowed_hosts = o->allowed_host.p,
+                                .n_allowed_hosts = (size_t)o->allowed_host.n,
+                                .max_connections = (int)o->max_connections,
                                 .engine = cp_engine_front(s->stack.engine),
                                 .jobs = s->jobs,
                                 .deadline_ms = o->deadline_ms,
@@ -272,7 +272,8 @@ int cp_cmd_serve(const cp_options *o)
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
     s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
     if (cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
-        cp_jobs_open(&s.jobs, JOBS_THREADS, CP_CONNECTIONS_MAX, &err) || open_server(&s, &err)) {
+        cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||
+        open_server(&s, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }

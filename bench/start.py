@@ -27,7 +27,7 @@ def status(pid):
 
 def call(port, head, body=b""):
     s = socket.create_connection(("127.0.0.1", port))
-    s.sendall(head.encode() + b"Host: x\r\nConnection: close\r\n" +
+    s.sendall(head.encode() + b"Host: localhost\r\nConnection: close\r\n" +
               (f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() if body else b"\r\n") + body)
     return s
 

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/origin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -103,10 +104,14 @@ static void maybe_free(cp_call *c)
 static void common_headers(cp_call *c)
 {
     cp_http_add_header(c->q, "X-Request-Id", c->request_id);
-    if (c->s->cors_origin) {
-        cp_http_add_header(c->q, "Access-Control-Allow-Origin", c->s->cors_origin);
-        cp_http_add_header(c->q, "Access-Control-Expose-Headers", "X-Request-Id");
+    const cp_server *s = c->s;
+    const char *origin =
+        cp_origin_allowed(cp_http_header(c->q, "Origin"), s->cors_origins, s->n_cors_origins);
+    if (s->n_cors_origins > 0)
         cp_http_add_header(c->q, "Vary", "Origin");
+    if (origin) {
+        cp_http_add_header(c->q, "Access-Control-Allow-Origin", origin);
+        cp_http_add_header(c->q, "Access-Control-Expose-Headers", "X-Request-Id");
     }
 }
 

@@ -1,21 +1,26 @@
 /*
- * libmicrohttpd in external mode: our epoll holds its epoll descriptor, an eventfd, a timerfd and
- * every client socket (edge-triggered, for hang-ups that a suspended connection would not see and
- * for the first byte of a head). Sockets are named by slot and generation, never by pointer, so a
- * stale event finds nobody. A waiting exchange is suspended; answering resumes it, and MHD calls
- * back for the answer in the same turn of the loop. MHD is never stopped while a connection is
- * suspended, because it would abort the process. Its own idle timeout does not stop a client that
- * drips a byte a second, so the tick sweeps heads and bodies by total time.
+ * The loop: an epoll that holds the listening socket, an eventfd, a timerfd and every connection
+ * (edge-triggered; named by slot and generation, so that a stale event finds nobody).
+ *
+ * A connection is pumped whenever something happened to it: read what is there, read heads and
+ * bodies strictly (head.c), call the hooks, write what there is to write, begin again with the next
+ * request. Nothing but the pump, the sweep and the reaper ends a connection, and none of them runs
+ * below a hook: what the front end does to an exchange is noted, and the connection is put on the
+ * list of those to pump in this turn, so a step of the engine costs each stream one send.
+ *
+ * Connections without a request in flight stand in a list, the longest idle first. When connections
+ * are full, that one makes room; where all are in flight, a small reserve still takes connections
+ * in for probes, so that a healthy server is not restarted because it is busy.
  */
 #include "server/http.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "server/head.h"
 #include "server/listen.h"
 
 #include <errno.h>
-#include <microhttpd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,38 +33,61 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     EVENTS = 256,
     TICK_NS = 250000000,
-    POOL_BYTES = 32 << 10, /* MHD's memory of a connection: bounds head and URL */
-    BLOCK_BYTES = 4096,    /* a stream's chunk */
-    DROP_MAX = 64 << 20,   /* a refused body up to this size is read and dropped */
-    REPLY_HEADERS = 12,    /* cp_http_add_header */
-    SPARE_FDS = 128,
-    STOP_MS = 1000
+    READ_BYTES = 64 << 10,  /* one recv */
+    READS = 16,             /* of one connection in a turn */
+    EXCHANGES = 32,         /* of one connection in a turn */
+    AHEAD_MAX = 64 << 10,   /* bytes read beyond the request in flight */
+    PIECE_BYTES = 16 << 10, /* of a stream in one chunk */
+    KEEP_BYTES = 16 << 10,  /* a buffer of an idle connection */
+    DROP_MAX = 64 << 20,    /* bytes read and dropped before a connection is closed */
+    REPLY_HEADERS = 12,     /* cp_http_add_header */
+    RESERVE_MIN = 4,
+    RESERVE_MAX = 64,
+    SPARE_FDS = 128, /* for the store, models, a pull's pipe, the log */
+    ACCEPTS = 64,    /* in a turn */
+    YOUNG_MS = 50,   /* a connection is not closed for room before its head can have come */
+    LINGER_MS = 2000 /* after the last answer, for the client to read it */
 };
 
-#define SLOT_MHD   0xFFFFFFFFu
-#define SLOT_WAKE  0xFFFFFFFEu
-#define SLOT_TIMER 0xFFFFFFFDu
-#define MS(x)      ((int64_t)(x)*1000000)
+#define SLOT_LISTEN 0xFFFFFFFFu
+#define SLOT_WAKE   0xFFFFFFFEu
+#define SLOT_TIMER  0xFFFFFFFDu
+#define MS(x)       ((int64_t)(x)*1000000)
 
 typedef enum exchange_state {
-    X_BODY,  /* head seen, body arriving */
-    X_DROP,  /* refused; body arriving and dropped */
-    X_WAIT,  /* the front end has it */
-    X_QUEUED /* MHD has the answer, or the beginning of a stream */
+    X_BODY, /* head seen, body arriving */
+    X_DROP, /* refused; body arriving and dropped, then the answer */
+    X_WAIT, /* the front end has it, or it is being answered */
 } exchange_state;
 
 typedef struct conn {
     uint32_t slot;
-    int fd;
-    bool hung_up;       /* RDHUP, HUP or ERR was seen */
-    int64_t first_byte; /* of a head that is not complete; 0: none */
-    cp_http_req *req;   /* exchange in flight */
+    int fd;             /* -1: closed, waits to be taken from the list of the pumped */
+    bool listed;        /* in the list of those to pump */
+    bool readable;      /* the socket may hold more */
+    bool eof;           /* the client has closed its side */
+    bool broken;        /* reset, or a send has failed */
+    bool reserve;       /* taken in when connections were full: probes only */
+    bool last;          /* closes after the exchange in flight */
+    bool lingers;       /* answered for the last time; what still comes is dropped */
+    int64_t first_byte; /* of a head that is not complete, or the accept; 0: none */
+    int64_t idle_since; /* beginning of the time without an exchange */
+    uint64_t dropped;   /* bytes */
+    cp_buf in;          /* read and not yet used */
+    cp_buf wire;        /* to be sent from wire_off on, before a plain answer's body */
+    size_t wire_off;
+    cp_head head;     /* under way */
+    cp_http_req *req; /* exchange in flight */
     struct conn *next, *prev;
+    struct conn *idle_next, *idle_prev; /* req == NULL */
+    struct conn *pump_next;
 } conn;
 
 typedef struct reply_header {
@@ -70,21 +98,23 @@ typedef struct reply_header {
 struct cp_http_req {
     cp_http *h;
     conn *c;
-    struct MHD_Connection *mhd;
     void *user;
-    cp_method method;
-    char *path;
-    uint64_t length;
+    cp_head head;
+    char *bytes;     /* the head's, sealed; NULL: it was refused before its end */
+    char *authority; /* of the absolute form; NULL: none */
     int64_t since;
+    uint64_t body_left; /* of Content-Length */
+    cp_chunks chunks;
     cp_buf body;
-    bool cut; /* body too long */
     exchange_state state;
-    bool answered, suspended, dead, streaming, ended, aborted, close_after;
+    bool answered, dead, streaming, ended, aborted;
+    bool begun;    /* the answer's head is in the wire */
+    bool finished; /* a stream's last chunk is in the wire */
     int status;
     const char *content_type;
     reply_header *headers;
     int n_headers;
-    cp_buf out; /* whole answer, or a stream's bytes from off on */
+    cp_buf out; /* whole answer, or a stream's bytes, from off on */
     size_t off;
     bool was_full; /* above CP_STREAM_MAX since hooks.drained */
     int64_t moved;
@@ -93,396 +123,621 @@ struct cp_http_req {
 
 struct cp_http {
     cp_http_hooks hooks;
-    int64_t head_ns, body_ns;
-    unsigned idle_s;
-    int max_conns;
+    int64_t head_ns, body_ns, idle_ns;
+    int max_conns, reserve;
     unsigned n_slots;
     conn **slots; /* by slot; NULL: free */
     uint32_t *generation;
     uint32_t *free_slots;
     unsigned n_free;
     conn *conns;
+    conn *idle_first, *idle_last;
+    conn *pump_first, *pump_last;
     _Atomic int n_conns;
-    struct MHD_Daemon *daemon;
     int listen_fd, ep, wake_fd, timer_fd, port;
-    bool uds;
+    bool uds, loopback;
+    bool listening;  /* the listening socket is in the epoll */
+    int64_t full_at; /* 0: accepting; else since when there is no room */
     char url[300];
+    char date[40];
+    int64_t date_at;
+    char *scratch; /* [READ_BYTES] */
     pthread_t thread;
     bool started;
     pthread_t self; /* the loop thread's own view, for assertions */
     bool looping;
-    _Atomic bool stop;
+    _Atomic bool stop, draining;
 };
-
-static const char *const method_names[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
-                                                          "PATCH", "DELETE", "OPTIONS"};
 
 #define ASSERT_LOOP(h) CP_ASSERT((h)->looping &&pthread_equal(pthread_self(), (h)->self))
 
-/* ---- what an application can refuse that 0.9.75 lets through ---- */
-
-typedef struct head_scan {
-    bool bad;
-    int headers, host, length, coding, chunked;
-} head_scan;
-
-static bool is_token(const char *p, size_t n)
+static void list_for_pump(conn *c, cp_http *h)
 {
-    if (n == 0)
-        return false;
-    for (size_t i = 0; i < n; i++) {
-        unsigned char ch = (unsigned char)p[i];
-        if (ch <= 32 || ch >= 127 || strchr("()<>@,;:\\\"/[]?={}", ch))
-            return false;
-    }
-    return true;
+    if (c->listed)
+        return;
+    c->listed = true;
+    c->pump_next = NULL;
+    if (h->pump_last)
+        h->pump_last->pump_next = c;
+    else
+        h->pump_first = c;
+    h->pump_last = c;
 }
 
-static bool name_is(const char *p, size_t n, const char *name)
+/* ---- idle connections, the longest idle first ---- */
+
+static void idle_add(cp_http *h, conn *c, bool first)
 {
-    return n == strlen(name) && strncasecmp(p, name, n) == 0;
+    c->idle_since = first ? 0 : cp_now_ns();
+    c->idle_prev = first ? NULL : h->idle_last;
+    c->idle_next = first ? h->idle_first : NULL;
+    *(c->idle_next ? &c->idle_next->idle_prev : &h->idle_last) = c;
+    *(c->idle_prev ? &c->idle_prev->idle_next : &h->idle_first) = c;
 }
 
-static enum MHD_Result scan_header(void *arg, enum MHD_ValueKind kind, const char *name, size_t n,
-                                   const char *value, size_t n_value)
+static void idle_remove(cp_http *h, conn *c)
 {
-    (void)kind;
-    head_scan *s = arg;
-    s->headers++;
-    if (!is_token(name, n))
-        s->bad = true;
-    if (!value)
-        n_value = 0;
-    for (size_t i = 0; i < n_value; i++) {
-        unsigned char ch = (unsigned char)value[i];
-        if ((ch < 32 && ch != '\t') || ch == 127)
-            s->bad = true;
-    }
-    s->host += name_is(name, n, "Host");
-    s->length += name_is(name, n, "Content-Length");
-    if (name_is(name, n, "Transfer-Encoding")) {
-        s->coding++;
-        s->chunked += value && name_is(value, n_value, "chunked");
-    }
-    return MHD_YES;
-}
-
-/* 0, or the status to refuse with: framing that two parsers could read in two ways (RFC 9112
- * §6.3), control characters, a second Host, too many headers. */
-static int guard(struct MHD_Connection *mhd, const char *url, const char *version, head_scan *s)
-{
-    bool v11 = strcmp(version, "HTTP/1.1") == 0;
-    if (!v11 && strcmp(version, "HTTP/1.0") != 0)
-        return 505;
-    MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, scan_header, s);
-    if (s->headers > CP_HEADERS_MAX)
-        return 431;
-    if (s->bad || (v11 ? s->host != 1 : s->host > 1))
-        return 400;
-    if (s->length > 1 || s->coding > 1 || (s->length && s->coding))
-        return 400;
-    if (s->coding && !s->chunked)
-        return 501;
-    if (s->coding && !v11)
-        return 400;
-    if (url[0] != '/' && strcmp(url, "*") != 0)
-        return 400;
-    for (const char *p = url; *p; p++)
-        if ((unsigned char)*p <= 32 || (unsigned char)*p >= 127)
-            return 400;
-    return strstr(url, "%00") ? 400 : 0;
+    *(c->idle_next ? &c->idle_next->idle_prev : &h->idle_last) = c->idle_prev;
+    *(c->idle_prev ? &c->idle_prev->idle_next : &h->idle_first) = c->idle_next;
+    c->idle_next = c->idle_prev = NULL;
 }
 
 /* ---- exchanges ---- */
 
+static void exchange_begin(cp_http *h, conn *c, size_t n_head)
+{
+    cp_http_req *q = cp_xcalloc(1, sizeof(*q));
+    q->h = h;
+    q->c = c;
+    q->head = c->head;
+    q->since = q->moved = cp_now_ns();
+    q->body.max = CP_BODY_MAX;
+    q->body_left = q->head.length;
+    if (n_head > 0) {
+        q->bytes = cp_xmalloc(n_head);
+        memcpy(q->bytes, c->in.p, n_head);
+        const cp_head_span *a = &q->head.authority;
+        if (a->n > 0) {
+            q->authority = cp_xcalloc((size_t)a->n + 1, 1);
+            memcpy(q->authority, q->bytes + a->at, a->n);
+        }
+        cp_head_seal(&q->head, q->bytes);
+        cp_buf_consume(&c->in, n_head);
+    }
+    memset(&c->head, 0, sizeof(c->head));
+    c->first_byte = 0;
+    c->req = q;
+    idle_remove(h, c);
+}
+
+static void exchange_end(cp_http *h, conn *c)
+{
+    cp_http_req *q = c->req;
+    h->hooks.done(h->hooks.arg, q);
+    c->req = NULL;
+    cp_buf_fini(&q->body);
+    cp_buf_fini(&q->out);
+    free(q->headers);
+    free(q->bytes);
+    free(q->authority);
+    free(q);
+    idle_add(h, c, c->last);
+    c->first_byte = c->in.n > 0 ? c->idle_since : 0;
+    if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
+        cp_buf_fini(&c->in);
+    if (c->wire.cap > KEEP_BYTES)
+        cp_buf_fini(&c->wire);
+}
+
+/* The client is not there any more: the front end hears of it when it still works on the answer. */
 static void hang_up(cp_http_req *q)
 {
     if (q->dead)
         return;
     q->dead = true;
-    if (q->state == X_WAIT || (q->streaming && !q->ended))
+    if ((q->state == X_WAIT && !q->answered) || (q->streaming && !q->ended))
         q->h->hooks.gone(q->h->hooks.arg, q);
 }
 
-static void resume(cp_http_req *q)
+/* ---- connections ---- */
+
+static void conn_close(cp_http *h, conn *c)
 {
-    if (!q->suspended)
-        return;
-    q->suspended = false;
-    MHD_resume_connection(q->mhd);
+    if (c->req) {
+        hang_up(c->req);
+        exchange_end(h, c);
+    }
+    idle_remove(h, c);
+    *(c->prev ? &c->prev->next : &h->conns) = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    close(c->fd); /* and out of the epoll */
+    c->fd = -1;
+    h->slots[c->slot] = NULL;
+    h->generation[c->slot]++;
+    h->free_slots[h->n_free++] = c->slot;
+    atomic_fetch_sub(&h->n_conns, 1);
+    h->full_at = 0;
+    cp_buf_fini(&c->in);
+    cp_buf_fini(&c->wire);
+    if (!c->listed)
+        free(c);
 }
 
-static ssize_t pull(void *arg, uint64_t pos, char *dst, size_t max)
+/* ---- reading ---- */
+
+static bool wants_bytes(const conn *c)
 {
-    (void)pos;
-    cp_http_req *q = arg;
-    if (q->dead || q->aborted)
-        return MHD_CONTENT_READER_END_WITH_ERROR;
-    size_t n = q->out.n - q->off;
-    if (n == 0) {
-        if (q->ended)
-            return MHD_CONTENT_READER_END_OF_STREAM;
-        if (q->c->hung_up) {
-            hang_up(q);
-            return MHD_CONTENT_READER_END_WITH_ERROR;
+    const cp_http_req *q = c->req;
+    return c->lingers || !q || q->state != X_WAIT || c->in.n < AHEAD_MAX;
+}
+
+/* False: the connection is of no use any more. */
+static bool read_some(cp_http *h, conn *c, int64_t now)
+{
+    for (int i = 0; i < READS && c->readable && wants_bytes(c); i++) {
+        ssize_t n = recv(c->fd, h->scratch, READ_BYTES, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            c->readable = false;
+        } else if (n < 0) {
+            return false;
+        } else if (n == 0) {
+            c->eof = true;
+            c->readable = false;
+        } else if (c->lingers) {
+            c->dropped += (uint64_t)n;
+            if (c->dropped > DROP_MAX)
+                return false;
+        } else {
+            if (!c->req && c->first_byte == 0)
+                c->first_byte = now;
+            if (!cp_buf_add(&c->in, h->scratch, (size_t)n))
+                return false;
+            if (c->in.n > AHEAD_MAX)
+                break; /* use it first */
         }
-        q->suspended = true;
-        MHD_suspend_connection(q->mhd);
-        return 0;
     }
-    if (n > max)
-        n = max;
-    memcpy(dst, q->out.p + q->off, n);
-    q->off += n;
-    q->sent += n;
-    q->moved = cp_now_ns();
+    if (c->readable && wants_bytes(c))
+        list_for_pump(c, h);
+    return true;
+}
+
+/* The body cannot go on: refuse what is not refused yet, and read nothing more. */
+static void spoil_body(cp_http *h, conn *c, int status)
+{
+    cp_http_req *q = c->req;
+    bool refused = q->state == X_DROP;
+    c->last = true;
+    q->state = X_WAIT;
+    q->sent = q->out.n;
+    if (!refused)
+        h->hooks.request(h->hooks.arg, q, status);
+}
+
+/* Bytes of a body: its one door. Returns how many were used; *status: what it must be refused with.
+ */
+static size_t take_body(cp_http_req *q, const char *p, size_t n, int *status)
+{
+    const char *data = p;
+    size_t used, n_data;
+    if (q->head.chunked) {
+        used = cp_chunks_take(&q->chunks, p, n, &data, &n_data);
+        if (q->chunks.state == CP_CHUNK_BAD)
+            *status = 400;
+    } else {
+        used = n_data = n < q->body_left ? n : (size_t)q->body_left;
+        q->body_left -= used;
+    }
+    if (q->state == X_DROP)
+        q->sent += n_data; /* of a body that is dropped: counted against the limit */
+    if (q->state == X_DROP ? q->sent > CP_BODY_MAX : !cp_buf_add(&q->body, data, n_data))
+        *status = 413;
+    return used;
+}
+
+static bool body_complete(const cp_http_req *q)
+{
+    return q->head.chunked ? q->chunks.state == CP_CHUNK_END : q->body_left == 0;
+}
+
+static void read_body(cp_http *h, conn *c)
+{
+    cp_http_req *q = c->req;
+    size_t at = 0;
+    int status = 0;
+    while (at < c->in.n && !status && !body_complete(q))
+        at += take_body(q, c->in.p + at, c->in.n - at, &status);
+    cp_buf_consume(&c->in, at);
+    if (status) {
+        spoil_body(h, c, status);
+    } else if (body_complete(q)) {
+        bool refused = q->state == X_DROP;
+        q->state = X_WAIT;
+        q->sent = q->out.n;
+        if (!refused)
+            h->hooks.request(h->hooks.arg, q, 0);
+    }
+}
+
+static void send_continue(conn *c)
+{
+    static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    cp_buf_add(&c->wire, line, sizeof(line) - 1);
+}
+
+/* A head has come to its end (n_head bytes), or cannot (bad). */
+static void take_head(cp_http *h, conn *c, size_t n_head, int bad)
+{
+    exchange_begin(h, c, n_head);
+    cp_http_req *q = c->req;
+    if (atomic_load(&h->n_conns) <= h->max_conns)
+        c->reserve = false;
+    if (bad || c->reserve || q->head.close || (!q->head.v11 && !q->head.keep_alive))
+        c->last = true;
+    h->hooks.head(h->hooks.arg, q, bad ? bad : c->reserve ? 503 : 0);
+    q->state = X_BODY;
+    if (!q->answered) {
+        if (q->head.expect_continue && !body_complete(q) && c->in.n == 0)
+            send_continue(c);
+        return;
+    }
+    /* Reading a refused body keeps the connection. One that is too long to be worth it, or that
+     * waits for leave to come, does not come. */
+    bool keep = !c->last && !q->head.expect_continue && q->head.length <= CP_BODY_MAX;
+    if (keep && cp_http_has_body(q)) {
+        q->state = X_DROP;
+        q->sent = 0;
+        return;
+    }
+    c->last = c->last || cp_http_has_body(q);
+    q->state = X_WAIT;
+}
+
+/* Go on with what has been read: true when an exchange was begun or moved. */
+static void advance(cp_http *h, conn *c)
+{
+    if (!c->req && c->in.n > 0 && !c->lingers) {
+        int n = cp_head_read(&c->head, c->in.p, c->in.n);
+        if (n != 0)
+            take_head(h, c, n > 0 ? (size_t)n : 0, n > 0 ? 0 : -n);
+    }
+    if (c->req && c->req->state != X_WAIT)
+        read_body(h, c);
+}
+
+/* ---- writing ---- */
+
+static const char *reason(int status)
+{
+    static const struct {
+        int status;
+        const char *words;
+    } rows[] = {{200, "OK"},
+                {204, "No Content"},
+                {400, "Bad Request"},
+                {401, "Unauthorized"},
+                {403, "Forbidden"},
+                {404, "Not Found"},
+                {405, "Method Not Allowed"},
+                {413, "Content Too Large"},
+                {414, "URI Too Long"},
+                {417, "Expectation Failed"},
+                {429, "Too Many Requests"},
+                {431, "Request Header Fields Too Large"},
+                {500, "Internal Server Error"},
+                {501, "Not Implemented"},
+                {503, "Service Unavailable"},
+                {504, "Gateway Timeout"},
+                {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].status == status)
+            return rows[i].words;
+    return "Status";
+}
+
+static const char *date(cp_http *h)
+{
+    int64_t now = cp_wall_sec();
+    if (now != h->date_at) {
+        time_t t = (time_t)now;
+        struct tm tm;
+        gmtime_r(&t, &tm);
+        strftime(h->date, sizeof(h->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        h->date_at = now;
+    }
+    return h->date;
+}
+
+static void write_head(cp_http *h, conn *c)
+{
+    cp_http_req *q = c->req;
+    cp_buf *w = &c->wire;
+    q->begun = true;
+    if (atomic_load(&h->draining) || c->eof || (q->streaming && !q->head.v11))
+        c->last = true;
+    cp_buf_printf(w, "HTTP/1.1 %d %s\r\nDate: %s\r\n", q->status, reason(q->status), date(h));
+    if (c->last)
+        cp_buf_adds(w, "Connection: close\r\n");
+    else if (!q->head.v11)
+        cp_buf_adds(w, "Connection: keep-alive\r\n");
+    if (q->content_type)
+        cp_buf_printf(w, "Content-Type: %s\r\n", q->content_type);
+    for (int i = 0; i < q->n_headers; i++)
+        cp_buf_printf(w, "%s: %s\r\n", q->headers[i].name, q->headers[i].value);
+    if (!q->streaming && q->status != 204)
+        cp_buf_printf(w, "Content-Length: %zu\r\n", q->out.n);
+    else if (q->streaming && q->head.v11)
+        cp_buf_adds(w, "Transfer-Encoding: chunked\r\n");
+    cp_buf_adds(w, "\r\n");
+    if (!q->streaming && q->head.method == CP_HEAD)
+        q->off = q->out.n;
+}
+
+/* A piece of a stream into the empty wire. */
+static void write_piece(conn *c)
+{
+    cp_http_req *q = c->req;
+    size_t n = q->out.n - q->off;
+    if (n > PIECE_BYTES)
+        n = PIECE_BYTES;
+    if (n > 0) {
+        if (q->head.v11)
+            cp_buf_printf(&c->wire, "%zx\r\n", n);
+        cp_buf_add(&c->wire, q->out.p + q->off, n);
+        if (q->head.v11)
+            cp_buf_adds(&c->wire, "\r\n");
+        q->off += n;
+        q->sent += n;
+    }
     if (q->off == q->out.n) {
         cp_buf_clear(&q->out);
         q->off = 0;
+        if (q->ended && !q->finished) {
+            q->finished = true;
+            if (q->head.v11)
+                cp_buf_adds(&c->wire, "0\r\n\r\n");
+        }
     }
     if (q->was_full && q->out.n - q->off <= CP_STREAM_MAX / 2) {
         q->was_full = false;
         q->h->hooks.drained(q->h->hooks.arg, q);
     }
-    return (ssize_t)n;
 }
 
-static enum MHD_Result queue_answer(cp_http_req *q)
-{
-    struct MHD_Response *r;
-    if (q->streaming) {
-        r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, pull, q, NULL);
-    } else {
-        /* MHD frees the memory of a body; an empty one has none. */
-        size_t n = q->out.n;
-        char *p = q->out.p;
-        q->sent = n;
-        r = MHD_create_response_from_buffer(n, p,
-                                            p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
-        if (r)
-            memset(&q->out, 0, sizeof(q->out));
-    }
-    q->state = X_QUEUED;
-    if (!r)
-        return MHD_NO;
-    if (q->content_type)
-        MHD_add_response_header(r, "Content-Type", q->content_type);
-    for (int i = 0; i < q->n_headers; i++)
-        MHD_add_response_header(r, q->headers[i].name, q->headers[i].value);
-    if (q->close_after)
-        MHD_add_response_header(r, "Connection", "close");
-    enum MHD_Result ok = MHD_queue_response(q->mhd, (unsigned)q->status, r);
-    MHD_destroy_response(r);
-    return ok;
-}
+typedef enum flushed { F_DONE, F_MORE, F_FAILED } flushed;
 
-static enum MHD_Result take_head(cp_http *h, struct MHD_Connection *mhd, const char *url,
-                                 const char *method, const char *version, void **ctx)
+/* Send what is in the wire and of a plain answer's body. */
+static flushed send_some(conn *c)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    conn *c = info ? info->socket_context : NULL;
-    if (!c)
-        return MHD_NO;
-    cp_http_req *q = cp_xcalloc(1, sizeof(*q));
-    q->h = h;
-    q->c = c;
-    q->mhd = mhd;
-    q->path = cp_xstrdup(url);
-    q->since = cp_now_ns();
-    q->moved = q->since;
-    q->body.max = CP_BODY_MAX;
-    c->req = q;
-    c->first_byte = 0;
-    *ctx = q;
-    head_scan s = {0};
-    int bad = guard(mhd, url, version, &s);
-    int m = 0;
-    while (m < CP_METHOD_COUNT && strcmp(method, method_names[m]) != 0)
-        m++;
-    if (m == CP_METHOD_COUNT && !bad)
-        bad = 501;
-    q->method = m == CP_METHOD_COUNT ? CP_GET : (cp_method)m;
-    const char *length = cp_http_header(q, "Content-Length");
-    if (length)
-        q->length = strtoull(length, NULL, 10);
-    if (!bad && atomic_load(&h->n_conns) > h->max_conns)
-        bad = 503;
-    h->hooks.head(h->hooks.arg, q, bad);
-    if (!q->answered)
-        return MHD_YES;
-    bool has_body = q->length > 0 || s.coding > 0;
-    if (bad || (has_body && (q->length > DROP_MAX || cp_http_header(q, "Expect")))) {
-        q->close_after = true;
-        return queue_answer(q);
-    }
-    if (!has_body)
-        return queue_answer(q);
-    /* Reading a refused body keeps the connection, and keeps the answer from being lost to a reset
-     * while the client is still writing. */
-    q->state = X_DROP;
-    return MHD_YES;
-}
-
-static enum MHD_Result handle(void *arg, struct MHD_Connection *mhd, const char *url,
-                              const char *method, const char *version, const char *data,
-                              size_t *n_data, void **ctx)
-{
-    cp_http *h = arg;
-    ASSERT_LOOP(h);
-    cp_http_req *q = *ctx;
-    if (!q)
-        return take_head(h, mhd, url, method, version, ctx);
-    if (q->dead)
-        return MHD_NO;
-    if (*n_data > 0) {
-        q->sent += *n_data; /* reused as a count of what arrived, until the answer */
-        if (q->sent > DROP_MAX)
-            return MHD_NO;
-        if (q->state == X_BODY && !q->cut && !cp_buf_add(&q->body, data, *n_data)) {
-            q->cut = true;
-            cp_buf_fini(&q->body);
+    cp_http_req *q = c->req;
+    for (;;) {
+        struct iovec iov[2];
+        size_t n = 0, n_wire = c->wire.n - c->wire_off;
+        if (n_wire > 0)
+            iov[n++] = (struct iovec){c->wire.p + c->wire_off, n_wire};
+        if (q && q->begun && !q->streaming && q->out.n > q->off)
+            iov[n++] = (struct iovec){q->out.p + q->off, q->out.n - q->off};
+        if (n == 0)
+            return F_DONE;
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+        ssize_t k = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return errno == EAGAIN ? F_MORE : F_FAILED;
+        if (q)
+            q->moved = cp_now_ns();
+        size_t of_wire = (size_t)k < n_wire ? (size_t)k : n_wire;
+        c->wire_off += of_wire;
+        if (q)
+            q->off += (size_t)k - of_wire;
+        if (c->wire_off == c->wire.n) {
+            cp_buf_clear(&c->wire);
+            c->wire_off = 0;
         }
-        *n_data = 0;
-        return MHD_YES;
     }
-    if (q->state == X_QUEUED)
-        return MHD_YES;
-    if (q->state == X_BODY) {
-        q->state = X_WAIT;
-        q->sent = 0;
-        h->hooks.request(h->hooks.arg, q, q->cut);
-    }
-    if (q->answered)
-        return queue_answer(q);
-    if (q->c->hung_up) {
-        hang_up(q);
-        return MHD_NO;
-    }
-    q->suspended = true;
-    MHD_suspend_connection(mhd);
-    return MHD_YES;
 }
 
-static void completed(void *arg, struct MHD_Connection *mhd, void **ctx,
-                      enum MHD_RequestTerminationCode why)
+static flushed flush(cp_http *h, conn *c)
 {
-    (void)mhd;
-    cp_http *h = arg;
-    cp_http_req *q = *ctx;
-    if (!q)
-        return;
-    *ctx = NULL;
-    if (why != MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        hang_up(q);
-    h->hooks.done(h->hooks.arg, q);
-    if (q->c->req == q)
-        q->c->req = NULL;
-    q->c->first_byte = 0;
-    cp_buf_fini(&q->body);
-    cp_buf_fini(&q->out);
-    free(q->headers);
-    free(q->path);
-    free(q);
-}
-
-/* ---- connections ---- */
-
-static void connection(void *arg, struct MHD_Connection *mhd, void **context,
-                       enum MHD_ConnectionNotificationCode what)
-{
-    cp_http *h = arg;
-    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-        conn *c = *context;
-        if (!c)
-            return;
-        *context = NULL;
-        (void)epoll_ctl(h->ep, EPOLL_CTL_DEL, c->fd, NULL);
-        if (c->next)
-            c->next->prev = c->prev;
-        if (c->prev)
-            c->prev->next = c->next;
-        else
-            h->conns = c->next;
-        h->slots[c->slot] = NULL;
-        h->generation[c->slot]++;
-        h->free_slots[h->n_free++] = c->slot;
-        atomic_fetch_sub(&h->n_conns, 1);
-        free(c);
-        return;
+    cp_http_req *q = c->req;
+    if (q && q->answered && q->state == X_WAIT && !q->begun)
+        write_head(h, c);
+    for (;;) {
+        bool streams = q && q->begun && q->streaming && !q->finished;
+        if (streams && c->wire_off == 0 && c->wire.n < PIECE_BYTES)
+            write_piece(c);
+        flushed f = c->wire.failed ? F_FAILED : send_some(c);
+        if (f != F_DONE)
+            return f;
+        if (!streams || (q->out.n == q->off && (!q->ended || q->finished)))
+            return F_DONE;
     }
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (!info || h->n_free == 0)
-        return; /* no context: take_head refuses it */
-    conn *c = cp_xcalloc(1, sizeof(*c));
-    c->fd = info->connect_fd;
-    c->slot = h->free_slots[--h->n_free];
-    c->first_byte = cp_now_ns();
-    c->next = h->conns;
-    if (c->next)
-        c->next->prev = c;
-    h->conns = c;
-    h->slots[c->slot] = c;
-    atomic_fetch_add(&h->n_conns, 1);
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
-    ev.data.u64 = ((uint64_t)h->generation[c->slot] << 32) | c->slot;
-    if (epoll_ctl(h->ep, EPOLL_CTL_ADD, c->fd, &ev) != 0)
-        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: epoll_ctl: %s", strerror(errno));
-    *context = c;
 }
 
-static void client_event(cp_http *h, uint64_t tag, uint32_t events, int64_t now)
+/* ---- the pump ---- */
+
+static bool exchange_over(const cp_http_req *q)
+{
+    return q && q->begun && (!q->streaming || q->finished);
+}
+
+/* Answered for the last time. What still comes is read and dropped for a while: closing on unread
+ * bytes would reset the connection, and the client could lose the answer. */
+static bool linger(conn *c)
+{
+    c->lingers = true;
+    cp_buf_fini(&c->in);
+    return !c->eof && shutdown(c->fd, SHUT_WR) == 0;
+}
+
+/* False: close it. */
+static bool pump_on(cp_http *h, conn *c, int64_t now)
+{
+    for (int i = 0; i < EXCHANGES; i++) {
+        if (!read_some(h, c, now) || c->broken)
+            return false;
+        advance(h, c);
+        cp_http_req *q = c->req;
+        bool waits = q && (!q->answered || (q->streaming && !q->ended));
+        if (q && (q->aborted || q->dead))
+            return false;
+        if (c->eof && waits && (q->state == X_WAIT || !c->readable))
+            return false;
+        flushed f = flush(h, c);
+        if (f == F_FAILED)
+            return false;
+        if (f == F_MORE)
+            return true;
+        if (exchange_over(c->req)) {
+            exchange_end(h, c);
+            if (c->last && !linger(c))
+                return false;
+            continue; /* what was pipelined, or has been left unread */
+        }
+        return c->req || !c->eof || c->readable;
+    }
+    list_for_pump(c, h);
+    return true;
+}
+
+static void pump(cp_http *h, int64_t now)
+{
+    /* What is put on the list meanwhile has its turn in the next turn. */
+    conn *c = h->pump_first;
+    h->pump_first = h->pump_last = NULL;
+    for (conn *next; c; c = next) {
+        next = c->pump_next;
+        c->listed = false;
+        if (c->fd < 0)
+            free(c);
+        else if (!pump_on(h, c, now))
+            conn_close(h, c);
+    }
+}
+
+static void client_event(cp_http *h, uint64_t tag, uint32_t events)
 {
     uint32_t slot = (uint32_t)tag;
     if (slot >= h->n_slots || h->generation[slot] != (uint32_t)(tag >> 32) || !h->slots[slot])
         return;
     conn *c = h->slots[slot];
-    if ((events & EPOLLIN) && !c->req && c->first_byte == 0)
-        c->first_byte = now;
-    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-        return;
-    c->hung_up = true;
-    cp_http_req *q = c->req;
-    if (!q || !(q->state == X_WAIT || (q->streaming && !q->ended)))
-        return; /* MHD notices by itself */
-    hang_up(q);
-    resume(q);
+    c->readable = c->readable || (events & (EPOLLIN | EPOLLRDHUP)) != 0;
+    c->eof = c->eof || (events & EPOLLRDHUP) != 0;
+    c->broken = c->broken || (events & (EPOLLHUP | EPOLLERR)) != 0;
+    list_for_pump(c, h);
 }
 
-/* A connection is cut by shutting its socket down: MHD then sees the end and cleans up. */
-static void sweep(cp_http *h, int64_t now)
+/* ---- accepting ---- */
+
+static void set_listening(cp_http *h, bool on)
 {
-    for (conn *c = h->conns; c; c = c->next) {
-        const cp_http_req *q = c->req;
-        bool late = false;
-        if (!q)
-            late = c->first_byte != 0 && now - c->first_byte > h->head_ns;
-        else if (q->state == X_BODY || q->state == X_DROP)
-            late = now - q->since > h->body_ns;
-        if (late) {
-            shutdown(c->fd, SHUT_RDWR);
-            c->first_byte = 0;
+    if (on == h->listening)
+        return;
+    struct epoll_event ev = {.events = EPOLLIN};
+    ev.data.u64 = SLOT_LISTEN;
+    if (epoll_ctl(h->ep, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, h->listen_fd, &ev) == 0)
+        h->listening = on;
+}
+
+/* Close the connection that has been idle the longest and is past its youth; of the reserve, or of
+ * the others. */
+static bool reap(cp_http *h, bool reserve, int64_t now)
+{
+    for (conn *c = h->idle_first; c && now - c->idle_since >= MS(YOUNG_MS); c = c->idle_next) {
+        if (c->reserve != reserve || c->listed)
+            continue;
+        conn_close(h, c);
+        return true;
+    }
+    return false;
+}
+
+static void conn_open(cp_http *h, int fd, int64_t now)
+{
+    conn *c = cp_xcalloc(1, sizeof(*c));
+    c->fd = fd;
+    c->slot = h->free_slots[--h->n_free];
+    c->first_byte = now;
+    c->readable = true;
+    c->next = h->conns;
+    if (c->next)
+        c->next->prev = c;
+    h->conns = c;
+    h->slots[c->slot] = c;
+    c->reserve = atomic_fetch_add(&h->n_conns, 1) >= h->max_conns;
+    idle_add(h, c, false);
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    ev.data.u64 = ((uint64_t)h->generation[c->slot] << 32) | c->slot;
+    if (epoll_ctl(h->ep, EPOLL_CTL_ADD, fd, &ev) != 0) {
+        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: epoll_ctl: %s", strerror(errno));
+        c->broken = true;
+    }
+    list_for_pump(c, h);
+}
+
+static void accept_some(cp_http *h, int64_t now)
+{
+    for (int i = 0; i < ACCEPTS; i++) {
+        if (atomic_load(&h->n_conns) >= h->max_conns)
+            reap(h, false, now);
+        if (h->n_free == 0 && !reap(h, true, now)) {
+            h->full_at = now;
+            return;
+        }
+        int fd = accept4(h->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            conn_open(h, fd, now);
+        } else if (errno == EAGAIN) {
+            return;
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: accept: %s", strerror(errno));
+            if (!reap(h, false, now) && !reap(h, true, now)) {
+                h->full_at = now;
+                return;
+            }
         }
     }
 }
 
 /* ---- the loop ---- */
 
-static void turn(cp_http *h, int max_ms)
+static bool is_late(const cp_http *h, const conn *c, int64_t now)
 {
-    MHD_UNSIGNED_LONG_LONG wait = 0;
-    int ms = max_ms;
-    if (MHD_get_timeout(h->daemon, &wait) == MHD_YES && wait < (unsigned)ms)
-        ms = (int)wait;
+    const cp_http_req *q = c->req;
+    if (c->lingers)
+        return now - c->first_byte > MS(LINGER_MS);
+    if (!q)
+        return c->first_byte ? now - c->first_byte > h->head_ns : now - c->idle_since > h->idle_ns;
+    if (q->state != X_WAIT)
+        return now - q->since > h->body_ns;
+    return q->answered && (!q->streaming || q->ended) && now - q->moved > h->idle_ns;
+}
+
+static void sweep(cp_http *h, int64_t now)
+{
+    for (conn *c = h->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->lingers && c->first_byte == 0)
+            c->first_byte = now;
+        if (is_late(h, c, now))
+            conn_close(h, c);
+    }
+}
+
+static void turn(cp_http *h)
+{
     struct epoll_event ev[EVENTS];
-    int n = epoll_wait(h->ep, ev, EVENTS, ms);
-    bool woken = false, ticked = false;
+    int n = epoll_wait(h->ep, ev, EVENTS, h->pump_first ? 0 : h->full_at ? YOUNG_MS : -1);
+    bool woken = false, ticked = false, arrived = false;
     int64_t now = cp_now_ns();
     for (int i = 0; i < n; i++) {
         uint64_t v;
         switch ((uint32_t)ev[i].data.u64) {
-        case SLOT_MHD:
+        case SLOT_LISTEN:
+            arrived = true;
             break;
         case SLOT_WAKE:
             woken = read(h->wake_fd, &v, sizeof(v)) == (ssize_t)sizeof(v) || woken;
@@ -491,7 +746,7 @@ static void turn(cp_http *h, int max_ms)
             ticked = read(h->timer_fd, &v, sizeof(v)) == (ssize_t)sizeof(v) || ticked;
             break;
         default:
-            client_event(h, ev[i].data.u64, ev[i].events, now);
+            client_event(h, ev[i].data.u64, ev[i].events);
         }
     }
     if (woken)
@@ -500,7 +755,12 @@ static void turn(cp_http *h, int max_ms)
         sweep(h, now);
         h->hooks.tick(h->hooks.arg, now);
     }
-    MHD_run(h->daemon);
+    pump(h, now);
+    if (arrived)
+        accept_some(h, now);
+    if (h->full_at && now - h->full_at >= MS(YOUNG_MS))
+        h->full_at = 0;
+    set_listening(h, h->full_at == 0);
 }
 
 static void *loop(void *arg)
@@ -509,39 +769,14 @@ static void *loop(void *arg)
     h->self = pthread_self();
     h->looping = true;
     while (!atomic_load_explicit(&h->stop, memory_order_acquire))
-        turn(h, 1000);
-    /* Nothing may be suspended when MHD stops. */
-    int64_t end = cp_now_ns() + MS(STOP_MS);
-    while (h->conns && cp_now_ns() < end) {
-        for (conn *c = h->conns; c; c = c->next) {
-            if (c->req) {
-                hang_up(c->req);
-                resume(c->req);
-            }
-            shutdown(c->fd, SHUT_RDWR);
-        }
-        turn(h, 10);
+        turn(h);
+    pump(h, cp_now_ns()); /* the last words */
+    while (h->conns) {
+        shutdown(h->conns->fd, SHUT_WR);
+        conn_close(h, h->conns);
     }
+    pump(h, cp_now_ns()); /* frees those that were listed */
     return NULL;
-}
-
-static void log_line(void *arg, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
-static void log_line(void *arg, const char *fmt, va_list ap)
-{
-    (void)arg;
-    char line[256];
-    if (vsnprintf(line, sizeof(line), fmt, ap) < 0)
-        return;
-    line[strcspn(line, "\r\n")] = '\0';
-    CP_LOG_LIMITED(CP_LOG_DEBUG, 5, "http: %s", line);
-}
-
-/* The path reaches the front end as it was sent: a decoded %00 would cut it short. */
-static size_t keep_escapes(void *arg, struct MHD_Connection *mhd, char *s)
-{
-    (void)arg;
-    (void)mhd;
-    return strlen(s);
 }
 
 static bool watch(int ep, int fd, uint32_t slot)
@@ -551,7 +786,7 @@ static bool watch(int ep, int fd, uint32_t slot)
     return epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == 0;
 }
 
-/* Descriptors decide how many connections there can be. */
+/* Descriptors decide how many connections there can be, beside what else the process opens. */
 static void size_tables(cp_http *h, int wanted)
 {
     struct rlimit rl;
@@ -562,12 +797,18 @@ static void size_tables(cp_http *h, int wanted)
         if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
             fds = rl.rlim_cur > 1 << 20 ? 1 << 20 : (long)rl.rlim_cur;
     }
-    long most = fds > 2 * SPARE_FDS ? (fds - SPARE_FDS) / 2 : fds / 4;
-    h->max_conns = wanted; /* MHD's limit is twice that, so that we can answer 503 */
-    if (h->max_conns > most)
-        h->max_conns = most > 1 ? (int)most : 1;
-    h->n_slots = 2 * (unsigned)h->max_conns;
-    h->slots = cp_xcalloc(h->n_slots, sizeof(*h->slots));
+    long most = fds > 2 * SPARE_FDS ? fds - SPARE_FDS : fds / 2;
+    long room = wanted, reserve = (room < most ? room : most) / 8;
+    reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
+    if (room > most - reserve) {
+        room = most - reserve > 1 ? most - reserve : 1;
+        cp_log(CP_LOG_INFO, "max_connections %d is lowered to %ld: %ld files may be open", wanted,
+               room, fds);
+    }
+    h->max_conns = (int)room;
+    h->reserve = (int)reserve;
+    h->n_slots = (unsigned)(room + reserve);
+    h->slots = cp_xcalloc(h->n_slots, sizeof(conn *));
     h->generation = cp_xcalloc(h->n_slots, sizeof(*h->generation));
     h->free_slots = cp_xcalloc(h->n_slots, sizeof(*h->free_slots));
     for (unsigned i = 0; i < h->n_slots; i++)
@@ -581,12 +822,13 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
     h->hooks = cfg->hooks;
     h->head_ns = MS(cfg->header_deadline_ms);
     h->body_ns = MS(cfg->body_deadline_ms);
-    h->idle_s = (unsigned)((cfg->idle_ms + 999) / 1000);
+    h->idle_ns = MS(cfg->idle_ms);
     h->uds = cfg->uds != NULL;
+    h->scratch = cp_xmalloc(READ_BYTES);
     h->ep = h->wake_fd = h->timer_fd = h->listen_fd = -1;
     size_tables(h, cfg->max_connections);
-    cp_code code = cp_listen(cfg->host, cfg->port, cfg->uds, &h->listen_fd, &h->port, h->url,
-                             sizeof(h->url), err);
+    cp_code code = cp_listen(cfg->host, cfg->port, cfg->uds, &h->listen_fd, &h->port, &h->loopback,
+                             h->url, sizeof(h->url), err);
     if (code != CP_OK)
         goto failed;
     h->ep = epoll_create1(EPOLL_CLOEXEC);
@@ -594,26 +836,15 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
     h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     struct itimerspec every = {.it_interval = {.tv_nsec = TICK_NS},
                                .it_value = {.tv_nsec = TICK_NS}};
-    if (h->ep < 0 || h->wake_fd < 0 || h->timer_fd < 0 ||
+    if (h->ep >= 0)
+        set_listening(h, true);
+    if (h->ep < 0 || h->wake_fd < 0 || h->timer_fd < 0 || !h->listening ||
         timerfd_settime(h->timer_fd, 0, &every, NULL) != 0 ||
         !watch(h->ep, h->wake_fd, SLOT_WAKE) || !watch(h->ep, h->timer_fd, SLOT_TIMER)) {
         code = cp_fail(err, CP_IO, "event loop: %s", strerror(errno));
         goto failed;
     }
     (void)signal(SIGPIPE, SIG_IGN);
-    h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, handle, h,
-        MHD_OPTION_EXTERNAL_LOGGER, log_line, (void *)NULL, MHD_OPTION_LISTEN_SOCKET, h->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, h->n_slots, MHD_OPTION_CONNECTION_TIMEOUT, h->idle_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_NOTIFY_CONNECTION,
-        connection, (void *)h, MHD_OPTION_NOTIFY_COMPLETED, completed, (void *)h,
-        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, (void *)NULL, MHD_OPTION_END);
-    const union MHD_DaemonInfo *info =
-        h->daemon ? MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (!info || !watch(h->ep, info->epoll_fd, SLOT_MHD)) {
-        code = cp_fail(err, CP_IO, "the HTTP library did not start");
-        goto failed;
-    }
     *out = h;
     return CP_OK;
 failed:
@@ -648,6 +879,16 @@ int cp_http_connections(const cp_http *h)
     return atomic_load_explicit(&h->n_conns, memory_order_relaxed);
 }
 
+bool cp_http_loopback(const cp_http *h)
+{
+    return h->loopback;
+}
+
+void cp_http_drain(cp_http *h)
+{
+    atomic_store(&h->draining, true);
+}
+
 void cp_http_wake(cp_http *h)
 {
     uint64_t one = 1;
@@ -662,24 +903,14 @@ static void close_fd(int fd)
         close(fd);
 }
 
-bool cp_http_close(cp_http *h)
+void cp_http_close(cp_http *h)
 {
     if (!h)
-        return true;
+        return;
     if (h->started) {
         atomic_store_explicit(&h->stop, true, memory_order_release);
         cp_http_wake(h);
         pthread_join(h->thread, NULL);
-        h->started = false;
-    }
-    bool suspended = false;
-    for (conn *c = h->conns; c; c = c->next)
-        suspended = suspended || (c->req && c->req->suspended);
-    if (suspended)
-        return false; /* stopping would abort the process: leave everything as it is */
-    if (h->daemon) {
-        MHD_stop_daemon(h->daemon); /* closes the listening socket, too */
-        h->listen_fd = -1;
     }
     if (h->uds && h->url[0])
         unlink(h->url + strlen("unix:"));
@@ -687,33 +918,46 @@ bool cp_http_close(cp_http *h)
     close_fd(h->ep);
     close_fd(h->wake_fd);
     close_fd(h->timer_fd);
+    free(h->scratch);
     free(h->slots);
     free(h->generation);
     free(h->free_slots);
     free(h);
-    return true;
 }
 
 /* ---- an exchange ---- */
 
 cp_method cp_http_method(const cp_http_req *q)
 {
-    return q->method;
+    return q->head.method;
 }
 
 const char *cp_http_path(const cp_http_req *q)
 {
-    return q->path;
+    return q->bytes && q->head.path.n > 0 ? q->bytes + q->head.path.at : "/";
 }
 
 const char *cp_http_header(const cp_http_req *q, const char *name)
 {
-    return MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, name);
+    for (int i = 0; q->bytes && i < q->head.n_fields; i++)
+        if (strcasecmp(q->bytes + q->head.fields[i].name.at, name) == 0)
+            return q->bytes + q->head.fields[i].value.at;
+    return NULL;
+}
+
+const char *cp_http_authority(const cp_http_req *q)
+{
+    return q->authority ? q->authority : cp_http_header(q, "Host");
 }
 
 uint64_t cp_http_length(const cp_http_req *q)
 {
-    return q->length;
+    return q->head.length;
+}
+
+bool cp_http_has_body(const cp_http_req *q)
+{
+    return q->head.chunked || q->head.length > 0;
 }
 
 cp_buf *cp_http_body(cp_http_req *q)
@@ -774,7 +1018,9 @@ void cp_http_reply(cp_http_req *q, int status, const char *content_type, cp_buf 
         q->out = *body;
         memset(body, 0, sizeof(*body));
     }
-    resume(q);
+    q->sent = q->out.n;
+    q->moved = cp_now_ns();
+    list_for_pump(q->c, q->h);
 }
 
 void cp_http_stream_begin(cp_http_req *q, int status, const char *content_type)
@@ -786,7 +1032,7 @@ void cp_http_stream_begin(cp_http_req *q, int status, const char *content_type)
     q->content_type = content_type;
     q->sent = 0;
     q->moved = cp_now_ns();
-    resume(q);
+    list_for_pump(q->c, q->h);
 }
 
 cp_buf *cp_http_stream(cp_http_req *q)
@@ -806,8 +1052,8 @@ void cp_http_stream_kick(cp_http_req *q)
     size_t n = q->out.n - q->off;
     if (n > CP_STREAM_MAX)
         q->was_full = true;
-    if (n > 0 && q->state == X_QUEUED)
-        resume(q);
+    if (n > 0)
+        list_for_pump(q->c, q->h);
 }
 
 size_t cp_http_stream_pending(const cp_http_req *q)
@@ -825,5 +1071,5 @@ void cp_http_stream_end(cp_http_req *q, bool abort_it)
     ASSERT_LOOP(q->h);
     q->ended = true;
     q->aborted = abort_it;
-    resume(q);
+    list_for_pump(q->c, q->h);
 }

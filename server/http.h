@@ -1,11 +1,12 @@
 /*
- * http: one loop thread, connections and exchanges; the only door to libmicrohttpd.
+ * http: one loop thread, connections and exchanges.
  *
  * A cp_http owns the listening socket, the thread and every connection. A cp_http_req is one
  * exchange (a request and its answer); it exists from the head's arrival until hooks.done and is
  * touched by the loop thread only, as are all functions that take one. The front end above it is a
- * table of hooks, called on the loop thread, which must never block. An exchange that has not been
- * answered when hooks.request returns is suspended until somebody answers it.
+ * table of hooks, called on the loop thread, which must never block; no function below calls a hook
+ * before it returns. An exchange that has not been answered when hooks.request returns waits until
+ * somebody answers it. A client that closes its side meanwhile, or while a stream runs, is gone.
  */
 #ifndef CP_SERVER_HTTP_H
 #define CP_SERVER_HTTP_H
@@ -36,12 +37,14 @@ typedef struct cp_http_req cp_http_req;
 
 typedef struct cp_http_hooks {
     void *arg;
-    /* The head is complete. bad != 0: it must be refused with that status (malformed or ambiguous
-     * framing, too many connections). Answering here refuses the request: its body is dropped. */
-    void (*head)(void *arg, cp_http_req *q, int bad);
-    /* The body is complete (cut: it was longer than CP_BODY_MAX and dropped). Answer now or later.
+    /* The head is complete. bad != 0: it must be refused with that status (it is malformed,
+     * ambiguous or too large, and has no path and no headers); 503: connections are full, only a
+     * probe without a body may be let in. Answering here refuses the request: its body is dropped.
      */
-    void (*request)(void *arg, cp_http_req *q, bool cut);
+    void (*head)(void *arg, cp_http_req *q, int bad);
+    /* The body is complete. bad != 0: it must be refused with that status (its chunks are
+     * malformed; 413: it is longer than CP_BODY_MAX). Answer now or later. */
+    void (*request)(void *arg, cp_http_req *q, int bad);
     /* The client went away before the answer was complete. */
     void (*gone)(void *arg, cp_http_req *q);
     /* A stream's buffer has room again after it was above CP_STREAM_MAX. */
@@ -57,7 +60,7 @@ typedef struct cp_http_config {
     int port;         /* 0: any */
     const char *uds;  /* NULL: TCP */
     int64_t header_deadline_ms, body_deadline_ms, idle_ms;
-    int max_connections;
+    int max_connections; /* beside a reserve; lowered to what RLIMIT_NOFILE leaves */
     cp_http_hooks hooks;
 } cp_http_config;
 
@@ -68,16 +71,24 @@ const char *cp_http_url(const cp_http *h);
 int cp_http_port(const cp_http *h);
 int cp_http_connections(const cp_http *h); /* any thread */
 void cp_http_wake(cp_http *h);             /* any thread, any time before close */
-/* Close every connection, end the thread, free; hooks.done runs for what was in flight. False: an
- * exchange is still suspended, so nothing was freed. NULL is fine. */
-bool cp_http_close(cp_http *h);
+/* Bound to a loopback address (not a Unix socket). */
+bool cp_http_loopback(const cp_http *h);
+/* From now on every answer says that its connection closes, and closes it. Any thread. */
+void cp_http_drain(cp_http *h);
+/* Close every connection, end the thread, free; hooks.done runs for what was in flight. NULL is
+ * fine. */
+void cp_http_close(cp_http *h);
 
 /* ---- an exchange; loop thread only ---- */
 cp_method cp_http_method(const cp_http_req *q);
-const char *cp_http_path(const cp_http_req *q); /* as sent, still percent-encoded, no query */
-/* First value of a header, any case; NULL: absent. Valid until the answer. */
+/* As sent, still percent-encoded, without query and without one trailing slash. */
+const char *cp_http_path(const cp_http_req *q);
+/* The absolute form's authority, else Host; NULL: neither. Valid until hooks.done. */
+const char *cp_http_authority(const cp_http_req *q);
+/* First value of a header, any case; NULL: absent. Valid until hooks.done. */
 const char *cp_http_header(const cp_http_req *q, const char *name);
 uint64_t cp_http_length(const cp_http_req *q); /* Content-Length; 0 when absent or chunked */
+bool cp_http_has_body(const cp_http_req *q);   /* one is announced */
 cp_buf *cp_http_body(cp_http_req *q);          /* the caller may take the memory out of it */
 void *cp_http_user(const cp_http_req *q);
 void cp_http_set_user(cp_http_req *q, void *user);

@@ -61,7 +61,9 @@ struct cp_server {
     cp_jobs *jobs;
     cp_api_key *keys;
     size_t n_keys;
-    char *cors_origin, *version;
+    char **cors_origins, **allowed_hosts;
+    size_t n_cors_origins, n_allowed_hosts;
+    char *version;
     int64_t deadline_ns, grace_ns, timeout_ns, comment_ns;
     cp_metrics *metrics;
     cp_served *models[CP_MODELS_MAX];
@@ -158,7 +160,7 @@ struct cp_call {
 
 /* ---- routes.c ---- */
 void cp_route_head(void *arg, cp_http_req *q, int bad);
-void cp_route_request(void *arg, cp_http_req *q, bool cut);
+void cp_route_request(void *arg, cp_http_req *q, int bad);
 /* Row i of the table, NULL past the end. */
 const cp_route *cp_route_at(size_t i);
 

@@ -85,14 +85,31 @@ static cp_code bind_tcp(const struct addrinfo *ai, const char *host, int port, i
     return CP_OK;
 }
 
-cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port, char *url,
-                  size_t url_cap, cp_err *err)
+static bool is_loopback(const struct sockaddr_storage *sa)
+{
+    if (sa->ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)sa;
+        return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+}
+
+cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port,
+                  bool *loopback, char *url, size_t url_cap, cp_err *err)
 {
     *bound_port = 0;
+    *loopback = false;
     if (uds)
         return listen_unix(uds, fd, url, url_cap, err);
-    if (!host)
+    char bare[256];
+    size_t n = host ? strlen(host) : 0;
+    if (!host) {
         host = "127.0.0.1";
+    } else if (n > 2 && n < sizeof(bare) && host[0] == '[' && host[n - 1] == ']') {
+        cp_snprintf(bare, sizeof(bare), "%.*s", (int)(n - 2), host + 1);
+        host = bare;
+    }
     if (port < 0 || port > 65535)
         return cp_fail(err, CP_USAGE, "port %d; allowed: 0 to 65535", port);
     char service[16];
@@ -119,6 +136,7 @@ cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bou
     in_port_t p = v6 ? ((const struct sockaddr_in6 *)&sa)->sin6_port
                      : ((const struct sockaddr_in *)&sa)->sin_port;
     *bound_port = ntohs(p);
+    *loopback = is_loopback(&sa);
     bool bracket = v6 && strchr(host, ':');
     cp_snprintf(url, url_cap, "http://%s%s%s:%d", bracket ? "[" : "", host, bracket ? "]" : "",
                 *bound_port);

@@ -10,11 +10,12 @@
 
 /*
  * Bind and listen. host: numeric or a name (the first address is taken); port 0: any; uds: a path
- * instead (a socket that nobody listens on any more is replaced). url receives
- * "http://HOST:PORT" or "unix:PATH", *bound_port the port (0 for uds). Small send buffers and dead
- * peer detection are set here and inherited by every accepted connection.
+ * instead (a socket that nobody listens on any more is replaced). An IPv6 address may stand in
+ * brackets. url receives "http://HOST:PORT" or "unix:PATH", *bound_port the port (0 for uds),
+ * *loopback whether the address bound is one that only this machine reaches. Small send buffers and
+ * dead peer detection are set here and inherited by every accepted connection.
  */
-cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port, char *url,
-                  size_t url_cap, cp_err *err);
+cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port,
+                  bool *loopback, char *url, size_t url_cap, cp_err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include "server/internal.h"
 
 #include "server/auth.h"
+#include "server/origin.h"
 
 #include <string.h>
 
@@ -225,30 +226,70 @@ static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_rout
 
 static void refuse_framing(cp_call *c, int status)
 {
+    static const struct {
+        int status;
+        cp_code code;
+        const char *words;
+    } rows[] = {
+        {413, CP_TOO_LARGE, "the body is too long; allowed: at most 8388608 bytes"},
+        {414, CP_INVALID_VALUE, "the request's target is too long; allowed: at most 8192 bytes"},
+        {417, CP_INVALID_VALUE, "this expectation is not met; allowed: Expect: 100-continue"},
+        {431, CP_INVALID_VALUE,
+         "the request's head is too large; allowed: at most 100 headers and 32768 bytes"},
+        {501, CP_INVALID_VALUE, "this method or transfer coding is not implemented"},
+        {503, CP_OVERLOADED, "too many connections"},
+        {505, CP_INVALID_VALUE, "this HTTP version is not supported; allowed: 1.1, 1.0"},
+        {0, CP_INVALID_VALUE,
+         "the request's head, or its body's framing, is malformed or ambiguous"}};
+    size_t i = 0;
+    while (rows[i].status && rows[i].status != status)
+        i++;
     cp_err err;
-    cp_code code = CP_INVALID_VALUE;
-    const char *words = "the request's head is malformed or ambiguous";
-    if (status == 503) {
-        code = CP_OVERLOADED;
-        words = "too many connections";
-    } else if (status == 431) {
-        words = "the request has too many headers; allowed: 100";
-    } else if (status == 501) {
-        words = "this method or transfer coding is not implemented";
-    } else if (status == 505) {
-        words = "this HTTP version is not supported; allowed: 1.1, 1.0";
-    }
-    cp_fail(&err, code, "%s", words);
-    cp_call_error(c, status, code, &err);
+    cp_fail(&err, rows[i].code, "%s", rows[i].words);
+    cp_call_error(c, status, rows[i].code, &err);
 }
 
+/* The header names that are asked for, or all that there are. The answer is the same at every path,
+ * so that it tells nothing of which exist. */
 static void preflight(cp_call *c)
 {
+    const char *asked = cp_http_header(c->q, "Access-Control-Request-Headers");
+    if (!asked || !*asked || strlen(asked) > 200)
+        asked = "authorization, content-type, x-api-key, x-request-id";
     cp_http_add_header(c->q, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    cp_http_add_header(c->q, "Access-Control-Allow-Headers",
-                       "authorization, content-type, x-api-key, x-request-id");
+    cp_http_add_header(c->q, "Access-Control-Allow-Headers", asked);
     cp_http_add_header(c->q, "Access-Control-Max-Age", "600");
     cp_call_reply(c, 204, NULL, NULL);
+}
+
+/* Without keys, loopback is the only lock: a page whose name was rebound to it must stay out. */
+static cp_code check_host(const cp_server *s, const cp_http_req *q, cp_err *err)
+{
+    const char *host = cp_http_authority(q);
+    if (s->n_keys > 0 || !cp_http_loopback(s->http) ||
+        cp_host_allowed(host, s->allowed_hosts, s->n_allowed_hosts))
+        return CP_OK;
+    return cp_fail(err, CP_PERMISSION,
+                   "this server is for this machine, and Host '%.200s' is neither localhost nor a "
+                   "loopback address; --allowed-host NAME lets a name in",
+                   host ? host : "");
+}
+
+/* A body of a kind that browsers send to other sites without asking them first. */
+static cp_code check_origin(const cp_server *s, const cp_http_req *q, const cp_route *route,
+                            cp_err *err)
+{
+    const char *origin = cp_http_header(q, "Origin"), *site = cp_http_header(q, "Sec-Fetch-Site");
+    bool foreign = origin ? !cp_origin_same(origin, cp_http_authority(q))
+                          : site && strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0;
+    if (route->where == 0 || !foreign ||
+        cp_origin_allowed(origin, s->cors_origins, s->n_cors_origins) ||
+        cp_type_is_json(cp_http_header(q, "Content-Type")))
+        return CP_OK;
+    return cp_fail(err, CP_PERMISSION,
+                   "a page of origin '%.200s' must send its body as application/json; "
+                   "--cors-origin ORIGIN allows an origin",
+                   origin ? origin : site);
 }
 
 /* What a state of the server refuses: CP_OK, or CP_LOADING, CP_OVERLOADED. */
@@ -264,42 +305,63 @@ static cp_code check_state(const cp_server *s, const cp_route *route, cp_err *er
     return CP_OK;
 }
 
+/* *other: a row of the same path, whatever its method. */
+static const cp_route *find_route(const cp_http_req *q, const cp_route **other)
+{
+    const char *path = cp_http_path(q);
+    cp_method method = cp_http_method(q) == CP_HEAD ? CP_GET : cp_http_method(q);
+    *other = NULL;
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        if (!path_matches(&routes[i], path))
+            continue;
+        *other = &routes[i];
+        if (routes[i].method == method)
+            return &routes[i];
+    }
+    return NULL;
+}
+
+/* Everything that stands before a route (NULL: none; other: of the same path), in its order. */
+static cp_code admit(const cp_server *s, cp_http_req *q, const cp_route *route,
+                     const cp_route *other, cp_err *err)
+{
+    const char *path = cp_http_path(q);
+    cp_code code = authorize(s, q, route ? route : other, err);
+    if (code != CP_OK)
+        return code;
+    if (!other)
+        return cp_fail(err, CP_NOT_FOUND, "there is nothing at %.200s", path);
+    if (!route) {
+        cp_http_add_header(q, "Allow", other->method == CP_GET ? "GET, HEAD" : "POST");
+        return cp_fail(err, CP_METHOD, "%.200s takes %s", path,
+                       other->method == CP_GET ? "GET" : "POST");
+    }
+    code = check_origin(s, q, route, err);
+    if (code == CP_OK && cp_http_length(q) > CP_BODY_MAX)
+        code = cp_fail(err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %u",
+                       (unsigned long long)cp_http_length(q), CP_BODY_MAX);
+    return code ? code : check_state(s, route, err);
+}
+
 void cp_route_head(void *arg, cp_http_req *q, int bad)
 {
     cp_server *s = arg;
     cp_call *c = cp_call_new(s, q);
-    if (bad) {
+    const cp_route *other, *route = find_route(q, &other);
+    /* Connections are full: probes alone are answered. */
+    bool probe_only = bad == 503 && route && route->scope == 0 && !cp_http_has_body(q);
+    if (bad && !probe_only) {
         refuse_framing(c, bad);
         return;
     }
-    const char *path = cp_http_path(q);
-    cp_method method = cp_http_method(q) == CP_HEAD ? CP_GET : cp_http_method(q);
-    const cp_route *route = NULL, *other = NULL;
-    for (size_t i = 0; i < N_ROUTES && !route; i++) {
-        if (!path_matches(&routes[i], path))
-            continue;
-        other = &routes[i];
-        if (routes[i].method == method)
-            route = &routes[i];
-    }
-    if (method == CP_OPTIONS && s->cors_origin && other) {
+    cp_err err = {0};
+    cp_code code = check_host(s, q, &err);
+    if (code == CP_OK && cp_http_method(q) == CP_OPTIONS && s->n_cors_origins > 0) {
         preflight(c);
         return;
     }
-    cp_err err = {0};
-    cp_code code = authorize(s, q, route ? route : other, &err);
-    if (code == CP_OK && !other)
-        code = cp_fail(&err, CP_NOT_FOUND, "there is nothing at %.200s", path);
-    else if (code == CP_OK && !route)
-        code = cp_fail(&err, CP_METHOD, "%.200s takes %s", path,
-                       other->method == CP_GET ? "GET" : "POST");
-    if (code == CP_METHOD)
-        cp_http_add_header(q, "Allow", other->method == CP_GET ? "GET, HEAD" : "POST");
-    if (code == CP_OK && cp_http_length(q) > CP_BODY_MAX)
-        code = cp_fail(&err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %u",
-                       (unsigned long long)cp_http_length(q), CP_BODY_MAX);
     if (code == CP_OK)
-        code = check_state(s, route, &err);
+        code = admit(s, q, route, other, &err);
     if (code != CP_OK) {
         cp_call_error(c, 0, code, &err);
         return;
@@ -311,16 +373,12 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
     }
 }
 
-void cp_route_request(void *arg, cp_http_req *q, bool cut)
+void cp_route_request(void *arg, cp_http_req *q, int bad)
 {
     (void)arg;
     cp_call *c = cp_http_user(q);
-    if (cut) {
-        cp_err err;
-        cp_call_error(c, 0,
-                      cp_fail(&err, CP_TOO_LARGE, "the body is too long; allowed: at most %u bytes",
-                              CP_BODY_MAX),
-                      &err);
+    if (bad) {
+        refuse_framing(c, bad);
         return;
     }
     c->route->handle(c);

@@ -130,9 +130,19 @@ static void on_tick(void *arg, int64_t now)
 
 /* ---- open ---- */
 
-static char *copy_or_null(const char *s)
+static char **copy_list(const char *const *list, size_t n)
 {
-    return s ? cp_xstrdup(s) : NULL;
+    char **copy = cp_xcalloc(n + 1, sizeof(char *));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = cp_xstrdup(list[i]);
+    return copy;
+}
+
+static void free_list(char **list)
+{
+    for (char **p = list; *p; p++)
+        free(*p);
+    free(list);
 }
 
 static void wake(void *arg)
@@ -159,7 +169,8 @@ static void free_server(cp_server *s)
         free(s->unknown[i]);
     cp_buf_fini(&s->scratch);
     free(s->keys);
-    free(s->cors_origin);
+    free_list(s->cors_origins);
+    free_list(s->allowed_hosts);
     free(s->version);
     free(s);
 }
@@ -177,7 +188,10 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
         s->keys = cp_xcalloc(cfg->n_keys, sizeof(*s->keys));
         memcpy(s->keys, cfg->keys, cfg->n_keys * sizeof(*s->keys));
     }
-    s->cors_origin = copy_or_null(cfg->cors_origin);
+    s->n_cors_origins = cfg->n_cors_origins;
+    s->cors_origins = copy_list(cfg->cors_origins, cfg->n_cors_origins);
+    s->n_allowed_hosts = cfg->n_allowed_hosts;
+    s->allowed_hosts = copy_list(cfg->allowed_hosts, cfg->n_allowed_hosts);
     s->version = cp_xstrdup(cfg->version ? cfg->version : "");
     s->deadline_ns = MS(cfg->deadline_ms);
     s->grace_ns = MS(cfg->drain_grace_ms);
@@ -282,6 +296,7 @@ void cp_server_ready(cp_server *s)
 
 void cp_server_drain_begin(cp_server *s)
 {
+    cp_http_drain(s->http);
     int run = CP_RUN;
     if (atomic_compare_exchange_strong(&s->drain, &run, CP_GRACE))
         cp_http_wake(s->http);
@@ -317,7 +332,8 @@ void cp_server_close(cp_server *s)
         nanosleep(&nap, NULL);
         cp_http_wake(s->http);
     }
-    if (!cp_http_close(s->http) || s->calls || atomic_load(&s->n_jobs) > 0) {
+    cp_http_close(s->http);
+    if (s->calls || atomic_load(&s->n_jobs) > 0) {
         cp_log(CP_LOG_WARN, "server: requests are left at the end; their memory is left alone");
         return;
     }

@@ -1,7 +1,7 @@
 /*
  * server: HTTP in front of an engine. OpenAI-compatible chat and text completions, SSE, probes.
  *
- * A cp_server owns one loop thread (libmicrohttpd driven by our own epoll), the listening socket
+ * A cp_server owns one loop thread (an epoll, see server/http.h), the listening socket
  * and every call in flight; it borrows the engine's table, the job pool and the models' tokenizers
  * and templates, which must outlive it. It listens from cp_server_open on and answers `loading`
  * until cp_server_ready; models may be added from any one thread meanwhile. It hides HTTP, JSON,
@@ -36,12 +36,15 @@ typedef struct cp_api_key {
 cp_code cp_api_key_parse(const char *line, cp_api_key *out, cp_err *err);
 
 typedef struct cp_server_config {
-    const char *host;             /* numeric address or name; NULL: 127.0.0.1 */
-    int port;                     /* 0: any */
-    const char *uds;              /* a Unix socket's path replaces TCP; NULL: none */
-    const cp_api_key *keys;       /* copied; none: every route is open */
-    size_t n_keys;                /* keys */
-    const char *cors_origin;      /* NULL: no CORS headers */
+    const char *host;                /* numeric address or name; NULL: 127.0.0.1 */
+    int port;                        /* 0: any */
+    const char *uds;                 /* a Unix socket's path replaces TCP; NULL: none */
+    const cp_api_key *keys;          /* copied; none: every route is open */
+    size_t n_keys;                   /* keys */
+    const char *const *cors_origins; /* copied; "*": any; none: no CORS headers */
+    size_t n_cors_origins;
+    const char *const *allowed_hosts; /* copied; see cp_host_allowed (server/origin.h) */
+    size_t n_allowed_hosts;
     const cp_engine_api *engine;  /* its set_front is called by cp_server_open */
     cp_jobs *jobs;                /* prepares every request that has a body */
     int64_t deadline_ms;          /* of a request; 0: none */

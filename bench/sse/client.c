@@ -50,10 +50,11 @@ cp_sse_read cp_sse_client(const cp_sse_load *load, int port)
                                 "{\"messages\":[{\"role\":\"user\",\"content\":\"go\"}],"
                                 "\"stream\":true,\"max_tokens\":%d}",
                                 load->tokens);
-    size_t n = cp_snprintf(request, sizeof(request),
-                           "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nConnection: close"
-                           "\r\nContent-Length: %zu\r\n\r\n%s",
-                           n_body, body);
+    size_t n =
+        cp_snprintf(request, sizeof(request),
+                    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close"
+                    "\r\nContent-Length: %zu\r\n\r\n%s",
+                    n_body, body);
     int ep = epoll_create1(EPOLL_CLOEXEC), open_now = 0;
     bool *last = cp_xcalloc((size_t)load->streams, sizeof(*last));
     int *fds = cp_xcalloc((size_t)load->streams, sizeof(*fds));

@@ -91,7 +91,7 @@ class Server:
         """A raw socket with the request sent and nothing read."""
         s = socket.create_connection(("127.0.0.1", self.port))
         data = json.dumps(body).encode()
-        s.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        s.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
                   .encode() + data)
         return s
 

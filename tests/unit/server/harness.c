@@ -58,7 +58,11 @@ void h_open(harness *h, const h_config *cfg)
     h->model_metrics = cp_metrics_new("smol");
     cp_server_config sc = {.keys = cfg->keys,
                            .n_keys = cfg->n_keys,
-                           .cors_origin = cfg->cors,
+                           .host = cfg->host,
+                           .cors_origins = &cfg->cors,
+                           .n_cors_origins = cfg->cors ? 1 : 0,
+                           .allowed_hosts = &cfg->allowed_host,
+                           .n_allowed_hosts = cfg->allowed_host ? 1 : 0,
                            .engine = cp_fake_api(h->fake),
                            .jobs = h->jobs,
                            .deadline_ms = cfg->deadline_ms,
@@ -163,7 +167,7 @@ void h_sends(int fd, const char *s)
 void h_request(int fd, const char *method, const char *path, const char *extra, const char *body)
 {
     cp_buf b = {0};
-    cp_buf_printf(&b, "%s %s HTTP/1.1\r\nHost: t\r\n%s", method, path, extra ? extra : "");
+    cp_buf_printf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\n%s", method, path, extra ? extra : "");
     if (body)
         cp_buf_printf(&b, "Content-Length: %zu\r\n", strlen(body));
     cp_buf_adds(&b, "\r\n");

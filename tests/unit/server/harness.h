@@ -37,7 +37,7 @@ typedef struct h_config {
     int ctx, max_queue, max_connections;
     int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms;
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
-    const char *cors;
+    const char *cors, *allowed_host, *host;
     bool loading; /* do not call cp_server_ready */
 } h_config;
 

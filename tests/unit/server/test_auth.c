@@ -5,6 +5,7 @@
 #include "server/auth.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static void two_keys(cp_api_key keys[2])
 {
@@ -106,8 +107,9 @@ static void test_unknown_paths_and_methods(void **state)
     const char *key = "X-Api-Key: sk-use\r\n";
     static const char *const missing[] = {"/",
                                           "/v1",
-                                          "/v1/models/",
-                                          "/v1/chat/completions/",
+                                          "/v1//models",
+                                          "/v1/models//",
+                                          "/v1/chat/completions//",
                                           "/v1/embeddings",
                                           "/admin/models",
                                           "/Health",
@@ -124,6 +126,9 @@ static void test_unknown_paths_and_methods(void **state)
     expect(&h, "POST", "/health", "", 405, "method_not_allowed");
     expect(&h, "OPTIONS", "/v1/models", key, 405, "method_not_allowed");
     expect(&h, "GET", "/v1/models/nope", key, 404, "model_not_found");
+    expect(&h, "GET", "/v1/chat/completions/", key, 405, "method_not_allowed");
+    expect(&h, "GET", "/v1/models/", key, 200, "");
+    expect(&h, "GET", "/v1/models/smol/", key, 200, "");
     h_answer a = h_call(&h, "GET", "/v1/chat/completions", key, NULL);
     char allow[32];
     assert_string_equal(h_header(&a, "Allow", allow, sizeof(allow)), "POST");
@@ -198,6 +203,7 @@ static void test_key_lines(void **state)
     assert_int_equal(cp_auth_scopes(both, 2, ""), 0);
 }
 
+/* The allowed origin that asks is returned, to nobody else; a preflight is the same everywhere. */
 static void test_cors(void **state)
 {
     (void)state;
@@ -205,20 +211,213 @@ static void test_cors(void **state)
     two_keys(keys);
     harness h;
     h_open(&h, &(h_config){.keys = keys, .n_keys = 2, .cors = "https://app.example"});
-    char v[64];
-    h_answer a = h_call(&h, "OPTIONS", "/v1/chat/completions", "Origin: x\r\n", NULL);
-    assert_int_equal(a.status, 204);
-    assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)),
-                        "https://app.example");
-    h_answer_fini(&a);
-    a = h_call(&h, "GET", "/health", "", NULL);
+    static const char *const paths[] = {"/v1/chat/completions", "/health", "/nothing", "/v1//x"};
+    char v[64], names[64];
+    h_answer a;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        a = h_call(&h, "OPTIONS", paths[i],
+                   "Origin: https://app.example\r\nAccess-Control-Request-Headers: x-a, x-b\r\n",
+                   NULL);
+        assert_int_equal(a.status, 204);
+        assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)),
+                            "https://app.example");
+        assert_string_equal(h_header(&a, "Access-Control-Allow-Headers", names, sizeof(names)),
+                            "x-a, x-b");
+        h_answer_fini(&a);
+        a = h_call(&h, "OPTIONS", paths[i], "", NULL);
+        assert_int_equal(a.status, 204);
+        h_answer_fini(&a);
+    }
+    static const char *const others[] = {"", "Origin: https://app.example.evil\r\n",
+                                         "Origin: http://app.example\r\n", "Origin: null\r\n"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        a = h_call(&h, "GET", "/health", others[i], NULL);
+        assert_null(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)));
+        assert_string_equal(h_header(&a, "Vary", v, sizeof(v)), "Origin");
+        h_answer_fini(&a);
+    }
+    a = h_call(&h, "GET", "/health", "Origin: HTTPS://app.example\r\n", NULL);
     assert_non_null(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)));
     h_answer_fini(&a);
     h_close(&h);
-    h_open(&h, &(h_config){0});
-    a = h_call(&h, "GET", "/health", "", NULL);
+    h_open(&h, &(h_config){.cors = "*"});
+    a = h_call(&h, "GET", "/health", "Origin: x\r\n", NULL);
+    assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)), "*");
+    h_answer_fini(&a);
+    h_close(&h);
+    /* Off: no headers, and without a key every path looks alike. */
+    h_open(&h, &(h_config){.keys = keys, .n_keys = 2});
+    a = h_call(&h, "GET", "/health", "Origin: x\r\n", NULL);
     assert_null(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)));
     h_answer_fini(&a);
+    expect(&h, "OPTIONS", "/v1/models", "", 401, "invalid_api_key");
+    expect(&h, "OPTIONS", "/nothing", "", 401, "invalid_api_key");
+    h_close(&h);
+}
+
+/* ---- pages of other sites ---- */
+
+static h_answer call_from(const harness *h, const cp_route *r, const char *headers)
+{
+    char path[64];
+    cp_snprintf(path, sizeof(path), "%s%s", r->path, r->prefix ? "smol" : "");
+    return h_call(h, r->method == CP_GET ? "GET" : "POST", path, headers, body_for(r));
+}
+
+#define EVIL "Origin: https://evil.example\r\n"
+
+/* What a page can send without a preflight reaches no route that takes a body; what needs one, and
+ * what no browser sent, does. */
+static void test_other_sites_cannot_post(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *headers;
+        bool refused;
+    } cases[] = {
+        {"", false},
+        {"Content-Type: text/plain\r\n", false},
+        {"Content-Type: application/x-www-form-urlencoded\r\n", false},
+        {EVIL, true},
+        {EVIL "Content-Type:\r\n", true},
+        {EVIL "Content-Type: text/plain\r\n", true},
+        {EVIL "Content-Type: text/plain; charset=utf-8\r\n", true},
+        {EVIL "Content-Type: text/plain;application/json\r\n", true},
+        {EVIL "Content-Type: application/x-www-form-urlencoded\r\n", true},
+        {EVIL "Content-Type: multipart/form-data; boundary=x\r\n", true},
+        {EVIL "Content-Type: application/json, text/plain\r\n", true},
+        {EVIL "Content-Type: text/plain, application/json\r\n", true},
+        {EVIL "Content-Type: application/jsonx\r\n", true},
+        {EVIL "Content-Type: +json\r\n", true},
+        {EVIL "Content-Type: application/json\r\n", false},
+        {EVIL "Content-Type: Application/JSON ; charset=utf-8\r\n", false},
+        {EVIL "Content-Type: application/vnd.api+json\r\n", false},
+        {"Origin: null\r\nContent-Type: text/plain\r\n", true},
+        {"Origin:\r\nContent-Type: text/plain\r\n", true},
+        {"Origin: http://localhost\r\nContent-Type: text/plain\r\n", false},
+        {"Origin: http://LOCALHOST\r\nContent-Type: text/plain\r\n", false},
+        {"Origin: http://localhost:3000\r\nContent-Type: text/plain\r\n", true},
+        {"Origin: http://localhost.evil.example\r\nContent-Type: text/plain\r\n", true},
+        {"Origin: http://evil.example/?://localhost\r\nContent-Type: text/plain\r\n", true},
+        {"Sec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\n", true},
+        {"Sec-Fetch-Site: same-site\r\n", true},
+        {"Sec-Fetch-Site: same-origin\r\nContent-Type: text/plain\r\n", false},
+        {"Sec-Fetch-Site: none\r\n", false},
+        {"Sec-Fetch-Site: cross-site\r\nContent-Type: application/json\r\n", false},
+        {"Origin: https://app.example\r\nContent-Type: text/plain\r\n", false},
+    };
+    harness h;
+    h_open(&h, &(h_config){.cors = "https://app.example"});
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const cp_route *r;
+        for (size_t k = 0; (r = cp_route_at(k)); k++) {
+            bool refused = cases[i].refused && r->where != 0;
+            h_answer a = call_from(&h, r, cases[i].headers);
+            if (a.status != (refused ? 403 : 200))
+                fail_msg("%s with '%s': %d", r->path, cases[i].headers, a.status);
+            if (refused) {
+                assert_string_equal(h_error_code(&a), "permission_denied");
+                assert_non_null(strstr(a.body.p, "--cors-origin"));
+            }
+            h_answer_fini(&a);
+        }
+    }
+    h_close(&h);
+}
+
+static int status_for_host(const harness *h, const char *line, const char *target)
+{
+    int fd = h_connect(h);
+    cp_buf b = {0};
+    cp_buf_printf(&b, "GET %s HTTP/1.%d\r\n%sConnection: close\r\n\r\n", target, *line != 0, line);
+    h_send(fd, b.p, b.n);
+    h_answer a = {0};
+    assert_true(h_read(fd, &a));
+    if (a.status == 403) {
+        assert_string_equal(h_error_code(&a), "permission_denied");
+        assert_non_null(strstr(a.body.p, "--allowed-host"));
+    }
+    int status = a.status;
+    h_answer_fini(&a);
+    cp_buf_fini(&b);
+    close(fd);
+    return status;
+}
+
+static void test_rebound_names_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        int status;
+    } cases[] = {
+        {"Host: localhost\r\n", 200},
+        {"Host: localhost:8080\r\n", 200},
+        {"Host: localhost:\r\n", 200},
+        {"Host: LocalHost\r\n", 200},
+        {"Host: localhost.\r\n", 200},
+        {"Host: localhost.:8080\r\n", 200},
+        {"Host: 127.0.0.1\r\n", 200},
+        {"Host: 127.0.0.1:1\r\n", 200},
+        {"Host: 127.255.255.254\r\n", 200},
+        {"Host: 127.1\r\n", 200},
+        {"Host: [::1]\r\n", 200},
+        {"Host: [::1]:8080\r\n", 200},
+        {"Host: [0:0:0:0:0:0:0:1]\r\n", 200},
+        {"Host: [::ffff:127.0.0.1]\r\n", 200},
+        {"Host: Model.Internal:8080\r\n", 200}, /* --allowed-host */
+        {"Host: model.internal.\r\n", 200},
+        {"Host: model.internal.evil.example\r\n", 403},
+        {"Host: xmodel.internal\r\n", 403},
+        {"Host: evil.example\r\n", 403},
+        {"Host: localhost.evil.example\r\n", 403},
+        {"Host: evil-localhost\r\n", 403},
+        {"Host: localhost..\r\n", 403},
+        {"Host: .localhost\r\n", 403},
+        {"Host: 127.0.0.1.evil.example\r\n", 403},
+        {"Host: 127.0.0.1.nip.io\r\n", 403},
+        {"Host: 127.evil.example\r\n", 403},
+        {"Host: 128.0.0.1\r\n", 403},
+        {"Host: 0.0.0.0\r\n", 403},
+        {"Host: [::]\r\n", 403},
+        {"Host: [::2]\r\n", 403},
+        {"Host: ::1\r\n", 400},
+        {"Host: [::1\r\n", 400},
+        {"Host: [::1]x\r\n", 400},
+        {"Host:\r\n", 403},
+        {"", 403}, /* HTTP/1.0 */
+    };
+    static const char *const paths[] = {"/version", "/livez", "/nothing"};
+    cp_api_key keys[2];
+    two_keys(keys);
+    harness h;
+    h_open(&h, &(h_config){.allowed_host = "model.internal"});
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        for (int k = 0; k < 3; k++) {
+            int want = cases[i].status == 200 && k == 2 ? 404 : cases[i].status;
+            int status = status_for_host(&h, cases[i].line, paths[k]);
+            if (status != want)
+                fail_msg("%s %s: %d, wanted %d", paths[k], cases[i].line, status, want);
+        }
+    /* The absolute form's authority counts, Host does not. */
+    assert_int_equal(status_for_host(&h, "Host: localhost\r\n", "http://evil.example/version"),
+                     403);
+    assert_int_equal(status_for_host(&h, "Host: evil.example\r\n", "http://127.0.0.1:80/version"),
+                     200);
+    h_close(&h);
+    /* Every route, and a preflight. */
+    h_open(&h, &(h_config){.cors = "*"});
+    const cp_route *r;
+    for (size_t i = 0; (r = cp_route_at(i)); i++)
+        assert_int_equal(status_for_host(&h, "Host: evil.example\r\n", r->path), 403);
+    h_close(&h);
+    /* With a key, or bound elsewhere, names do not matter. */
+    h_open(&h, &(h_config){.keys = keys, .n_keys = 2});
+    assert_int_equal(status_for_host(&h, "Host: evil.example\r\n", "/livez"), 200);
+    assert_int_equal(status_for_host(&h, "", "/livez"), 200);
+    h_close(&h);
+    h_open(&h, &(h_config){.host = "0.0.0.0"});
+    assert_int_equal(status_for_host(&h, "Host: evil.example\r\n", "/version"), 200);
     h_close(&h);
 }
 
@@ -231,6 +430,8 @@ int run_auth_tests(void)
         cmocka_unit_test(test_model_id_is_decoded_once),
         cmocka_unit_test(test_key_lines),
         cmocka_unit_test(test_cors),
+        cmocka_unit_test(test_other_sites_cannot_post),
+        cmocka_unit_test(test_rebound_names_are_refused),
     };
     return cmocka_run_group_tests_name("auth", tests, NULL, NULL);
 }
