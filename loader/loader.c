@@ -4,6 +4,7 @@
  * Everything is checked before the caller sees it.
  */
 #include "loader/loader.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "loader/extras.h"
 #include "loader/formats/format.h"
@@ -11,11 +12,12 @@
 #include "loader/oci/resolve.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { PARTS_MAX = 512 };
+enum { PARTS_MAX = 512, MAX_TOLD = 16 };
 
 typedef struct part {
     cp_map map;
@@ -36,7 +38,7 @@ struct cp_loaded {
     cp_name_index merged_index;
     size_t bytes;
     char digest[CP_DIGEST_STR];
-    char cache_dir[CP_DIR_MAX];
+    char cache_dir[CP_DIR_MAX], cache_dir_made[CP_DIR_MAX]; /* see loader.h */
     cp_extras extras;
 };
 
@@ -244,17 +246,47 @@ static cp_code open_all(cp_loaded *m, const cp_resolved *r, const cp_loader_opti
     return code;
 }
 
-/* A folder by the blob of the first weights, with which the store removes it. */
-static void set_cache_dir(cp_loaded *m, const cp_resolved *r)
+/* Folders by the blob of the first weights, with which the store removes its own. */
+static void set_cache_dirs(cp_loaded *m, const cp_resolved *r)
 {
     const part *first = &m->parts[0];
-    char hex[CP_DIGEST_STR];
+    const cp_places *p = &r->places;
+    char hex[CP_DIGEST_STR], below[CP_DIGEST_STR + 16];
     cp_record_key_blob(hex, r->bare ? first->digest : r->manifest->layer[first->layer].raw);
-    if (!r->cache_dir[0] || strlen(r->cache_dir) + sizeof("/cache/") + strlen(hex) > CP_DIR_MAX)
+    cp_snprintf(below, sizeof(below), "cache/%s", hex);
+    for (int i = 0; i < p->n; i++) {
+        char *out = i == p->write ? m->cache_dir : m->cache_dir_made;
+        int dir = cp_places_open(p, i, below, i == p->write);
+        if (dir < 0)
+            continue;
+        if (cp_snprintf(out, CP_DIR_MAX, "%s/%s", p->dir[i], below) >= CP_DIR_MAX)
+            out[0] = '\0';
+        cp_places_used(dir);
+        close(dir);
+    }
+}
+
+/* Say once a process and layout that what lies in it is not believed. */
+static void tell_places(const cp_places *p)
+{
+    static _Atomic uint64_t told[MAX_TOLD];
+    uint8_t digest[32];
+    uint64_t key;
+    if (!p->why[0])
         return;
-    cp_snprintf(m->cache_dir, sizeof(m->cache_dir), "%s/cache/%s", r->cache_dir, hex);
-    if (!cp_dir_make(m->cache_dir, 0777))
-        m->cache_dir[0] = '\0';
+    cp_sha256_of(p->layout, strlen(p->layout), digest);
+    memcpy(&key, digest, sizeof(key));
+    for (size_t i = 0; i < MAX_TOLD; i++) {
+        uint64_t none = 0; /* relaxed would do: nothing else is read by it */
+        if (atomic_compare_exchange_strong(&told[i], &none, key)) {
+            cp_log(CP_LOG_INFO, "%s: %s: records, extracted files and packed weights are %s%s",
+                   p->layout, p->why, p->write < 0 ? "kept nowhere" : "this user's own, in ",
+                   p->write < 0 ? "" : p->dir[p->write]);
+            return;
+        }
+        if (none == key)
+            return;
+    }
 }
 
 /* See loader.h. */
@@ -266,13 +298,14 @@ cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options
     if (code)
         return code;
     cp_loaded *m = cp_xcalloc(1, sizeof(*m));
+    tell_places(&r.places);
     code = cp_resolved_prepare(&r, opt && opt->verify_always, err);
     if (!code)
         code = open_all(m, &r, opt, err);
     if (!code)
         code = cp_extras_read(&m->extras, &r, opt && opt->verify_always, err);
     if (!code)
-        set_cache_dir(m, &r);
+        set_cache_dirs(m, &r);
     cp_resolved_fini(&r);
     if (code)
         cp_loaded_close(m);
@@ -363,6 +396,12 @@ void cp_loaded_forget(const cp_loaded *m)
 const char *cp_loaded_cache_dir(const cp_loaded *m)
 {
     return m->cache_dir;
+}
+
+/* See loader.h. */
+const char *cp_loaded_cache_dir_made(const cp_loaded *m)
+{
+    return m->cache_dir_made;
 }
 
 /* See loader.h. */

@@ -60,6 +60,9 @@ void cp_loaded_forget(const cp_loaded *m);
 /* Folder for caches that belong to this model alone (created), removed with its weights from the
  * store; "" when nothing is writable. */
 const char *cp_loaded_cache_dir(const cp_loaded *m);
+/* Another such folder, to be read before that one but not written (a store that root made for its
+ * readers); "": none. In both only this user and root could put files. */
+const char *cp_loaded_cache_dir_made(const cp_loaded *m);
 
 /* What the packaging brought beyond weights. A chat template ("", n = 0: none), sampling options (a
  * JSON object in Ollama's names; NULL: none), a context length (0: none), and lines for the log:

@@ -4,6 +4,7 @@
  */
 #include "loader/oci/dirs.h"
 #include "base/mem.h"
+#include "base/trust.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -80,13 +81,22 @@ bool cp_dir_writable(const char *path)
 }
 
 /* See dirs.h. */
-void cp_dir_cache(char out[CP_DIR_MAX])
+bool cp_dir_cache(char out[CP_DIR_MAX], bool make)
 {
     out[0] = '\0';
     char path[CP_DIR_MAX];
-    if (xdg(path, "XDG_CACHE_HOME", ".cache", "capstan") && cp_dir_make(path, 0700) &&
-        cp_dir_writable(path))
-        cp_strcopy(out, CP_DIR_MAX, path);
+    struct stat st;
+    if (!xdg(path, "XDG_CACHE_HOME", ".cache", "capstan") || (make && !cp_dir_make(path, 0700)))
+        return false;
+    /* It may be a link to a larger disk; one that somebody else made leads to what he likes. */
+    bool mine = lstat(path, &st) == 0 && (st.st_uid == geteuid() || st.st_uid == 0);
+    char *real = mine ? realpath(path, NULL) : NULL;
+    int fd = real ? open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    bool ok = cp_dir_fd_trusted(fd) && cp_strcopy(out, CP_DIR_MAX, real);
+    if (fd >= 0)
+        close(fd);
+    free(real);
+    return ok;
 }
 
 /* See dirs.h. */

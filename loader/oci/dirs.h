@@ -16,8 +16,9 @@ enum { CP_DIR_MAX = 4096 };
 /* `store` if given, else $XDG_DATA_HOME/capstan/store, else ~/.local/share/capstan/store. CP_USAGE:
  * no home. */
 cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err);
-/* $XDG_CACHE_HOME/capstan or ~/.cache/capstan, created; "" when it cannot be had. */
-void cp_dir_cache(char out[CP_DIR_MAX]);
+/* $XDG_CACHE_HOME/capstan or ~/.cache/capstan without links, made if wanted. False: it cannot be
+ * had, or others can write it. */
+bool cp_dir_cache(char out[CP_DIR_MAX], bool make);
 /* mkdir -p. False: errno says why. */
 bool cp_dir_make(const char *path, unsigned mode);
 /* Remove folder `name` (one component) of dir with the files in it; it has no folders. *bytes grows

@@ -36,20 +36,6 @@ enum {
 
 /* ---- folders ---- */
 
-/* CACHE/extracted; -1 with errno. */
-static int root_open(const char *cache_dir, bool make)
-{
-    char path[CP_DIR_MAX + 16];
-    if (!*cache_dir) {
-        errno = EROFS;
-        return -1;
-    }
-    cp_snprintf(path, sizeof(path), "%s/extracted", cache_dir);
-    if (make && !cp_dir_make(path, 0777))
-        return -1;
-    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-}
-
 /* Below dir and through no link. Where the kernel or a filter lacks openat2, openat does: every
  * name is one of ours, a single component. */
 static int open_beneath(int dir, const char *name, int flags, mode_t mode)
@@ -162,9 +148,11 @@ static cp_code unpack_read(void *arg, void *p, size_t n, size_t *got, cp_err *er
 /* ---- one layer ---- */
 
 typedef struct extraction {
-    const char *cache_dir, *hex;
-    int root, dir; /* extracted/, and the folder in the making */
+    const cp_places *places;
+    const char *cache_dir, *hex; /* the place's folder, and the layer */
+    int root, dir;               /* extracted/, and the folder in the making */
     bool image;
+    bool dry; /* only look what would come out: no folder */
     unpacker *u;
     cp_members *members;
     uint8_t *chunk; /* [OUT_CHUNK] */
@@ -204,31 +192,41 @@ static bool write_all(int fd, const uint8_t *p, size_t n)
     return true;
 }
 
-/* The current member of t into a new file; its first `n` bytes are in x->chunk already. */
-static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp_err *err)
+/* A new file for the next member, with its space. */
+static cp_code create_file(const extraction *x, const cp_member *e, int *fd, cp_err *err)
 {
     char name[NAME_MAX_BYTES];
     cp_code code = room_for(x, e->size, e->path, err);
     if (code)
         return code;
     cp_snprintf(name, sizeof(name), "%d", x->n_files);
-    int fd = open_beneath(x->dir, name, O_RDWR | O_CREAT | O_EXCL, 0644);
-    if (fd < 0)
+    *fd = open_beneath(x->dir, name, O_RDWR | O_CREAT | O_EXCL, 0644);
+    if (*fd < 0)
         return cp_fail(err, CP_IO, "%s/extracted: create: %s", x->cache_dir, strerror(errno));
-    if (e->size && fallocate(fd, 0, 0, (off_t)e->size) != 0 && (errno == ENOSPC || errno == EDQUOT))
+    if (e->size && fallocate(*fd, 0, 0, (off_t)e->size) != 0 &&
+        (errno == ENOSPC || errno == EDQUOT))
         code = cp_fail(err, CP_IO, "%s: no space for %" PRIu64 " bytes", x->cache_dir, e->size);
+    return code;
+}
+
+/* The current member of t into a new file; its first `n` bytes are in x->chunk already. */
+static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp_err *err)
+{
+    int fd = -1;
+    cp_code code = x->dry ? CP_OK : create_file(x, e, &fd, err);
     cp_sha256 *h = cp_sha256_new();
     while (!code && n > 0) {
         cp_sha256_add(h, x->chunk, n);
-        if (!write_all(fd, x->chunk, n))
+        if (!x->dry && !write_all(fd, x->chunk, n))
             code = cp_fail(err, CP_IO, "%s/extracted: write: %s", x->cache_dir, strerror(errno));
         if (!code)
             code = cp_tar_data(t, x->chunk, OUT_CHUNK, &n, err);
     }
     cp_sha256_done(h, e->digest);
-    if (!code && !cp_fs_sync(fd))
+    if (!code && !x->dry && !cp_fs_sync(fd))
         code = cp_fail(err, CP_IO, "%s/extracted: fsync: %s", x->cache_dir, strerror(errno));
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     e->number = x->n_files++;
     return code;
 }
@@ -276,7 +274,7 @@ static cp_code extract_members(extraction *x, cp_tar *t, cp_err *err)
 static cp_code publish(extraction *x, const char *temp, cp_err *err)
 {
     cp_buf list = {.max = LIST_MAX_BYTES};
-    cp_members_write(x->members, x->image, &list);
+    cp_members_write(x->members, x->hex, x->image, &list);
     int fd = list.failed ? -1 : open_beneath(x->dir, "list", O_WRONLY | O_CREAT | O_EXCL, 0644);
     cp_code code = CP_OK;
     if (fd < 0 || !write_all(fd, (const uint8_t *)list.p, list.n) || !cp_fs_sync(fd) ||
@@ -291,34 +289,25 @@ static cp_code publish(extraction *x, const char *temp, cp_err *err)
 
 static void write_records(const extraction *x)
 {
-    char records[CP_DIR_MAX + 16], key[CP_DIGEST_STR], name[NAME_MAX_BYTES];
-    cp_snprintf(records, sizeof(records), "%s/records", x->cache_dir);
+    char record[CP_RECORD_NAME], name[NAME_MAX_BYTES];
     for (size_t i = 0; i < x->members->n; i++) {
         const cp_member *e = &x->members->v[i];
         if (e->kind != CP_MEMBER_FILE || e->number < 0)
             continue;
         cp_snprintf(name, sizeof(name), "%d", e->number);
         int fd = open_beneath(x->dir, name, O_RDONLY, 0);
-        cp_record_key_extracted(key, x->hex, e->number);
+        cp_record_name_extracted(record, x->hex, e->number);
         if (fd >= 0) {
-            cp_record_write(records, key, fd, e->digest);
+            cp_record_write(x->places, record, fd, e->digest);
             close(fd);
         }
     }
 }
 
-/* The lock is held and the folder is not there. */
-static cp_code extract_locked(extraction *x, int fd, uint64_t size,
-                              const cp_extract_progress *progress, cp_err *err)
+/* Unpack fd into x->members, and into files unless dry. */
+static cp_code unpack(extraction *x, int fd, uint64_t size, const cp_extract_progress *progress,
+                      cp_err *err)
 {
-    char temp[NAME_MAX_BYTES];
-    uint64_t ignored = 0;
-    cp_snprintf(temp, sizeof(temp), ".tmp-%s", x->hex);
-    cp_dir_remove_flat(x->root, temp, false, &ignored);
-    cp_dir_remove_flat(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
-    if (mkdirat(x->root, temp, 0777) != 0 ||
-        (x->dir = open_beneath(x->root, temp, O_RDONLY | O_DIRECTORY, 0)) < 0)
-        return cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, temp, strerror(errno));
     uint64_t out_max;
     if (__builtin_mul_overflow(size, (uint64_t)CP_EXTRACT_RATIO, &out_max) ||
         __builtin_add_overflow(out_max, (uint64_t)CP_EXTRACT_SLACK, &out_max))
@@ -336,38 +325,56 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     cp_code code = unpack_open(x->u, err);
     if (!code)
         code = extract_members(x, &t, err);
+    cp_tar_fini(&t);
+    archive_read_free(x->u->a);
+    free(x->chunk);
+    free(x->u);
+    return code;
+}
+
+/* The lock is held and the folder is not there. */
+static cp_code extract_locked(extraction *x, int fd, uint64_t size,
+                              const cp_extract_progress *progress, cp_err *err)
+{
+    char temp[NAME_MAX_BYTES];
+    uint64_t ignored = 0;
+    cp_snprintf(temp, sizeof(temp), ".tmp-%s", x->hex);
+    cp_dir_remove_flat(x->root, temp, false, &ignored);
+    cp_dir_remove_flat(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
+    if (mkdirat(x->root, temp, 0755) != 0 ||
+        (x->dir = open_beneath(x->root, temp, O_RDONLY | O_DIRECTORY, 0)) < 0)
+        return cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, temp, strerror(errno));
+    cp_code code = unpack(x, fd, size, progress, err);
     if (!code)
         code = publish(x, temp, err);
     if (!code)
         write_records(x);
     else
         cp_dir_remove_flat(x->root, temp, false, &ignored);
-    cp_tar_fini(&t);
     cp_members_free(x->members);
-    archive_read_free(x->u->a);
-    free(x->chunk);
-    free(x->u);
     close(x->dir);
     return code;
 }
 
 /* See extract.h. */
-cp_code cp_extract(const char *cache_dir, const char *hex, int fd, uint64_t size, bool image,
+cp_code cp_extract(const cp_places *places, const char *hex, int fd, uint64_t size, bool image,
                    const cp_extract_progress *progress, cp_err *err)
 {
     int lock;
-    extraction x = {.cache_dir = cache_dir, .hex = hex, .image = image, .dir = -1};
-    if (!*cache_dir)
+    extraction x = {.places = places, .hex = hex, .image = image, .dir = -1};
+    if (places->write < 0)
         return cp_fail(err, CP_IO,
-                       "a compressed layer must be extracted, and neither the store nor "
-                       "$XDG_CACHE_HOME is writable");
-    x.root = root_open(cache_dir, true);
+                       "a compressed layer must be extracted, and neither a store of this user's "
+                       "nor $XDG_CACHE_HOME/capstan is there for this user alone to write");
+    x.cache_dir = places->dir[places->write];
+    x.root = cp_places_open(places, places->write, "extracted", true);
     if (x.root < 0)
-        return cp_fail(err, CP_IO, "%s/extracted: %s", cache_dir, strerror(errno));
-    cp_code code = lock_root(x.root, cache_dir, &lock, err);
+        return cp_fail(err, CP_IO, "%s/extracted: %s", x.cache_dir, strerror(errno));
+    cp_code code = lock_root(x.root, x.cache_dir, &lock, err);
     if (!code) {
         cp_members *have = NULL; /* another process may have been faster */
-        if (cp_members_extracted(&have, cache_dir, hex, image, NULL) != CP_OK)
+        int place;
+        if (cp_members_extracted(&have, places, hex, image, &place, NULL) != CP_OK)
             code = extract_locked(&x, fd, size, progress, err);
         cp_members_free(have);
         close(lock);
@@ -378,69 +385,125 @@ cp_code cp_extract(const char *cache_dir, const char *hex, int fd, uint64_t size
 
 /* ---- what is there ---- */
 
-static int folder_open(const char *cache_dir, const char *hex)
+static int folder_open(const cp_places *places, int place, const char *hex)
 {
-    int root = root_open(cache_dir, false);
-    if (root < 0)
-        return -1;
-    int dir = open_beneath(root, hex, O_RDONLY | O_DIRECTORY, 0);
-    close(root);
-    return dir;
+    char below[NAME_MAX_BYTES];
+    cp_snprintf(below, sizeof(below), "extracted/%s", hex);
+    return cp_places_open(places, place, below, false);
 }
 
-/* See extract.h. */
-cp_code cp_members_extracted(cp_members **out, const char *cache_dir, const char *hex, bool image,
-                             cp_err *err)
+/* The list of folder dir; false: there is none that can be believed. */
+static bool read_list(int dir, cp_buf *text)
 {
-    *out = NULL;
     struct stat st;
-    int dir = folder_open(cache_dir, hex);
-    int fd = dir < 0 ? -1 : open_beneath(dir, "list", O_RDONLY, 0);
-    cp_buf text = {.max = LIST_MAX_BYTES};
-    bool ok = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
-              st.st_size < LIST_MAX_BYTES && cp_buf_reserve(&text, (size_t)st.st_size + 1);
-    for (ssize_t n = 1; ok && n > 0 && text.n < (size_t)st.st_size;) {
-        n = read(fd, text.p + text.n, (size_t)st.st_size - text.n);
+    int fd = dir < 0 ? -1 : cp_places_file(dir, "list");
+    bool ok = fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size < LIST_MAX_BYTES &&
+              cp_buf_reserve(text, (size_t)st.st_size + 1);
+    for (ssize_t n = 1; ok && n > 0 && text->n < (size_t)st.st_size;) {
+        n = read(fd, text->p + text->n, (size_t)st.st_size - text->n);
         ok = n > 0 || (n < 0 && errno == EINTR);
-        text.n += n > 0 ? (size_t)n : 0;
+        text->n += n > 0 ? (size_t)n : 0;
     }
-    cp_members *m = ok ? cp_members_new() : NULL;
-    ok = ok && cp_members_read(m, image, &text);
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* What folder dir holds of layer hex; text gets its list as it stands. NULL: nothing whole. */
+static cp_members *read_folder(int dir, const char *hex, bool image, cp_buf *text)
+{
+    cp_buf copy = {.max = LIST_MAX_BYTES};
+    cp_members *m = cp_members_new();
+    bool ok = read_list(dir, text) && cp_buf_add(&copy, text->p, text->n) &&
+              cp_members_read(m, hex, image, &copy);
     /* Every file that the list names is there in its size. */
     for (size_t i = 0; ok && i < m->n; i++) {
         char name[NAME_MAX_BYTES];
+        struct stat st;
         if (m->v[i].kind != CP_MEMBER_FILE || m->v[i].number < 0)
             continue;
         cp_snprintf(name, sizeof(name), "%d", m->v[i].number);
-        ok = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-             (uint64_t)st.st_size == m->v[i].size;
+        int fd = cp_places_file(dir, name);
+        ok = fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == m->v[i].size;
+        if (fd >= 0)
+            close(fd);
     }
-    cp_buf_fini(&text);
-    if (fd >= 0)
-        close(fd);
-    if (dir >= 0)
-        close(dir);
-    if (ok) {
-        *out = m;
-        return CP_OK;
+    cp_buf_fini(&copy);
+    if (!ok) {
+        cp_members_free(m);
+        m = NULL;
     }
-    cp_members_free(m);
-    return cp_fail(err, CP_NOT_FOUND, "layer %s is not extracted in %s", hex, cache_dir);
+    return m;
+}
+
+/* As cp_members_extracted; text is empty, and gets the list as it stands. */
+static cp_members *find_folder(const cp_places *places, const char *hex, bool image, int *place,
+                               cp_buf *text)
+{
+    cp_members *m = NULL;
+    for (*place = 0; *place < places->n; ++*place) {
+        int dir = folder_open(places, *place, hex);
+        m = dir < 0 ? NULL : read_folder(dir, hex, image, text);
+        if (m)
+            cp_places_used(dir);
+        if (dir >= 0)
+            close(dir);
+        if (m)
+            break;
+        text->n = 0;
+    }
+    return m;
 }
 
 /* See extract.h. */
-cp_code cp_extracted_open(const char *cache_dir, const char *hex, int number, int *fd, cp_err *err)
+cp_code cp_members_extracted(cp_members **out, const cp_places *places, const char *hex, bool image,
+                             int *place, cp_err *err)
+{
+    cp_buf text = {.max = LIST_MAX_BYTES};
+    *out = find_folder(places, hex, image, place, &text);
+    cp_buf_fini(&text);
+    return *out ? CP_OK : cp_fail(err, CP_NOT_FOUND, "layer %s is not extracted", hex);
+}
+
+/* See extract.h. */
+cp_code cp_extract_check(const cp_places *places, const char *hex, int fd, uint64_t size,
+                         bool image, const cp_extract_progress *progress, cp_err *err)
+{
+    cp_buf have = {.max = LIST_MAX_BYTES}, want = {.max = LIST_MAX_BYTES};
+    extraction x = {.hex = hex, .image = image, .dry = true, .root = -1, .dir = -1};
+    int place;
+    cp_members *m = find_folder(places, hex, image, &place, &have);
+    cp_code code = CP_OK;
+    if (m) {
+        code = unpack(&x, fd, size, progress, err);
+        if (!code)
+            cp_members_write(x.members, hex, image, &want);
+        if (!code && (have.n != want.n || memcmp(have.p, want.p, have.n) != 0))
+            code = cp_fail(err, CP_CORRUPT,
+                           "%s/extracted/%s: is not what the layer unpacks to; remove that folder "
+                           "to extract it again",
+                           places->dir[place], hex);
+        cp_members_free(x.members);
+    }
+    cp_members_free(m);
+    cp_buf_fini(&have);
+    cp_buf_fini(&want);
+    return code;
+}
+
+/* See extract.h. */
+cp_code cp_extracted_open(const cp_places *places, int place, const char *hex, int number, int *fd,
+                          cp_err *err)
 {
     char name[NAME_MAX_BYTES];
-    int dir = folder_open(cache_dir, hex);
+    int dir = folder_open(places, place, hex);
     cp_snprintf(name, sizeof(name), "%d", number);
-    *fd = dir < 0 ? -1 : open_beneath(dir, name, O_RDONLY | O_NONBLOCK, 0);
+    *fd = dir < 0 ? -1 : cp_places_file(dir, name);
     int saved = errno;
     if (dir >= 0)
         close(dir);
     return *fd >= 0 ? CP_OK
-                    : cp_fail(err, CP_NOT_FOUND, "%s/extracted/%s/%s: %s", cache_dir, hex, name,
-                              strerror(saved));
+                    : cp_fail(err, CP_NOT_FOUND, "extracted/%s/%s: %s", hex, name, strerror(saved));
 }
 
 /* A folder of ours, finished or not? */
@@ -455,7 +518,9 @@ static bool is_layer(const char *name)
 cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, uint64_t *folders,
                           uint64_t *bytes, cp_err *err)
 {
-    int lock = -1, root = root_open(cache_dir, false);
+    char path[CP_DIR_MAX + 16];
+    cp_snprintf(path, sizeof(path), "%s/extracted", cache_dir);
+    int lock = -1, root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (root < 0)
         return CP_OK;
     cp_code code = dry_run ? CP_OK : lock_root(root, cache_dir, &lock, err);

@@ -1,18 +1,18 @@
 /*
  * What layers hold: the members of a tar that matter, where an uncompressed one has them, or
- * extracted from a compressed one into CACHE/extracted/<layer hex>/.
+ * extracted from a compressed one into a place's (places.h) extracted/<layer hex>/.
  *
  * A cp_members owns its strings and is immutable once made. An extracted folder holds the wanted
  * files under numbers (a path from an archive never becomes a file name) and `list`, which names
- * them and their digests; it appears whole, by rename, under the lock CACHE/extracted/lock. Losing
- * it costs an extraction. One thread; any number of processes. Hidden: libarchive, which only
- * decompresses.
+ * the layer, them and their digests; it appears whole, by rename, under the lock extracted/lock.
+ * Losing it costs an extraction. One thread; any number of processes. Hidden: libarchive, which
+ * only decompresses.
  */
 #ifndef CP_LOADER_OCI_EXTRACT_H
 #define CP_LOADER_OCI_EXTRACT_H
 
 #include "loader/loader.h"
-#include "loader/oci/dirs.h"
+#include "loader/oci/places.h"
 #include "loader/oci/tarmap.h"
 
 enum {
@@ -56,12 +56,13 @@ void cp_members_free(cp_members *m);
  */
 cp_code cp_members_of_tar(cp_members **out, const uint8_t *p, size_t n, bool image, cp_err *err);
 
-/* What was extracted from this layer, read from its folder's list. CP_NOT_FOUND: nothing, or not
- * whole. */
-cp_code cp_members_extracted(cp_members **out, const char *cache_dir, const char *hex, bool image,
-                             cp_err *err);
-/* Extracted file `number`: opened. CP_NOT_FOUND. */
-cp_code cp_extracted_open(const char *cache_dir, const char *hex, int number, int *fd, cp_err *err);
+/* What was extracted from this layer, read from its folder's list, in the first place that has it
+ * whole. CP_NOT_FOUND: none. */
+cp_code cp_members_extracted(cp_members **out, const cp_places *places, const char *hex, bool image,
+                             int *place, cp_err *err);
+/* Extracted file `number` of that place: opened. CP_NOT_FOUND. */
+cp_code cp_extracted_open(const cp_places *places, int place, const char *hex, int number, int *fd,
+                          cp_err *err);
 
 typedef struct cp_extract_progress {
     cp_progress_fn *fn; /* NULL: nobody asks */
@@ -73,8 +74,12 @@ typedef struct cp_extract_progress {
  * Extract the compressed tar fd of `size` bytes, unless that has been done meanwhile. CP_CORRUPT:
  * as above, or it unpacks to more than the caps allow. CP_IO: no space, no writable folder.
  */
-cp_code cp_extract(const char *cache_dir, const char *hex, int fd, uint64_t size, bool image,
+cp_code cp_extract(const cp_places *places, const char *hex, int fd, uint64_t size, bool image,
                    const cp_extract_progress *progress, cp_err *err);
+/* Unpack it once more, keeping nothing, and compare with the list that cp_members_extracted reads,
+ * if there is one. CP_CORRUPT: that is another's, or changed. */
+cp_code cp_extract_check(const cp_places *places, const char *hex, int fd, uint64_t size,
+                         bool image, const cp_extract_progress *progress, cp_err *err);
 
 /* For gc and rm: remove what was extracted from layer hex, NULL: from every layer. Counts folders
  * and bytes; dry_run only counts. CP_OK when there is nothing. */

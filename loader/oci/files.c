@@ -82,22 +82,26 @@ static void hex_of(const cp_descriptor *d, char hex[CP_DIGEST_STR])
     cp_record_key_blob(hex, d->raw);
 }
 
-static bool is_extracted(const char *cache_dir, const char *hex, bool image)
+static bool is_extracted(const cp_places *places, const char *hex, bool image)
 {
     cp_members *m;
-    if (cp_members_extracted(&m, cache_dir, hex, image, NULL) != CP_OK)
+    int place;
+    if (cp_members_extracted(&m, places, hex, image, &place, NULL) != CP_OK)
         return false;
     cp_members_free(m);
     return true;
 }
 
-/* See files.h. */
-cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
-                         const char *cache_dir, cp_progress_fn *progress, void *arg, cp_err *err)
+typedef cp_code unpack_fn(const cp_places *places, const char *hex, int fd, uint64_t size,
+                          bool image, const cp_extract_progress *progress, cp_err *err);
+
+/* f with each compressed layer that is extracted, or is not. Twice: how much there is, then do it.
+ */
+static cp_code each_packed(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                           const cp_places *places, bool extracted, unpack_fn *f,
+                           cp_extract_progress *told, cp_err *err)
 {
     cp_code code = CP_OK;
-    cp_extract_progress told = {.fn = progress, .arg = arg};
-    /* Twice: how much there is, then do it. */
     for (int pass = 0; !code && pass < 2; pass++)
         for (size_t i = 0; !code && i < plan->n; i++) {
             const cp_plan_layer *p = &plan->layer[i];
@@ -110,12 +114,12 @@ cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan
             if (code)
                 break;
             hex_of(d, hex);
-            if (o.form == CP_FORM_TAR_GZIP && !is_extracted(cache_dir, hex, plan->image)) {
+            if (o.form == CP_FORM_TAR_GZIP && is_extracted(places, hex, plan->image) == extracted) {
                 if (pass == 0) {
-                    told.total += o.size; /* sizes sum below 2^64: cp_manifest.bytes */
+                    told->total += o.size; /* sizes sum below 2^64: cp_manifest.bytes */
                 } else {
-                    code = cp_extract(cache_dir, hex, o.fd, o.size, plan->image, &told, err);
-                    told.base += o.size;
+                    code = f(places, hex, o.fd, o.size, plan->image, told, err);
+                    told->base += o.size;
                 }
             }
             close(o.fd);
@@ -125,13 +129,29 @@ cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan
     return code;
 }
 
+/* See files.h. */
+cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                         const cp_places *places, cp_progress_fn *progress, void *arg, cp_err *err)
+{
+    cp_extract_progress told = {.fn = progress, .arg = arg};
+    return each_packed(l, m, plan, places, false, cp_extract, &told, err);
+}
+
+/* See files.h. */
+cp_code cp_files_check(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                       const cp_places *places, cp_progress_fn *progress, void *arg, cp_err *err)
+{
+    cp_extract_progress told = {.fn = progress, .arg = arg};
+    return each_packed(l, m, plan, places, true, cp_extract_check, &told, err);
+}
+
 /* ---- listing ---- */
 
 typedef struct lister {
     const cp_layout *l;
     const cp_manifest *m;
     const cp_plan *plan;
-    const char *cache_dir;
+    const cp_places *places;
     cp_files *out;
     size_t n_members; /* of all layers */
     const char *unbuilt;
@@ -223,7 +243,7 @@ static const char *only_path(const cp_descriptor *d, const cp_members *ms)
                                                                                     : NULL;
 }
 
-static cp_code add_members(lister *x, size_t layer, const cp_members *ms, cp_err *err)
+static cp_code add_members(lister *x, size_t layer, const cp_members *ms, int place, cp_err *err)
 {
     const char *only = x->plan->image ? NULL : only_path(&x->m->layer[layer], ms);
     cp_code code = CP_OK;
@@ -242,7 +262,8 @@ static cp_code add_members(lister *x, size_t layer, const cp_members *ms, cp_err
                      .in_tar = true,
                      .offset = e->offset,
                      .size = e->size,
-                     .number = e->number};
+                     .number = e->number,
+                     .place = place};
         memcpy(f.digest, e->digest, sizeof(f.digest));
         classify(x, e, &f);
         code = add(x, &f, err);
@@ -276,6 +297,7 @@ static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
     char hex[CP_DIGEST_STR];
     opened o;
     cp_members *ms = NULL;
+    int place = 0;
     cp_file f = {.path = d->filepath,
                  .role = p->role,
                  .note = p->note,
@@ -294,7 +316,7 @@ static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
         break;
     case CP_FORM_TAR_GZIP:
     case CP_FORM_TAR_ZSTD:
-        code = cp_members_extracted(&ms, x->cache_dir, hex, x->plan->image, err);
+        code = cp_members_extracted(&ms, x->places, hex, x->plan->image, &place, err);
         break;
     case CP_FORM_ANY:
         cp_name_kind_of("", &f.note);
@@ -307,7 +329,7 @@ static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
     }
     close(o.fd);
     if (!code && ms)
-        code = add_members(x, p->layer, ms, err);
+        code = add_members(x, p->layer, ms, place, err);
     else if (code && code != CP_NOT_FOUND)
         cp_err_prefix(err, "%s", d->digest);
     cp_members_free(ms);
@@ -349,12 +371,12 @@ static cp_code check_paths(const lister *x, cp_err *err)
 
 /* See files.h. */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
-                      const char *cache_dir, cp_err *err)
+                      const cp_places *places, cp_err *err)
 {
     cp_files *f = cp_xcalloc(1, sizeof(*f));
     f->arena = cp_arena_new(ARENA_BYTES);
     f->v = cp_xcalloc(CP_FILES_MAX, sizeof(*f->v));
-    lister x = {.l = l, .m = m, .plan = plan, .cache_dir = cache_dir, .out = f};
+    lister x = {.l = l, .m = m, .plan = plan, .places = places, .out = f};
     cp_code code = CP_OK;
     bool weights = false;
     *out = NULL;

@@ -23,6 +23,7 @@ typedef struct cp_file {
     uint64_t offset, size;
     bool in_tar;        /* or the layer is the file */
     int number;         /* extracted: cp_extracted_open's; else CP_MEMBER_IN_PLACE: in the blob */
+    int place;          /* extracted: of the places */
     uint8_t digest[32]; /* of an extracted file */
 } cp_file;
 
@@ -35,12 +36,16 @@ typedef struct cp_files {
 
 /*
  * Make the files of a model readable: raw layers and uncompressed tars are where they are, gzip and
- * zstd tars are extracted into CACHE_DIR/extracted/<layer hex>/ (atomically, recorded). The blobs
+ * zstd tars are extracted into a place's extracted/<layer hex>/ (atomically, recorded). The blobs
  * that the plan needs are there and verified. Idempotent. phase: "extracting". CP_CORRUPT: a tar
  * that is none, links in it, a bomb. CP_IO: no space.
  */
 cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
-                         const char *cache_dir, cp_progress_fn *progress, void *arg, cp_err *err);
+                         const cp_places *places, cp_progress_fn *progress, void *arg, cp_err *err);
+/* Unpack again what is extracted, and compare its lists (cp_extract_check). What is not extracted
+ * is fine. */
+cp_code cp_files_check(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                       const cp_places *places, cp_progress_fn *progress, void *arg, cp_err *err);
 
 /*
  * All files of a prepared model, image layers stacked. CP_NOT_FOUND: something is not extracted
@@ -49,7 +54,7 @@ cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan
  * in their names one stays, by the plan's wish (choice.h); errors of cp_choice_among.
  */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
-                      const char *cache_dir, cp_err *err);
+                      const cp_places *places, cp_err *err);
 void cp_files_free(cp_files *f);
 
 #endif

@@ -145,7 +145,6 @@ static void told(void *arg, const char *phase, uint64_t done, uint64_t total)
 static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
 {
     const cp_descriptor *d = &r->manifest->layer[i];
-    char dir[CP_DIR_MAX];
     uint8_t digest[32];
     uint64_t size;
     int fd;
@@ -168,7 +167,7 @@ static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
         code =
             cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
                     d->digest, size, d->size);
-    cp_resolved_record(r, i, &v, dir);
+    cp_resolved_record(r, i, &v);
     if (!code)
         code = cp_verify_file(&v, fd, digest, NULL, err);
     close(fd);
@@ -176,11 +175,14 @@ static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
     return code;
 }
 
-/* What was extracted, if anything was; it can be made again from the layers. */
+/* What was extracted, if anything was: its lists against the layers, its files against the lists.
+ */
 static cp_code verify_extracted(cp_resolved *r, sum *s, cp_err *err)
 {
-    cp_code code = CP_OK;
-    if (cp_files_list(&r->files, &r->layout, r->manifest, &r->plan, r->cache_dir, NULL) != CP_OK)
+    cp_code code = cp_files_check(&r->layout, r->manifest, &r->plan, &r->places, NULL, NULL, err);
+    if (code)
+        return code;
+    if (cp_files_list(&r->files, &r->layout, r->manifest, &r->plan, &r->places, NULL) != CP_OK)
         return CP_OK;
     for (size_t i = 0; !code && i < r->files->n; i++) {
         int fd;

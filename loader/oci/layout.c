@@ -425,8 +425,15 @@ static cp_code copy_hashed(const cp_layout *l, int src, int dst, uint64_t size,
     return code;
 }
 
+static void write_record(const cp_places *places, int fd, const uint8_t raw[32])
+{
+    char name[CP_RECORD_NAME];
+    cp_record_name_blob(name, raw);
+    cp_record_write(places, name, fd, raw);
+}
+
 /* See layout.h. */
-cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const char *records,
+cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const cp_places *places,
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err)
 {
     char temp[TEMP_NAME], hex[CP_DIGEST_STR];
@@ -445,13 +452,13 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     if (!code) {
         describe(d, raw, size);
         cp_record_key_blob(hex, raw);
-        bool keep = cp_layout_blob_recorded(l, d, records);
+        bool keep = cp_layout_blob_recorded(l, d, places);
         if (keep)
             unlinkat(dir, temp, 0);
         else if (!temp_publish(dir, temp, hex, out, true))
             code = io(err, l, hex, "publish");
         else
-            cp_record_write(records, hex, out, raw);
+            write_record(places, out, raw);
     }
     if (code)
         unlinkat(dir, temp, 0);
@@ -461,16 +468,16 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
 }
 
 /* See layout.h. */
-bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const char *records)
+bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const cp_places *places)
 {
     uint8_t recorded[32];
-    char hex[CP_DIGEST_STR];
+    char name[CP_RECORD_NAME];
     int fd;
     uint64_t size;
     if (cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
         return false;
-    cp_record_key_blob(hex, d->raw);
-    bool yes = size == d->size && cp_record_match(records, hex, fd, recorded) &&
+    cp_record_name_blob(name, d->raw);
+    bool yes = size == d->size && cp_record_match(places, name, fd, recorded) &&
                memcmp(recorded, d->raw, 32) == 0;
     close(fd);
     return yes;

@@ -13,6 +13,7 @@
 #include "loader/loader.h"
 #include "loader/oci/dirs.h"
 #include "loader/oci/manifest.h"
+#include "loader/oci/places.h"
 
 typedef struct cp_layout {
     int dir;
@@ -44,10 +45,10 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
                            cp_err *err);
 /*
  * Copy the `size` bytes of file fd into a blob, hashed on the way: reflink, else copy_file_range,
- * else read and write. A blob that is there with a matching record in `records` is kept. Writes the
+ * else read and write. A blob that is there with a matching record in `places` is kept. Writes the
  * record.
  */
-cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const char *records,
+cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const cp_places *places,
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err);
 /* Remove a blob; its size is added to *freed. An absent one is fine. False: it is still there. */
 bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
@@ -56,8 +57,8 @@ bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_
 int cp_layout_blobs_dir(const cp_layout *l);
 int cp_layout_own_dir(const cp_layout *l, const char *name);
 int cp_layout_own_make(const cp_layout *l, const char *name);
-/* Is the blob there, of d's size and with a matching record in `records`? */
-bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const char *records);
+/* Is the blob there, of d's size and with a matching record in `places`? */
+bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const cp_places *places);
 
 /*
  * Locks between processes, taken in this order. CP_LOCK_BLOBS shared: blobs are being added that no

@@ -2,7 +2,7 @@
  * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A
  * list is text, a line a member ("g NUMBER SIZE DIGEST PATH" a GGUF
  * file, "f ..." another, "s SIZE PATH" one that was not extracted, "d PATH", "w PATH",
- * "o PATH"), between a head and a line with the digest of all before it.
+ * "o PATH"), between a head that names the layer and a line with the digest of all before it.
  */
 #include "loader/oci/members.h"
 
@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARENA_BYTES = 64 << 20, HEAD_MAX = 64 };
-static const char head_format[] = "capstan-extracted 1 %s\n";
+enum { ARENA_BYTES = 64 << 20, HEAD_MAX = 128 };
+static const char head_format[] = "capstan-extracted 2 sha256:%s %s\n";
 
 /* See members.h. */
 cp_members *cp_members_new(void)
@@ -172,10 +172,10 @@ static void digest_of(const cp_buf *b, char text[CP_DIGEST_STR])
 }
 
 /* See members.h. */
-void cp_members_write(const cp_members *m, bool image, cp_buf *out)
+void cp_members_write(const cp_members *m, const char *hex, bool image, cp_buf *out)
 {
     char digest[CP_DIGEST_STR];
-    cp_buf_printf(out, head_format, image ? "image" : "tree");
+    cp_buf_printf(out, head_format, hex, image ? "image" : "tree");
     for (size_t i = 0; i < m->n; i++) {
         const cp_member *e = &m->v[i];
         if (e->kind != CP_MEMBER_FILE) {
@@ -228,10 +228,10 @@ static bool read_line(cp_members *m, const char *line)
 }
 
 /* See members.h. */
-bool cp_members_read(cp_members *m, bool image, cp_buf *text)
+bool cp_members_read(cp_members *m, const char *hex, bool image, cp_buf *text)
 {
     char head[HEAD_MAX], digest[CP_DIGEST_STR];
-    size_t k = cp_snprintf(head, sizeof(head), head_format, image ? "image" : "tree"),
+    size_t k = cp_snprintf(head, sizeof(head), head_format, hex, image ? "image" : "tree"),
            tail = CP_DIGEST_STR; /* the digest's line, newline included */
     if (text->n < k + tail || memcmp(text->p, head, k) != 0 || text->p[text->n - 1] != '\n')
         return false;

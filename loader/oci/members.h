@@ -14,8 +14,9 @@ cp_code cp_members_add(cp_members *m, bool image, const cp_tar_member *from, cp_
                        cp_err *err);
 /* After the last one: CP_CORRUPT when a file is there twice. */
 cp_code cp_members_check(const cp_members *m, cp_err *err);
-/* The list's text, and back (text is used up). False: it is not whole, or of the other kind. */
-void cp_members_write(const cp_members *m, bool image, cp_buf *out);
-bool cp_members_read(cp_members *m, bool image, cp_buf *text);
+/* The text of layer hex's list, and back (text is used up). False: it is not whole, of another
+ * layer or of the other kind. */
+void cp_members_write(const cp_members *m, const char *hex, bool image, cp_buf *out);
+bool cp_members_read(cp_members *m, const char *hex, bool image, cp_buf *text);
 
 #endif

@@ -459,7 +459,7 @@ cp_code cp_partial_reset(cp_partial *p, cp_err *err)
 }
 
 /* See partial.h. */
-cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err)
+cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err)
 {
     int blobs = cp_layout_blobs_dir(p->l);
     if (blobs < 0)
@@ -475,7 +475,7 @@ cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err)
         /* There is one already, or the file system cannot tell: a verified one stays, any other
          * gives way to bytes that are known to be right. */
         if (!renamed && (errno == EEXIST || errno == EINVAL || errno == ENOSYS)) {
-            kept = cp_layout_blob_recorded(p->l, &p->d, records);
+            kept = cp_layout_blob_recorded(p->l, &p->d, places);
             renamed = kept || renameat(p->dir, p->name, blobs, p->hex) == 0;
         }
         if (!renamed || !cp_fs_sync(blobs))
@@ -485,8 +485,11 @@ cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err)
     if (code)
         return code;
     cp_fault_point("renamed");
-    if (!kept)
-        cp_record_write(records, p->hex, p->fd, p->d.raw);
+    if (!kept) {
+        char name[CP_RECORD_NAME];
+        cp_record_name_blob(name, p->d.raw);
+        cp_record_write(places, name, p->fd, p->d.raw);
+    }
     unlink_files(p->dir, p->name, p->lock >= 0);
     return CP_OK;
 }

@@ -42,11 +42,10 @@ cp_code cp_partial_sync(cp_partial *p, cp_err *err);
 /* Forget all marks: the bytes were wrong. */
 cp_code cp_partial_reset(cp_partial *p, cp_err *err);
 /*
- * The caller found the digest right: the file becomes the blob, durably, and gets its record in
- * folder `records`. A blob that is there with a matching record is kept instead. p must still be
- * closed.
+ * The caller found the digest right: the file becomes the blob, durably, and gets its record. A
+ * blob that is there with a matching record is kept instead. p must still be closed.
  */
-cp_code cp_partial_publish(cp_partial *p, const char *records, cp_err *err);
+cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err);
 
 /* What another process (or a dead one) has of a blob: bytes marked, and space taken on the disk. */
 void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,

@@ -46,7 +46,8 @@ typedef struct pull {
     char name[CP_REF_NAME_MAX]; /* in the index */
     cp_layout l;
     cp_registry *registry;
-    char cache[CP_DIR_MAX], records[CP_DIR_MAX];
+    char cache[CP_DIR_MAX]; /* the store's capstan/, whose bytes count */
+    cp_places places;
     document doc[MAX_NESTING + 1]; /* indexes from the outside in, the manifest last */
     size_t n_docs;
     cp_manifest *m;
@@ -349,7 +350,7 @@ static cp_code look(pull *p, cp_err *err)
         uint64_t size = 0, swept = 0;
         bool hashed = false;
         int fd;
-        cp_verify v = {.dir = p->records,
+        cp_verify v = {.places = &p->places,
                        .what = k->d->digest,
                        .want = k->d->raw,
                        .always = always,
@@ -357,7 +358,7 @@ static cp_code look(pull *p, cp_err *err)
                        .arg = p};
         cp_code code = cp_layout_blob_open(&p->l, k->d->raw, &fd, &size, NULL);
         if (code == CP_OK) {
-            cp_record_key_blob(v.key, k->d->raw);
+            cp_record_name_blob(v.name, k->d->raw);
             p->base = p->here;
             code = size == k->d->size ? cp_verify_file(&v, fd, digest, &hashed, err) : CP_CORRUPT;
             close(fd);
@@ -366,8 +367,11 @@ static cp_code look(pull *p, cp_err *err)
             return code;
         k->here = code == CP_OK; /* a wrong one will be replaced */
         p->here += k->here ? size : 0;
-        if (k->here && hashed) /* a pull died between its rename and its record */
-            cp_partial_sweep(&p->l, v.key, false, &swept);
+        if (k->here && hashed) { /* a pull died between its rename and its record */
+            char hex[CP_DIGEST_STR];
+            cp_record_key_blob(hex, k->d->raw);
+            cp_partial_sweep(&p->l, hex, false, &swept);
+        }
     }
     return CP_OK;
 }
@@ -452,7 +456,7 @@ static cp_code transfer(pull *p, cp_err *err)
     const cp_descriptor **list = cp_xcalloc(p->n_needs, sizeof(*list));
     cp_transfer t = {.layout = &p->l,
                      .registry = p->registry,
-                     .records = p->records,
+                     .places = &p->places,
                      .blob = list,
                      .connections = p->opt->registry.connections,
                      .mirrored = p->opt->registry.n_mirrors > 0,
@@ -481,10 +485,10 @@ static cp_code publish(pull *p, cp_err *err)
         cp_buf_fini(&have);
     }
     if (!code)
-        code = cp_files_prepare(&p->l, p->m, &p->plan, p->cache, told, p, err);
+        code = cp_files_prepare(&p->l, p->m, &p->plan, &p->places, told, p, err);
     cp_files *files = NULL;
     if (!code) /* what would not open is not given a name */
-        code = cp_files_list(&files, &p->l, p->m, &p->plan, p->cache, err);
+        code = cp_files_list(&files, &p->l, p->m, &p->plan, &p->places, err);
     cp_files_free(files);
     cp_fault_point("index");
     if (!code)
@@ -516,7 +520,7 @@ static cp_code run(pull *p, const char *ref, cp_err *err)
     if (code)
         return code;
     cp_snprintf(p->cache, sizeof(p->cache), "%.*s/capstan", CP_DIR_MAX - 16, p->l.path);
-    cp_resolve_records(p->cache, p->records);
+    cp_places_of(&p->places, p->l.path, p->l.dir, true, true);
     code = take_lease(p, err);
     if (!code)
         code = look(p, err);

@@ -5,7 +5,6 @@
  */
 #include "loader/oci/record.h"
 #include "base/mem.h"
-#include "loader/oci/dirs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,18 +32,35 @@ void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32])
 }
 
 /* See record.h. */
-void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number)
+void cp_record_name_blob(char name[CP_RECORD_NAME], const uint8_t digest[32])
 {
-    char name[2 * CP_DIGEST_STR];
-    cp_snprintf(name, sizeof(name), "extracted/%s/%d", layer_hex, number);
-    cp_record_key_path(key, name);
+    char hex[CP_DIGEST_STR];
+    cp_record_key_blob(hex, digest);
+    cp_snprintf(name, CP_RECORD_NAME, "blobs/sha256/%s", hex);
 }
 
 /* See record.h. */
-void cp_record_key_path(char key[CP_DIGEST_STR], const char *absolute_path)
+void cp_record_name_extracted(char name[CP_RECORD_NAME], const char *layer_hex, int number)
 {
+    cp_snprintf(name, CP_RECORD_NAME, "extracted/%s/%d", layer_hex, number);
+}
+
+/*
+ * The record's file name in place i: in a store's own folder a blob's digest. In the user's cache,
+ * which serves any number of layouts, the digest of its path; what was extracted lies there once.
+ */
+static void key_of(const cp_places *p, int i, const char *name, char key[CP_DIGEST_STR])
+{
+    static const char blobs[] = "blobs/sha256/";
+    char path[2 * CP_DIR_MAX];
     uint8_t d[32];
-    cp_sha256_of(absolute_path, strlen(absolute_path), d);
+    bool blob = strncmp(name, blobs, strlen(blobs)) == 0;
+    if (blob && p->own[i]) {
+        cp_strcopy(key, CP_DIGEST_STR, name + strlen(blobs));
+        return;
+    }
+    cp_snprintf(path, sizeof(path), "%s%s%s", blob ? p->layout : "", blob ? "/" : "", name);
+    cp_sha256_of(path, strlen(path), d);
     cp_record_key_blob(key, d);
 }
 
@@ -56,53 +72,72 @@ static size_t record_text(char out[RECORD_MAX], const char *digest, const struct
                        (unsigned long long)st->st_ino);
 }
 
-/* See record.h. */
-bool cp_record_match(const char *dir, const char *key, int fd, uint8_t digest[32])
+/* The digest that the record `key` in folder dir gives the file whose state is st. */
+static bool match(int dir, const char *key, const struct stat *st, uint8_t digest[32])
 {
-    char path[CP_DIR_MAX + CP_DIGEST_STR + 2], have[RECORD_MAX], want[RECORD_MAX];
-    struct stat st;
-    if (!*dir || fstat(fd, &st) != 0)
-        return false;
-    cp_snprintf(path, sizeof(path), "%s/%s", dir, key);
-    int rec = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    char have[RECORD_MAX], want[RECORD_MAX], text[CP_DIGEST_STR] = {0};
+    int rec = cp_places_file(dir, key);
     if (rec < 0)
         return false;
     ssize_t n = read(rec, have, sizeof(have) - 1);
+    bool ok = n > CP_DIGEST_STR - 1;
+    if (ok) {
+        /* Compared as text with what we would write now: nothing of the record is interpreted but
+         * the digest. */
+        have[n] = '\0';
+        memcpy(text, have, CP_DIGEST_STR - 1);
+        ok = cp_digest_parse(text, digest);
+    }
+    if (ok) {
+        record_text(want, text, st);
+        ok = strcmp(have, want) == 0;
+    }
+    if (ok)
+        cp_places_used(rec);
     close(rec);
-    if (n <= CP_DIGEST_STR - 1)
-        return false;
-    have[n] = '\0';
-    /* Compared as text with what we would write now: nothing of the record is interpreted but the
-     * digest. */
-    char text[CP_DIGEST_STR] = {0};
-    memcpy(text, have, CP_DIGEST_STR - 1);
-    if (!cp_digest_parse(text, digest))
-        return false;
-    record_text(want, text, &st);
-    return strcmp(have, want) == 0;
+    return ok;
 }
 
 /* See record.h. */
-void cp_record_write(const char *dir, const char *key, int fd, const uint8_t digest[32])
+bool cp_record_match(const cp_places *p, const char *name, int fd, uint8_t digest[32])
 {
-    char path[CP_DIR_MAX + CP_DIGEST_STR + 2], tmp[CP_DIR_MAX + CP_DIGEST_STR + 40];
-    char text[RECORD_MAX], hex[CP_DIGEST_STR];
+    struct stat st;
+    bool ok = false;
+    for (int i = 0; p && !ok && i < p->n && fstat(fd, &st) == 0; i++) {
+        char key[CP_DIGEST_STR];
+        int dir = cp_places_open(p, i, "records", false);
+        key_of(p, i, name, key);
+        ok = dir >= 0 && match(dir, key, &st, digest);
+        if (dir >= 0)
+            close(dir);
+    }
+    return ok;
+}
+
+/* See record.h. */
+void cp_record_write(const cp_places *p, const char *name, int fd, const uint8_t digest[32])
+{
+    char key[CP_DIGEST_STR], tmp[CP_DIGEST_STR + 40], text[RECORD_MAX], hex[CP_DIGEST_STR];
     struct stat st;
     uint64_t rnd = 0;
-    if (!*dir || fstat(fd, &st) != 0 || !cp_dir_make(dir, 0777) ||
+    if (!p || p->write < 0 || fstat(fd, &st) != 0 ||
         getrandom(&rnd, sizeof(rnd), GRND_NONBLOCK) < 0)
         return;
+    int dir = cp_places_open(p, p->write, "records", true);
     cp_digest_format(digest, hex);
     size_t n = record_text(text, hex, &st);
-    cp_snprintf(path, sizeof(path), "%s/%s", dir, key);
-    cp_snprintf(tmp, sizeof(tmp), "%s/.%s.%016" PRIx64, dir, key, rnd);
-    int rec = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (rec < 0)
-        return;
-    bool ok = write(rec, text, n) == (ssize_t)n;
-    ok = close(rec) == 0 && ok;
-    if (!ok || rename(tmp, path) != 0)
-        unlink(tmp);
+    key_of(p, p->write, name, key);
+    cp_snprintf(tmp, sizeof(tmp), ".%s.%016" PRIx64, key, rnd);
+    int rec =
+        dir < 0 ? -1 : openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (rec >= 0) {
+        bool ok = write(rec, text, n) == (ssize_t)n;
+        ok = close(rec) == 0 && ok;
+        if (!ok || renameat(dir, tmp, dir, key) != 0)
+            unlinkat(dir, tmp, 0);
+    }
+    if (dir >= 0)
+        close(dir);
 }
 
 /* SHA-256 of the first `size` bytes of fd. pread, not the map: a bad disk is an error code then,
@@ -147,7 +182,7 @@ static bool same_state(const struct stat *a, const struct stat *b)
 cp_code cp_verify_file(const cp_verify *v, int fd, uint8_t digest[32], bool *hashed, cp_err *err)
 {
     uint8_t recorded[32];
-    bool matched = cp_record_match(v->dir, v->key, fd, recorded);
+    bool matched = cp_record_match(v->places, v->name, fd, recorded);
     if (hashed)
         *hashed = false;
     if (matched && !v->always && (!v->want || memcmp(recorded, v->want, 32) == 0)) {
@@ -173,6 +208,6 @@ cp_code cp_verify_file(const cp_verify *v, int fd, uint8_t digest[32], bool *has
                        want_text);
     }
     if (!matched)
-        cp_record_write(v->dir, v->key, fd, digest);
+        cp_record_write(v->places, v->name, fd, digest);
     return CP_OK;
 }

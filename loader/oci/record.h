@@ -1,10 +1,11 @@
 /*
  * Records: "this file, in this state, had this digest". They save hashing gigabytes at every start.
  *
- * A record is one small text file in a records folder: digest, size, mtime_ns, ctime_ns, inode. It
- * is trusted while all of them still match the open file. Any process may write; a record is
- * replaced by rename, so it is whole or absent. Losing one costs a re-hash, so failing to write one
- * is no error.
+ * A record is one small text file in a place's records/ (places.h): digest, size, mtime_ns,
+ * ctime_ns, inode. It is believed while all of them still match the open file, and only if nobody
+ * but this user and root could have written it. Any process may write; a record is replaced by
+ * rename, so it is whole or absent. Losing one costs a re-hash, so failing to write one is no
+ * error.
  */
 #ifndef CP_LOADER_OCI_RECORD_H
 #define CP_LOADER_OCI_RECORD_H
@@ -12,22 +13,26 @@
 #include "base/code.h"
 #include "base/digest.h"
 #include "loader/loader.h"
+#include "loader/oci/places.h"
+
+enum { CP_RECORD_NAME = CP_DIR_MAX };
 
 typedef struct cp_verify {
-    const char *dir;         /* records folder (created on demand); "" = no records */
-    const char *what;        /* the file in messages */
-    const uint8_t *want;     /* digest that the file must have, or NULL: any */
-    bool always;             /* hash although a record matches */
-    char key[CP_DIGEST_STR]; /* record's file name, see cp_record_key_* */
+    const cp_places *places;   /* NULL: no records */
+    const char *what;          /* the file in messages */
+    const uint8_t *want;       /* digest that the file must have, or NULL: any */
+    bool always;               /* hash although a record matches */
+    char name[CP_RECORD_NAME]; /* what is recorded, see cp_record_name_* */
     cp_progress_fn *progress;
     void *arg;
 } cp_verify;
 
-/* Key of a blob in a store that holds its own records; of a file extracted from a layer; of a file
- * by its absolute path elsewhere. */
+/* The 64 digits of a digest. */
 void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32]);
-void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number);
-void cp_record_key_path(char key[CP_DIGEST_STR], const char *absolute_path);
+/* What is recorded: a blob of the places' layout; a file extracted from a layer. A file elsewhere
+ * goes by its absolute path. */
+void cp_record_name_blob(char name[CP_RECORD_NAME], const uint8_t digest[32]);
+void cp_record_name_extracted(char name[CP_RECORD_NAME], const char *layer_hex, int number);
 
 /*
  * The digest of the regular file fd, from a matching record or by hashing it (then a record is
@@ -36,8 +41,8 @@ void cp_record_key_path(char key[CP_DIGEST_STR], const char *absolute_path);
  */
 cp_code cp_verify_file(const cp_verify *v, int fd, uint8_t digest[32], bool *hashed, cp_err *err);
 /* Write the record of fd, whose digest the caller has just computed. */
-void cp_record_write(const char *dir, const char *key, int fd, const uint8_t digest[32]);
-/* Does the record in dir under key match fd, and what digest does it hold? */
-bool cp_record_match(const char *dir, const char *key, int fd, uint8_t digest[32]);
+void cp_record_write(const cp_places *p, const char *name, int fd, const uint8_t digest[32]);
+/* Does a record of `name` match fd, and what digest does it hold? */
+bool cp_record_match(const cp_places *p, const char *name, int fd, uint8_t digest[32]);
 
 #endif

@@ -143,29 +143,6 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
     }
 }
 
-/* See resolve.h. */
-void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX])
-{
-    char own[CP_DIR_MAX + 16];
-    struct stat st;
-    cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
-    bool there = lstat(own, &st) == 0;
-    if (((is_store && !there && cp_dir_writable(l->path) && cp_dir_make(own, 0777)) ||
-         (there && S_ISDIR(st.st_mode))) &&
-        cp_dir_writable(own) && cp_strcopy(out, CP_DIR_MAX, own))
-        return;
-    cp_dir_cache(out);
-}
-
-/* See resolve.h. */
-void cp_resolve_records(const char *cache_dir, char out[CP_DIR_MAX])
-{
-    static const char tail[] = "/records";
-    out[0] = '\0';
-    if (cache_dir[0] && strlen(cache_dir) + sizeof(tail) <= CP_DIR_MAX)
-        cp_snprintf(out, CP_DIR_MAX, "%s%s", cache_dir, tail);
-}
-
 static cp_code resolve_path(cp_resolved *r, cp_err *err)
 {
     struct stat st;
@@ -182,7 +159,7 @@ static cp_code resolve_path(cp_resolved *r, cp_err *err)
         return cp_fail(err, CP_IO, "%s: its real path cannot be had: %s", r->ref.path,
                        strerror(errno));
     r->bare = true;
-    cp_dir_cache(r->cache_dir);
+    cp_places_of(&r->places, NULL, -1, false, true);
     return CP_OK;
 }
 
@@ -281,10 +258,7 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
     }
     if (code)
         return code;
-    cp_resolve_cache_dir(&r->layout, is_store, r->cache_dir);
-    char *real = realpath(path, NULL);
-    cp_strcopy(r->absolute, sizeof(r->absolute), real ? real : path);
-    free(real);
+    cp_places_of(&r->places, path, r->layout.dir, is_store, true);
     return CP_OK;
 }
 
@@ -320,31 +294,11 @@ void cp_resolved_fini(cp_resolved *r)
     r->index = NULL;
 }
 
-/* The record's folder and key: in a folder of the layout's own the digest names it, elsewhere the
- * path does. */
-static void set_records(const cp_resolved *r, const uint8_t *digest, cp_verify *v,
-                        char dir[CP_DIR_MAX])
-{
-    char file[CP_DIR_MAX + CP_DIGEST_STR + 20], hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
-    cp_resolve_records(r->cache_dir, dir);
-    v->dir = dir;
-    if (r->bare) {
-        cp_record_key_path(v->key, r->absolute);
-        return;
-    }
-    cp_record_key_blob(hex, digest);
-    cp_snprintf(own, sizeof(own), "%s/capstan", r->layout.path);
-    cp_snprintf(file, sizeof(file), "%s/blobs/sha256/%s", r->absolute, hex);
-    if (strcmp(own, r->cache_dir) == 0)
-        cp_strcopy(v->key, sizeof(v->key), hex);
-    else
-        cp_record_key_path(v->key, file);
-}
-
 /* See resolve.h. */
-void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v, char dir[CP_DIR_MAX])
+void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v)
 {
-    set_records(r, r->manifest->layer[i].raw, v, dir);
+    v->places = &r->places;
+    cp_record_name_blob(v->name, r->manifest->layer[i].raw);
 }
 
 static int64_t ns(struct timespec t)
@@ -390,7 +344,6 @@ static cp_code open_blob(const cp_resolved *r, size_t i, int *fd, cp_err *err)
 static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
 {
     const cp_descriptor *d = &r->manifest->layer[i];
-    char dir[CP_DIR_MAX];
     uint8_t digest[32];
     int fd;
     cp_verify v = {.always = always,
@@ -401,7 +354,7 @@ static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
     cp_code code = open_blob(r, i, &fd, err);
     if (code)
         return code;
-    set_records(r, d->raw, &v, dir);
+    cp_resolved_record(r, i, &v);
     code = cp_verify_file(&v, fd, digest, NULL, err);
     if (!code && !state_of(fd, &r->state[i]))
         code = cp_fail(err, CP_IO, "%s: fstat: %s", d->digest, strerror(errno));
@@ -436,12 +389,15 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
     for (size_t i = 0; !code && i < m->n_layers; i++)
         if (cp_plan_needs(&r->plan, i))
             code = verify_layer(r, i, verify_always, err);
+    if (!code && verify_always)
+        code =
+            cp_files_check(&r->layout, m, &r->plan, &r->places, r->progress, r->progress_arg, err);
     /* Twice: `gc` may remove what was extracted between the two. */
     for (int i = 0; !code && !r->files && i < 2; i++) {
-        code = cp_files_prepare(&r->layout, m, &r->plan, r->cache_dir, r->progress, r->progress_arg,
+        code = cp_files_prepare(&r->layout, m, &r->plan, &r->places, r->progress, r->progress_arg,
                                 err);
         if (!code)
-            code = cp_files_list(&r->files, &r->layout, m, &r->plan, r->cache_dir, err);
+            code = cp_files_list(&r->files, &r->layout, m, &r->plan, &r->places, err);
         if (code == CP_NOT_FOUND && i == 0)
             code = CP_OK;
     }
@@ -452,33 +408,34 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
 static cp_code open_extracted(const cp_resolved *r, const cp_file *f, bool always, int *fd,
                               cp_err *err)
 {
-    char hex[CP_DIGEST_STR], dir[CP_DIR_MAX], what[CP_DIGEST_STR + 64];
+    char hex[CP_DIGEST_STR], what[CP_DIGEST_STR + 64];
     uint8_t digest[32];
     cp_record_key_blob(hex, r->manifest->layer[f->layer].raw);
     cp_snprintf(what, sizeof(what), "extracted/%s/%d", hex, f->number);
     cp_verify v = {.always = always,
                    .what = what,
                    .want = f->digest,
-                   .dir = dir,
+                   .places = &r->places,
                    .progress = r->progress,
                    .arg = r->progress_arg};
-    cp_resolve_records(r->cache_dir, dir);
-    cp_record_key_extracted(v.key, hex, f->number);
-    cp_code code = cp_extracted_open(r->cache_dir, hex, f->number, fd, err);
+    cp_record_name_extracted(v.name, hex, f->number);
+    cp_code code = cp_extracted_open(&r->places, f->place, hex, f->number, fd, err);
     if (code)
         return code;
     code = cp_verify_file(&v, *fd, digest, NULL, err);
     if (code == CP_CORRUPT && err && strlen(err->msg) < sizeof(err->msg) - 60)
-        cp_err_prefix(err, "%s (remove that folder to extract it again)", r->cache_dir);
+        cp_err_prefix(err, "%s (remove that folder to extract it again)", r->places.dir[f->place]);
     return code;
 }
 
 static cp_code open_bare(const cp_resolved *r, bool always, int *fd, uint64_t *size,
                          uint8_t digest[32], cp_err *err)
 {
-    char dir[CP_DIR_MAX];
-    cp_verify v = {
-        .always = always, .what = r->ref.path, .progress = r->progress, .arg = r->progress_arg};
+    cp_verify v = {.places = &r->places,
+                   .always = always,
+                   .what = r->ref.path,
+                   .progress = r->progress,
+                   .arg = r->progress_arg};
     struct stat st;
     *fd = open(r->absolute, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0 || fstat(*fd, &st) != 0)
@@ -487,7 +444,7 @@ static cp_code open_bare(const cp_resolved *r, bool always, int *fd, uint64_t *s
     if (!S_ISREG(st.st_mode))
         return cp_fail(err, CP_CORRUPT, "%s is no regular file", v.what);
     *size = (uint64_t)st.st_size;
-    set_records(r, NULL, &v, dir);
+    cp_strcopy(v.name, sizeof(v.name), r->absolute);
     return cp_verify_file(&v, *fd, digest, NULL, err);
 }
 

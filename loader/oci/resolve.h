@@ -13,6 +13,7 @@
 #include "loader/oci/files.h"
 #include "loader/oci/layout.h"
 #include "loader/oci/manifest.h"
+#include "loader/oci/places.h"
 #include "loader/oci/record.h"
 #include "loader/oci/reference.h"
 #include "loader/oci/variant.h"
@@ -40,8 +41,8 @@ typedef struct cp_resolved {
     cp_file_state *state;     /* likewise: [layers], of each verified blob */
     cp_progress_fn *progress; /* of the options */
     void *progress_arg;
-    char cache_dir[CP_DIR_MAX]; /* for records and caches; "" = none */
-    char absolute[CP_DIR_MAX];  /* the file's or the layout's real path */
+    cp_places places;          /* for records, extracted files and caches */
+    char absolute[CP_DIR_MAX]; /* the bare file's real path */
 } cp_resolved;
 
 /* Errors as cp_loader_open. On failure nothing is held. */
@@ -60,8 +61,8 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err);
 cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
                          uint64_t *offset, uint64_t *size, uint8_t digest[32], cp_err *err);
 
-/* Where the record of layer i's blob lies: v->dir (which points into dir) and v->key. */
-void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v, char dir[CP_DIR_MAX]);
+/* What the record of layer i's blob is asked of: v->places and v->name. */
+void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v);
 
 /* Position in x of the entry that a name reference means: its digest, else typed, else canonical.
  * -1: none. */
@@ -70,10 +71,5 @@ int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref);
  * descriptor, why says what was chosen ("": there was no choice). w may be NULL. */
 cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp_variant_wish *w,
                             cp_manifest **out, cp_descriptor *out_desc, char why[256], cp_err *err);
-/* Folder of records for layout l: its own capstan/ if it is a store or has one, and it is writable;
- * else the cache. */
-void cp_resolve_cache_dir(const cp_layout *l, bool is_store, char out[CP_DIR_MAX]);
-/* Where records lie within a cache folder. */
-void cp_resolve_records(const char *cache_dir, char out[CP_DIR_MAX]);
 
 #endif

@@ -58,17 +58,16 @@ static void fill_layers(cp_store_entry *e, const cp_manifest *m)
 }
 
 /* Describe a manifest of layout l. */
-static void describe(const cp_layout *l, const cp_manifest *m, const cp_packaging *row,
-                     const cp_plan *plan, cp_store_entry *e)
+static void describe(const cp_layout *l, const cp_places *places, const cp_manifest *m,
+                     const cp_packaging *row, const cp_plan *plan, cp_store_entry *e)
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
-    char cache[CP_DIR_MAX], hex[CP_DIGEST_STR];
+    char hex[CP_DIGEST_STR];
     cp_files *files = NULL;
     if (!row)
         return;
-    cp_resolve_cache_dir(l, false, cache);
-    if (cp_files_list(&files, l, m, plan, cache, NULL) != CP_OK)
+    if (cp_files_list(&files, l, m, plan, places, NULL) != CP_OK)
         return; /* not extracted yet, or broken: the layers are told all the same */
     for (size_t i = 0; i < files->n; i++) {
         const cp_file *f = &files->v[i];
@@ -78,9 +77,10 @@ static void describe(const cp_layout *l, const cp_manifest *m, const cp_packagin
         if (f->role != CP_ROLE_WEIGHTS)
             continue;
         cp_record_key_blob(hex, d->raw);
-        bool ok = f->number >= 0 ? cp_extracted_open(cache, hex, f->number, &fd, NULL) == CP_OK
-                                 : cp_layout_blob_open(l, d->raw, &fd, &size, NULL) == CP_OK &&
-                                       size == d->size;
+        bool ok =
+            f->number >= 0
+                ? cp_extracted_open(places, f->place, hex, f->number, &fd, NULL) == CP_OK
+                : cp_layout_blob_open(l, d->raw, &fd, &size, NULL) == CP_OK && size == d->size;
         if (ok)
             peek(fd, f->number >= 0 ? 0 : f->offset, f->size, e);
         if (fd >= 0)
@@ -92,7 +92,8 @@ static void describe(const cp_layout *l, const cp_manifest *m, const cp_packagin
 
 /* Describe an index's entry; what is broken is listed as "corrupt", so that it can be seen and
  * removed. */
-static void describe_entry(const cp_layout *l, const cp_descriptor *d, cp_store_entry *e)
+static void describe_entry(const cp_layout *l, const cp_places *places, const cp_descriptor *d,
+                           cp_store_entry *e)
 {
     cp_manifest *m;
     cp_descriptor desc;
@@ -108,7 +109,7 @@ static void describe_entry(const cp_layout *l, const cp_descriptor *d, cp_store_
     /* None, or none of several: the layers are listed all the same. */
     if (cp_packaging_plan(m, &row, &plan, NULL) == CP_OK)
         cp_choice_of_layers(&plan, m, l, NULL, why, NULL);
-    describe(l, m, row, &plan, e);
+    describe(l, places, m, row, &plan, e);
     cp_plan_fini(&plan);
     cp_manifest_free(m);
 }
@@ -137,10 +138,12 @@ cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t
         return code;
     code = cp_layout_index(&l, &x, NULL, err);
     if (!code) {
+        cp_places places;
+        cp_places_of(&places, path, l.dir, true, false);
         *n = x->n;
         *out = cp_xcalloc(x->n ? x->n : 1, sizeof(**out));
         for (size_t i = 0; i < x->n; i++)
-            describe_entry(&l, &x->item[i], &(*out)[i]);
+            describe_entry(&l, &places, &x->item[i], &(*out)[i]);
         qsort(*out, *n, sizeof(**out), by_name);
         cp_index_free(x);
     }
@@ -192,7 +195,7 @@ cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store
         const cp_descriptor *d = &r.index->item[r.entry];
         cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
         cp_strcopy(e->digest, sizeof(e->digest), r.manifest_desc.digest);
-        describe(&r.layout, r.manifest, r.packaging, &r.plan, e);
+        describe(&r.layout, &r.places, r.manifest, r.packaging, &r.plan, e);
     }
     cp_resolved_fini(&r);
     if (code)
@@ -337,7 +340,7 @@ static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char
                          const char *file, int fd, cp_pack_facts *facts, cp_progress_fn *progress,
                          void *arg, char digest_out[72], cp_err *err)
 {
-    char cache[CP_DIR_MAX], records[CP_DIR_MAX];
+    cp_places places;
     cp_descriptor weights = {.media_type = row->weight_type, .filepath = layer_name(file)};
     cp_descriptor config = {.media_type = row->config_type};
     cp_descriptor manifest = {.media_type = CP_MT_OCI_MANIFEST,
@@ -348,9 +351,8 @@ static cp_code pack_into(const cp_layout *l, const cp_packaging *row, const char
     cp_code code = cp_layout_lock_take(l, CP_LOCK_BLOBS, false, &lock, err);
     if (code)
         return code;
-    cp_resolve_cache_dir(l, true, cache);
-    cp_resolve_records(cache, records);
-    code = cp_layout_blob_import(l, fd, facts->bytes, records, progress, arg, &weights, err);
+    cp_places_of(&places, l->path, l->dir, true, true);
+    code = cp_layout_blob_import(l, fd, facts->bytes, &places, progress, arg, &weights, err);
     if (!code) {
         facts->digest = weights.digest;
         row->config(&config_json, facts);

@@ -159,7 +159,7 @@ static void *work(void *arg)
             cp_fail(&err, CP_CORRUPT, "%s: the bytes received have digest %s", b->d->digest, text);
     }
     if (!code)
-        code = cp_partial_publish(b->p, b->r->t->records, &err);
+        code = cp_partial_publish(b->p, b->r->t->places, &err);
     pthread_mutex_lock(&b->r->mutex);
     b->code = code;
     b->err = err;
@@ -237,7 +237,7 @@ static void end_blob(blob *b)
 static bool is_there(blob *b)
 {
     run *r = b->r;
-    if (!cp_layout_blob_recorded(r->t->layout, b->d, r->t->records))
+    if (!cp_layout_blob_recorded(r->t->layout, b->d, r->t->places))
         return false;
     b->elsewhere = 0;
     b->state = BLOB_DONE;

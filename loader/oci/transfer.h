@@ -23,7 +23,7 @@ enum {
 typedef struct cp_transfer {
     const cp_layout *layout;
     cp_registry *registry;
-    const char *records;              /* folder of records of verified blobs */
+    const cp_places *places;          /* for records of verified blobs */
     const cp_descriptor *const *blob; /* [n] in the order they are wanted, no digest twice */
     size_t n;
     int connections; /* 0: the default */

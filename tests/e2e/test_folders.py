@@ -339,13 +339,13 @@ class Shared(Room):
         return p
 
     def modes(self):
-        """{mode: a path that has it}, of folders and of what may be shared for writing; the rest apart."""
+        """{mode: a path that has it}, of folders and files that are shared for writing; what is derived apart."""
         shared, derived = {}, {}
         for p in self.store.rglob("*"):
             rest = p.relative_to(self.store).parts
             if p.is_file() and rest[:2] == ("capstan", "cache"):
                 continue
-            own = p.is_file() and rest[:2] in (("capstan", "records"), ("capstan", "extracted"))
+            own = rest[:2] in (("capstan", "records"), ("capstan", "extracted"), ("capstan", "cache"))
             (derived if own and p.name != "lock" else shared)[stat.filemode(p.lstat().st_mode)] = str(p)
         return shared, derived
 
@@ -353,7 +353,7 @@ class Shared(Room):
         self.ok("pull", self.ref, uid=USER_A)
         shared, derived = self.modes()
         self.assertEqual(set(shared), {"drwxrwsr-x", "-rw-rw-r--"}, shared)
-        self.assertEqual(set(derived), {"-rw-r--r--"}, derived)
+        self.assertEqual(set(derived), {"-rw-r--r--", "drwxr-sr-x"}, derived)
         other = big(self.registry, "m/other", 3 << 20)
         self.ok("pull", other, uid=USER_B)
         self.ok("pull", self.ref, uid=USER_B)
@@ -362,7 +362,7 @@ class Shared(Room):
         self.ok("verify", self.ref, uid=USER_B)
         shared, derived = self.modes()
         self.assertEqual(set(shared), {"drwxrwsr-x", "-rw-rw-r--"}, shared)
-        self.assertEqual(set(derived), {"-rw-r--r--"}, derived)
+        self.assertEqual(set(derived), {"-rw-r--r--", "drwxr-sr-x"}, derived)
         self.ok("rm", "b:v1", uid=USER_A)
         self.ok("rm", self.ref, uid=USER_B)
         self.ok("rm", other, uid=USER_A)

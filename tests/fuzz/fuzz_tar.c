@@ -65,13 +65,14 @@ static void compare(const uint8_t *p, size_t n)
 
 static void list_again(const cp_members *m, bool image)
 {
+    static const char hex[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     cp_buf text = {0};
-    cp_members_write(m, image, &text);
+    cp_members_write(m, hex, image, &text);
     cp_members *back = cp_members_new();
     cp_buf copy = {0};
     cp_buf_add(&copy, text.p, text.n);
-    check(!cp_members_read(back, !image, &copy) && back->n == 0);
-    check(cp_members_read(back, image, &text) && back->n == m->n);
+    check(!cp_members_read(back, hex, !image, &copy) && back->n == 0);
+    check(cp_members_read(back, hex, image, &text) && back->n == m->n);
     for (size_t i = 0; i < m->n; i++) {
         const cp_member *x = &m->v[i], *y = &back->v[i];
         check(x->kind == y->kind && strcmp(x->path, y->path) == 0 &&

@@ -30,7 +30,10 @@ int cp_mkl_setup(void **state)
     setenv("XDG_CACHE_HOME", cache, 1);
     m->opt.store = m->store;
     *state = m;
-    return cp_folder_make(&m->l, m->store, NULL) == CP_OK ? 0 : -1;
+    if (cp_folder_make(&m->l, m->store, NULL) != CP_OK)
+        return -1;
+    cp_places_of(&m->places, m->store, m->l.dir, true, true);
+    return m->places.n == 1 && m->places.write == 0 ? 0 : -1;
 }
 
 /* See make_layout.h. */

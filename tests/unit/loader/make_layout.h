@@ -6,9 +6,11 @@
 #define CP_TESTS_LOADER_MAKE_LAYOUT_H
 
 #include "loader/oci/folder.h"
+#include "loader/oci/places.h"
 
 typedef struct cp_mkl {
     char dir[64], store[128], cache[160]; /* cache: STORE/capstan */
+    cp_places places;                     /* that alone */
     cp_layout l;
     cp_loader_options opt;
     cp_buf layers; /* of the manifest in the making, JSON */

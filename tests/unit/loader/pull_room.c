@@ -33,6 +33,7 @@ int cp_room_setup(void **state)
     unsetenv("CAPSTAN_FAULT");
     if (cp_folder_make(&r->l, r->store, NULL))
         return -1;
+    cp_places_of(&r->places, r->store, r->l.dir, true, true);
     r->fake = cp_fake_new();
     cp_ref ref = {.registry = "r.example", .repository = "m"};
     cp_registry_open(&r->registry, &ref, NULL, NULL);
@@ -97,7 +98,7 @@ void cp_room_has_blob(const cp_room *r, const cp_fake_item *it)
     assert_int_equal(cp_file_read(path, it->n, &b, NULL), CP_OK);
     assert_true(it->n == 0 || memcmp(b.p, it->p, it->n) == 0);
     cp_buf_fini(&b);
-    assert_true(cp_layout_blob_recorded(&r->l, &d, r->records));
+    assert_true(cp_layout_blob_recorded(&r->l, &d, &r->places));
 }
 
 int cp_room_child(int (*fn)(void *arg), void *arg)

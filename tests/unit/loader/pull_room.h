@@ -6,11 +6,13 @@
 #define CP_TESTS_LOADER_PULL_ROOM_H
 
 #include "loader/oci/folder.h"
+#include "loader/oci/places.h"
 #include "tests/unit/loader/fake_registry.h"
 #include "tests/unit/loader/suites.h"
 
 typedef struct cp_room {
     char dir[64], store[128], records[256];
+    cp_places places;
     cp_layout l;
     cp_fake *fake;
     cp_registry *registry;

@@ -28,10 +28,16 @@ static int file_of(const cp_buf *b)
     return fd;
 }
 
+static cp_code found(const cp_mkl *m, bool image, cp_members **ms)
+{
+    int place;
+    return cp_members_extracted(ms, &m->places, HEX, image, &place, NULL);
+}
+
 static cp_code extract(const cp_mkl *m, const cp_buf *packed, bool image, cp_err *err)
 {
     int fd = file_of(packed);
-    cp_code code = cp_extract(m->cache, HEX, fd, packed->n, image, NULL, err);
+    cp_code code = cp_extract(&m->places, HEX, fd, packed->n, image, NULL, err);
     close(fd);
     return code;
 }
@@ -43,7 +49,7 @@ static void refuse(const cp_mkl *m, const cp_buf *packed, cp_code want, const ch
     cp_code code = extract(m, packed, false, &err);
     if (code != want || !strstr(err.msg, text))
         fail_msg("code %d '%s', wanted %d '%s'", code, err.msg, want, text);
-    assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, false, NULL), CP_NOT_FOUND);
+    assert_int_equal(found(m, false, &ms), CP_NOT_FOUND);
 }
 
 /* Files in CACHE/extracted/NAME; -1: no such folder. */
@@ -80,14 +86,14 @@ static void writes_what_counts(void **state)
     for (int i = 0; i < 2; i++) {
         cp_buf t = {0}, packed = {0};
         cp_members *ms;
-        char digest[CP_DIGEST_STR], text[64] = {0}, key[CP_DIGEST_STR], records[256];
+        char digest[CP_DIGEST_STR], text[64] = {0}, name[CP_RECORD_NAME];
         uint8_t want[32], recorded[32];
         int fd;
         uint64_t folders = 0, bytes = 0;
         model_tar(&t, "GGUF weights");
         cp_mk_compress(&packed, &t, filters[i]);
         assert_int_equal(extract(m, &packed, true, NULL), CP_OK);
-        assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, true, NULL), CP_OK);
+        assert_int_equal(found(m, true, &ms), CP_OK);
         assert_int_equal(ms->n, 7);
         assert_int_equal(ms->v[0].kind, CP_MEMBER_DIR);
         static const struct {
@@ -110,18 +116,17 @@ static void writes_what_counts(void **state)
         cp_sha256_of("GGUF weights", 12, want);
         assert_memory_equal(ms->v[1].digest, want, 32);
         assert_int_equal(ms->v[1].size, 12);
-        assert_int_equal(cp_extracted_open(m->cache, HEX, 0, &fd, NULL), CP_OK);
+        assert_int_equal(cp_extracted_open(&m->places, 0, HEX, 0, &fd, NULL), CP_OK);
         assert_int_equal(read(fd, text, sizeof(text)), 12);
         assert_string_equal(text, "GGUF weights");
-        cp_record_key_extracted(key, HEX, 0);
-        snprintf(records, sizeof(records), "%s/records", m->cache);
-        assert_true(cp_record_match(records, key, fd, recorded));
+        cp_record_name_extracted(name, HEX, 0);
+        assert_true(cp_record_match(&m->places, name, fd, recorded));
         assert_memory_equal(recorded, want, 32);
         cp_digest_format(recorded, digest);
         close(fd);
         cp_members_free(ms);
         /* The other reading of the same layer is another extraction. */
-        assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, false, NULL), CP_NOT_FOUND);
+        assert_int_equal(found(m, false, &ms), CP_NOT_FOUND);
         assert_int_equal(cp_extract_remove(m->cache, HEX, true, &folders, &bytes, NULL), CP_OK);
         assert_true(folders == 1 && bytes > 12 && count(m, HEX) == 4);
         assert_int_equal(cp_extract_remove(m->cache, NULL, false, &folders, &bytes, NULL), CP_OK);
@@ -149,7 +154,7 @@ static void again(void **state)
     assert_int_equal(before.st_ino, after.st_ino);
     /* A file of another size. */
     assert_int_equal(chmod(path, 0644) | truncate(path, 5), 0);
-    assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, true, NULL), CP_NOT_FOUND);
+    assert_int_equal(found(m, true, &ms), CP_NOT_FOUND);
     assert_int_equal(extract(m, &packed, true, NULL), CP_OK);
     assert_int_equal(stat(path, &after), 0);
     assert_int_equal(after.st_size, 12);
@@ -166,16 +171,89 @@ static void again(void **state)
         assert_int_equal(pread(fd, &c, 1, i), 1);
         c ^= 1;
         assert_int_equal(pwrite(fd, &c, 1, i), 1);
-        if (cp_members_extracted(&ms, m->cache, HEX, true, NULL) != CP_NOT_FOUND)
+        if (found(m, true, &ms) != CP_NOT_FOUND)
             fail_msg("byte %d of the list does not count", (int)i);
         c ^= 1;
         assert_int_equal(pwrite(fd, &c, 1, i), 1);
         close(fd);
     }
-    assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, true, NULL), CP_OK);
+    assert_int_equal(found(m, true, &ms), CP_OK);
     cp_members_free(ms);
     assert_int_equal(truncate(path, before.st_size / 2), 0);
-    assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, true, NULL), CP_NOT_FOUND);
+    assert_int_equal(found(m, true, &ms), CP_NOT_FOUND);
+    cp_buf_fini(&t);
+    cp_buf_fini(&packed);
+}
+
+/* Is what is extracted still what the layer unpacks to? */
+static cp_code check(const cp_mkl *m, const cp_buf *packed, cp_err *err)
+{
+    int fd = file_of(packed);
+    cp_code code = cp_extract_check(&m->places, HEX, fd, packed->n, true, NULL, err);
+    close(fd);
+    return code;
+}
+
+/* A list of other members that is whole in itself, in the right layer's folder: only unpacking
+ * tells. The folder of another layer under this one's name: its list says so. */
+static void whose_list(void **state)
+{
+    cp_mkl *m = *state;
+    static const char other[] = "11" HEX;
+    char from[256], to[256];
+    cp_buf t = {0}, packed = {0}, t2 = {0}, packed2 = {0};
+    cp_members *ms;
+    cp_err err = {0};
+    model_tar(&t, "GGUF weights");
+    cp_mk_compress(&packed, &t, "gzip");
+    model_tar(&t2, "GGUF changed");
+    cp_mk_compress(&packed2, &t2, "gzip");
+    assert_int_equal(check(m, &packed, &err), CP_OK); /* nothing is there */
+    assert_int_equal(extract(m, &packed2, true, NULL), CP_OK);
+    assert_int_equal(check(m, &packed2, &err), CP_OK);
+    assert_int_equal(found(m, true, &ms), CP_OK);
+    cp_members_free(ms);
+    assert_int_equal(check(m, &packed, &err), CP_CORRUPT);
+    assert_non_null(strstr(err.msg, "extracted/" HEX ": is not what the layer unpacks to; remove"));
+    snprintf(from, sizeof(from), "%s/extracted/" HEX, m->cache);
+    snprintf(to, sizeof(to), "%s/extracted/%.64s", m->cache, other);
+    assert_int_equal(rename(from, to), 0);
+    int place;
+    char hex[65];
+    snprintf(hex, sizeof(hex), "%.64s", other);
+    assert_int_equal(cp_members_extracted(&ms, &m->places, hex, true, &place, NULL), CP_NOT_FOUND);
+    cp_buf_fini(&t);
+    cp_buf_fini(&packed);
+    cp_buf_fini(&t2);
+    cp_buf_fini(&packed2);
+}
+
+/* What others can write is as good as absent: a file, the list, the folder, its parents. */
+static void whose_files(void **state)
+{
+    cp_mkl *m = *state;
+    static const char *const names[] = {"/" HEX "/0", "/" HEX "/list", "/" HEX, ""};
+    cp_buf t = {0}, packed = {0};
+    cp_members *ms;
+    model_tar(&t, "GGUF weights");
+    cp_mk_compress(&packed, &t, "gzip");
+    assert_int_equal(extract(m, &packed, true, NULL), CP_OK);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[320];
+        struct stat st;
+        snprintf(path, sizeof(path), "%s/extracted%s", m->cache, names[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(chmod(path, (st.st_mode | 020) & 07777), 0);
+        assert_int_equal(found(m, true, &ms), CP_NOT_FOUND);
+        assert_int_equal(chmod(path, st.st_mode & 07777), 0);
+        if (geteuid() == 0) {
+            assert_int_equal(chown(path, 4242, 0), 0);
+            assert_int_equal(found(m, true, &ms), CP_NOT_FOUND);
+            assert_int_equal(chown(path, 0, 0), 0);
+        }
+        assert_int_equal(found(m, true, &ms), CP_OK);
+        cp_members_free(ms);
+    }
     cp_buf_fini(&t);
     cp_buf_fini(&packed);
 }
@@ -203,7 +281,7 @@ static void joined_streams(void **state)
         if (i)
             cp_buf_add(&packed, skippable, 12);
         assert_int_equal(extract(m, &packed, true, NULL), CP_OK);
-        assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, true, NULL), CP_OK);
+        assert_int_equal(found(m, true, &ms), CP_OK);
         assert_int_equal(ms->n, 7);
         cp_members_free(ms);
         assert_int_equal(cp_extract_remove(m->cache, NULL, false, &folders, &bytes, NULL), CP_OK);
@@ -307,18 +385,19 @@ static void no_folder(void **state)
     model_tar(&t, "GGUF");
     cp_mk_compress(&packed, &t, "gzip");
     int fd = file_of(&packed);
-    assert_int_equal(cp_extract("", HEX, fd, packed.n, true, NULL, &err), CP_IO);
-    assert_non_null(strstr(err.msg, "neither the store nor"));
+    cp_places none = {.write = -1};
+    assert_int_equal(cp_extract(&none, HEX, fd, packed.n, true, NULL, &err), CP_IO);
+    assert_non_null(strstr(err.msg, "neither a store of this user's nor"));
     /* A link in the place of ours is not followed. */
     char path[256];
     snprintf(path, sizeof(path), "%s/extracted", m->cache);
-    assert_int_equal(symlink("/tmp", path), 0);
-    assert_int_equal(cp_extract(m->cache, HEX, fd, packed.n, true, NULL, &err), CP_IO);
+    assert_int_equal(rmdir(path) | symlink("/tmp", path), 0);
+    assert_int_equal(cp_extract(&m->places, HEX, fd, packed.n, true, NULL, &err), CP_IO);
     unlink(path);
     assert_int_equal(mkdir(path, 0755), 0);
     snprintf(path, sizeof(path), "%s/extracted/.tmp-" HEX, m->cache);
     assert_int_equal(symlink("/tmp", path), 0);
-    assert_int_equal(cp_extract(m->cache, HEX, fd, packed.n, true, NULL, &err), CP_IO);
+    assert_int_equal(cp_extract(&m->places, HEX, fd, packed.n, true, NULL, &err), CP_IO);
     unlink(path);
     close(fd);
     cp_buf_fini(&t);
@@ -363,7 +442,7 @@ static void killed(void **state)
             killer k = {.at = at};
             cp_extract_progress p = {.fn = kill_self, .arg = &k, .total = packed.n};
             int fd = file_of(&packed);
-            cp_extract(m->cache, HEX, fd, packed.n, false, &p, NULL);
+            cp_extract(&m->places, HEX, fd, packed.n, false, &p, NULL);
             _exit(0);
         }
         int status;
@@ -371,7 +450,7 @@ static void killed(void **state)
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
         assert_int_equal(count(m, HEX), -1);
         assert_true(count(m, ".tmp-" HEX) >= 1);
-        assert_int_equal(cp_members_extracted(&ms, m->cache, HEX, false, NULL), CP_NOT_FOUND);
+        assert_int_equal(found(m, false, &ms), CP_NOT_FOUND);
     }
     assert_int_equal(extract(m, &packed, false, NULL), CP_OK);
     assert_int_equal(count(m, ".tmp-" HEX), -1);
@@ -391,10 +470,7 @@ static void together(void **state)
     cp_mk_compress(&packed, &t, "gzip");
     for (int i = 0; i < 4; i++)
         if (fork() == 0)
-            _exit(extract(m, &packed, true, NULL) == CP_OK &&
-                          cp_members_extracted(&ms, m->cache, HEX, true, NULL) == CP_OK
-                      ? 0
-                      : 1);
+            _exit(extract(m, &packed, true, NULL) == CP_OK && found(m, true, &ms) == CP_OK ? 0 : 1);
     for (int i = 0; i < 4; i++) {
         int status;
         assert_true(wait(&status) > 0 && status == 0);
@@ -407,9 +483,9 @@ int cp_suite_extract(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(writes_what_counts), TEST(again),           TEST(joined_streams),
-        TEST(damaged_streams),    TEST(hostile_members), TEST(bombs),
-        TEST(no_folder),          TEST(killed),          TEST(together),
+        TEST(writes_what_counts), TEST(again),      TEST(joined_streams), TEST(damaged_streams),
+        TEST(hostile_members),    TEST(bombs),      TEST(no_folder),      TEST(killed),
+        TEST(together),           TEST(whose_list), TEST(whose_files),
     };
     return cmocka_run_group_tests_name("extract", tests, NULL, NULL);
 }

@@ -71,7 +71,7 @@ static void counts_units(void **state)
     for (uint64_t i = 0; i < UNITS; i++)
         put(p, it, i);
     assert_int_equal(cp_partial_done(p), SIZE);
-    assert_int_equal(cp_partial_publish(p, r->records, NULL), CP_OK);
+    assert_int_equal(cp_partial_publish(p, &r->places, NULL), CP_OK);
     cp_partial_close(p);
     cp_room_has_blob(r, it);
     assert_int_equal(cp_room_count(r, "capstan/partial"), 0);
@@ -107,9 +107,31 @@ static void kill_loses_nothing(void **state)
     assert_int_equal(cp_partial_done(p), 13 * CP_UNIT);
     for (uint64_t i = 13; i < UNITS; i++)
         put(p, j.it, i);
-    assert_int_equal(cp_partial_publish(p, r->records, NULL), CP_OK);
+    assert_int_equal(cp_partial_publish(p, &r->places, NULL), CP_OK);
     cp_partial_close(p);
     cp_room_has_blob(r, j.it);
+}
+
+/* What another user began is begun anew: he could still write it when it is a verified blob. */
+static void others_beginnings_are_not_continued(void **state)
+{
+    const cp_room *r = *state;
+    static const char *const suffixes[] = {"", ".map"};
+    for (int i = geteuid() == 0 ? 0 : 1; i < 2; i++) { /* only root can give the data away */
+        char path[512];
+        struct stat st;
+        job j = {r, make(r), false};
+        assert_true(WIFSIGNALED(cp_room_child(half, &j)));
+        cp_room_path(r, path, "capstan/partial/%s%s", j.it->name + 7, suffixes[i]);
+        assert_int_equal(chmod(path, 0666), 0);
+        if (geteuid() == 0)
+            assert_int_equal(chown(path, 4242, 4242), 0);
+        cp_partial *p = take(r, j.it);
+        assert_int_equal(cp_partial_done(p), 0);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_uid, geteuid());
+        cp_partial_remove(p);
+    }
 }
 
 /* After a reboot the marks of what was not synced are void, and stay so. */
@@ -253,7 +275,7 @@ static int publish(void *arg)
     cp_partial *p = take(j->r, j->it);
     for (uint64_t i = 0; i < UNITS; i++)
         put(p, j->it, i);
-    cp_partial_publish(p, j->r->records, NULL);
+    cp_partial_publish(p, &j->r->places, NULL);
     return 0;
 }
 
@@ -270,7 +292,7 @@ static void dies_while_publishing(void **state)
         int status = cp_room_child(publish, &j);
         unsetenv("CAPSTAN_FAULT");
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        assert_false(cp_layout_blob_recorded(&r->l, &d, r->records));
+        assert_false(cp_layout_blob_recorded(&r->l, &d, &r->places));
         cp_partial *p = take(r, j.it);
         if (i < 2) { /* all is there but the name */
             assert_int_equal(cp_partial_done(p), SIZE);
@@ -281,7 +303,7 @@ static void dies_while_publishing(void **state)
             for (uint64_t k = 0; k < UNITS; k++)
                 put(p, j.it, k);
         }
-        assert_int_equal(cp_partial_publish(p, r->records, NULL), CP_OK);
+        assert_int_equal(cp_partial_publish(p, &r->places, NULL), CP_OK);
         cp_partial_close(p);
         cp_room_has_blob(r, j.it);
         assert_int_equal(cp_room_count(r, "capstan/partial"), 0);
@@ -340,6 +362,7 @@ int cp_suite_partial(void)
     const struct CMUnitTest tests[] = {
         T(counts_units),
         T(kill_loses_nothing),
+        T(others_beginnings_are_not_continued),
         T(power_cut_keeps_what_was_synced),
         T(strange_maps_are_dropped),
         T(reset_forgets),

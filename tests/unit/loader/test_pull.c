@@ -688,15 +688,22 @@ static void verify_hashes_everything(void **state)
     assert_int_equal(bytes, a.bytes);
     assert_string_equal(phases, "verifying ");
     assert_int_equal(cp_store_verify(&opt, "r.example/m:v9", NULL, NULL, NULL, &err), CP_NOT_FOUND);
-    /* A flipped byte under a record that says all is well. */
+    /* A flipped byte under a record that says all is well: written by this user in his own store,
+     * a start believes it, verify does not. Where others can write it, neither does. */
     cp_room_path(r, path, "blobs/sha256/%s", a.weights + 7);
     chmod(path, 0644);
     int fd = open(path, O_RDWR);
     assert_int_equal(pwrite(fd, "x", 1, 2000000), 1);
     assert_true(cp_digest_parse(a.weights, raw));
-    cp_record_write(r->records, a.weights + 7, fd, raw);
+    char name[CP_RECORD_NAME], record[512];
+    cp_record_name_blob(name, raw);
+    cp_record_write(&r->places, name, fd, raw);
     close(fd);
     assert_int_equal(opens(r, "r.example/m:v1"), CP_OK);
+    assert_int_equal(cp_store_verify(&opt, "r.example/m:v1", NULL, NULL, NULL, &err), CP_CORRUPT);
+    snprintf(record, sizeof(record), "%s/%s", r->records, a.weights + 7);
+    assert_int_equal(chmod(record, 0664), 0);
+    assert_int_equal(opens(r, "r.example/m:v1"), CP_CORRUPT);
     assert_int_equal(cp_store_verify(&opt, "r.example/m:v1", NULL, NULL, NULL, &err), CP_CORRUPT);
     assert_non_null(strstr(err.msg, a.weights));
     unlink(path);

@@ -372,11 +372,74 @@ static void count_verified(void *arg, const char *phase, uint64_t done, uint64_t
         *(uint64_t *)arg += total;
 }
 
-/* A matching record is trusted; verify_always is not fooled by it. */
-static void records_are_trusted_until_always(void **state)
+/* Model m, whose weights are not what their record says: opened only while nobody else can write
+ * `path`. */
+static void believed_only_while(const room *r, const char *path, mode_t loose, mode_t tight)
+{
+    assert_int_equal(chmod(path, loose), 0);
+    refused(r, "m", CP_CORRUPT, "digest is");
+    assert_int_equal(chmod(path, tight), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(path, 4242, 0), 0);
+        refused(r, "m", CP_CORRUPT, "digest is");
+        assert_int_equal(chown(path, 0, 0), 0);
+    }
+    char moved[600];
+    snprintf(moved, sizeof(moved), "%s.moved", path);
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(symlink(moved, path), 0);
+    refused(r, "m", CP_CORRUPT, "digest is");
+    unlink(path);
+    assert_int_equal(rename(moved, path), 0);
+    opens(r, "m");
+}
+
+/* A store of somebody else's: what lies in it is not read, what is made goes to this user's cache.
+ * Root's may be read, and whose own records are of another file are not believed. */
+static void stores_of_others(void **state)
 {
     room *r = *state;
-    char d[72], path[256], records[256], key[CP_DIGEST_STR];
+    char d[72], records[256], other[256];
+    uint64_t verified = 0;
+    if (geteuid() != 0)
+        skip();
+    make_file(r, "x.gguf", 1);
+    pack(r, "x.gguf", "m", "docker", d);
+    r->opt.progress = count_verified;
+    r->opt.progress_arg = &verified;
+    opens(r, "m");
+    assert_int_equal(verified, 0);
+    assert_int_equal(chown(r->store, 4242, 4242), 0);
+    opens(r, "m");
+    assert_true(verified > 0);
+    assert_int_equal(count_files(at(r, "cache/capstan/records", records)), 1);
+    verified = 0;
+    opens(r, "m");
+    assert_int_equal(verified, 0);
+    /* The cache's record under another file's name: that is another inode. */
+    make_file(r, "y.gguf", 2);
+    pack(r, "y.gguf", "n", "docker", d);
+    assert_int_equal(count_files(records), 2);
+    DIR *dir = opendir(records);
+    char names[2][600];
+    int n = 0;
+    for (struct dirent *e; n < 2 && (e = readdir(dir));)
+        if (e->d_name[0] != '.')
+            snprintf(names[n++], sizeof(names[0]), "%s/%s", records, e->d_name);
+    closedir(dir);
+    snprintf(other, sizeof(other), "%s/t", r->dir);
+    assert_int_equal(rename(names[0], other) | rename(names[1], names[0]) | rename(other, names[1]),
+                     0);
+    opens(r, "m");
+    opens(r, "n");
+    assert_true(verified > 0);
+}
+
+/* Where root's and this user's word counts, and nobody else's. */
+static void own_records_are_believed_until_always(void **state)
+{
+    room *r = *state;
+    char d[72], path[256], record[512], name[CP_RECORD_NAME];
     uint8_t raw[32];
     struct stat st;
     cp_store_entry *e;
@@ -390,15 +453,22 @@ static void records_are_trusted_until_always(void **state)
     damage(path, st.st_size - 40);
     refused(r, "m", CP_CORRUPT, "digest is");
     int fd = open(path, O_RDONLY);
-    cp_record_key_blob(key, raw);
-    snprintf(records, sizeof(records), "%s/capstan/records", r->store);
-    cp_record_write(records, key, fd, raw); /* a record that lies */
+    cp_places own = {.n = 1, .own = {true}};
+    snprintf(own.dir[0], CP_DIR_MAX, "%s/capstan", r->store);
+    cp_record_name_blob(name, raw);
+    cp_record_write(&own, name, fd, raw); /* a record that lies */
     close(fd);
     uint64_t verified = 0;
     r->opt.progress = count_verified;
     r->opt.progress_arg = &verified;
     opens(r, "m");
     assert_int_equal(verified, 0);
+    snprintf(record, sizeof(record), "oci:%s:m:latest", r->store);
+    refused(r, record, CP_CORRUPT, "digest is"); /* not below a path that came from elsewhere */
+    snprintf(record, sizeof(record), "%s/capstan/records/%s", r->store, path + strlen(path) - 64);
+    believed_only_while(r, record, 0664, 0644); /* the record, its folder, the one above */
+    *strrchr(record, '/') = '\0';
+    believed_only_while(r, record, 0775, 0755);
     r->opt.verify_always = true;
     refused(r, "m", CP_CORRUPT, "digest is");
     damage(path, st.st_size - 40);
@@ -744,7 +814,8 @@ int cp_suite_store(void)
         FRESH(rm_keeps_shared_blobs),
         FRESH(rm_is_careful_beside_a_broken_entry),
         FRESH(damaged_blobs_are_refused),
-        FRESH(records_are_trusted_until_always),
+        FRESH(own_records_are_believed_until_always),
+        FRESH(stores_of_others),
         FRESH(plain_files_have_records),
         FRESH(foreign_layouts_stay_untouched),
         FRESH(hostile_layouts),

@@ -49,7 +49,7 @@ static cp_code move(set *s, cp_err *err)
     const cp_descriptor *list[MANY];
     cp_transfer t = {.layout = &s->r->l,
                      .registry = s->r->registry,
-                     .records = s->r->records,
+                     .places = &s->r->places,
                      .blob = list,
                      .n = s->n,
                      .connections = s->connections,
