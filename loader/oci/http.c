@@ -6,6 +6,7 @@
 #include "loader/oci/http.h"
 #include "base/clock.h"
 #include "base/version.h"
+#include "loader/oci/authorities.h"
 #include "loader/oci/proxy.h"
 #include "loader/oci/retry.h"
 
@@ -20,6 +21,9 @@ enum { RECEIVE_BYTES = 256 << 10, HEADER_LINE_MAX = 16 << 10 };
 struct cp_client {
     CURLM *multi;
     cp_client_options opt;
+    cp_authorities system;
+    char added[CP_URL_MAX]; /* the file whose authorities are in `joined`, "" none yet */
+    cp_buf joined;          /* with the system's */
     uint64_t received;
     struct transfer *running; /* list */
 };
@@ -37,21 +41,34 @@ typedef struct transfer {
     char error[CURL_ERROR_SIZE];
 } transfer;
 
+/* Have the system's authorities and those of file `added` in h->joined. */
+static cp_code join(cp_client *h, const char *added, cp_err *err)
+{
+    if (strcmp(h->added, added) == 0)
+        return CP_OK;
+    h->added[0] = '\0';
+    cp_code code = cp_authorities_join(&h->system, added, &h->joined, err);
+    if (!code && !cp_strcopy(h->added, sizeof(h->added), added))
+        code = cp_fail(err, CP_USAGE, "ca-file: path is longer than %d bytes", CP_URL_MAX - 1);
+    return code;
+}
+
 /* See http.h. */
 cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err)
 {
     *out = NULL;
-    if (opt->ca_file && access(opt->ca_file, R_OK) != 0)
-        return cp_fail(err, CP_USAGE, "ca-file: %s cannot be read", opt->ca_file);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return cp_fail(err, CP_INTERNAL, "libcurl does not start");
     cp_client *h = cp_xcalloc(1, sizeof(*h));
     h->opt = *opt;
-    h->multi = curl_multi_init();
+    cp_authorities_find(&h->system);
+    cp_code code = opt->ca_file ? join(h, opt->ca_file, err) : CP_OK;
+    h->multi = code ? NULL : curl_multi_init();
     if (!h->multi) {
+        cp_buf_fini(&h->joined);
         free(h);
         curl_global_cleanup();
-        return cp_fail(err, CP_NO_MEMORY, "no memory for libcurl");
+        return code ? code : cp_fail(err, CP_NO_MEMORY, "no memory for libcurl");
     }
     /* twice: a redirecting registry and the host that it points to */
     curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)(2 * opt->connections + 4));
@@ -80,6 +97,7 @@ void cp_client_close(cp_client *h)
     while (h->running)
         transfer_free(h->running);
     curl_multi_cleanup(h->multi);
+    cp_buf_fini(&h->joined);
     free(h);
     curl_global_cleanup();
 }
@@ -282,6 +300,20 @@ static bool headers(transfer *t)
            add_header(t, "Range", x->ranged ? range : NULL);
 }
 
+/* Whose certificates are good. What was joined is copied: another transfer may replace it. */
+static void set_authorities(const transfer *t, bool added)
+{
+    const cp_client *h = t->http;
+    if (h->system.given || added) {
+        curl_easy_setopt(t->easy, CURLOPT_CAINFO, added ? NULL : h->system.file);
+        curl_easy_setopt(t->easy, CURLOPT_CAPATH, h->system.dir);
+    }
+    if (added) {
+        struct curl_blob blob = {h->joined.p, h->joined.n, CURL_BLOB_COPY};
+        curl_easy_setopt(t->easy, CURLOPT_CAINFO_BLOB, &blob);
+    }
+}
+
 static void setup(transfer *t, const cp_origin *origin)
 {
     const cp_exchange *x = t->x;
@@ -312,8 +344,8 @@ static void setup(transfer *t, const cp_origin *origin)
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, (long)CP_HTTP_SPEED_MIN);
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)((h->opt.stall_ms + 999) / 1000));
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)x->timeout_ms);
-    if (x->ca_file || h->opt.ca_file)
-        curl_easy_setopt(e, CURLOPT_CAINFO, x->ca_file ? x->ca_file : h->opt.ca_file);
+    if (origin->https)
+        set_authorities(t, x->ca_file || h->opt.ca_file);
     if (x->client_cert) {
         curl_easy_setopt(e, CURLOPT_SSLCERT, x->client_cert);
         curl_easy_setopt(e, CURLOPT_SSLKEY, x->client_key ? x->client_key : x->client_cert);
@@ -337,6 +369,10 @@ cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
     cp_origin origin;
     if (!cp_url_origin(x->url, &origin))
         return cp_fail(err, CP_NETWORK, "'%.200s' is no usable http(s) URL", x->url);
+    const char *added = x->ca_file ? x->ca_file : h->opt.ca_file;
+    cp_code code = added && origin.https ? join(h, added, err) : CP_OK;
+    if (code)
+        return code;
     transfer *t = cp_xcalloc(1, sizeof(*t));
     t->http = h;
     t->x = x;
@@ -403,11 +439,14 @@ static void finish(transfer *t, CURLcode code)
     x->end = judge(t, code);
     if (x->end == CP_HTTP_LOST && x->status >= 300)
         x->end = CP_HTTP_ANSWERED; /* an error's text was cut short: the status says enough */
+    const char *text = t->refused_address ? "its address is link-local or private, refused"
+                       : t->error[0]      ? t->error
+                                          : curl_easy_strerror(code);
+    bool stranger = code == CURLE_PEER_FAILED_VERIFICATION &&
+                    (strstr(text, "issuer") || strstr(text, "self-signed"));
     if (x->end != CP_HTTP_ANSWERED)
-        cp_strcopy(x->problem, sizeof(x->problem),
-                   t->refused_address ? "its address is link-local or private, refused"
-                   : t->error[0]      ? t->error
-                                      : curl_easy_strerror(code));
+        cp_snprintf(x->problem, sizeof(x->problem), "%s%s", text,
+                    stranger ? " (--ca-file F trusts one more authority)" : "");
     if (t->proxied)
         x->private_peer = t->private_host;
     else if (curl_easy_getinfo(t->easy, CURLINFO_PRIMARY_IP, &ip) == CURLE_OK && ip && *ip)

@@ -25,7 +25,7 @@ enum {
 
 typedef struct cp_client cp_client;
 typedef struct cp_client_options {
-    const char *ca_file; /* borrowed until close; NULL: the system's alone */
+    const char *ca_file; /* beside the system's; borrowed until close; NULL: those alone */
     int64_t stall_ms;
     int connections;
 } cp_client_options;

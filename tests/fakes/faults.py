@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -940,6 +941,57 @@ def tls_fine(s):
     s.secure()
 
 
+def system_ca(s, **names):
+    """TLS whose authority only these variables name; a folder has it under its hash."""
+    s.secure()
+    s.args = []
+    hashed = s.folder / "hashed"
+    hashed.mkdir()
+    shutil.copy(s.tls_files[2], hashed / "ca.pem")
+    subprocess.run(["openssl", "rehash", hashed], check=True, capture_output=True)
+    here = {"ca": s.tls_files[2], "hashed": hashed, "other": s.tls_files[3]}
+    s.env = {name: str(here[what]) for name, what in names.items()}
+
+
+@fault
+def tls_curl_ca_bundle(s):
+    system_ca(s, CURL_CA_BUNDLE="ca", SSL_CERT_FILE="other")
+
+
+@fault
+def tls_ssl_cert_file(s):
+    system_ca(s, SSL_CERT_FILE="ca")
+
+
+@fault
+def tls_ssl_cert_dir(s):
+    system_ca(s, SSL_CERT_FILE="other", SSL_CERT_DIR="hashed")
+
+
+@fault
+def tls_ca_file_adds(s):
+    system_ca(s, SSL_CERT_FILE="ca")
+    s.args = ["--ca-file", str(s.tls_files[3])]
+
+
+@fault
+def tls_ca_file_added(s):
+    system_ca(s, SSL_CERT_FILE="other")
+    s.args = ["--ca-file", str(s.tls_files[2])]
+
+
+@fault
+def tls_bundle_alone(s):
+    system_ca(s, CURL_CA_BUNDLE="other", SSL_CERT_FILE="ca", SSL_CERT_DIR="hashed")
+
+
+@fault
+def tls_ca_file_of_no_certificate(s):
+    s.secure()
+    s.args = ["--ca-file", str(s.folder / "text")]
+    (s.folder / "text").write_text("no certificate\n")
+
+
 @fault
 def tls_unknown_ca(s):
     s.secure()
@@ -1415,16 +1467,17 @@ def tag_moves(s):
 
 
 def make_tls(folder):
-    """(certificate, key, ca) for 127.0.0.1, made with the openssl program."""
+    """(certificate, key, ca, another ca) for 127.0.0.1, made with the openssl program."""
     folder = pathlib.Path(folder)
 
     def run(*a):
         subprocess.run(["openssl", *a], cwd=folder, check=True, capture_output=True)
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
     run(*new, "-subj", "/CN=fake-ca", "-keyout", "ca.key", "-out", "ca.crt")
+    run(*new, "-subj", "/CN=other-ca", "-keyout", "other.key", "-out", "other.crt")
     run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=fake", "-keyout", "srv.key",
         "-out", "srv.csr")
     (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
     run("x509", "-req", "-in", "srv.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "ext",
         "-out", "srv.crt")
-    return folder / "srv.crt", folder / "srv.key", folder / "ca.crt"
+    return folder / "srv.crt", folder / "srv.key", folder / "ca.crt", folder / "other.crt"
