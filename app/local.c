@@ -34,6 +34,22 @@ static void wake(void *arg)
     pthread_mutex_unlock(&l->lock);
 }
 
+/* A request with news; NULL: none. Those that come back for the last time after their end go. */
+static cp_request *pop_ready(cp_local *l)
+{
+    for (cp_mpsc_node *n; (n = cp_mpsc_pop(&l->ready));) {
+        cp_request *r = (cp_request *)((char *)n - offsetof(cp_request, ready_link));
+        bool ended = ((local_request *)r)->ended;
+        if (cp_request_popped(r)) { /* before the ring is drained */
+            l->api->release(l->api->self, r);
+        }
+        if (!ended) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
 cp_local *cp_local_open(const cp_engine_api *api)
 {
     cp_local *l = cp_xcalloc(1, sizeof *l);
@@ -52,9 +68,8 @@ cp_local *cp_local_open(const cp_engine_api *api)
 void cp_local_close(cp_local *l)
 {
     if (l) {
-        for (cp_mpsc_node *n; (n = cp_mpsc_pop(&l->ready));) { /* ended, and queued once more */
-            l->api->release(l->api->self,
-                            (cp_request *)((char *)n - offsetof(cp_request, ready_link)));
+        l->api->set_front(l->api->self, NULL, NULL, NULL);
+        for (cp_request *r; (r = pop_ready(l));) {
         }
         pthread_mutex_destroy(&l->lock);
         pthread_cond_destroy(&l->cond);
@@ -124,11 +139,8 @@ static bool wait_wake(cp_local *l, int timeout_ms)
 /* The last event was taken: see release in engine.h. */
 static void ended(cp_local *l, cp_request *r)
 {
-    if (atomic_exchange(&r->ready, true)) {
-        ((local_request *)r)->ended = true;
-    } else {
-        l->api->release(l->api->self, r);
-    }
+    ((local_request *)r)->ended = true;
+    l->api->release(l->api->self, r);
 }
 
 bool cp_local_next(cp_local *l, int timeout_ms, cp_request **r, cp_event *ev)
@@ -142,18 +154,8 @@ bool cp_local_next(cp_local *l, int timeout_ms, cp_request **r, cp_event *ev)
             }
             return true;
         }
-        l->current = NULL;
-        cp_mpsc_node *n = cp_mpsc_pop(&l->ready);
-        if (n) {
-            l->current = (cp_request *)((char *)n - offsetof(cp_request, ready_link));
-            if (((local_request *)l->current)->ended) {
-                l->api->release(l->api->self, l->current);
-                l->current = NULL;
-                continue;
-            }
-            /* before the ring is drained: a later event queues it again */
-            atomic_store(&l->current->ready, false);
-        } else if (!wait_wake(l, timeout_ms)) {
+        l->current = pop_ready(l);
+        if (!l->current && !wait_wake(l, timeout_ms)) {
             return false;
         }
     }

@@ -4,7 +4,8 @@
  * One thread runs everything: it takes requests from the submit queue, then gives each model a step
  * (sweep, plan, batch, submit, collect, commit, announce). With nothing to do it sleeps on a futex:
  * producers bump `wakes` and wake it if it said that it sleeps. It never spins: full rings are
- * looked at every 2 ms, and otherwise it sleeps up to a second, which is also its heart beat.
+ * looked at every 2 ms, and otherwise it sleeps up to a second. Its heart beats once a turn, and in
+ * a step after each operation (cp_batch.beat).
  * Models are added under a mutex and published by a release store of their count.
  */
 #include "base/clock.h"
@@ -24,7 +25,9 @@
 #include <unistd.h>
 
 enum { MAX_MODELS = 64, BLOCKED_SLEEP_NS = 2000000, IDLE_SLEEP_NS = 1000000000 };
-#define ALIVE_NS INT64_C(30000000000) /* a step of a large model may take seconds */
+/* Silence for so long is a dead engine. The heart beats between the operations of a step too, so
+ * how long a step takes does not count. */
+#define ALIVE_NS INT64_C(30000000000)
 /* Heart beats that are no times. Before its start the engine counts as alive. */
 enum { NOT_STARTED = 0, STOPPED = -1 };
 
@@ -108,6 +111,7 @@ static cp_code run_batch(cp_engine *e, model *m, cp_err *err)
     if (e->probe && !m->probe_logits)
         m->probe_logits = malloc(sizeof(float) * (size_t)m->step.max_out * (size_t)m->n_vocab);
     batch->logits_copy = e->probe ? m->probe_logits : NULL;
+    batch->beat = &e->beat_ns;
     cp_code code = e->backend->submit(m->prepared, batch, err);
     if (code == CP_OK)
         code = e->backend->collect(m->prepared, err);
@@ -280,7 +284,7 @@ static cp_code submit_open(cp_engine *e, cp_request *r, cp_err *err)
                        e->cfg.max_queue, (long long)e->cfg.max_queue_tokens);
     /* relaxed: the push releases it */
     atomic_store_explicit(&r->refs, 2, memory_order_relaxed);
-    atomic_store_explicit(&r->ready, false, memory_order_relaxed);
+    atomic_store_explicit(&r->ready, 0, memory_order_relaxed);
     cp_mpsc_push(&e->inbox, &r->submit_link);
     wake_engine(e);
     return CP_OK;

@@ -5,7 +5,8 @@
  * models; models take turns, a step each. The front end talks to it through a cp_engine_api table
  * (bench/sse and tests put a fake behind it). A cp_request is memory of the front end, filled
  * before submit and not touched by it afterwards, except that it pops the ring and sets the cancel
- * flag. Both sides hold a reference; the memory is freed by whoever drops the last one.
+ * flag. Both sides hold a reference, and both go on the front end's thread: the engine hands its
+ * own back through the ready queue, so that the step loop frees nothing.
  */
 #ifndef CP_ENGINE_ENGINE_H
 #define CP_ENGINE_ENGINE_H
@@ -84,18 +85,36 @@ struct cp_request {
     cp_ring ring; /* records of CP_EVENT_BYTES(max(n_top, n_prompt_top)); engine produces; full =
                      the request is not scheduled until there is room */
     void *user;   /* front end's own */
-    void (*free_fn)(
-        cp_request *r); /* called once, by whoever drops the last reference, on its thread */
+    void (*free_fn)(cp_request *r); /* called once, on the front end's thread: see release */
     /* shared */
     _Atomic bool cancel; /* front end sets (client gone, stop string met); read once a step */
     _Atomic int refs;    /* set to 2 by submit */
-    _Atomic bool ready; /* engine: already on the front's ready queue; front clears before it drains
-                           the ring */
+    _Atomic int ready;   /* CP_READY_x: see cp_request_announce and cp_request_popped */
     cp_mpsc_node ready_link;
     /* engine's own */
     cp_mpsc_node submit_link;
     void *state;
 };
+
+enum {
+    CP_READY_QUEUED = 1, /* ready_link is on the ready queue */
+    CP_READY_LAST = 2    /* for the last time: the engine is done with the request */
+};
+/* Engine: r has news, or (last) the engine is done with it and touches it no more. */
+static inline void cp_request_announce(cp_request *r, cp_mpsc *ready, bool last)
+{
+    int mark = last ? CP_READY_QUEUED | CP_READY_LAST : CP_READY_QUEUED;
+    /* acq_rel: the front clears the mark before it drains the ring, and frees after LAST */
+    if (!(atomic_exchange_explicit(&r->ready, mark, memory_order_acq_rel) & CP_READY_QUEUED))
+        cp_mpsc_push(ready, &r->ready_link);
+}
+/* Front end, when it has popped ready_link and before it drains the ring: what comes later queues r
+ * anew. True: r came for the last time, and the engine's reference is the front end's to release.
+ */
+static inline bool cp_request_popped(cp_request *r)
+{
+    return atomic_exchange_explicit(&r->ready, 0, memory_order_acq_rel) & CP_READY_LAST;
+}
 
 typedef struct cp_engine_limits {
     int ctx; /* positions a sequence may have */
@@ -112,15 +131,18 @@ typedef struct cp_engine_api {
     cp_code (*submit)(void *self, cp_request *r, cp_err *err);
     void (*cancel)(void *self, cp_request *r); /* set the flag and wake the engine; any thread */
     /*
-     * The front end's reference goes; any thread, and only after END or ERROR was popped. The
-     * engine may be about to push ready_link of a request whose last event was already seen:
-     *     if (atomic_exchange(&r->ready, true)) release it when ready_link is popped; else now.
+     * One reference goes; with the second one free_fn is called. On the front end's thread: once
+     * when END or ERROR was taken from the ring, and once when cp_request_popped says so, in either
+     * order.
      */
     void (*release)(void *self, cp_request *r);
     bool (*limits)(void *self, int model, cp_engine_limits *out);
-    bool (*alive)(void *self); /* the heart beat within the last 30 s, or has not been started */
-    /* Ready requests: the engine pushes ready_link when it has put events and `ready` was false,
-     * then calls the wake function once a step. The front end is the queue's consumer. */
+    bool (*alive)(void *self); /* the heart beat within the last 30 s, or has not been started; it
+                                  beats between the operations of a step, however long that is */
+    /* Ready requests: the engine pushes ready_link when it has put events, and when it is done, and
+     * calls the wake function once a step. The front end is the queue's consumer. NULL: there is no
+     * front end any more; when this returns the queue is not touched, and the engine drops its
+     * references itself. */
     void (*set_front)(void *self, cp_mpsc *ready, void (*wake)(void *arg), void *arg);
 } cp_engine_api;
 

@@ -245,17 +245,18 @@ int cp_sched_flush(cp_sched *s, cp_mpsc *ready)
         next = l->touch_next;
         l->touched = false;
         cp_request *r = l->r;
-        /* acq_rel: the front clears the flag before it drains the ring */
-        if (ready && !atomic_exchange_explicit(&r->ready, true, memory_order_acq_rel))
-            cp_mpsc_push(ready, &r->ready_link);
-        if (!l->ended)
+        bool ended = l->ended;
+        if (ready)
+            cp_request_announce(r, ready, ended); /* ended: r may be gone now */
+        if (!ended)
             continue;
         l->prev->next = l->next;
         l->next->prev = l->prev;
         l->next = s->free_lives;
         s->free_lives = l;
         s->n_lives--;
-        cp_request_drop(r);
+        if (!ready)
+            cp_request_drop(r);
     }
     s->touched = NULL;
     return n;

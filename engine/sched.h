@@ -141,8 +141,9 @@ void cp_sched_fail_plan(cp_sched *s, cp_code code);
 void cp_sched_fail_all(cp_sched *s, cp_code code);
 /* Requests exist. After a plan of 0 rows: all of them are held up by full rings (sched-9). */
 bool cp_sched_busy(const cp_sched *s);
-/* Announce: for each request with new events, push it to `ready` (NULL: nobody listens) unless it
- * is there; let go of ended ones. Returns how many were touched. */
+/* Announce: push each request with new events to `ready` unless it is there, ended ones for the
+ * last time: with them goes the scheduler's reference. NULL: nobody listens, the references are
+ * dropped here. Returns how many were touched. */
 int cp_sched_flush(cp_sched *s, cp_mpsc *ready);
 /* Invariants sched-*, O(sequences + waiting); aborts with the number. planned: between plan and
  * commit. */

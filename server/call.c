@@ -301,10 +301,7 @@ static void part_ended(cp_part *p)
     c->n_open--;
     if (c->n_open == 0)
         complete(c);
-    if (atomic_exchange(&p->r.ready, true))
-        p->release_on_pop = true;
-    else
-        s->engine.release(s->engine.self, &p->r); /* our reference to the call is still there */
+    s->engine.release(s->engine.self, &p->r); /* the loop's reference to the call is still there */
     maybe_free(c);
 }
 
@@ -336,13 +333,11 @@ static void drain_part(cp_part *p)
 void cp_call_ready(cp_request *r)
 {
     cp_part *p = r->user;
-    if (p->release_on_pop) {
-        const cp_engine_api *e = &p->call->s->engine;
-        e->release(e->self, r);
-        return;
-    }
-    atomic_store(&r->ready, false); /* before the ring is read: what comes later announces itself */
+    const cp_engine_api *e = &p->call->s->engine;
+    bool last = cp_request_popped(r); /* before the ring is read */
     drain_part(p);
+    if (last)
+        e->release(e->self, r);
 }
 
 void cp_call_drain(cp_call *c)

@@ -119,7 +119,7 @@ struct cp_part {
     cp_buf prompt_records;
     int n_closed; /* choices whose text is final */
     int n_cached;
-    bool submitted, cancelled, ended, release_on_pop;
+    bool submitted, cancelled, ended;
 };
 
 struct cp_call {

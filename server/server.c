@@ -225,6 +225,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
         code = cp_http_start(s->http, err);
     }
     if (code != CP_OK) {
+        s->engine.set_front(s->engine.self, NULL, NULL, NULL);
         cp_http_close(s->http);
         free_server(s);
         return code;
@@ -337,5 +338,9 @@ void cp_server_close(cp_server *s)
         cp_log(CP_LOG_WARN, "server: requests are left at the end; their memory is left alone");
         return;
     }
+    /* What the engine hands back from now on it drops itself. */
+    s->engine.set_front(s->engine.self, NULL, NULL, NULL);
+    for (cp_mpsc_node *n; (n = cp_mpsc_pop(&s->ready));)
+        cp_call_ready(request_of(n));
     free_server(s);
 }

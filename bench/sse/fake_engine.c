@@ -248,13 +248,13 @@ static void step(cp_fake *f)
             if (f->hold == CP_FAKE_RUN)
                 next_tokens(f, l);
         }
-        if (l->touched) {
-            l->touched = false;
+        bool over = l->over; /* then l has news, and r may be gone when it is announced */
+        if (l->touched && f->ready) {
             news++;
-            if (!atomic_exchange_explicit(&r->ready, true, memory_order_acq_rel))
-                cp_mpsc_push(f->ready, &r->ready_link);
+            cp_request_announce(r, f->ready, over);
         }
-        if (!l->over) {
+        l->touched = false;
+        if (!over) {
             at = &l->next;
             continue;
         }
@@ -262,10 +262,11 @@ static void step(cp_fake *f)
         free(l);
         f->stats.ended++;
         f->stats.live--;
-        drop(r);
+        if (!f->ready)
+            drop(r);
     }
     f->fail = CP_OK;
-    if (news > 0)
+    if (news > 0 && f->wake)
         f->wake(f->wake_arg);
 }
 

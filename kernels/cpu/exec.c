@@ -216,6 +216,8 @@ static void walk(cp_pool *pool, int id, void *arg)
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);
             then = now;
+            if (w.batch->beat) /* relaxed: a time to look at, it orders nothing */
+                atomic_store_explicit(w.batch->beat, now, memory_order_relaxed);
         }
     }
 }

@@ -139,7 +139,10 @@ static void step(cp_prepared *p, const cp_batch *b)
         case CP_OP_COUNT:
             break;
         }
-        p->op_ns[op->kind] += (uint64_t)(cp_now_ns() - start);
+        int64_t now = cp_now_ns();
+        p->op_ns[op->kind] += (uint64_t)(now - start);
+        if (b->beat)
+            atomic_store_explicit(b->beat, now, memory_order_relaxed);
     }
 }
 

@@ -175,8 +175,12 @@ void machine_fill(machine *m, uint64_t seed)
 void machine_step(machine *m, const cp_batch *b)
 {
     cp_err err = {0};
-    assert_int_equal(cp_backend_submit(m->p, b, &err), CP_OK);
+    cp_batch beating = *b;
+    _Atomic int64_t beat = 0;
+    beating.beat = &beat;
+    assert_int_equal(cp_backend_submit(m->p, &beating, &err), CP_OK);
     assert_int_equal(cp_backend_collect(m->p, &err), CP_OK);
+    assert_true(atomic_load(&beat) > 0); /* after the record that the program has */
 }
 
 void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what)

@@ -73,6 +73,7 @@ static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
     pthread_mutex_lock(&f->lock);
     while (f->gated && f->passes == 0) {
         f->at_gate = 1;
+        f->beat = batch->beat;
         pthread_cond_broadcast(&f->cond);
         pthread_cond_wait(&f->cond, &f->lock);
     }
@@ -142,6 +143,7 @@ void fake_init(fake *f)
     *f = (fake){0};
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->cond, NULL);
+    f->thread = pthread_self();
     fake_now = f;
 }
 
@@ -206,6 +208,8 @@ void front_close(front *f)
 static void on_free(cp_request *r)
 {
     fake_req *q = r->user;
+    if (!pthread_equal(pthread_self(), fake_now->thread))
+        atomic_fetch_add(&fake_now->freed_elsewhere, 1);
     atomic_fetch_add(&q->freed, 1);
 }
 
@@ -260,12 +264,7 @@ void front_read(fake_req *q, front *f)
     cp_event ev;
     while (!q->ended && cp_ring_pop(&q->r.ring, &ev))
         on_event(q, &ev);
-    if (!q->ended)
-        return;
-    /* the engine may be about to announce it: then let go when that has come */
-    if (atomic_exchange(&q->r.ready, true))
-        q->release_on_pop = true;
-    else
+    if (q->ended)
         f->api->release(f->api->self, &q->r);
 }
 
@@ -274,13 +273,11 @@ static void take_ready(front *f)
     for (cp_mpsc_node *n; (n = cp_mpsc_pop(&f->ready)) != NULL;) {
         cp_request *r = (cp_request *)(void *)((char *)n - offsetof(cp_request, ready_link));
         fake_req *q = r->user;
-        if (q->release_on_pop) {
-            f->api->release(f->api->self, r);
-            continue;
-        }
-        atomic_store(&r->ready, false);
-        if (!q->lazy)
+        bool last = cp_request_popped(r);
+        if (!q->lazy && !q->ended)
             front_read(q, f);
+        if (last)
+            f->api->release(f->api->self, r);
     }
 }
 

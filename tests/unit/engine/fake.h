@@ -21,13 +21,16 @@ typedef struct fake {
     bool gated; /* steps wait for `passes` */
     int passes, at_gate;
     int n_steps, n_rows, n_prepared, n_zeroed;
-    int fail_at;     /* this step's collect fails; 0: none */
-    int poison_at;   /* from this step's end on the model's file is poisoned */
-    int lost_at;     /* this step's collect says that the backend lost its own */
-    int nan_at;      /* this step's first row is not finite */
-    int order[64];   /* vocabularies of the first steps: which model ran */
-    int banned_seen; /* most banned ids of a row */
+    _Atomic int64_t *beat; /* of the step at the gate */
+    int fail_at;           /* this step's collect fails; 0: none */
+    int poison_at;         /* from this step's end on the model's file is poisoned */
+    int lost_at;           /* this step's collect says that the backend lost its own */
+    int nan_at;            /* this step's first row is not finite */
+    int order[64];         /* vocabularies of the first steps: which model ran */
+    int banned_seen;       /* most banned ids of a row */
     uint64_t last_position;
+    pthread_t thread;            /* the front end's: who called fake_init */
+    _Atomic int freed_elsewhere; /* requests freed on another one */
 } fake;
 
 extern const cp_engine_backend fake_backend;
@@ -57,7 +60,7 @@ typedef struct fake_req {
     int n_tokens[4], finish[4], n_cached;
     int n_prompt_events, next_prompt_pos;
     int code; /* of ERROR; CP_OK */
-    bool ended, release_on_pop;
+    bool ended;
     bool lazy; /* its ring is not read */
     uint8_t ring_mem[64 * sizeof(cp_event)];
     _Atomic int freed;

@@ -82,6 +82,7 @@ static void bed_close(bed *b)
     cp_engine_close(b->e);
     cp_metrics_free(b->metrics);
     assert_int_equal(b->f.n_prepared, 0);
+    assert_int_equal(atomic_load(&b->f.freed_elsewhere), 0);
 }
 
 static void submit(bed *b, fake_req *q)
@@ -457,6 +458,29 @@ static void stop_fails_what_runs_and_refuses_the_rest(void **state)
     bed_close(&b);
 }
 
+/* A step that lasts is alive as long as its operations end one after the other. */
+static void the_heart_beats_within_a_step(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){0});
+    fake_gate(&b.f, true);
+    fake_req_init(&q, 3, 100, 2, 64);
+    submit(&b, &q);
+    fake_await_gate(&b.f);
+    for (int op = 0; op < 3; op++) {
+        atomic_store(b.f.beat, cp_now_ns() - INT64_C(100000000000)); /* silent for 100 s */
+        assert_false(b.api->alive(b.api->self));
+        atomic_store(b.f.beat, cp_now_ns()); /* an operation has ended */
+        assert_true(b.api->alive(b.api->self));
+    }
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &q);
+    expect_tokens(&q, 0, 2);
+    bed_close(&b);
+}
+
 /* ---- limits ---- */
 
 static void the_queue_is_bounded(void **state)
@@ -760,6 +784,7 @@ int main(void)
         cmocka_unit_test(a_failed_step_fails_its_requests_only),
         cmocka_unit_test(logits_that_are_not_finite_fail_the_request),
         cmocka_unit_test(stop_fails_what_runs_and_refuses_the_rest),
+        cmocka_unit_test(the_heart_beats_within_a_step),
         cmocka_unit_test(the_queue_is_bounded),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_full_ring_stops_its_request_only),

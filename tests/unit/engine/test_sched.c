@@ -221,6 +221,50 @@ static void slow_readers_lose_no_pages_in_vain(void **state)
     hand_close(h);
 }
 
+static void count_free(cp_request *r)
+{
+    (*(int *)r->user)++;
+}
+
+/* The front end takes the last event, and lets go, before the engine announces it: the engine frees
+ * nothing, the front end does when the request comes back. Then the other order. */
+static void requests_are_freed_by_the_front_end(void **state)
+{
+    (void)state;
+    hand *h = hand_new();
+    cp_mpsc ready;
+    cp_event ev = {0};
+    int freed = 0;
+    hand_open(h, 4, 10 + 1, 80, 16, 4);
+    cp_mpsc_init(&ready);
+    for (int early = 0; early < 2; early++) {
+        cp_request *r = ask(h, 0, 5, 1, 64);
+        r->user = &freed;
+        r->free_fn = count_free;
+        put(h, r);
+        plan(h);
+        cp_step_build(&h->step, h->s);
+        h->step.results[0] = (cp_sample_out){.id = TOKEN, .finite = true};
+        cp_kv_step_done(h->kv);
+        cp_sched_commit(h->s, h->step.results, h->now);
+        for (int i = 0; i < 3; i++)
+            assert_true(cp_ring_pop(&r->ring, &ev));
+        assert_int_equal(ev.type, CP_EV_END);
+        if (early)
+            cp_request_drop(r);
+        assert_int_equal(cp_sched_flush(h->s, &ready), 1);
+        assert_int_equal(freed, early);
+        assert_ptr_equal(cp_mpsc_pop(&ready), &r->ready_link);
+        assert_true(cp_request_popped(r));
+        cp_request_drop(r);
+        if (!early)
+            cp_request_drop(r);
+        assert_int_equal(freed, early + 1);
+        assert_null(cp_mpsc_pop(&ready));
+    }
+    hand_close(h);
+}
+
 static uint64_t ended_choices(const cp_sched *s)
 {
     const cp_sched_stats *st = &s->stats;
@@ -297,6 +341,7 @@ int suite_sched(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_waited_for_reservations_starts_when_they_go),
         cmocka_unit_test(slow_readers_lose_no_pages_in_vain),
+        cmocka_unit_test(requests_are_freed_by_the_front_end),
         cmocka_unit_test(each_choice_ends_under_one_reason),
     };
     return cmocka_run_group_tests_name("sched", tests, NULL, NULL);
