@@ -64,18 +64,27 @@ static void finish(jj_sb *b, cp_rendered *out)
     out->n_input = b->n_spans;
 }
 
-cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
-                           cp_rendered *out, cp_err *err)
+cp_code cp_jj_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
+                     cp_rendered *out, uint64_t *steps, cp_err *err)
 {
     jj_sb text = {0};
     jj_ctx x = {.a = a, .err = err, .out = &text, .vars = vars, .now = now};
     *out = (cp_rendered){0};
     CP_ASSERT(vars->type == JJ_DICT);
-    if (!cp_jj_run(&x, t->root)) {
+    bool ok = cp_jj_run(&x, t->root);
+    if (steps)
+        *steps = x.steps;
+    if (!ok) {
         CP_ASSERT(x.code != CP_OK);
         cp_jj_sb_fini(&text);
         return x.code;
     }
     finish(&text, out);
     return CP_OK;
+}
+
+cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
+                           cp_rendered *out, cp_err *err)
+{
+    return cp_jj_render(t, a, vars, now, out, NULL, err);
 }

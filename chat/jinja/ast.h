@@ -110,7 +110,8 @@ struct jj_node {
     uint32_t n_list;
     jj_node **list2;
     uint32_t n_list2;
-    uint8_t *ops; /* jj_op */
+    uint8_t *ops;                /* jj_op */
+    const struct jj_fn_row *row; /* FILTER, TEST: NULL when there is none of that name */
     jj_argnodes *args;
 };
 
@@ -125,12 +126,14 @@ typedef struct jj_parser {
     uint32_t soft;  /* > 0: under a condition, unknown filters and tests fail only when reached */
     uint32_t loops; /* for bodies around this place, inside the current macro */
     uint8_t uses;   /* JJ_USES_* seen since the innermost macro began */
-    const cp_val **names; /* interned */
+    const cp_val **names; /* interned: open addressing, NULL = free */
     size_t n_names, cap_names;
 } jj_parser;
 
 jj_node *cp_jj_node(jj_parser *p, jj_kind kind);
 const cp_val *cp_jj_intern(jj_parser *p, const char *s, size_t n);
+/* Names that the interpreter itself binds; what the parser interns are these very values. */
+extern const cp_val cp_jj_name_loop, cp_jj_name_varargs, cp_jj_name_kwargs, cp_jj_name_caller;
 /* A failure at the current token: "expected X, got Y". NULL. */
 jj_node *cp_jj_unexpected(jj_parser *p, const char *expected);
 bool cp_jj_enter(jj_parser *p);

@@ -567,7 +567,8 @@ static jj_node *parse_filter(jj_parser *p, jj_node *value)
     jj_node *n = node1(p, JJ_N_FILTER, value);
     if (!n || !(n->val = parse_dotted(p, "a filter name")))
         return NULL;
-    if (!p->soft && !cp_jj_filter_find(&n->val->u.s)) {
+    n->row = cp_jj_filter_find(&n->val->u.s);
+    if (!p->soft && !n->row) {
         p->x->line = n->line;
         cp_jj_fail(p->x, "no filter named '%.*s'", (int)(n->val->u.s.n < 60 ? n->val->u.s.n : 60),
                    n->val->u.s.p);
@@ -613,7 +614,8 @@ static jj_node *parse_test(jj_parser *p, jj_node *value)
     bool negated = cp_jj_skip_name(p, "not");
     if (!n || !(n->val = parse_dotted(p, "a test name")))
         return NULL;
-    if (!p->soft && !cp_jj_test_find(&n->val->u.s)) {
+    n->row = cp_jj_test_find(&n->val->u.s);
+    if (!p->soft && !n->row) {
         p->x->line = n->line;
         cp_jj_fail(p->x, "no test named '%.*s'", (int)(n->val->u.s.n < 60 ? n->val->u.s.n : 60),
                    n->val->u.s.p);

@@ -36,18 +36,14 @@ bool cp_jj_arg_bool(const cp_val *v, bool def)
 
 const cp_val *cp_jj_strip_val(jj_ctx *x, const cp_val *s, const cp_val *set, int sides)
 {
-    size_t b, e, work = s->u.s.n;
+    size_t b, e;
     if (set && set->type == JJ_NONE)
         set = NULL;
     if (set && set->type != JJ_STR) {
         cp_jj_fail(x, "strip wants a str, not %s", cp_jj_type_name(set));
         return NULL;
     }
-    if (set && set->u.s.n > 8 && !cp_mul(work, set->u.s.n / 8, &work))
-        work = SIZE_MAX;
-    if (!cp_jj_step_bytes(x, work))
-        return NULL;
-    cp_jj_strip(&s->u.s, set ? &set->u.s : NULL, sides, &b, &e);
+    cp_jj_strip(x, &s->u.s, set ? &set->u.s : NULL, sides, &b, &e);
     return cp_jj_sub(x, s, b, e);
 }
 
@@ -61,8 +57,6 @@ const cp_val *cp_jj_replace(jj_ctx *x, const cp_val *s, const cp_val *from, cons
         cp_jj_fail(x, "replace wants two strings");
         return NULL;
     }
-    if (!cp_jj_step_bytes(x, t->n))
-        return NULL;
     if (!from->u.s.n) { /* between all characters */
         for (; count; count -= count > 0) {
             uint32_t cp;
@@ -77,7 +71,7 @@ const cp_val *cp_jj_replace(jj_ctx *x, const cp_val *s, const cp_val *from, cons
         }
     }
     for (; from->u.s.n && count; count -= count > 0) {
-        size_t at = cp_jj_find(t, pos, &from->u.s);
+        size_t at = cp_jj_find(x, t, pos, &from->u.s);
         if (at == t->n)
             break;
         if (!cp_jj_step(x, 1) || !cp_jj_sb_add_str(x, &b, t, pos, at) ||
@@ -94,7 +88,7 @@ jj_list *cp_jj_lines(jj_ctx *x, const cp_val *s, bool keep_ends)
 {
     const jj_str *t = &s->u.s;
     jj_list *l = cp_jj_list_new(x, 0);
-    if (!cp_jj_step_bytes(x, t->n))
+    if (!cp_jj_work(x, t->n, JJ_SCAN))
         return NULL;
     for (size_t begin = 0, off = 0; l && off < t->n;) {
         uint32_t cp;
@@ -156,7 +150,7 @@ FILTER(f_title)
 {
     (void)arg, (void)rest;
     v = cp_jj_to_str(x, v);
-    if (!v || !cp_jj_step_bytes(x, v->u.s.n))
+    if (!v)
         return NULL;
     const jj_str *s = &v->u.s;
     jj_sb b = {.a = x->a};
@@ -165,7 +159,10 @@ FILTER(f_title)
         uint32_t cp, to[3];
         if (off >= end)
             marked = cp_jj_str_mark(s, off, &end);
-        off += cp_jj_utf8_next(s->p, s->n, off, &cp);
+        size_t len = cp_jj_utf8_next(s->p, s->n, off, &cp);
+        off += len;
+        if (!cp_jj_work(x, len, cp < 0x80 ? JJ_WRITE : JJ_MAP))
+            return NULL;
         bool gap = cp_jj_is_space(cp) || (cp && cp < 0x80 && strchr("-({[<", (int)cp));
         size_t k = gap ? (to[0] = cp, 1u) : first ? cp_jj_upper(cp, to) : cp_jj_lower(cp, to);
         for (size_t i = 0; i < k; i++) {
@@ -245,7 +242,7 @@ FILTER(f_center)
     v = cp_jj_to_str(x, v);
     if (!v || !cp_jj_arg_int(x, arg[0], 80, &width))
         return NULL;
-    int64_t pad = width - (int64_t)cp_jj_str_len_cp(&v->u.s);
+    int64_t pad = width - (int64_t)cp_jj_str_len_cp(x, &v->u.s);
     if (pad <= 0)
         return v;
     size_t left = (size_t)(pad / 2 + (pad & width & 1));
@@ -285,7 +282,7 @@ FILTER(f_escape)
     static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
     (void)arg, (void)rest;
     v = cp_jj_to_str(x, v);
-    if (!v)
+    if (!v || !cp_jj_work(x, v->u.s.n, JJ_SCAN))
         return NULL;
     const jj_str *s = &v->u.s;
     jj_sb b = {.a = x->a};
@@ -308,11 +305,11 @@ FILTER(f_escape)
 
 /* Digits with single underscores between them, as Python's int() and float() read text;
  * NUL-terminated in out. */
-static bool clean_number(const jj_str *s, char *out, size_t cap)
+static bool clean_number(jj_ctx *x, const jj_str *s, char *out, size_t cap)
 {
     size_t b, e, n = 0;
-    cp_jj_strip(s, NULL, 3, &b, &e);
-    if (e - b + 1 > cap || b == e)
+    cp_jj_strip(x, s, NULL, 3, &b, &e);
+    if (x->code != CP_OK || e - b + 1 > cap || b == e)
         return false;
     for (size_t i = b; i < e; i++) {
         char c = s->p[i];
@@ -330,10 +327,10 @@ static bool clean_number(const jj_str *s, char *out, size_t cap)
     return true;
 }
 
-bool cp_jj_parse_int(const jj_str *s, int base, int64_t *out)
+bool cp_jj_parse_int(jj_ctx *x, const jj_str *s, int base, int64_t *out)
 {
     char text[80], *end;
-    if (!clean_number(s, text, sizeof(text)))
+    if (!clean_number(x, s, text, sizeof(text)))
         return false;
     char *digits = text + (text[0] == '-' || text[0] == '+');
     if (!isalnum((unsigned char)*digits))
@@ -357,10 +354,11 @@ bool cp_jj_parse_int(const jj_str *s, int base, int64_t *out)
     return !*end && errno == 0;
 }
 
-bool cp_jj_parse_float(const jj_str *s, double *out)
+bool cp_jj_parse_float(jj_ctx *x, const jj_str *s, double *out)
 {
     char text[400], *end;
-    if (!clean_number(s, text, sizeof(text)) || strpbrk(text, "xXpP("))
+    if (!clean_number(x, s, text, sizeof(text)) || strpbrk(text, "xXpP(") ||
+        !cp_jj_step(x, JJ_FLOAT_STEPS))
         return false;
     *out = strtod(text, &end);
     return !*end;
@@ -378,9 +376,10 @@ FILTER(f_int)
         return v;
     if (v->type == JJ_BOOL)
         return cp_jj_int(x, v->u.b);
-    if (v->type == JJ_STR && cp_jj_parse_int(&v->u.s, base >= 0 && base <= 36 ? (int)base : -1, &i))
+    if (v->type == JJ_STR &&
+        cp_jj_parse_int(x, &v->u.s, base >= 0 && base <= 36 ? (int)base : -1, &i))
         return cp_jj_int(x, i);
-    if (v->type == JJ_STR ? cp_jj_parse_float(&v->u.s, &f)
+    if (v->type == JJ_STR ? cp_jj_parse_float(x, &v->u.s, &f)
                           : v->type == JJ_FLOAT && ((f = v->u.f), true)) {
         if (isnan(f) || (v->type == JJ_STR && isinf(f)))
             return fallback;
@@ -405,7 +404,7 @@ FILTER(f_float)
         return v;
     if (v->type == JJ_INT || v->type == JJ_BOOL)
         return cp_jj_float(x, v->type == JJ_INT ? (double)v->u.i : (double)v->u.b);
-    if (v->type == JJ_STR && cp_jj_parse_float(&v->u.s, &f))
+    if (v->type == JJ_STR && cp_jj_parse_float(x, &v->u.s, &f))
         return cp_jj_float(x, f);
     if (v->type == JJ_UNDEF) {
         cp_jj_fail(x, "%.*s", (int)v->u.s.n, v->u.s.p);
@@ -452,6 +451,8 @@ static const cp_val *round_common(jj_ctx *x, const cp_val *v, int64_t digits)
         return round_tens(x, v->type == JJ_INT ? v->u.i : v->u.b, digits);
     if (!isfinite(v->u.f) || digits > 40)
         return v;
+    if (!cp_jj_step(x, JJ_FLOAT_STEPS))
+        return NULL;
     if (digits < 0) {
         double p = pow(10.0, (double)-digits);
         return cp_jj_float(x, isfinite(p) ? nearbyint(v->u.f / p) * p : 0.0);
@@ -517,9 +518,7 @@ FILTER(f_length)
 {
     size_t n;
     (void)arg, (void)rest;
-    if (v->type == JJ_STR && !cp_jj_step_bytes(x, v->u.s.n))
-        return NULL;
-    if (cp_jj_len(v, &n))
+    if (cp_jj_len(x, v, &n))
         return cp_jj_int(x, (int64_t)n);
     cp_jj_fail(x, "a %s has no length", cp_jj_type_name(v));
     return NULL;

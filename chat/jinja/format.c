@@ -36,7 +36,7 @@ static bool bad(jj_ctx *x, const char *what)
 static bool put_padded(jj_ctx *x, jj_sb *out, const jj_str *body, const spec *s, char align,
                        size_t head)
 {
-    size_t n = cp_jj_str_len_cp(body);
+    size_t n = cp_jj_str_len_cp(x, body);
     size_t pad = s->width > (int64_t)n ? (size_t)s->width - n : 0;
     const char *fill = s->n_fill ? s->fill : " ";
     size_t n_fill = s->n_fill ? s->n_fill : 1;
@@ -52,7 +52,7 @@ static bool put_str(jj_ctx *x, jj_sb *out, const jj_str *s, const spec *f, char 
 {
     jj_str cut = *s;
     if (f->prec >= 0) {
-        cut.n = cp_jj_str_off_cp(s, (size_t)f->prec);
+        cut.n = cp_jj_str_off_cp(x, s, (size_t)f->prec);
         cut.blk = NULL;
     }
     return put_padded(x, out, &cut, f, f->align ? f->align : def_align, 0);
@@ -154,6 +154,8 @@ static bool put_float(jj_ctx *x, jj_sb *out, double v, const spec *f)
     bool neg = signbit(v) != 0;
     double mag = fabs(v) * (type == '%' ? 100.0 : 1.0);
     size_t n;
+    if (!cp_jj_step(x, JJ_FLOAT_STEPS))
+        return false;
     if (isnan(v))
         neg = false;
     if (type == 'f' || type == '%')
@@ -249,7 +251,7 @@ static bool printf_one(jj_ctx *x, jj_sb *out, const cp_val *v, spec *f)
     bool ok;
     if (f->type == 'c' && v->type == JJ_INT && v->u.i >= 0 && v->u.i < 0x110000)
         ok = cp_jj_sb_add_cp(x, &b, (uint32_t)v->u.i, false);
-    else if (f->type == 'c' && (v->type != JJ_STR || cp_jj_str_len_cp(&v->u.s) != 1))
+    else if (f->type == 'c' && (v->type != JJ_STR || cp_jj_str_len_cp(x, &v->u.s) != 1))
         return bad(x, "%c wants a character");
     else
         ok = f->type == 'r' || f->type == 'a' ? cp_jj_sb_repr(x, &b, v) : cp_jj_sb_str(x, &b, v);
@@ -268,9 +270,9 @@ static bool printf_spec(jj_ctx *x, jj_sb *out, const jj_str *fmt, size_t *p, pri
         if (!close || a->all->type != JJ_DICT)
             return bad(x, close ? "%(name) needs a mapping" : "%( without )");
         size_t key = *p + 1, len = (size_t)(close - fmt->p) - key;
-        named = cp_jj_dict_gets(a->all->u.dict, fmt->p + key, len);
+        named = cp_jj_dict_gets(x, a->all->u.dict, fmt->p + key, len);
         if (!named)
-            return bad(x, "a named argument is missing");
+            return x->code == CP_OK && bad(x, "a named argument is missing");
         *p = key + len + 1;
         a->next = a->n;
     }
@@ -320,6 +322,9 @@ const cp_val *cp_jj_printf(jj_ctx *x, const jj_str *fmt, const cp_val *args)
         a.v = args->u.list->v;
         a.n = args->u.list->n;
     }
+    if (!cp_jj_work(x, fmt->n,
+                    JJ_SCAN)) /* names, flags and widths; what is copied pays for itself */
+        return NULL;
     for (size_t p = 0; p < fmt->n;) {
         const char *pct = memchr(fmt->p + p, '%', fmt->n - p);
         size_t end = pct ? (size_t)(pct - fmt->p) : fmt->n;
@@ -455,7 +460,7 @@ static const cp_val *field_value(fields *fs, const jj_str *fmt, size_t begin, si
     }
     for (size_t i = 0; !digits && i < fs->args->n_kw; i++) {
         const jj_str *k = &fs->args->kw[i].name->u.s;
-        if (k->n == n && memcmp(k->p, name, n) == 0)
+        if (k->n == n && cp_jj_work(x, n, JJ_COPY) && memcmp(k->p, name, n) == 0)
             v = fs->args->kw[i].val;
     }
     if (!v)
@@ -469,7 +474,7 @@ static const cp_val *field_value(fields *fs, const jj_str *fmt, size_t begin, si
             bad(x, "[ and ] in a field do not match up");
             return NULL;
         }
-        const cp_val *key = cp_jj_str(x, fmt->p + from, p - from);
+        const cp_val *key = cp_jj_step(x, 1) ? cp_jj_str(x, fmt->p + from, p - from) : NULL;
         bool number = p > from;
         for (size_t i = from; i < p; i++)
             number = number && isdigit((unsigned char)fmt->p[i]) && p - from < 10;
@@ -562,5 +567,8 @@ const cp_val *cp_jj_format(jj_ctx *x, const jj_str *fmt, const jj_args *args)
 {
     fields fs = {.x = x, .args = args};
     jj_sb out = {.a = x->a};
-    return format_text(&fs, &out, fmt, 0, fmt->n, 0) ? cp_jj_sb_take(x, &out) : NULL;
+    /* Braces are looked for at two depths, then names and specifiers. */
+    return cp_jj_work(x, fmt->n, JJ_WRITE) && format_text(&fs, &out, fmt, 0, fmt->n, 0)
+               ? cp_jj_sb_take(x, &out)
+               : NULL;
 }

@@ -14,16 +14,20 @@
 #include <string.h>
 
 enum { FLOW_NONE, FLOW_BREAK, FLOW_CONTINUE };
+enum { INDEX_FROM = 8 };
 
 typedef struct jj_var {
     const cp_val *name; /* interned */
     const cp_val *val;
 } jj_var;
 
+/* Few variables are searched one by one; from INDEX_FROM on through a table of them. */
 typedef struct jj_scope {
     struct jj_scope *parent;
     jj_var *v;
     uint32_t n, cap;
+    uint32_t *index; /* open addressing over v, 0 = free; n_index places of it are in use */
+    uint32_t n_index, cap_index;
     bool captured; /* a macro holds on to it */
 } jj_scope;
 
@@ -52,20 +56,67 @@ static jj_scope *scope_new(jj_ctx *x, jj_scope *parent)
     return s;
 }
 
-static bool same_name(const cp_val *a, const cp_val *b)
+/* Names are interned, so equal ones are one pointer. */
+static uint32_t name_hash(const cp_val *name)
 {
-    return a == b || (a->u.s.n == b->u.s.n && memcmp(a->u.s.p, b->u.s.p, a->u.s.n) == 0);
+    return (uint32_t)(((uint64_t)(uintptr_t)name >> 4) * 0x9e3779b97f4a7c15u >> 32);
+}
+
+static jj_var *scope_find(const jj_scope *s, const cp_val *name)
+{
+    for (uint32_t i = 0; !s->n_index && i < s->n; i++) {
+        if (s->v[i].name == name)
+            return &s->v[i];
+    }
+    for (uint32_t i = name_hash(name); s->n_index; i++) {
+        uint32_t at = s->index[i & (s->n_index - 1)];
+        if (!at || s->v[at - 1].name == name)
+            return at ? &s->v[at - 1] : NULL;
+    }
+    return NULL;
+}
+
+static void index_add(jj_scope *s, uint32_t var)
+{
+    uint32_t i = name_hash(s->v[var].name);
+    while (s->index[i & (s->n_index - 1)])
+        i++;
+    s->index[i & (s->n_index - 1)] = var + 1;
+}
+
+/* A table with four places a variable, so that it serves until there are twice as many. */
+static bool scope_index(jj_ctx *x, jj_scope *s)
+{
+    uint32_t n_index = 4 * INDEX_FROM;
+    while (n_index < 4 * s->n)
+        n_index *= 2;
+    if (n_index > s->cap_index) {
+        s->index = cp_jj_alloc(x, n_index * sizeof(*s->index));
+        if (!s->index)
+            return false;
+        s->cap_index = n_index;
+    }
+    memset(s->index, 0, n_index * sizeof(*s->index));
+    s->n_index = n_index;
+    for (uint32_t i = 0; i < s->n; i++)
+        index_add(s, i);
+    return true;
+}
+
+/* Forget the variables and keep the room. */
+static void scope_clear(jj_scope *s)
+{
+    s->n = s->n_index = 0;
 }
 
 static bool scope_set(jj_ctx *x, jj_scope *s, const cp_val *name, const cp_val *val)
 {
     if (!val)
         return false;
-    for (uint32_t i = 0; i < s->n; i++) {
-        if (same_name(s->v[i].name, name)) {
-            s->v[i].val = val;
-            return true;
-        }
+    jj_var *known = scope_find(s, name);
+    if (known) {
+        known->val = val;
+        return true;
     }
     if (s->n == s->cap) {
         uint32_t cap = s->cap ? s->cap * 2 : 4;
@@ -78,19 +129,26 @@ static bool scope_set(jj_ctx *x, jj_scope *s, const cp_val *name, const cp_val *
         s->cap = cap;
     }
     s->v[s->n++] = (jj_var){name, val};
+    if (s->n < INDEX_FROM)
+        return true;
+    if (2 * s->n > s->n_index)
+        return scope_index(x, s);
+    index_add(s, s->n - 1);
     return true;
 }
 
 static const cp_val *lookup(jj_ctx *x, const cp_val *name)
 {
-    for (const jj_scope *s = x->scope; s; s = s->parent) {
-        for (uint32_t i = 0; i < s->n; i++) {
-            if (same_name(s->v[i].name, name))
-                return s->v[i].val;
-        }
+    size_t passed = 0;
+    for (const jj_scope *s = x->scope; s; s = s->parent, passed++) {
+        const jj_var *v = scope_find(s, name);
+        if (v)
+            return cp_jj_work(x, passed, JJ_PIECE) ? v->val : NULL;
     }
-    const cp_val *v = cp_jj_dict_gets(x->vars->u.dict, name->u.s.p, name->u.s.n);
-    if (v)
+    const cp_val *v = NULL;
+    if (cp_jj_work(x, passed, JJ_PIECE))
+        v = cp_jj_dict_gets(x, x->vars->u.dict, name->u.s.p, name->u.s.n);
+    if (v || x->code != CP_OK)
         return v;
     const jj_fn_row *row = cp_jj_global_find(&name->u.s);
     if (row) {
@@ -147,6 +205,8 @@ const cp_val *cp_jj_invoke(jj_ctx *x, const jj_fn_row *row, const cp_val *self, 
     jj_args rest = *args;
     size_t n = 0;
     bool star = false;
+    if (!cp_jj_work(x, args->n_kw, JJ_MAX_PARAMS * JJ_PIECE))
+        return NULL;
     for (const char *p = row->params; *p;) {
         size_t len = strcspn(p, " ");
         if (*p == '*') {
@@ -199,12 +259,17 @@ const cp_val *cp_jj_invoke(jj_ctx *x, const jj_fn_row *row, const cp_val *self, 
     return row->fn(x, self, bound, &rest);
 }
 
-/* The keyword argument of that name, marked as used; NULL: not given. */
-static const cp_val *take_kw(const jj_args *args, bool *used, const jj_str *name)
+/* The keyword argument of that name, marked as used; NULL: not given (or a failure). Names out of
+ * a ** are not interned. */
+static const cp_val *take_kw(jj_ctx *x, const jj_args *args, bool *used, const cp_val *name)
 {
+    if (!cp_jj_work(x, args->n_kw, JJ_PIECE))
+        return NULL;
     for (size_t k = 0; k < args->n_kw; k++) {
-        const jj_str *s = &args->kw[k].name->u.s;
-        if (!used[k] && s->n == name->n && memcmp(s->p, name->p, s->n) == 0) {
+        const jj_str *s = &args->kw[k].name->u.s, *t = &name->u.s;
+        if (used[k] || s->n != t->n || (args->kw[k].name != name && !cp_jj_work(x, s->n, JJ_COPY)))
+            continue;
+        if (args->kw[k].name == name || memcmp(s->p, t->p, s->n) == 0) {
             used[k] = true;
             return args->kw[k].val;
         }
@@ -216,14 +281,11 @@ static const cp_val *take_kw(const jj_args *args, bool *used, const jj_str *name
  * error. */
 static bool bind_extra(jj_ctx *x, const jj_node *m, const jj_args *args, bool *used)
 {
-    static const cp_val names[] = {{.type = JJ_STR, .u.s = {.p = "varargs", .n = 7}},
-                                   {.type = JJ_STR, .u.s = {.p = "kwargs", .n = 6}},
-                                   {.type = JJ_STR, .u.s = {.p = "caller", .n = 6}}};
     jj_scope *s = x->scope;
     if (m->flags & JJ_USES_CALLER) {
-        const cp_val *c = take_kw(args, used, &names[2].u.s);
+        const cp_val *c = take_kw(x, args, used, &cp_jj_name_caller);
         c = c ? c : cp_jj_undefined(x, "no caller defined");
-        if (!scope_set(x, s, &names[2], c))
+        if (!scope_set(x, s, &cp_jj_name_caller, c))
             return false;
     }
     if (m->flags & JJ_USES_VARARGS) {
@@ -232,7 +294,7 @@ static bool bind_extra(jj_ctx *x, const jj_node *m, const jj_args *args, bool *u
             if (!cp_jj_list_push(x, l, args->pos[i]))
                 return false;
         }
-        if (!scope_set(x, s, &names[0], cp_jj_list(x, JJ_TUPLE, l)))
+        if (!scope_set(x, s, &cp_jj_name_varargs, cp_jj_list(x, JJ_TUPLE, l)))
             return false;
     } else if (args->n_pos > m->n_list) {
         cp_jj_fail(x, "macro '%.*s' takes at most %u arguments, got %zu", (int)m->val->u.s.n,
@@ -250,7 +312,7 @@ static bool bind_extra(jj_ctx *x, const jj_node *m, const jj_args *args, bool *u
                    m->val->u.s.p, (int)name->n, name->p);
         return false;
     }
-    return !d || scope_set(x, s, &names[1], cp_jj_dict(x, JJ_DICT, d));
+    return !d || scope_set(x, s, &cp_jj_name_kwargs, cp_jj_dict(x, JJ_DICT, d));
 }
 
 static bool bind_macro(jj_ctx *x, const jj_node *m, const jj_args *args)
@@ -261,8 +323,7 @@ static bool bind_macro(jj_ctx *x, const jj_node *m, const jj_args *args)
         return false;
     for (uint32_t i = 0; i < m->n_list; i++) {
         const cp_val *name = m->list[i]->val;
-        const cp_val *v = i < args->n_pos ? args->pos[i] : NULL,
-                     *kw = take_kw(args, used, &name->u.s);
+        const cp_val *v = i < args->n_pos ? args->pos[i] : NULL, *kw = take_kw(x, args, used, name);
         if (v && kw) {
             cp_jj_fail(x, "macro '%.*s' got two values for '%.*s'", (int)m->val->u.s.n,
                        m->val->u.s.p, (int)name->u.s.n, name->u.s.p);
@@ -331,6 +392,8 @@ static bool eval_stars(jj_ctx *x, const jj_argnodes *a, jj_args *out)
         const cp_val *v = eval(x, a->star2);
         if (v && v->type != JJ_DICT)
             cp_jj_fail(x, "** wants a dict, not %s", cp_jj_type_name(v));
+        if (v && v->type == JJ_DICT && !cp_jj_work_items(x, v->u.dict->n))
+            return false;
         for (size_t i = 0; v && v->type == JJ_DICT && i < v->u.dict->n; i++) {
             const jj_entry *e = &v->u.dict->e[i];
             if (!e->key)
@@ -517,7 +580,6 @@ static jj_loop *loop_open(jj_ctx *x, const jj_node *n, const cp_val *seq)
 
 static bool exec_for(jj_ctx *x, const jj_node *n)
 {
-    static const cp_val loop_name = {.type = JJ_STR, .u.s = {.p = "loop", .n = 4}};
     const cp_val *seq = eval(x, n->b), *item;
     jj_loop *l = seq ? loop_open(x, n, seq) : NULL;
     jj_scope *outer = x->scope, *s = NULL;
@@ -527,9 +589,9 @@ static bool exec_for(jj_ctx *x, const jj_node *n)
             s = scope_new(x, outer);
         if (!s)
             return false;
-        s->n = 0;
+        scope_clear(s);
         x->scope = s;
-        ok = scope_set(x, s, &loop_name, l->self) && assign(x, n->a, item) && exec(x, n->d);
+        ok = scope_set(x, s, &cp_jj_name_loop, l->self) && assign(x, n->a, item) && exec(x, n->d);
         x->scope = outer;
         bool stop = x->flow == FLOW_BREAK;
         whole = whole || x->flow == FLOW_NONE;
@@ -802,7 +864,7 @@ static const cp_val *eval_invoke(jj_ctx *x, const jj_node *n)
 static const cp_val *eval_row(jj_ctx *x, const jj_node *n)
 {
     bool filter = n->kind == JJ_N_FILTER;
-    const jj_fn_row *row = filter ? cp_jj_filter_find(&n->val->u.s) : cp_jj_test_find(&n->val->u.s);
+    const jj_fn_row *row = n->row;
     const cp_val *v = eval(x, n->a);
     jj_args args;
     if (!row)

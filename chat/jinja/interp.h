@@ -50,6 +50,9 @@ const cp_val *cp_jj_invoke(jj_ctx *x, const jj_fn_row *row, const cp_val *self,
 const cp_val *cp_jj_call(jj_ctx *x, const cp_val *callee, const jj_args *args);
 /* loop.name; NULL: no such attribute (or a failure). */
 const cp_val *cp_jj_loop_attr(jj_ctx *x, struct jj_loop *l, const jj_str *name);
+/* As cp_template_render; *steps (may be NULL) receives what was charged, failed or not. */
+cp_code cp_jj_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
+                     cp_rendered *out, uint64_t *steps, cp_err *err);
 /* Run a template: its output goes to x->out. */
 bool cp_jj_run(jj_ctx *x, const jj_node *root);
 
@@ -73,7 +76,7 @@ bool cp_jj_dict_update(jj_ctx *x, jj_dict *d, const cp_val *from, const jj_args 
 /* str.splitlines: a list. */
 jj_list *cp_jj_lines(jj_ctx *x, const cp_val *s, bool keep_ends);
 /* int() and float() of a value; false: not a number (no failure). */
-bool cp_jj_parse_int(const jj_str *s, int base, int64_t *out);
-bool cp_jj_parse_float(const jj_str *s, double *out);
+bool cp_jj_parse_int(jj_ctx *x, const jj_str *s, int base, int64_t *out);
+bool cp_jj_parse_float(jj_ctx *x, const jj_str *s, double *out);
 
 #endif

@@ -13,7 +13,7 @@
 static bool json_str(jj_ctx *x, jj_sb *b, const jj_str *s, bool ascii)
 {
     static const char plain[] = "\"\\\n\r\t\f\b", letter[] = "\"\\nrtfb";
-    bool ok = cp_jj_step_bytes(x, s->n) && cp_jj_sb_adds(x, b, "\""), marked = false;
+    bool ok = cp_jj_work(x, s->n, JJ_WRITE) && cp_jj_sb_adds(x, b, "\""), marked = false;
     for (size_t off = 0, end = 0; ok && off < s->n;) {
         uint32_t cp;
         char esc[16];
@@ -29,7 +29,8 @@ static bool json_str(jj_ctx *x, jj_sb *b, const jj_str *s, bool ascii)
         else if (ascii && cp >= 0x10000 && cp < 0x110000)
             k = cp_snprintf(esc, sizeof(esc), "\\u%04x\\u%04x", 0xd800 + ((cp - 0x10000) >> 10),
                             0xdc00 + (cp & 0x3ff));
-        ok = k ? cp_jj_sb_add(x, b, esc, k, marked) : cp_jj_sb_add(x, b, s->p + off, len, marked);
+        ok = k ? cp_jj_work(x, 2, JJ_PIECE) && cp_jj_sb_add(x, b, esc, k, marked)
+               : cp_jj_sb_add(x, b, s->p + off, len, marked);
         off += len;
     }
     return ok && cp_jj_sb_adds(x, b, "\"");
@@ -363,7 +364,7 @@ static const cp_val *read_value(reader *r, int depth)
 const cp_val *cp_jj_json_parse(jj_ctx *x, const jj_str *text)
 {
     reader r = {.x = x, .s = text};
-    const cp_val *v = read_value(&r, 0);
+    const cp_val *v = cp_jj_work(x, text->n, JJ_SCAN) ? read_value(&r, 0) : NULL;
     if (v && (peek(&r) != '\0' || r.off < text->n))
         return bad_json(&r);
     return v;

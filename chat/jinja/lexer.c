@@ -105,7 +105,7 @@ static bool emit_data(lexer *l, size_t end, char sign, bool strip_line)
     if (sign == '-') {
         jj_str s = {.p = l->s + begin, .n = end - begin};
         size_t b, e;
-        cp_jj_strip(&s, NULL, 2, &b, &e);
+        cp_jj_strip(l->x, &s, NULL, 2, &b, &e);
         stop = begin + e;
     } else if (sign != '+' && strip_line) {
         size_t nl = end;

@@ -79,15 +79,15 @@ static bool search_window(jj_ctx *x, const jj_str *s, const cp_val *start, const
     *e = s->n;
     if (!start && !end)
         return true;
-    int64_t n = (int64_t)cp_jj_str_len_cp(s), from, to;
+    int64_t n = (int64_t)cp_jj_str_len_cp(x, s), from, to;
     if (!cp_jj_arg_int(x, start, 0, &from) || !cp_jj_arg_int(x, end, n, &to))
         return false;
     from = from < -n ? 0 : from < 0 ? from + n : from;
     to = to < -n ? 0 : to < 0 ? to + n : to > n ? n : to;
     if (from > to || from > n)
         return false;
-    *b = cp_jj_str_off_cp(s, (size_t)from);
-    *e = cp_jj_str_off_cp(s, (size_t)to);
+    *b = cp_jj_str_off_cp(x, s, (size_t)from);
+    *e = cp_jj_str_off_cp(x, s, (size_t)to);
     return true;
 }
 
@@ -103,12 +103,12 @@ static const cp_val *affix(jj_ctx *x, const cp_val *v, const cp_val **arg, bool 
     }
     bool inside = search_window(x, &v->u.s, arg[1], arg[2], &b, &e), hit = false;
     for (size_t i = 0; i < n && !hit; i++) {
-        if (!want_str(x, set[i], at_end ? "endswith" : "startswith"))
+        if (!want_str(x, set[i], at_end ? "endswith" : "startswith") || !cp_jj_step(x, 1))
             return NULL;
         const jj_str *t = &set[i]->u.s;
         hit = inside && t->n <= e - b &&
               (!t->n || memcmp(v->u.s.p + (at_end ? e - t->n : b), t->p, t->n) == 0);
-        if (!cp_jj_step_bytes(x, t->n))
+        if (!cp_jj_work(x, t->n <= v->u.s.n ? t->n : 0, JJ_COPY))
             return NULL;
     }
     return x->code == CP_OK ? cp_jj_bool(hit) : NULL;
@@ -129,13 +129,13 @@ METHOD(s_endswith)
 static const cp_val *find(jj_ctx *x, const cp_val *v, const cp_val **arg, bool last, bool must)
 {
     size_t b, e, at;
-    if (!want_str(x, arg[0], "find") || !cp_jj_step_bytes(x, 2 * v->u.s.n))
+    if (!want_str(x, arg[0], "find"))
         return NULL;
     const jj_str *s = &v->u.s, *t = &arg[0]->u.s;
     bool found = search_window(x, s, arg[1], arg[2], &b, &e);
     if (found) {
         jj_str hay = {.p = s->p, .n = e};
-        at = last ? cp_jj_rfind(&hay, e, t) : cp_jj_find(&hay, b, t);
+        at = last ? cp_jj_rfind(x, &hay, e, t) : cp_jj_find(x, &hay, b, t);
         found = t->n ? at < e && at >= b : true;
         if (!t->n)
             at = last ? e : b;
@@ -149,7 +149,7 @@ static const cp_val *find(jj_ctx *x, const cp_val *v, const cp_val **arg, bool l
     if (!found)
         return cp_jj_int(x, -1);
     jj_str head = {.p = s->p, .n = at};
-    return cp_jj_int(x, (int64_t)cp_jj_str_len_cp(&head));
+    return cp_jj_int(x, (int64_t)cp_jj_str_len_cp(x, &head));
 }
 
 METHOD(s_find)
@@ -172,12 +172,13 @@ METHOD(s_count)
 {
     (void)rest;
     int64_t n = 0;
-    if (!want_str(x, arg[0], "count") || !cp_jj_step_bytes(x, v->u.s.n))
+    if (!want_str(x, arg[0], "count"))
         return NULL;
     const jj_str *s = &v->u.s, *t = &arg[0]->u.s;
     if (!t->n)
-        return cp_jj_int(x, (int64_t)cp_jj_str_len_cp(s) + 1);
-    for (size_t at = 0; (at = cp_jj_find(s, at, t)) < s->n; at += t->n)
+        return cp_jj_int(x, (int64_t)cp_jj_str_len_cp(x, s) + 1);
+    for (size_t at = 0; (at = cp_jj_find(x, s, at, t)) < s->n && cp_jj_work(x, JJ_PIECE, JJ_COPY);
+         at += t->n)
         n++;
     return cp_jj_int(x, n);
 }
@@ -188,6 +189,8 @@ METHOD(s_removeprefix)
     if (!want_str(x, arg[0], "removeprefix"))
         return NULL;
     const jj_str *s = &v->u.s, *t = &arg[0]->u.s;
+    if (!cp_jj_work(x, t->n <= s->n ? t->n : 0, JJ_COPY))
+        return NULL;
     bool has = t->n && t->n <= s->n && memcmp(s->p, t->p, t->n) == 0;
     return has ? cp_jj_sub(x, v, t->n, s->n) : v;
 }
@@ -198,6 +201,8 @@ METHOD(s_removesuffix)
     if (!want_str(x, arg[0], "removesuffix"))
         return NULL;
     const jj_str *s = &v->u.s, *t = &arg[0]->u.s;
+    if (!cp_jj_work(x, t->n <= s->n ? t->n : 0, JJ_COPY))
+        return NULL;
     bool has = t->n && t->n <= s->n && memcmp(s->p + s->n - t->n, t->p, t->n) == 0;
     return has ? cp_jj_sub(x, v, 0, s->n - t->n) : v;
 }
@@ -206,7 +211,7 @@ METHOD(s_removesuffix)
 static jj_list *split_space(jj_ctx *x, const cp_val *v, int64_t max)
 {
     const jj_str *s = &v->u.s;
-    jj_list *l = cp_jj_list_new(x, 0);
+    jj_list *l = cp_jj_work(x, s->n, JJ_SCAN) ? cp_jj_list_new(x, 0) : NULL;
     size_t off = 0;
     while (l) {
         uint32_t cp;
@@ -231,7 +236,7 @@ METHOD(s_split)
 {
     int64_t max;
     (void)rest;
-    if (!cp_jj_arg_int(x, arg[1], -1, &max) || !cp_jj_step_bytes(x, v->u.s.n))
+    if (!cp_jj_arg_int(x, arg[1], -1, &max))
         return NULL;
     if (!arg[0] || arg[0]->type == JJ_NONE)
         return cp_jj_list(x, JJ_LIST, split_space(x, v, max));
@@ -244,7 +249,7 @@ METHOD(s_split)
     }
     jj_list *l = cp_jj_list_new(x, 0);
     size_t begin = 0, at;
-    while (l && max && (at = cp_jj_find(s, begin, t)) < s->n) {
+    while (l && max && (at = cp_jj_find(x, s, begin, t)) < s->n) {
         if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, at)))
             return NULL;
         begin = at + t->n;
@@ -266,15 +271,15 @@ static void reverse_list(jj_list *l)
 /* As split_space, from the right. */
 static jj_list *rsplit_space(jj_ctx *x, const cp_val *v, int64_t max)
 {
-    jj_list *l = cp_jj_list_new(x, 0);
+    jj_list *l = cp_jj_work(x, v->u.s.n, JJ_WRITE) ? cp_jj_list_new(x, 0) : NULL;
     size_t b, e;
-    cp_jj_strip(&v->u.s, NULL, 3, &b, &e);
+    cp_jj_strip(x, &v->u.s, NULL, 3, &b, &e);
     while (l && e > b) {
         jj_str head = {.p = v->u.s.p, .n = e};
         size_t begin = e, skip;
         while (max && begin > b) { /* back over what is not space */
             head.n = begin;
-            cp_jj_strip(&head, NULL, 2, &skip, &head.n);
+            cp_jj_strip(x, &head, NULL, 2, &skip, &head.n);
             if (head.n < begin)
                 break;
             begin--;
@@ -286,7 +291,7 @@ static jj_list *rsplit_space(jj_ctx *x, const cp_val *v, int64_t max)
         if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, l, cp_jj_sub(x, v, begin, e)))
             return NULL;
         head.n = begin;
-        cp_jj_strip(&head, NULL, 2, &skip, &e);
+        cp_jj_strip(x, &head, NULL, 2, &skip, &e);
         max -= max > 0;
     }
     if (l)
@@ -298,7 +303,7 @@ METHOD(s_rsplit)
 {
     int64_t max;
     (void)rest;
-    if (!cp_jj_arg_int(x, arg[1], -1, &max) || !cp_jj_step_bytes(x, 4 * v->u.s.n))
+    if (!cp_jj_arg_int(x, arg[1], -1, &max))
         return NULL;
     if (!arg[0] || arg[0]->type == JJ_NONE)
         return cp_jj_list(x, JJ_LIST, rsplit_space(x, v, max));
@@ -311,7 +316,7 @@ METHOD(s_rsplit)
     }
     jj_list *l = cp_jj_list_new(x, 0);
     size_t end = s->n, at;
-    while (l && max && (at = cp_jj_rfind(s, end, t)) < s->n) {
+    while (l && max && (at = cp_jj_rfind(x, s, end, t)) < s->n) {
         if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, l, cp_jj_sub(x, v, at + t->n, end)))
             return NULL;
         end = at;
@@ -325,14 +330,14 @@ METHOD(s_rsplit)
 
 static const cp_val *partition(jj_ctx *x, const cp_val *v, const cp_val *sep, bool last)
 {
-    if (!want_str(x, sep, "partition") || !cp_jj_step_bytes(x, v->u.s.n))
+    if (!want_str(x, sep, "partition"))
         return NULL;
     const jj_str *s = &v->u.s;
     if (!sep->u.s.n) {
         cp_jj_fail(x, "partition: empty separator");
         return NULL;
     }
-    size_t at = last ? cp_jj_rfind(s, s->n, &sep->u.s) : cp_jj_find(s, 0, &sep->u.s);
+    size_t at = last ? cp_jj_rfind(x, s, s->n, &sep->u.s) : cp_jj_find(x, s, 0, &sep->u.s);
     jj_list *l = cp_jj_list_new(x, 3);
     if (!l)
         return NULL;
@@ -384,7 +389,7 @@ static const cp_val *just(jj_ctx *x, const cp_val *v, const cp_val **arg, bool l
     int64_t width;
     if (!cp_jj_arg_int(x, arg[0], 0, &width) || (arg[1] && !want_str(x, arg[1], "ljust")))
         return NULL;
-    int64_t pad = width - (int64_t)cp_jj_str_len_cp(&v->u.s);
+    int64_t pad = width - (int64_t)cp_jj_str_len_cp(x, &v->u.s);
     const char *fill = arg[1] ? arg[1]->u.s.p : " ";
     size_t n_fill = arg[1] ? arg[1]->u.s.n : 1;
     jj_sb b = {.a = x->a};
@@ -414,7 +419,7 @@ METHOD(s_zfill)
     if (!cp_jj_arg_int(x, arg[0], 0, &width))
         return NULL;
     const jj_str *s = &v->u.s;
-    int64_t pad = width - (int64_t)cp_jj_str_len_cp(s);
+    int64_t pad = width - (int64_t)cp_jj_str_len_cp(x, s);
     size_t sign = s->n && (s->p[0] == '-' || s->p[0] == '+');
     jj_sb b = {.a = x->a};
     if (pad <= 0)
@@ -427,7 +432,7 @@ METHOD(s_zfill)
 METHOD(s_isdigit)
 {
     (void)arg, (void)rest;
-    if (!cp_jj_step_bytes(x, v->u.s.n))
+    if (!cp_jj_work(x, v->u.s.n, JJ_WRITE))
         return NULL;
     for (size_t off = 0; off < v->u.s.n;) {
         uint32_t cp;
@@ -442,9 +447,7 @@ METHOD(s_isspace)
 {
     size_t b, e;
     (void)arg, (void)rest;
-    if (!cp_jj_step_bytes(x, v->u.s.n))
-        return NULL;
-    cp_jj_strip(&v->u.s, NULL, 1, &b, &e);
+    cp_jj_strip(x, &v->u.s, NULL, 1, &b, &e);
     return cp_jj_bool(v->u.s.n && b == e);
 }
 
@@ -505,12 +508,11 @@ METHOD(l_insert)
     jj_list *l = v->u.list;
     if (!arg[0] || !arg[1])
         cp_jj_fail(x, "insert wants an index and an item");
-    if (x->code != CP_OK || !writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], 0, &at) ||
-        !cp_jj_step(x, l->n / 8))
+    if (x->code != CP_OK || !writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], 0, &at))
         return NULL;
     int64_t n = (int64_t)l->n;
     at = at < -n ? 0 : at < 0 ? at + n : at > n ? n : at;
-    if (!cp_jj_list_push(x, l, arg[1]))
+    if (!cp_jj_work_items(x, (size_t)(n - at)) || !cp_jj_list_push(x, l, arg[1]))
         return NULL;
     memmove(l->v + at + 1, l->v + at, (size_t)(n - at) * sizeof(*l->v));
     l->v[at] = arg[1];
@@ -522,7 +524,7 @@ METHOD(l_pop)
     int64_t at;
     (void)rest;
     jj_list *l = v->u.list;
-    if (!writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], -1, &at) || !cp_jj_step(x, l->n / 8))
+    if (!writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], -1, &at))
         return NULL;
     int64_t n = (int64_t)l->n;
     at += at < 0 ? n : 0;
@@ -530,6 +532,8 @@ METHOD(l_pop)
         cp_jj_fail(x, n ? "pop index out of range" : "pop from empty list");
         return NULL;
     }
+    if (!cp_jj_work_items(x, (size_t)(n - at)))
+        return NULL;
     const cp_val *item = l->v[at];
     memmove(l->v + at, l->v + at + 1, (size_t)(n - at - 1) * sizeof(*l->v));
     l->n--;
@@ -557,6 +561,8 @@ METHOD(l_remove)
         cp_jj_fail(x, "remove: the item is not in the list");
         return NULL;
     }
+    if (!cp_jj_work_items(x, l->n - at))
+        return NULL;
     memmove(l->v + at, l->v + at + 1, (l->n - at - 1) * sizeof(*l->v));
     l->n--;
     return &cp_jj_none;
@@ -574,7 +580,7 @@ METHOD(l_clear)
 METHOD(l_reverse)
 {
     (void)arg, (void)rest;
-    if (!writable(x, v->u.list->frozen) || !cp_jj_step(x, v->u.list->n / 8))
+    if (!writable(x, v->u.list->frozen) || !cp_jj_work_items(x, v->u.list->n))
         return NULL;
     reverse_list(v->u.list);
     return &cp_jj_none;
@@ -655,7 +661,7 @@ static bool merge(jj_ctx *x, jj_dict *d, const cp_val *from)
     if (from->type != JJ_DICT) {
         jj_list *l = cp_jj_items(x, from);
         for (size_t i = 0; l && i < l->n; i++) {
-            jj_list *pair = cp_jj_items(x, l->v[i]);
+            jj_list *pair = cp_jj_step(x, 1) ? cp_jj_items(x, l->v[i]) : NULL;
             if (pair && pair->n != 2)
                 cp_jj_fail(x, "a dict is made of pairs");
             if (x->code != CP_OK || !cp_jj_dict_set(x, d, pair->v[0], pair->v[1]))
@@ -663,6 +669,8 @@ static bool merge(jj_ctx *x, jj_dict *d, const cp_val *from)
         }
         return l != NULL;
     }
+    if (!cp_jj_work_items(x, from->u.dict->n))
+        return false;
     for (size_t i = 0; i < from->u.dict->n; i++) {
         const jj_entry *e = &from->u.dict->e[i];
         if (e->key && (!cp_jj_step(x, 1) || !cp_jj_dict_set(x, d, e->key, e->val)))

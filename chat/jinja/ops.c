@@ -33,18 +33,18 @@ bool cp_jj_truth(const cp_val *v)
     default:
         if (v->type == JJ_STR)
             return v->u.s.n > 0;
-        return !cp_jj_len(v, &n) || n > 0;
+        return !cp_jj_len(NULL, v, &n) || n > 0; /* only a text's length is work */
     }
 }
 
-bool cp_jj_len(const cp_val *v, size_t *n)
+bool cp_jj_len(jj_ctx *x, const cp_val *v, size_t *n)
 {
     switch (v->type) {
     case JJ_UNDEF:
         *n = 0;
         return true;
     case JJ_STR:
-        *n = cp_jj_str_len_cp(&v->u.s);
+        *n = cp_jj_str_len_cp(x, &v->u.s);
         return true;
     case JJ_LIST:
     case JJ_TUPLE:
@@ -173,6 +173,8 @@ static const cp_val *float_arith(jj_ctx *x, jj_op op, double a, double b)
         return div_zero(x);
     if (op == JJ_DIV)
         return cp_jj_float(x, a / b);
+    if (!cp_jj_step(x, JJ_FLOAT_STEPS)) /* fmod takes a step a bit that the exponents differ in */
+        return NULL;
     m = fmod(a, b);
     if ((m < 0.0 || m > 0.0) && (m < 0.0) != (b < 0.0))
         m += b;
@@ -192,6 +194,23 @@ static const cp_val *type_error(jj_ctx *x, const char *op, const cp_val *a, cons
     return NULL;
 }
 
+/* total bytes of s over and over; all of s is marked or nothing. Doubles what is there. */
+static const cp_val *repeat_plain(jj_ctx *x, const jj_str *s, size_t total)
+{
+    char *p = total && cp_jj_work(x, total, JJ_COPY) ? cp_jj_alloc(x, total + 1) : NULL;
+    cp_val *v = p ? cp_jj_alloc(x, sizeof(*v)) : NULL;
+    if (!v)
+        return x->code == CP_OK ? &cp_jj_empty : NULL;
+    memcpy(p, s->p, s->n);
+    for (size_t n = s->n, more; n < total; n += more) {
+        more = n < total - n ? n : total - n;
+        memcpy(p + n, p, more);
+    }
+    v->type = JJ_STR;
+    v->u.s = (jj_str){.p = p, .n = total, .all = s->all};
+    return v;
+}
+
 static const cp_val *repeat(jj_ctx *x, const cp_val *seq, int64_t times)
 {
     size_t n = seq->type == JJ_STR ? seq->u.s.n : seq->u.list->n, total;
@@ -203,17 +222,17 @@ static const cp_val *repeat(jj_ctx *x, const cp_val *seq, int64_t times)
         cp_jj_fail(x, "a repetition is larger than %zu", limit);
         return NULL;
     }
+    if (seq->type == JJ_STR && !seq->u.s.n_spans)
+        return repeat_plain(x, &seq->u.s, total);
     if (seq->type == JJ_STR) {
         jj_sb b = {.a = x->a};
-        if (!cp_jj_step_bytes(x, total))
-            return NULL;
         for (; k; k--) {
             if (!cp_jj_sb_add_str(x, &b, &seq->u.s, 0, n))
                 return NULL;
         }
         return cp_jj_sb_take(x, &b);
     }
-    jj_list *l = cp_jj_step(x, total) ? cp_jj_list_new(x, total) : NULL;
+    jj_list *l = cp_jj_work_items(x, total) ? cp_jj_list_new(x, total) : NULL;
     for (size_t i = 0; l && i < total; i++)
         cp_jj_list_push(x, l, seq->u.list->v[i % n]);
     return cp_jj_list(x, seq->type, l);
@@ -234,8 +253,9 @@ const cp_val *cp_jj_arith(jj_ctx *x, jj_op op, const cp_val *a, const cp_val *b)
     if (op == JJ_ADD && a->type == JJ_STR && b->type == JJ_STR)
         return cp_jj_concat(x, a, b);
     if (op == JJ_ADD && a->type == b->type && (a->type == JJ_LIST || a->type == JJ_TUPLE)) {
-        jj_list *l = cp_jj_list_new(x, a->u.list->n + b->u.list->n);
-        if (!l || !cp_jj_step(x, l->cap))
+        size_t n = a->u.list->n + b->u.list->n;
+        jj_list *l = cp_jj_work_items(x, n) ? cp_jj_list_new(x, n) : NULL;
+        if (!l)
             return NULL;
         for (size_t i = 0; i < a->u.list->n; i++)
             cp_jj_list_push(x, l, a->u.list->v[i]);
@@ -292,10 +312,10 @@ static int cmp_num(const cp_val *a, const cp_val *b)
 
 static bool equal_at(jj_ctx *x, const cp_val *a, const cp_val *b, int depth)
 {
-    if (a == b && a->type != JJ_FLOAT)
-        return true;
     if (!cp_jj_step(x, 1))
         return false;
+    if (a == b && a->type != JJ_FLOAT)
+        return true;
     if (depth > JJ_MAX_DEPTH) {
         cp_jj_fail(x, "compared values are nested too deeply (limit %d)", JJ_MAX_DEPTH);
         return false;
@@ -309,7 +329,8 @@ static bool equal_at(jj_ctx *x, const cp_val *a, const cp_val *b, int depth)
     case JJ_NONE:
         return true;
     case JJ_STR:
-        return cp_jj_step_bytes(x, a->u.s.n) && cmp_str(&a->u.s, &b->u.s) == 0;
+        return a->u.s.n == b->u.s.n && cp_jj_work(x, a->u.s.n, JJ_COPY) &&
+               cmp_str(&a->u.s, &b->u.s) == 0;
     case JJ_LIST:
     case JJ_TUPLE:
         if (a->u.list->n != b->u.list->n)
@@ -320,7 +341,7 @@ static bool equal_at(jj_ctx *x, const cp_val *a, const cp_val *b, int depth)
         }
         return true;
     case JJ_DICT:
-        if (a->u.dict->live != b->u.dict->live)
+        if (a->u.dict->live != b->u.dict->live || !cp_jj_work_items(x, a->u.dict->n))
             return false;
         for (size_t i = 0; i < a->u.dict->n; i++) {
             const jj_entry *e = &a->u.dict->e[i];
@@ -360,7 +381,7 @@ static bool compare_at(jj_ctx *x, const char *op, const cp_val *a, const cp_val 
     }
     if (a->type == JJ_STR && b->type == JJ_STR) {
         *cmp = cmp_str(&a->u.s, &b->u.s);
-        return cp_jj_step_bytes(x, a->u.s.n);
+        return cp_jj_work(x, a->u.s.n < b->u.s.n ? a->u.s.n : b->u.s.n, JJ_COPY);
     }
     if (a->type == b->type && (a->type == JJ_LIST || a->type == JJ_TUPLE)) {
         const jj_list *l = a->u.list, *m = b->u.list;
@@ -389,8 +410,8 @@ bool cp_jj_contains(jj_ctx *x, const cp_val *seq, const cp_val *item, bool *foun
             cp_jj_fail(x, "'in <str>' wants a str on the left, not %s", cp_jj_type_name(item));
             return false;
         }
-        *found = !item->u.s.n || cp_jj_find(&seq->u.s, 0, &item->u.s) < seq->u.s.n;
-        return cp_jj_step_bytes(x, seq->u.s.n);
+        *found = !item->u.s.n || cp_jj_find(x, &seq->u.s, 0, &item->u.s) < seq->u.s.n;
+        return x->code == CP_OK;
     case JJ_DICT:
         *found = cp_jj_dict_get(x, seq->u.dict, item) != NULL;
         return x->code == CP_OK;
@@ -493,20 +514,23 @@ static const cp_val *element(jj_ctx *x, const cp_val *v, const cp_val *key)
     if (!indexed || (key->type != JJ_INT && key->type != JJ_BOOL))
         return NULL;
     int64_t i = as_int(key);
-    if (v->type == JJ_STR && !cp_jj_step_bytes(x, v->u.s.n))
+    if (v->type == JJ_STR && i >= 0) { /* the text's length is not asked for */
+        n = (size_t)i < v->u.s.n ? SIZE_MAX : 0;
+    } else if (!cp_jj_len(x, v, &n)) {
         return NULL;
-    if (!cp_jj_len(v, &n))
-        return NULL;
+    }
     if (i < 0)
         i += (int64_t)n;
-    if (i < 0 || i >= (int64_t)n)
+    if (i < 0 || (size_t)i >= n)
         return NULL;
     if (v->type == JJ_RANGE)
         return range_at(x, v, i);
     if (v->type != JJ_STR)
         return v->u.list->v[i];
-    size_t off = cp_jj_str_off_cp(&v->u.s, (size_t)i);
+    size_t off = cp_jj_str_off_cp(x, &v->u.s, (size_t)i);
     uint32_t cp;
+    if (off >= v->u.s.n)
+        return NULL;
     return cp_jj_sub(x, v, off, off + cp_jj_utf8_next(v->u.s.p, v->u.s.n, off, &cp));
 }
 
@@ -555,15 +579,16 @@ static const cp_val *slice_str(jj_ctx *x, const cp_val *v, int64_t b, int64_t st
     if (count == 0)
         return &cp_jj_empty;
     if (step == 1) {
-        size_t from = cp_jj_str_off_cp(s, (size_t)b);
+        size_t from = cp_jj_str_off_cp(x, s, (size_t)b);
         jj_str rest = {.p = s->p + from, .n = s->n - from};
-        return cp_jj_sub(x, v, from, from + cp_jj_str_off_cp(&rest, (size_t)count));
+        return cp_jj_sub(x, v, from, from + cp_jj_str_off_cp(x, &rest, (size_t)count));
     }
     /* Offsets of all code points, then the chosen ones. */
-    size_t n = cp_jj_str_len_cp(s), off = 0;
-    size_t *at = cp_jj_alloc(x, (n + 1) * sizeof(*at));
+    size_t n = cp_jj_str_len_cp(x, s), off = 0;
+    bool paid = cp_jj_work(x, s->n, JJ_SCAN);
+    size_t *at = paid ? cp_jj_alloc(x, (n + 1) * sizeof(*at)) : NULL;
     jj_sb out = {.a = x->a};
-    if (!at || !cp_jj_step(x, n / 16))
+    if (!at)
         return NULL;
     for (size_t i = 0; i < n; i++) {
         uint32_t cp;
@@ -589,7 +614,7 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
         cp_jj_fail(x, "a %s cannot be sliced", cp_jj_type_name(v));
         return NULL;
     }
-    if ((v->type == JJ_STR && !cp_jj_step_bytes(x, 2 * v->u.s.n)) || !cp_jj_len(v, &len))
+    if (!cp_jj_len(x, v, &len))
         return NULL;
     int64_t n = (int64_t)len;
     bool ok = true;
@@ -627,7 +652,8 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
         r->u.range.n = count;
         return r;
     }
-    jj_list *l = cp_jj_step(x, (size_t)count) ? cp_jj_list_new(x, (size_t)count) : NULL;
+    bool paid = cp_jj_work_items(x, (size_t)count);
+    jj_list *l = paid ? cp_jj_list_new(x, (size_t)count) : NULL;
     for (int64_t i = b; l && count; i += by, count--)
         cp_jj_list_push(x, l, v->u.list->v[i]);
     return cp_jj_list(x, v->type, l);
@@ -678,25 +704,23 @@ jj_list *cp_jj_items(jj_ctx *x, const cp_val *v)
     case JJ_LIST:
     case JJ_TUPLE:
         n = v->u.list->n;
-        l = cp_jj_step(x, n / 8) ? cp_jj_list_new(x, n) : NULL;
+        l = cp_jj_work_items(x, n) ? cp_jj_list_new(x, n) : NULL;
         if (l && n)
             memcpy(l->v, v->u.list->v, n * sizeof(*l->v));
         if (l)
             l->n = n;
         return l;
     case JJ_DICT:
-        return cp_jj_step(x, v->u.dict->live) ? cp_jj_dict_list(x, v->u.dict, JJ_KEYS) : NULL;
+        return cp_jj_dict_list(x, v->u.dict, JJ_KEYS);
     case JJ_VIEW:
-        return cp_jj_step(x, v->u.view.dict->live)
-                   ? cp_jj_dict_list(x, v->u.view.dict, v->u.view.kind)
-                   : NULL;
+        return cp_jj_dict_list(x, v->u.view.dict, v->u.view.kind);
     case JJ_GEN:
         if (v->u.gen->why) {
             cp_jj_fail(x, "%s", v->u.gen->why);
             return NULL;
         }
         n = v->u.gen->items->n - v->u.gen->pos;
-        l = cp_jj_step(x, n / 8) ? cp_jj_list_new(x, n) : NULL;
+        l = cp_jj_work_items(x, n) ? cp_jj_list_new(x, n) : NULL;
         if (l && n)
             memcpy(l->v, v->u.gen->items->v + v->u.gen->pos, n * sizeof(*l->v));
         if (l)

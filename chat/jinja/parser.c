@@ -21,26 +21,56 @@ jj_node *cp_jj_node(jj_parser *p, jj_kind kind)
     return n;
 }
 
+const cp_val cp_jj_name_loop = {.type = JJ_STR, .u.s = {.p = "loop", .n = 4}};
+const cp_val cp_jj_name_varargs = {.type = JJ_STR, .u.s = {.p = "varargs", .n = 7}};
+const cp_val cp_jj_name_kwargs = {.type = JJ_STR, .u.s = {.p = "kwargs", .n = 6}};
+const cp_val cp_jj_name_caller = {.type = JJ_STR, .u.s = {.p = "caller", .n = 6}};
+
+/* Where the name stands, or the free place where it belongs. */
+static size_t name_slot(const cp_val *const *names, size_t cap, const char *s, size_t n)
+{
+    size_t i = (size_t)cp_jj_hash_bytes(s, n) & (cap - 1);
+    while (names[i] && !(names[i]->u.s.n == n && memcmp(names[i]->u.s.p, s, n) == 0))
+        i = (i + 1) & (cap - 1);
+    return i;
+}
+
+/* Twice the room, at least FIRST_NAMES; the interpreter's own names are in it from the start. */
+static bool names_grow(jj_parser *p)
+{
+    enum { FIRST_NAMES = 64 };
+    static const cp_val *const own[] = {&cp_jj_name_loop, &cp_jj_name_varargs, &cp_jj_name_kwargs,
+                                        &cp_jj_name_caller};
+    size_t n_own = p->cap_names ? 0 : sizeof(own) / sizeof(own[0]);
+    size_t cap = p->cap_names ? p->cap_names * 2 : FIRST_NAMES;
+    const cp_val **names = cp_jj_alloc(p->x, cap * sizeof(*names));
+    if (!names)
+        return false;
+    for (size_t i = 0; i < n_own; i++)
+        names[name_slot(names, cap, own[i]->u.s.p, own[i]->u.s.n)] = own[i];
+    for (size_t i = 0; i < p->cap_names; i++) {
+        const cp_val *v = p->names[i];
+        if (v)
+            names[name_slot(names, cap, v->u.s.p, v->u.s.n)] = v;
+    }
+    p->names = names;
+    p->cap_names = cap;
+    p->n_names += n_own;
+    return true;
+}
+
 const cp_val *cp_jj_intern(jj_parser *p, const char *s, size_t n)
 {
-    for (size_t i = 0; i < p->n_names; i++) {
-        const jj_str *k = &p->names[i]->u.s;
-        if (k->n == n && memcmp(k->p, s, n) == 0)
-            return p->names[i];
-    }
-    if (p->n_names == p->cap_names) {
-        size_t cap = p->cap_names ? p->cap_names * 2 : 64;
-        const cp_val **names = cp_jj_alloc(p->x, cap * sizeof(*names));
-        if (!names)
-            return NULL;
-        if (p->n_names)
-            memcpy(names, p->names, p->n_names * sizeof(*names));
-        p->names = names;
-        p->cap_names = cap;
-    }
+    if (2 * p->n_names >= p->cap_names && !names_grow(p))
+        return NULL;
+    size_t i = name_slot(p->names, p->cap_names, s, n);
+    if (p->names[i])
+        return p->names[i];
     const cp_val *v = cp_jj_str(p->x, s, n);
-    if (v)
-        p->names[p->n_names++] = v;
+    if (v) {
+        p->names[i] = v;
+        p->n_names++;
+    }
     return v;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "chat/jinja/interp.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,9 @@ size_t cp_jj_float_repr(double f, char out[40])
     if (isinf(f))
         return cp_snprintf(out, 40, f < 0 ? "-inf" : "inf");
     char text[40];
-    for (int prec = 0; prec < 17; prec++) {
+    /* 15 digits of a normal number survive the way there and back, so what is shorter shows as
+     * zeros at the end. */
+    for (int prec = fabs(f) < DBL_MIN ? 0 : 14; prec < 17; prec++) {
         cp_snprintf(text, sizeof(text), "%.*e", prec, f);
         if (strtod(text, NULL) == f)
             break;
@@ -54,7 +57,7 @@ static bool repr_str(jj_ctx *x, jj_sb *b, const jj_str *s)
 {
     bool single = s->n && memchr(s->p, '\'', s->n), dbl = s->n && memchr(s->p, '"', s->n);
     char quote = single && !dbl ? '"' : '\'';
-    bool ok = cp_jj_step_bytes(x, s->n) && cp_jj_sb_add(x, b, &quote, 1, false), marked = false;
+    bool ok = cp_jj_work(x, s->n, JJ_WRITE) && cp_jj_sb_add(x, b, &quote, 1, false), marked = false;
     for (size_t off = 0, end = 0; ok && off < s->n;) {
         uint32_t cp;
         char esc[16];
@@ -72,7 +75,8 @@ static bool repr_str(jj_ctx *x, jj_sb *b, const jj_str *s)
                             : cp < 0x10000 ? "\\u%04x"
                                            : "\\U%08x",
                             cp);
-        ok = k ? cp_jj_sb_add(x, b, esc, k, marked) : cp_jj_sb_add(x, b, s->p + off, len, marked);
+        ok = k ? cp_jj_work(x, 2, JJ_PIECE) && cp_jj_sb_add(x, b, esc, k, marked)
+               : cp_jj_sb_add(x, b, s->p + off, len, marked);
         off += len;
     }
     return ok && cp_jj_sb_add(x, b, &quote, 1, false);
@@ -91,7 +95,7 @@ static bool repr_items(jj_ctx *x, jj_sb *b, const jj_list *l, const char *open, 
 
 static bool repr_dict(jj_ctx *x, jj_sb *b, const jj_dict *d, int depth)
 {
-    bool ok = cp_jj_sb_adds(x, b, "{"), first = true;
+    bool ok = cp_jj_work_items(x, d->n) && cp_jj_sb_adds(x, b, "{"), first = true;
     for (size_t i = 0; ok && i < d->n; i++) {
         const jj_entry *e = &d->e[i];
         if (!e->key)
@@ -129,7 +133,8 @@ static bool repr_at(jj_ctx *x, jj_sb *b, const cp_val *v, int depth)
         return cp_jj_sb_add(x, b, text, cp_snprintf(text, sizeof(text), "%lld", (long long)v->u.i),
                             false);
     case JJ_FLOAT:
-        return cp_jj_sb_add(x, b, text, cp_jj_float_repr(v->u.f, text), false);
+        return cp_jj_step(x, JJ_FLOAT_STEPS) &&
+               cp_jj_sb_add(x, b, text, cp_jj_float_repr(v->u.f, text), false);
     case JJ_STR:
         return repr_str(x, b, &v->u.s);
     case JJ_LIST:

@@ -55,6 +55,8 @@ static const cp_val *attr_path(jj_ctx *x, const cp_val *v, const cp_val *path, c
             number = number && s->p[end] >= '0' && s->p[end] <= '9' && end - begin < 9;
             index = number ? index * 10 + (s->p[end] - '0') : 0;
         }
+        if (!cp_jj_step(x, 1) || !cp_jj_work(x, end - begin, JJ_SCAN))
+            return NULL;
         const cp_val *key =
             number && end > begin ? cp_jj_int(x, index) : cp_jj_sub(x, path, begin, end);
         v = key ? attr_step(x, v, key, def) : NULL;
@@ -124,6 +126,8 @@ static const cp_val *multi_key(jj_ctx *x, const cp_val *v, const cp_val *attr, b
     for (size_t begin = 0; l && begin <= s->n;) {
         const char *comma = memchr(s->p + begin, ',', s->n - begin);
         size_t end = comma ? (size_t)(comma - s->p) : s->n;
+        if (!cp_jj_step(x, 1) || !cp_jj_work(x, end - begin, JJ_COPY))
+            return NULL;
         const cp_val *part = cp_jj_sub(x, attr, begin, end);
         if (!part || !cp_jj_list_push(x, l, fold_key(x, v, part, case_sensitive)))
             return NULL;
@@ -182,7 +186,8 @@ static const cp_val *extreme(jj_ctx *x, const cp_val *v, const cp_val **arg, boo
     for (size_t i = 0; l && i < l->n; i++) {
         const cp_val *k = fold_key(x, l->v[i], arg[1], cp_jj_arg_bool(arg[0], false));
         int c = 0;
-        if (!k || (best && !cp_jj_compare(x, want_max ? ">" : "<", k, best_key, &c)))
+        if (!k || !cp_jj_step(x, 1) ||
+            (best && !cp_jj_compare(x, want_max ? ">" : "<", k, best_key, &c)))
             return NULL;
         if (!best || (c != 2 && (want_max ? c > 0 : c < 0))) {
             best = l->v[i];
@@ -214,7 +219,7 @@ FILTER(f_sum)
     }
     for (size_t i = 0; l && total && i < l->n; i++) {
         const cp_val *item = attr_path(x, l->v[i], arg[0], NULL);
-        total = item ? cp_jj_arith(x, JJ_ADD, total, item) : NULL;
+        total = item && cp_jj_step(x, 1) ? cp_jj_arith(x, JJ_ADD, total, item) : NULL;
     }
     return l ? total : NULL;
 }
@@ -260,6 +265,9 @@ FILTER(f_first)
     (void)arg, (void)rest;
     if (v->type == JJ_GEN && !v->u.gen->why && v->u.gen->pos < v->u.gen->items->n)
         return v->u.gen->items->v[v->u.gen->pos++];
+    const cp_val zero = {.type = JJ_INT};
+    if (v->type == JJ_STR && v->u.s.n)
+        return cp_jj_getitem(x, v, &zero);
     jj_list *l = cp_jj_items(x, v);
     if (!l)
         return NULL;
@@ -273,6 +281,9 @@ FILTER(f_last)
         cp_jj_fail(x, "last does not work on a generator");
         return NULL;
     }
+    const cp_val minus = {.type = JJ_INT, .u.i = -1};
+    if (v->type == JJ_STR && v->u.s.n)
+        return cp_jj_getitem(x, v, &minus);
     jj_list *l = cp_jj_items(x, v);
     if (!l)
         return NULL;
@@ -335,7 +346,7 @@ static const cp_val *batch_items(jj_ctx *x, const cp_val *v, const cp_val **arg)
             if (!cp_jj_list_push(x, rows, cp_jj_list(x, JJ_LIST, row)))
                 return NULL;
         }
-        if (!cp_jj_list_push(x, row, l->v[i]))
+        if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, row, l->v[i]))
             return NULL;
     }
     while (row && arg[1] && arg[1]->type != JJ_NONE && row->n < (size_t)n) {

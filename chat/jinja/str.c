@@ -50,9 +50,11 @@ bool cp_jj_str_is(const jj_str *s, const char *lit)
 }
 
 /* A lead byte, or a byte that stands alone because it is invalid, begins a code point. */
-size_t cp_jj_str_len_cp(const jj_str *s)
+size_t cp_jj_str_len_cp(jj_ctx *x, const jj_str *s)
 {
     size_t n = 0;
+    if (!cp_jj_work(x, s->n, JJ_COUNT))
+        return 0;
     for (size_t off = 0; off < s->n; n++) {
         uint32_t cp;
         off += (unsigned char)s->p[off] < 0x80 ? 1 : cp_jj_utf8_next(s->p, s->n, off, &cp);
@@ -60,13 +62,14 @@ size_t cp_jj_str_len_cp(const jj_str *s)
     return n;
 }
 
-size_t cp_jj_str_off_cp(const jj_str *s, size_t i)
+size_t cp_jj_str_off_cp(jj_ctx *x, const jj_str *s, size_t i)
 {
     size_t off = 0;
     for (; i && off < s->n; i--) {
         uint32_t cp;
         off += (unsigned char)s->p[off] < 0x80 ? 1 : cp_jj_utf8_next(s->p, s->n, off, &cp);
     }
+    cp_jj_work(x, off, JJ_COUNT);
     return off;
 }
 
@@ -93,7 +96,8 @@ const cp_val *cp_jj_sub(jj_ctx *x, const cp_val *v, size_t begin, size_t end)
         r->u.s.all = true;
         return r;
     }
-    jj_span *spans = cp_jj_alloc(x, n * sizeof(*spans));
+    jj_span *spans =
+        cp_jj_work(x, n * sizeof(*spans), JJ_COPY) ? cp_jj_alloc(x, n * sizeof(*spans)) : NULL;
     if (!spans)
         return NULL;
     for (uint32_t i = 0; i < n; i++) {
@@ -143,7 +147,9 @@ const cp_val *cp_jj_concat(jj_ctx *x, const cp_val *av, const cp_val *bv)
     jj_block *blk = a->blk;
     bool in_place = blk && a->p == blk->data && a->n == blk->used && a->n_spans == blk->n_spans &&
                     n <= blk->cap && blk->n_spans + more <= blk->cap_spans;
-    if (!r || !cp_jj_step_bytes(x, in_place ? b->n : n))
+    size_t marks = in_place ? more : a->n_spans + more;
+    if (!r || !cp_jj_work(x, in_place ? b->n : n, JJ_COPY) ||
+        !cp_jj_work(x, marks, sizeof(jj_span)))
         return NULL;
     if (!in_place) {
         size_t spans = (a->all ? 1 : a->n_spans) + more;
@@ -167,28 +173,71 @@ const cp_val *cp_jj_concat(jj_ctx *x, const cp_val *av, const cp_val *bv)
 
 /* ---- search ---- */
 
-size_t cp_jj_find(const jj_str *hay, size_t from, const jj_str *needle)
+enum { SHORT_NEEDLE = 16 };
+
+/* What passing over a byte costs: a search may compare a short needle anew at every place. */
+static size_t search_weight(const jj_str *needle)
 {
-    if (from > hay->n || needle->n > hay->n - from)
+    return needle->n == 1 ? JJ_COPY : needle->n <= SHORT_NEEDLE ? JJ_COUNT : JJ_SCAN;
+}
+
+size_t cp_jj_find(jj_ctx *x, const jj_str *hay, size_t from, const jj_str *needle)
+{
+    if (from > hay->n || needle->n > hay->n - from || x->code != CP_OK)
         return hay->n;
     if (!needle->n)
         return from;
     /* One byte: faster, and a sanitizer checks memmem's whole haystack at each call. */
     const char *p = needle->n == 1 ? memchr(hay->p + from, needle->p[0], hay->n - from)
                                    : memmem(hay->p + from, hay->n - from, needle->p, needle->n);
-    return p ? (size_t)(p - hay->p) : hay->n;
+    size_t at = p ? (size_t)(p - hay->p) : hay->n;
+    size_t passed = p ? at + needle->n - from : hay->n - from;
+    return cp_jj_work(x, passed, search_weight(needle)) ? at : hay->n;
 }
 
-size_t cp_jj_rfind(const jj_str *hay, size_t end, const jj_str *needle)
+/* Knuth, Morris and Pratt from the right: linear whatever the needle, for a number a byte of it. */
+static size_t rfind_long(jj_ctx *x, const jj_str *hay, size_t end, const jj_str *needle)
 {
-    if (needle->n > end)
+    size_t n = needle->n, k = 0;
+    const char *last = needle->p + n - 1; /* byte i from the right is last[-i] */
+    bool paid = cp_jj_work(x, n, JJ_SCAN);
+    uint32_t *border = paid ? cp_jj_alloc(x, (n + 1) * sizeof(*border)) : NULL;
+    if (!border)
         return hay->n;
-    for (size_t i = end - needle->n + 1; i-- > 0;) {
-        if (!needle->n ||
-            (hay->p[i] == needle->p[0] && memcmp(hay->p + i, needle->p, needle->n) == 0))
-            return i;
+    for (size_t i = 1; i < n; i++) {
+        while (k && *(last - k) != *(last - i))
+            k = border[k];
+        k += *(last - k) == *(last - i);
+        border[i + 1] = (uint32_t)k;
     }
+    k = 0;
+    for (size_t i = end; i-- > 0;) {
+        while (k && *(last - k) != hay->p[i])
+            k = border[k];
+        k += *(last - k) == hay->p[i];
+        if (k == n)
+            return cp_jj_work(x, end - i, JJ_SCAN) ? i : hay->n;
+    }
+    cp_jj_work(x, end, JJ_SCAN);
     return hay->n;
+}
+
+size_t cp_jj_rfind(jj_ctx *x, const jj_str *hay, size_t end, const jj_str *needle)
+{
+    if (needle->n > end || x->code != CP_OK)
+        return hay->n;
+    if (!needle->n)
+        return end;
+    if (needle->n > SHORT_NEEDLE)
+        return rfind_long(x, hay, end, needle);
+    size_t i = end - needle->n + 1, at = hay->n;
+    while (at == hay->n && i > 0) {
+        const char *p = memrchr(hay->p, needle->p[0], i);
+        i = p ? (size_t)(p - hay->p) : 0;
+        if (p && memcmp(p, needle->p, needle->n) == 0)
+            at = i;
+    }
+    return cp_jj_work(x, end - i, needle->n == 1 ? JJ_COPY : JJ_SCAN) ? at : hay->n;
 }
 
 static bool in_set(const jj_str *set, uint32_t cp)
@@ -204,13 +253,15 @@ static bool in_set(const jj_str *set, uint32_t cp)
     return false;
 }
 
-void cp_jj_strip(const jj_str *s, const jj_str *set, int sides, size_t *begin, size_t *end)
+void cp_jj_strip(jj_ctx *x, const jj_str *s, const jj_str *set, int sides, size_t *begin,
+                 size_t *end)
 {
     size_t b = 0, e = s->n;
     uint32_t cp;
+    cp_jj_work(x, set ? set->n : 0, JJ_SCAN);
     while ((sides & 1) && b < e) {
         size_t k = cp_jj_utf8_next(s->p, e, b, &cp);
-        if (!in_set(set, cp))
+        if (!in_set(set, cp) || !cp_jj_work(x, 1 + (set ? set->n : 0), JJ_SCAN))
             break;
         b += k;
     }
@@ -222,7 +273,7 @@ void cp_jj_strip(const jj_str *s, const jj_str *set, int sides, size_t *begin, s
             p = e - 1; /* not a whole character: the last byte stands alone */
             cp_jj_utf8_next(s->p, e, p, &cp);
         }
-        if (!in_set(set, cp))
+        if (!in_set(set, cp) || !cp_jj_work(x, 1 + (set ? set->n : 0), JJ_SCAN))
             break;
         e = p;
     }
@@ -293,10 +344,12 @@ bool cp_jj_sb_adds(jj_ctx *x, jj_sb *b, const char *lit)
 
 bool cp_jj_sb_add_str(jj_ctx *x, jj_sb *b, const jj_str *s, size_t begin, size_t end)
 {
-    if (!cp_jj_step_bytes(x, end - begin))
+    if (!cp_jj_work(x, end - begin, JJ_COPY))
         return false;
     while (begin < end) {
         size_t stop;
+        if (!cp_jj_work(x, JJ_PIECE, JJ_COPY))
+            return false;
         bool marked = cp_jj_str_mark(s, begin, &stop);
         if (stop > end)
             stop = end;
@@ -318,7 +371,7 @@ bool cp_jj_sb_pad(jj_ctx *x, jj_sb *b, const char *fill, size_t n_fill, size_t t
     size_t bytes;
     if (!cp_mul(n_fill, times, &bytes) || bytes > JJ_MAX_OUTPUT)
         return too_long(x);
-    if (!cp_jj_step_bytes(x, bytes))
+    if (!cp_jj_work(x, bytes, JJ_SCAN))
         return false;
     for (; times; times--) {
         if (!cp_jj_sb_add(x, b, fill, n_fill, false))

@@ -110,7 +110,7 @@ static const cp_val *all_case(jj_ctx *x, const cp_val *v, bool upper)
 {
     bool some = false;
     v = cp_jj_to_str(x, v);
-    if (!v || !cp_jj_step_bytes(x, v->u.s.n))
+    if (!v || !cp_jj_work(x, v->u.s.n, JJ_MAP))
         return NULL;
     for (size_t off = 0; off < v->u.s.n;) {
         uint32_t cp;

@@ -44,19 +44,25 @@ static bool in_ranges(const jj_range *r, size_t n, uint32_t cp)
 
 bool cp_jj_is_printable(uint32_t cp)
 {
+    if (cp < 0x80)
+        return cp >= ' ' && cp < 0x7f;
     return cp < 0x110000 && !in_ranges(not_printable, COUNT(not_printable), cp);
 }
 bool cp_jj_is_lower(uint32_t cp)
 {
+    if (cp < 0x80)
+        return cp >= 'a' && cp <= 'z';
     return in_ranges(lower_chars, COUNT(lower_chars), cp);
 }
 bool cp_jj_is_upper(uint32_t cp)
 {
+    if (cp < 0x80)
+        return cp >= 'A' && cp <= 'Z';
     return in_ranges(upper_chars, COUNT(upper_chars), cp);
 }
 bool cp_jj_is_title(uint32_t cp)
 {
-    return in_ranges(title_chars, COUNT(title_chars), cp);
+    return cp >= 0x80 && in_ranges(title_chars, COUNT(title_chars), cp);
 }
 bool cp_jj_is_digit(uint32_t cp)
 {
@@ -159,16 +165,28 @@ static size_t map_case(const jj_case_range *r, size_t n, const jj_case_special *
 
 size_t cp_jj_upper(uint32_t cp, uint32_t out[3])
 {
+    if (cp < 0x80) {
+        out[0] = cp >= 'a' && cp <= 'z' ? cp - 32 : cp;
+        return 1;
+    }
     return map_case(to_upper, COUNT(to_upper), to_upper_special, COUNT(to_upper_special), cp, out);
 }
 
 size_t cp_jj_lower(uint32_t cp, uint32_t out[3])
 {
+    if (cp < 0x80) {
+        out[0] = cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
+        return 1;
+    }
     return map_case(to_lower, COUNT(to_lower), to_lower_special, COUNT(to_lower_special), cp, out);
 }
 
 size_t cp_jj_title(uint32_t cp, uint32_t out[3])
 {
+    if (cp < 0x80) {
+        out[0] = cp >= 'a' && cp <= 'z' ? cp - 32 : cp;
+        return 1;
+    }
     return map_case(to_title, COUNT(to_title), to_title_special, COUNT(to_title_special), cp, out);
 }
 
@@ -177,14 +195,14 @@ const cp_val *cp_jj_case(jj_ctx *x, const cp_val *s, jj_case how)
     const jj_str *t = &s->u.s;
     jj_sb b = {.a = x->a};
     bool marked = false, cased = false; /* cased: the character before has case */
-    if (!cp_jj_step_bytes(x, t->n))
-        return NULL;
     for (size_t off = 0, end = 0; off < t->n;) {
         uint32_t cp, to[3];
         size_t k;
         if (off >= end)
             marked = cp_jj_str_mark(t, off, &end);
         size_t len = cp_jj_utf8_next(t->p, t->n, off, &cp);
+        if (!cp_jj_work(x, len, cp < 0x80 ? JJ_WRITE : JJ_MAP))
+            return NULL;
         bool first = how == JJ_CAPITALIZE ? off == 0 : !cased;
         if (how == JJ_UPPER || (how == JJ_SWAPCASE && cp_jj_is_lower(cp)))
             k = cp_jj_upper(cp, to);

@@ -4,8 +4,9 @@
  *
  * A dict keeps its entries in insertion order and grows an open-addressing index once it has eight
  * of them, so a client cannot make a long object quadratic. The hash is mixed with an address of
- * the running process, which a client does not know. Removed entries leave holes that the next
- * growth squeezes out.
+ * the running process, which a client does not know; a look-up charges the bytes of its key and the
+ * entries that it passes, so a template that finds keys which collide pays for them. Removed
+ * entries leave holes that the next growth squeezes out; who walks a dict charges holes, too.
  */
 #include "chat/jinja/value.h"
 
@@ -48,6 +49,7 @@ bool cp_jj_step(jj_ctx *x, size_t n)
     if (x->code != CP_OK)
         return false;
     if (n > JJ_MAX_STEPS - x->steps) {
+        x->steps = JJ_MAX_STEPS;
         cp_jj_fail(x, "the template takes more than %d steps", JJ_MAX_STEPS);
         return false;
     }
@@ -55,9 +57,18 @@ bool cp_jj_step(jj_ctx *x, size_t n)
     return true;
 }
 
-bool cp_jj_step_bytes(jj_ctx *x, size_t n_bytes)
+bool cp_jj_work(jj_ctx *x, size_t n, size_t weight)
 {
-    return cp_jj_step(x, n_bytes / JJ_STEP_BYTES);
+    size_t work;
+    if (!cp_mul(n, weight, &work) || !cp_add(work, x->work, &work))
+        work = SIZE_MAX;
+    x->work = work % JJ_STEP_BYTES;
+    return cp_jj_step(x, work / JJ_STEP_BYTES);
+}
+
+bool cp_jj_work_items(jj_ctx *x, size_t n)
+{
+    return cp_jj_work(x, n, sizeof(void *));
 }
 
 void *cp_jj_alloc(jj_ctx *x, size_t n)
@@ -234,10 +245,20 @@ static uint64_t mix(uint64_t a, uint64_t b)
     return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-static uint64_t hash_bytes(const char *p, size_t n)
+static uint64_t secret(void)
 {
-    static const uint64_t k0 = 0xa0761d6478bd642fu, k1 = 0xe7037ed1a0b428dbu;
-    uint64_t h = mix((uint64_t)(uintptr_t)&cp_jj_none ^ k0, n ^ k1), w;
+    return (uint64_t)(uintptr_t)&cp_jj_none * 0x9fb21c651e98df25u;
+}
+
+static uint64_t hash_int(uint64_t i)
+{
+    return mix(i ^ 0xa0761d6478bd642fu ^ secret(), 0x9e3779b97f4a7c15u ^ secret());
+}
+
+uint64_t cp_jj_hash_bytes(const char *p, size_t n)
+{
+    const uint64_t k0 = 0xa0761d6478bd642fu ^ secret(), k1 = 0xe7037ed1a0b428dbu ^ secret();
+    uint64_t h = mix(k0, n ^ k1), w;
     for (; n >= 8; n -= 8, p += 8) {
         memcpy(&w, p, 8);
         h = mix(h ^ w ^ k0, k1);
@@ -248,34 +269,37 @@ static uint64_t hash_bytes(const char *p, size_t n)
     return mix(h ^ w ^ k1, k0);
 }
 
-/* Hash of a key; false: not hashable. Numbers that are equal hash alike, whatever their type. */
-static bool hash_key(const cp_val *v, int depth, uint64_t *h)
+/* Hash of a key; false: not hashable (or a failure). Numbers that are equal hash alike, whatever
+ * their type. */
+static bool hash_key(jj_ctx *x, const cp_val *v, int depth, uint64_t *h)
 {
     uint64_t bits;
     double f;
+    if (!cp_jj_work(x, v->type == JJ_STR ? v->u.s.n : JJ_PIECE, JJ_COPY))
+        return false;
     switch (v->type) {
     case JJ_STR:
-        *h = hash_bytes(v->u.s.p, v->u.s.n);
+        *h = cp_jj_hash_bytes(v->u.s.p, v->u.s.n);
         return true;
     case JJ_BOOL:
-        *h = mix((uint64_t)v->u.b + 1, 0x9e3779b97f4a7c15u);
+        *h = hash_int(v->u.b);
         return true;
     case JJ_INT:
-        *h = mix((uint64_t)v->u.i + 1, 0x9e3779b97f4a7c15u);
+        *h = hash_int((uint64_t)v->u.i);
         return true;
     case JJ_FLOAT:
         f = v->u.f;
         if (f >= -9.2e18 && f <= 9.2e18 && (double)(int64_t)f == f) {
-            *h = mix((uint64_t)(int64_t)f + 1, 0x9e3779b97f4a7c15u);
+            *h = hash_int((uint64_t)(int64_t)f);
             return true;
         }
         memcpy(&bits, &f, sizeof(bits));
-        *h = mix(bits, 0x9e3779b97f4a7c15u);
+        *h = hash_int(~bits);
         return true;
     case JJ_TUPLE:
         *h = v->u.list->n;
         for (size_t i = 0; i < v->u.list->n; i++) {
-            if (depth >= JJ_MAX_DEPTH || !hash_key(v->u.list->v[i], depth + 1, &bits))
+            if (depth >= JJ_MAX_DEPTH || !hash_key(x, v->u.list->v[i], depth + 1, &bits))
                 return false;
             *h = mix(*h ^ bits, 0xe7037ed1a0b428dbu);
         }
@@ -300,31 +324,26 @@ static bool hash_key(const cp_val *v, int depth, uint64_t *h)
 uint64_t cp_jj_hash(jj_ctx *x, const cp_val *v)
 {
     uint64_t h = 0;
-    if (!hash_key(v, 0, &h))
+    if (!hash_key(x, v, 0, &h)) /* does nothing after a failure */
         cp_jj_fail(x, "a %s cannot be a key", cp_jj_type_name(v));
     return h;
 }
 
-static bool same_key(jj_ctx *x, const cp_val *a, const cp_val *b)
-{
-    if (a->type == JJ_STR && b->type == JJ_STR)
-        return a->u.s.n == b->u.s.n && memcmp(a->u.s.p, b->u.s.p, a->u.s.n) == 0;
-    return x && cp_jj_equal(x, a, b);
-}
-
-/* The entry of key, or NULL. x may be NULL for string keys. */
+/* The entry of key; NULL: absent or failed. */
 static jj_entry *dict_find(jj_ctx *x, const jj_dict *d, const cp_val *key, uint64_t h)
 {
     if (!d->index) {
         for (size_t i = 0; i < d->n; i++) {
-            if (d->e[i].key && d->e[i].hash == h && same_key(x, d->e[i].key, key))
+            if (d->e[i].key && d->e[i].hash == h && cp_jj_equal(x, d->e[i].key, key))
                 return &d->e[i];
         }
         return NULL;
     }
     for (size_t i = h & (d->n_index - 1); d->index[i]; i = (i + 1) & (d->n_index - 1)) {
         jj_entry *e = &d->e[d->index[i] - 1];
-        if (e->key && e->hash == h && same_key(x, e->key, key))
+        if (!cp_jj_work(x, JJ_PIECE, JJ_COPY))
+            return NULL;
+        if (e->key && e->hash == h && cp_jj_equal(x, e->key, key))
             return e;
     }
     return NULL;
@@ -394,14 +413,13 @@ const cp_val *cp_jj_dict_get(jj_ctx *x, const jj_dict *d, const cp_val *key)
 {
     uint64_t h = cp_jj_hash(x, key);
     jj_entry *e = x->code == CP_OK ? dict_find(x, d, key, h) : NULL;
-    return e ? e->val : NULL;
+    return e && x->code == CP_OK ? e->val : NULL;
 }
 
-const cp_val *cp_jj_dict_gets(const jj_dict *d, const char *key, size_t n)
+const cp_val *cp_jj_dict_gets(jj_ctx *x, const jj_dict *d, const char *key, size_t n)
 {
-    cp_val k = {.type = JJ_STR, .u.s = {.p = key, .n = n}};
-    jj_entry *e = dict_find(NULL, d, &k, hash_bytes(key, n));
-    return e ? e->val : NULL;
+    const cp_val k = {.type = JJ_STR, .u.s = {.p = key, .n = n}};
+    return cp_jj_dict_get(x, d, &k);
 }
 
 bool cp_jj_dict_del(jj_ctx *x, jj_dict *d, const cp_val *key)
@@ -417,7 +435,8 @@ bool cp_jj_dict_del(jj_ctx *x, jj_dict *d, const cp_val *key)
 
 jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind)
 {
-    jj_list *l = cp_jj_list_new(x, d->live);
+    bool paid = cp_jj_work_items(x, d->n) && cp_jj_step(x, d->live);
+    jj_list *l = paid ? cp_jj_list_new(x, d->live) : NULL;
     for (size_t i = 0; l && i < d->n; i++) {
         const jj_entry *e = &d->e[i];
         if (!e->key)

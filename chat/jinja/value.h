@@ -14,8 +14,8 @@
 
 /* Every limit of the engine stands here. */
 enum {
-    JJ_MAX_STEPS = 1000000, /* nodes evaluated + items touched + bytes touched / JJ_STEP_BYTES */
-    JJ_STEP_BYTES = 1024,
+    JJ_MAX_STEPS = 1000000, /* nodes evaluated + items touched + work / JJ_STEP_BYTES */
+    JJ_STEP_BYTES = 256,
     JJ_MAX_OUTPUT = 8 << 20, /* bytes of the result, and of any single string */
     JJ_MAX_RANGE = 100000,   /* items of range(), and of a list made by repetition */
     JJ_MAX_DEPTH = 64,       /* nesting of source, of macro calls, of printed values */
@@ -24,6 +24,22 @@ enum {
     JJ_MAX_ARGS = 64,        /* positional or keyword arguments of one call; macro parameters */
     JJ_MAX_SOURCE = 4 << 20, /* bytes of template source */
 };
+
+/*
+ * Work is counted in bytes that are copied; bytes that cost more are counted several times. A step
+ * is then some hundred nanoseconds whatever does it. Who does the work charges it, before or while
+ * it is done; a search charges what it has passed over.
+ */
+enum {
+    JJ_COPY = 1,  /* copied or compared */
+    JJ_COUNT = 2, /* counted as characters, or searched for a short text */
+    JJ_SCAN = 4,  /* taken apart into characters, or searched for a long text */
+    JJ_WRITE = 8, /* written anew character by character, or looked up in a table */
+    JJ_MAP = 32,  /* looked up in several tables */
+    JJ_PIECE = 32 /* bytes that a piece of a text costs beyond its own, and an escape */
+};
+/* Steps that a number's text costs beyond a step: decimal digits of a double are long work. */
+enum { JJ_FLOAT_STEPS = 16 };
 
 typedef enum jj_type {
     JJ_UNDEF,
@@ -146,6 +162,7 @@ typedef struct jj_ctx {
     cp_code code;  /* CP_OK until the first failure */
     uint32_t line; /* of the node in work */
     uint64_t steps;
+    size_t work; /* bytes that make no whole step yet */
     uint32_t n_eval, n_macro;
     int flow; /* JJ_FLOW_*: break or continue under way */
     jj_sb *out;
@@ -158,9 +175,12 @@ typedef struct jj_ctx {
 /* ---- failures and budget (value.c); cp_jj_fail_v and friends keep the first failure ---- */
 void cp_jj_fail(jj_ctx *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cp_jj_fail_memory(jj_ctx *x);
-/* n more steps; false (and a failure) above the limit. */
+/* n more steps; false (and a failure) above the limit, which then stays reached. */
 bool cp_jj_step(jj_ctx *x, size_t n);
-bool cp_jj_step_bytes(jj_ctx *x, size_t n_bytes);
+/* n bytes of work of a weight (JJ_COPY, ...); remainders add up. */
+bool cp_jj_work(jj_ctx *x, size_t n, size_t weight);
+/* The work of copying n pointers or spans. */
+bool cp_jj_work_items(jj_ctx *x, size_t n);
 void *cp_jj_alloc(jj_ctx *x, size_t n);
 
 /* ---- constructors (value.c): NULL on failure ---- */
@@ -184,8 +204,8 @@ jj_dict *cp_jj_dict_new(jj_ctx *x);
 bool cp_jj_dict_set(jj_ctx *x, jj_dict *d, const cp_val *key, const cp_val *v);
 const cp_val *cp_jj_dict_get(jj_ctx *x, const jj_dict *d,
                              const cp_val *key); /* NULL: absent or failed */
-const cp_val *cp_jj_dict_gets(const jj_dict *d, const char *key,
-                              size_t n);                       /* by string; NULL: absent */
+/* By string; NULL: absent or failed. */
+const cp_val *cp_jj_dict_gets(jj_ctx *x, const jj_dict *d, const char *key, size_t n);
 bool cp_jj_dict_del(jj_ctx *x, jj_dict *d, const cp_val *key); /* false: absent or failed */
 /* The entries' keys, values or pairs as a fresh list. */
 jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind);
@@ -193,19 +213,22 @@ jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind);
 /* ---- marked strings (str.c). Offsets are bytes unless a name says cp (code points). ---- */
 /* Is byte off marked, and up to where does that hold (end <= s->n)? */
 bool cp_jj_str_mark(const jj_str *s, size_t off, size_t *end);
-size_t cp_jj_str_len_cp(const jj_str *s);
-/* Byte offset of code point number i (i <= length). */
-size_t cp_jj_str_off_cp(const jj_str *s, size_t i);
+/* These two charge what they walk over. */
+size_t cp_jj_str_len_cp(jj_ctx *x, const jj_str *s);
+/* Byte offset of code point number i; the end of the text where it has no more than i. */
+size_t cp_jj_str_off_cp(jj_ctx *x, const jj_str *s, size_t i);
 const cp_val *cp_jj_sub(jj_ctx *x, const cp_val *s, size_t begin, size_t end);
 const cp_val *cp_jj_concat(jj_ctx *x, const cp_val *a, const cp_val *b);
-/* First occurrence of needle at or after from, n = not there. Linear in the haystack for short
- * needles. */
-size_t cp_jj_find(const jj_str *hay, size_t from, const jj_str *needle);
-size_t cp_jj_rfind(const jj_str *hay, size_t end, const jj_str *needle); /* wholly before end */
+/* First occurrence of needle at or after from, hay->n: not there (or a failure). Linear, and
+ * charged by what it passes over. */
+size_t cp_jj_find(jj_ctx *x, const jj_str *hay, size_t from, const jj_str *needle);
+/* The last one wholly before end; the same. */
+size_t cp_jj_rfind(jj_ctx *x, const jj_str *hay, size_t end, const jj_str *needle);
 bool cp_jj_str_is(const jj_str *s, const char *lit);
 /* Bounds of s without leading (1) and trailing (2) characters of set; set NULL: Unicode white
- * space. */
-void cp_jj_strip(const jj_str *s, const jj_str *set, int sides, size_t *begin, size_t *end);
+ * space. Charges what it takes away. */
+void cp_jj_strip(jj_ctx *x, const jj_str *s, const jj_str *set, int sides, size_t *begin,
+                 size_t *end);
 
 bool cp_jj_sb_add(jj_ctx *x, jj_sb *b, const char *p, size_t n, bool marked);
 bool cp_jj_sb_adds(jj_ctx *x, jj_sb *b, const char *lit); /* unmarked */
@@ -282,6 +305,7 @@ bool cp_jj_contains(jj_ctx *x, const cp_val *seq, const cp_val *item, bool *foun
 /* a op b for the comparisons. */
 bool cp_jj_relation(jj_ctx *x, jj_op op, const cp_val *a, const cp_val *b, bool *result);
 uint64_t cp_jj_hash(jj_ctx *x, const cp_val *v); /* fails on what Python cannot hash */
+uint64_t cp_jj_hash_bytes(const char *p, size_t n);
 /* x[key] and x.name with Jinja's fall-backs; undefined when absent. */
 const cp_val *cp_jj_getitem(jj_ctx *x, const cp_val *v, const cp_val *key);
 const cp_val *cp_jj_getattr(jj_ctx *x, const cp_val *v, const cp_val *name);
@@ -292,7 +316,7 @@ const cp_val *cp_jj_slice(jj_ctx *x, const cp_val *v, const cp_val *begin, const
  * Consumes a JJ_GEN. */
 jj_list *cp_jj_items(jj_ctx *x, const cp_val *v);
 bool cp_jj_is_iterable(const cp_val *v);
-/* len(); false: has none (no failure). */
-bool cp_jj_len(const cp_val *v, size_t *n);
+/* len(); false: has none (no failure). Charges the length of a text. */
+bool cp_jj_len(jj_ctx *x, const cp_val *v, size_t *n);
 
 #endif

@@ -31,9 +31,9 @@ static void render_line(const char *line, size_t n)
     jj_ctx x = {.a = a, .err = &err};
     jj_str text = {.p = line, .n = n};
     const cp_val *job = cp_jj_json_parse(&x, &text);
-    const cp_val *src = job ? cp_jj_dict_gets(job->u.dict, "template", 8) : NULL;
-    const cp_val *vars = job ? cp_jj_dict_gets(job->u.dict, "vars", 4) : NULL;
-    const cp_val *now = job ? cp_jj_dict_gets(job->u.dict, "now", 3) : NULL;
+    const cp_val *src = job ? cp_jj_dict_gets(&x, job->u.dict, "template", 8) : NULL;
+    const cp_val *vars = job ? cp_jj_dict_gets(&x, job->u.dict, "vars", 4) : NULL;
+    const cp_val *now = job ? cp_jj_dict_gets(&x, job->u.dict, "now", 3) : NULL;
     jj_sb json = {.a = a};
     const jj_json_opts o = {0};
     cp_template *t = NULL;

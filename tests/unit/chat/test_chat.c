@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+int run_cost_tests(void); /* test_cost.c */
+
 enum { NOW = 1764068645, ARENA = 64 << 20 };
 
 /* One rendering with everything that belongs to it. */
@@ -535,5 +537,5 @@ int main(void)
         cmocka_unit_test(errors_name_the_line),
         cmocka_unit_test(invalid_utf8_passes_through),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) + run_cost_tests();
 }
