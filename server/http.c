@@ -48,11 +48,11 @@ enum {
     KEEP_BYTES = 16 << 10,  /* a buffer of an idle connection */
     DROP_MAX = 64 << 20,    /* bytes read and dropped before a connection is closed */
     REPLY_HEADERS = 12,     /* cp_http_add_header */
-    RESERVE_MIN = 4,
+    RESERVE_MIN = 16,
     RESERVE_MAX = 64,
     SPARE_FDS = 128, /* for the store, models, a pull's pipe, the log */
     ACCEPTS = 64,    /* in a turn */
-    YOUNG_MS = 50,   /* a connection is not closed for room before its head can have come */
+    YOUNG_MS = 20,   /* a connection is not closed for room before its head can have come */
     LINGER_MS = 2000 /* after the last answer, for the client to read it */
 };
 

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -16,12 +17,14 @@ BIN = os.environ["CAPSTAN_BIN"]
 
 
 class Server:
-    """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log. ready=False: it only listens."""
+    """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log. ready=False: it only listens;
+    files: how many it may open."""
 
-    def __init__(self, *args, env=None, ready=True):
+    def __init__(self, *args, env=None, ready=True, files=None):
+        limit = files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
         self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
         self.process = subprocess.Popen([BIN, "serve", "--port", "0", *args], stderr=self.err,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, **(env or {})}, preexec_fn=limit)
         self.port = int(self.wait_log(r"listening on http://127\.0\.0\.1:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}"
         if ready:

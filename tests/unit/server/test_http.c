@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define BYTES(s) s, sizeof(s) - 1
@@ -769,6 +770,23 @@ static void test_head_has_no_body(void **state)
     h_close(&h);
 }
 
+/* One request over a Unix socket: its status. Who it is for does not matter there. */
+static int get_unix(const char *path)
+{
+    static const char request[] =
+        "GET /version HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    cp_strcopy(sa.sun_path, sizeof(sa.sun_path), path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&sa, sizeof(sa)), 0);
+    h_sends(fd, request);
+    cp_buf all = read_all(fd);
+    int status = all.p ? (int)strtol(all.p + 9, NULL, 10) : 0;
+    cp_buf_fini(&all);
+    close(fd);
+    return status;
+}
+
 static void test_unix_socket_and_busy_port(void **state)
 {
     (void)state;
@@ -791,6 +809,7 @@ static void test_unix_socket_and_busy_port(void **state)
         assert_int_equal(cp_server_open(&other, &sc, &err), CP_OK);
         assert_int_equal(strncmp(cp_server_url(other), "unix:/tmp/cp-test-", 18), 0);
         assert_int_equal(access(path, F_OK), 0);
+        assert_int_equal(get_unix(path), 200);
         cp_server_close(other);
         assert_int_not_equal(access(path, F_OK), 0);
     }
