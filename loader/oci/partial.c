@@ -242,7 +242,7 @@ static cp_code data_open(cp_partial *p, struct stat *st, cp_err *err)
         if (p->fd >= 0)
             close(p->fd);
         unlink_files(p->dir, p->name, false);
-        p->fd = openat(p->dir, p->name, flags, 0666);
+        p->fd = openat(p->dir, p->name, flags | O_EXCL, 0666);
     }
     if (p->fd < 0)
         return io(err, p, "open");

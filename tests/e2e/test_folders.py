@@ -316,6 +316,21 @@ class Folders(Room):
             self.assertEqual(p.returncode, 0, p.stderr)
             self.assertEqual(self.capstan(d, "verify", "n:v1" if command[0] == "pack" else self.ref).returncode, 0)
 
+    def test_many_begin_at_once(self):
+        """Six commands make one store of a folder that is not there; none finds it half made, nothing is lost."""
+        for _ in range(2):
+            d, _ = self.folder(None)
+            words = [["pack", str(self.gguf), "-t", f"n{i}:v1"] for i in range(3)] + [["pull", self.ref], ["list"], ["gc"]]
+            running = [subprocess.Popen([self.bin, *w, "--store", d], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                        env=self.env(self.top / f"home-{USER_A}"), **as_user(USER_A)) for w in words]
+            for p in running:
+                _, text = p.communicate(timeout=120)
+                self.assertEqual(p.returncode, 0, f"{p.args}: {text}")
+            names = {e["name"] for e in json.loads(self.capstan(d, "list", "--json").stdout)}
+            self.assertEqual(names, {"n0:v1", "n1:v1", "n2:v1", self.ref})
+            for name in names:
+                self.assertEqual(self.capstan(d, "verify", name).returncode, 0)
+
 
 def big(registry, repo, n):
     """A model that is pulled in several pieces: the tiny one and n bytes behind it."""
