@@ -104,6 +104,7 @@ int cp_cmd_verify(const cp_options *o)
     uint64_t bytes = 0;
     cp_progress_init(&p, o->args.p[0], false);
     cp_code rc = cp_store_verify(&lo, o->args.p[0], cp_progress_report, &p, &bytes, &err);
+    rc = rc ? rc : cp_app_packed_check(o->args.p[0], o, &err);
     cp_progress_end(&p);
     if (rc) {
         return cp_app_fail(&err);
@@ -128,13 +129,13 @@ int cp_cmd_gc(const cp_options *o)
     }
     if (o->json) {
         printf("{\"dry_run\":%s,\"blobs\":%" PRIu64 ",\"partials\":%" PRIu64
-               ",\"extracted\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n",
-               o->dry_run ? "true" : "false", r.blobs, r.partials, r.extracted, r.bytes);
+               ",\"extracted\":%" PRIu64 ",\"cached\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n",
+               o->dry_run ? "true" : "false", r.blobs, r.partials, r.extracted, r.cached, r.bytes);
     } else {
         fprintf(stderr,
                 "%s %" PRIu64 " extracted layers, %" PRIu64 " unfinished pulls, %" PRIu64
-                " blobs: %.1f MiB\n",
-                o->dry_run ? "would delete" : "deleted", r.extracted, r.partials, r.blobs,
+                " blobs, %" PRIu64 " unused in this user's cache: %.1f MiB\n",
+                o->dry_run ? "would delete" : "deleted", r.extracted, r.partials, r.blobs, r.cached,
                 (double)r.bytes / 1048576.0);
     }
     return 0;

@@ -131,6 +131,7 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     memset(m, 0, sizeof *m);
     m->ref = ref;
     m->engine = -1;
+    m->check = o->verify == CP_VERIFY_ALWAYS;
     cp_code rc = cp_app_file_open(&m->file, ref, o, progress, arg, err);
     for (size_t i = 0; rc == CP_OK && i < cp_loaded_n_notes(m->file); i++) {
         cp_log(CP_LOG_INFO, "%s: %s", ref, cp_loaded_note(m->file, i));
@@ -153,6 +154,7 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.name = em.name ? em.name : m->ref;
     em.model = m->model;
     em.file = m->file;
+    em.cache_check = m->check ? CP_CACHE_CHECK : CP_CACHE_TRUST;
     int64_t wish = cp_loaded_context_size(m->file);
     em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
     em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
@@ -170,6 +172,51 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     CP_ASSERT(api->limits(api->self, m->engine, &l));
     m->ctx = l.ctx;
     return CP_OK;
+}
+
+/* What a step needs is as small as it may be: none is made. */
+static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
+{
+    cp_stack s;
+    cp_model *model = NULL;
+    cp_prepared *prepared = NULL;
+    cp_code rc = cp_model_open(&model, file, err);
+    if (rc) {
+        return rc;
+    }
+    if ((rc = cp_stack_open(&s, o, err)) == CP_OK) {
+        cp_prepare_config cfg = {.max_rows = 1,
+                                 .max_out = 1,
+                                 .max_seqs = 1,
+                                 .page_positions = cp_backend_page_positions(s.backend),
+                                 .n_pages = 1,
+                                 .n_state_slots = 1,
+                                 .kv_type = CP_DTYPE_BF16,
+                                 .cache_read_dir = cp_loaded_cache_dir_made(file),
+                                 .cache_dir = cp_loaded_cache_dir(file),
+                                 .cache_key = cp_loaded_digest(file),
+                                 .cache_check = CP_CACHE_CHECK_ONLY};
+        rc = cp_backend_prepare(s.backend, cp_model_program(model), &cfg, &prepared, err);
+        if (rc == CP_OK) {
+            cp_prepared_free(prepared);
+        }
+        cp_stack_close(&s);
+    }
+    cp_model_close(model);
+    return rc;
+}
+
+cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err)
+{
+    cp_loader_options lo = cp_app_loader_options(o);
+    cp_loaded *file = NULL;
+    if (!cp_store_has_packed(&lo, ref)) {
+        return CP_OK;
+    }
+    cp_code rc = cp_loader_open(&file, ref, &lo, err);
+    rc = rc ? rc : packed_check(file, o, err);
+    cp_loaded_close(file);
+    return rc == CP_UNSUPPORTED || rc == CP_USAGE ? CP_OK : rc;
 }
 
 void cp_app_model_close(cp_app_model *m)

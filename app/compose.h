@@ -30,6 +30,7 @@ typedef struct cp_app_model {
     cp_metrics *metrics;
     int engine; /* index in the engine */
     int ctx;
+    bool check; /* --verify always: compare packed weights with the file's */
 } cp_app_model;
 
 /* Loader options out of the command's. */
@@ -48,6 +49,11 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
 /* Make it schedulable. kv_bytes 0: the default share for all models, given whole to this one. */
 cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err);
 void cp_app_model_close(cp_app_model *m);
+
+/* For `verify`: compare the packed weights from which a start of ref would read with what its
+ * weights pack to. CP_OK where there are none, or where a start would not come so far (what is not
+ * supported, several models and no --variant). CP_CORRUPT names the file. */
+cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err);
 
 /* 25 % of min(MemAvailable, cgroup limit): the default of --kv-bytes. */
 uint64_t cp_app_default_kv_bytes(void);

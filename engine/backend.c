@@ -29,6 +29,7 @@ cp_code cp_engine_add_model(cp_engine *e, const cp_engine_model *m, int *index, 
         .page_bytes = cp_model_page_bytes(m->model, P),
         .state_bytes = cp_model_state_bytes(m->model),
         .digest = m->file ? cp_loaded_digest(m->file) : NULL,
+        .cache_read_dir = m->file ? cp_loaded_cache_dir_made(m->file) : NULL,
         .cache_dir = m->file ? cp_loaded_cache_dir(m->file) : NULL,
     };
     return cp_engine_add_program(e, m, &d, index, err);

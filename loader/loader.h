@@ -117,21 +117,26 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
 
 /*
  * Hash every blob of a model again, whatever records say: manifest, config, each layer that loading
- * needs and what was extracted from them. *bytes (may be NULL): how many. phase: "verifying".
- * CP_CORRUPT: a blob is wrong or missing.
+ * needs; and compare what was extracted with what its layer unpacks to. *bytes (may be NULL): how
+ * many. phase: "verifying". CP_CORRUPT: a blob is wrong or missing, or what was extracted.
  */
 cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progress_fn *progress,
                         void *arg, uint64_t *bytes, cp_err *err);
 
+/* Do packed weights of the model lie in a folder that a start would look into (cp_loaded_cache_dir
+ * and _made)? Whether they are right is not looked at. */
+bool cp_store_has_packed(const cp_loader_options *opt, const char *ref);
+
 typedef struct cp_gc_result {
     uint64_t extracted, partials, blobs; /* how many */
+    uint64_t cached;                     /* records, extracted layers, panels of the user's cache */
     uint64_t bytes;                      /* of all of them */
 } cp_gc_result;
 /*
  * Remove what nothing names and no process uses (has mapped, is pulling): files extracted from such
  * layers, beginnings of pulls that have died, blobs. dry_run: only count, nothing is written.
  * CP_CORRUPT: an entry cannot be read, so its blobs are unknown; then no blob goes. CP_UNSUPPORTED:
- * the file system has no locks.
+ * the file system has no locks. And from the user's cache what nobody used for 30 days.
  */
 cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *out, cp_err *err);
 

@@ -2,6 +2,7 @@
  * gc and verify. gc holds both locks throughout, so that nobody adds or names a blob meanwhile;
  * pulls under way are known by their leases.
  */
+#include "loader/oci/cache_gc.h"
 #include "loader/oci/extract.h"
 #include "loader/oci/folder.h"
 #include "loader/oci/partial.h"
@@ -124,6 +125,8 @@ cp_code cp_store_gc(const cp_loader_options *opt, bool dry_run, cp_gc_result *ou
     cp_code code = cp_dir_store(path, opt ? opt->store : NULL, err);
     if (!code)
         code = gc_store(path, dry_run, out, err);
+    if (!code)
+        cp_cache_gc(dry_run, out);
     return code;
 }
 
@@ -246,4 +249,47 @@ cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progre
         *bytes = s.before;
     cp_resolved_fini(&r);
     return code;
+}
+
+static bool holds_panels(const cp_places *p, const uint8_t digest[32])
+{
+    char hex[CP_DIGEST_STR], below[CP_DIGEST_STR + 16];
+    bool found = false;
+    cp_record_key_blob(hex, digest);
+    cp_snprintf(below, sizeof(below), "cache/%s", hex);
+    for (int i = 0; i < p->n && !found; i++) {
+        int dir = cp_places_open(p, i, below, false);
+        DIR *d = dir < 0 ? NULL : fdopendir(dir);
+        if (!d && dir >= 0)
+            close(dir);
+        const struct dirent *e;
+        while (d && !found && (e = readdir(d)))
+            found = strstr(e->d_name, ".panels") != NULL;
+        if (d)
+            closedir(d);
+    }
+    return found;
+}
+
+/* See loader.h. */
+bool cp_store_has_packed(const cp_loader_options *opt, const char *ref)
+{
+    cp_resolved r;
+    bool found = false;
+    if (cp_resolve(&r, ref, opt, NULL) != CP_OK)
+        return false;
+    if (r.bare) {
+        uint8_t digest[32];
+        uint64_t offset, size;
+        int fd;
+        if (cp_resolved_prepare(&r, false, NULL) == CP_OK &&
+            cp_resolved_file(&r, 0, false, &fd, &offset, &size, digest, NULL) == CP_OK) {
+            found = holds_panels(&r.places, digest);
+            close(fd);
+        }
+    }
+    for (size_t i = 0; !r.bare && !found && i < r.manifest->n_layers; i++)
+        found = cp_plan_needs(&r.plan, i) && holds_panels(&r.places, r.manifest->layer[i].raw);
+    cp_resolved_fini(&r);
+    return found;
 }

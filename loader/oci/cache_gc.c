@@ -1,0 +1,120 @@
+/*
+ * The user's cache: what was derived from layouts that have no folder of ours, or none that may be
+ * used. Nobody else looks after it: its layouts come and go. What was used says so by its mtime
+ * (cp_places_used): a record, a file of panels, the folder of an extracted layer (a file there may
+ * not be touched, its record compares the ctime). What a process has mapped is locked.
+ */
+#include "loader/oci/cache_gc.h"
+#include "loader/oci/extract.h"
+#include "loader/oci/places.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEEP_SECONDS = 30 * 24 * 3600, MAX_LISTED = 1 << 20 };
+
+typedef struct sweep {
+    const cp_places *places;
+    time_t now;
+    bool dry_run;
+    cp_gc_result *out;
+} sweep;
+
+static bool is_old(const sweep *s, const struct stat *st)
+{
+    return s->now - st->st_mtime > KEEP_SECONDS;
+}
+
+/* File or folder `name` of dir, opened; -1: it is a link, or gone. */
+static int open_entry(int dir, const char *name)
+{
+    return openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+/* A process has it mapped. Where there are no locks, age alone speaks. */
+static bool is_locked(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
+/* Call f with each entry of folder fd, which it closes; */
+static void each(const sweep *s, int fd, void (*f)(const sweep *s, int dir, const char *name))
+{
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d && fd >= 0)
+        close(fd);
+    const struct dirent *e;
+    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            f(s, dirfd(d), e->d_name);
+    if (d)
+        closedir(d);
+}
+
+/* A record, or a file of panels. */
+static void sweep_file(const sweep *s, int dir, const char *name)
+{
+    struct stat st;
+    int fd = open_entry(dir, name);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_old(s, &st) && !is_locked(fd) &&
+        (s->dry_run || unlinkat(dir, name, 0) == 0)) {
+        s->out->cached++;
+        s->out->bytes += (uint64_t)st.st_size;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The folder of a model's panels. It goes when it is empty and nobody looked into it for as long.
+ */
+static void sweep_model(const sweep *s, int dir, const char *name)
+{
+    struct stat st;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
+    each(s, fd, sweep_file);
+    if (old && !s->dry_run)
+        unlinkat(dir, name, AT_REMOVEDIR);
+}
+
+/* What was extracted from a layer, or left by an extraction that was killed. */
+static void sweep_extracted(const sweep *s, int dir, const char *name)
+{
+    struct stat st;
+    uint64_t folders = 0;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
+    DIR *d = old ? fdopendir(fd) : NULL;
+    if (fd >= 0 && !d)
+        close(fd);
+    const struct dirent *e;
+    for (int i = 0; d && old && i < MAX_LISTED && (e = readdir(d)); i++) {
+        int file = open_entry(dirfd(d), e->d_name);
+        old = file < 0 || e->d_name[0] == '.' || !is_locked(file);
+        if (file >= 0)
+            close(file);
+    }
+    if (d)
+        closedir(d);
+    if (old) {
+        cp_extract_remove(s->places->dir[0], name, s->dry_run, &folders, &s->out->bytes, NULL);
+        s->out->cached += folders;
+    }
+}
+
+/* See cache_gc.h. */
+void cp_cache_gc(bool dry_run, cp_gc_result *out)
+{
+    cp_places p;
+    cp_places_of(&p, NULL, -1, false, false);
+    sweep s = {.places = &p, .now = time(NULL), .dry_run = dry_run, .out = out};
+    each(&s, cp_places_open(&p, 0, "records", false), sweep_file);
+    each(&s, cp_places_open(&p, 0, "extracted", false), sweep_extracted);
+    each(&s, cp_places_open(&p, 0, "cache", false), sweep_model);
+}
