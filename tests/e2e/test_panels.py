@@ -11,6 +11,7 @@ import unittest
 
 from harness import BIN, Server, parallel
 
+NOBODY = 65534
 TINY = pathlib.Path(__file__).resolve().parents[1] / "golden/tiny"
 KINDS = ("", "tmpfile:fail,", "tmpfile:fail,flock:fail,")  # file systems
 POINTS = ("created", "reserved", "packing=1", "packing=3", "packing=9", "packed", "placed")
@@ -176,6 +177,24 @@ class Panels(unittest.TestCase):
                 self.assertIn(text, err)
                 if how == "file":
                     self.cache.unlink()
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv")
+    def test_what_root_packed_others_map(self):
+        store = self.folder / "store"
+        for command in (["pack", str(self.model), "-t", "m:v1"], ["run", "m:v1", "-p", "x", "--raw", "-n", "1"]):
+            done = subprocess.run([BIN, *command, "--store", str(store)], capture_output=True, text=True, env=self.env, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        found = list(store.glob("capstan/cache/*/*.panels"))
+        self.assertEqual([p.stat().st_mode & 0o7777 for p in found], [0o644])
+        home = self.folder / "nobody"
+        home.mkdir()
+        os.chown(home, NOBODY, NOBODY)
+        as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+        env = {"XDG_CACHE_HOME": str(home), "HOME": str(home)}
+        code = subprocess.run([*as_nobody, BIN, "run", "m:v1", "--store", str(store), "-p", "x", "--raw", "-n", "1"],
+                              capture_output=True, text=True, env={**self.env, **env}, check=False)
+        self.assertEqual((code.returncode, code.stderr), (0, ""))
+        self.assertEqual(list(home.glob("**/*.panels")), [])  # nothing of its own: it mapped root's
 
 
 if __name__ == "__main__":
