@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "server/server.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -246,6 +247,7 @@ static cp_code open_server(serving *s, cp_err *err)
                                 .max_connections = (int)o->max_connections,
                                 .engine = cp_engine_front(s->stack.engine),
                                 .jobs = s->jobs,
+                                .body_bytes = o->body_bytes,
                                 .deadline_ms = o->deadline_ms,
                                 .drain_grace_ms = o->drain_grace,
                                 .drain_timeout_ms = o->drain_timeout,
@@ -270,6 +272,11 @@ int cp_cmd_serve(const cp_options *o)
     sigaddset(&signals, SIGHUP);
     sigaddset(&signals, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
+#ifdef __GLIBC__
+    /* A large block is pages of its own and goes back when it is freed; by default the bound grows
+     * with the blocks that are freed, up to 32 MiB. */
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
     s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
     if (cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
         cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||

@@ -13,7 +13,8 @@ enum {
     ARRIVING_PART = 4,       /* what arrives has a quarter */
     MALLOC_MAPS = 128 << 10, /* from this size on a block is pages of its own */
     PAGE = 4096,
-    EBB_LEAST = 16 << 20 /* a tide worth noticing */
+    SMALL_BYTES = 16 << 10, /* arrive as long as there is any room */
+    EBB_LEAST = 16 << 20    /* a tide worth noticing */
 };
 
 struct cp_budget {
@@ -88,7 +89,8 @@ static bool fits(const cp_budget *b, const cp_account *a, uint64_t n)
 {
     if (n > b->limit - b->used)
         return false;
-    return !a->arriving || n <= cp_budget_arriving_max(b) - b->arriving;
+    return !a->arriving || a->held + n <= SMALL_BYTES ||
+           b->arriving + n <= cp_budget_arriving_max(b);
 }
 
 static void add(cp_budget *b, cp_account *a, uint64_t n)

@@ -199,15 +199,34 @@ size_t cp_arena_used(const cp_arena *a)
     return a->used;
 }
 
+/* ---- memory that an account pays for ---- */
+
+void *cp_paid_realloc(cp_account *account, void *p, size_t old, size_t n)
+{
+    size_t paid = p ? cp_malloc_bytes(old) : 0, cost = cp_malloc_bytes(n);
+    CP_ASSERT(n >= old);
+    if (account && !cp_account_take(account, cost - paid))
+        return NULL;
+    void *grown = realloc(p, n);
+    if (!grown && account)
+        cp_account_give(account, cost - paid);
+    return grown;
+}
+
+void cp_paid_free(cp_account *account, void *p, size_t n)
+{
+    free(p);
+    if (account && p)
+        cp_account_give(account, cp_malloc_bytes(n));
+}
+
 /* ---- growable buffer ---- */
 
 static const size_t buf_max_default = (size_t)1 << 30;
 
 void cp_buf_fini(cp_buf *b)
 {
-    free(b->p);
-    if (b->account && b->cap > 0)
-        cp_account_give(b->account, cp_malloc_bytes(b->cap));
+    cp_paid_free(b->account, b->p, b->cap);
     *b = (cp_buf){0};
 }
 
@@ -237,16 +256,8 @@ bool cp_buf_reserve(cp_buf *b, size_t extra)
         cap = 64;
     if (cap - 1 > max)
         cap = max + 1;
-    size_t cost = b->account ? cp_malloc_bytes(cap) : 0;
-    size_t paid = b->account && b->cap > 0 ? cp_malloc_bytes(b->cap) : 0;
-    if (b->account && !cp_account_take(b->account, cost - paid)) {
-        b->failed = true;
-        return false;
-    }
-    char *p = realloc(b->p, cap);
+    char *p = cp_paid_realloc(b->account, b->p, b->cap, cap);
     if (!p) {
-        if (b->account)
-            cp_account_give(b->account, cost - paid);
         b->failed = true;
         return false;
     }

@@ -59,6 +59,11 @@ char *cp_arena_strndup(cp_arena *a, const char *s,
 char *cp_arena_printf(cp_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 size_t cp_arena_used(const cp_arena *a);
 
+/* realloc from old to n bytes that an account pays for (NULL: nobody counts). NULL: refused, or no
+ * memory; p is as it was then. */
+void *cp_paid_realloc(cp_account *account, void *p, size_t old, size_t n);
+void cp_paid_free(cp_account *account, void *p, size_t n);
+
 typedef struct cp_buf {
     char *p;     /* NUL-terminated whenever p != NULL */
     size_t n;    /* bytes in use, without the NUL */

@@ -45,13 +45,15 @@ typedef struct cp_rendered {
         size_t begin, end;
     } * input; /* marked ranges, ascending, disjoint, merged */
     size_t n_input;
+    size_t input_bytes; /* of their memory */
 } cp_rendered;
 void cp_rendered_fini(cp_rendered *r);
 
 /*
  * Render with the dict `vars` as globals (messages, add_generation_prompt, tools, bos_token,
  * eos_token, ...). now: seconds since the epoch for strftime_now (UTC). Errors: CP_TEMPLATE
- * (raise_exception's text verbatim, or what failed and its line; limits), CP_NO_MEMORY.
+ * (raise_exception's text verbatim, or what failed and its line; limits), CP_NO_MEMORY. The arena's
+ * account, if it has one, also pays for the result.
  */
 cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
                            cp_rendered *out, cp_err *err);

@@ -1,7 +1,7 @@
 /*
  * The public face of chat templates: compile once into an arena of the template, render any number
  * of times into the caller's arena. The result is built on the heap, so only intermediate strings
- * count against the caller's memory.
+ * count against the arena's cap; the arena's account pays for both.
  */
 #include "chat/chat.h"
 
@@ -47,27 +47,28 @@ void cp_template_close(cp_template *t)
 
 void cp_rendered_fini(cp_rendered *r)
 {
+    cp_paid_free(r->text.account, r->input, r->input_bytes);
     cp_buf_fini(&r->text);
-    free(r->input);
     *r = (cp_rendered){0};
 }
 
 /* Hand text and marks over; the builder has merged touching ranges. */
 static void finish(jj_sb *b, cp_rendered *out)
 {
-    out->text = (cp_buf){.p = b->p, .n = b->n, .cap = b->cap};
+    out->text = (cp_buf){.p = b->p, .n = b->n, .cap = b->cap, .account = b->account};
     if (b->p)
         b->p[b->n] = '\0'; /* the builder keeps a byte of room */
     _Static_assert(sizeof(struct cp_rspan) == sizeof(jj_span),
                    "the ranges are handed over as they are");
     out->input = (struct cp_rspan *)(void *)b->spans;
     out->n_input = b->n_spans;
+    out->input_bytes = b->cap_spans * sizeof(*b->spans);
 }
 
 cp_code cp_jj_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
                      cp_rendered *out, uint64_t *steps, cp_err *err)
 {
-    jj_sb text = {0};
+    jj_sb text = {.account = cp_arena_account(a)};
     jj_ctx x = {.a = a, .err = err, .out = &text, .vars = vars, .now = now};
     *out = (cp_rendered){0};
     CP_ASSERT(vars->type == JJ_DICT);

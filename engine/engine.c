@@ -317,7 +317,11 @@ static bool api_limits(void *self, int index, cp_engine_limits *out)
     if (index < 0 || index >= atomic_load_explicit(&e->n_models, memory_order_acquire))
         return false;
     const model *m = e->models[index];
-    *out = (cp_engine_limits){.ctx = m->mem.ctx, .n_vocab = m->n_vocab, .max_seqs = m->max_seqs};
+    *out = (cp_engine_limits){.ctx = m->mem.ctx,
+                              .n_vocab = m->n_vocab,
+                              .max_seqs = m->max_seqs,
+                              .max_queue = e->cfg.max_queue,
+                              .max_queue_tokens = e->cfg.max_queue_tokens};
     return true;
 }
 

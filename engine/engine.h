@@ -119,7 +119,9 @@ static inline bool cp_request_popped(cp_request *r)
 typedef struct cp_engine_limits {
     int ctx; /* positions a sequence may have */
     int n_vocab;
-    int max_seqs; /* choices that can run at once */
+    int max_seqs;             /* choices that can run at once */
+    int max_queue;            /* requests that can wait; 0: not told */
+    int64_t max_queue_tokens; /* prompt tokens that can wait in all; 0: not told */
 } cp_engine_limits;
 
 /* What the front end sees of an engine. self is the first argument of each. */

@@ -37,6 +37,7 @@ void cp_call_unref(cp_call *c)
     cp_buf_fini(&c->chunk_head);
     if (c->arena)
         cp_arena_free(c->arena);
+    cp_account_close(&c->account);
     free(c);
 }
 
@@ -70,6 +71,7 @@ cp_call *cp_call_new(cp_server *s, cp_http_req *q)
     cp_call *c = cp_xcalloc(1, sizeof(*c));
     c->s = s;
     c->q = q;
+    c->account.budget = s->budget;
     atomic_init(&c->refs, 1);
     take_request_id(c);
     cp_strcopy(c->path, sizeof(c->path), cp_http_path(q));
@@ -126,6 +128,8 @@ void cp_call_reply(cp_call *c, int status, const char *type, cp_buf *body)
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
 {
     cp_metric_error(c->s->metrics, code);
+    if (c->q && (c->account.refused || cp_http_account(c->q)->refused))
+        cp_metric_add(c->s->metrics, CP_M_BUDGET_REFUSED_BODIES, 1);
     if (cp_code_info(code)->http == 500)
         cp_log(CP_LOG_ERROR, "request id=%s failed: %s: %s", c->request_id,
                cp_code_info(code)->name, err ? err->msg : "");
@@ -199,7 +203,7 @@ static void complete(cp_call *c)
 {
     if (c->failed || c->gone || !c->q)
         return;
-    cp_buf b = {0};
+    cp_buf b = {.account = &c->account};
     if (c->streaming) {
         cp_buf *out = stream(c);
         if (out) {
@@ -213,7 +217,7 @@ static void complete(cp_call *c)
     if (b.failed) {
         cp_buf_fini(&b);
         cp_err err;
-        cp_call_error(c, 0, cp_fail(&err, CP_NO_MEMORY, "the answer is too large"), &err);
+        cp_call_error(c, 0, cp_call_no_memory(c, false, &err), &err);
         return;
     }
     cp_call_reply(c, 200, TYPE_JSON, &b);
@@ -235,10 +239,20 @@ static void write_chunk(cp_part *p, int index, bool last)
     if (!out)
         return;
     cp_answer_chunk(c, p, index, last, out);
-    if (out->failed || c->choices[index].text.failed || c->choices[index].records.failed) {
+    if (out->failed) {
+        c->account.refused = c->account.refused || cp_http_account(c->q)->refused;
         cp_err err;
-        cp_call_fail(c, cp_fail(&err, CP_NO_MEMORY, "out of memory while streaming"), &err);
+        cp_call_fail(c, cp_call_no_memory(c, false, &err), &err);
     }
+}
+
+/* A text or a record did not fit: an answer without it would be wrong. */
+static void check_kept(cp_part *p, const cp_choice *ch)
+{
+    if (!p->prompt_records.failed && (!ch || (!ch->text.failed && !ch->records.failed)))
+        return;
+    cp_err err;
+    cp_call_fail(p->call, cp_call_no_memory(p->call, false, &err), &err);
 }
 
 static void on_event(cp_part *p, const cp_event *ev)
@@ -256,11 +270,14 @@ static void on_event(cp_part *p, const cp_event *ev)
         if (dropped || ch->closed)
             break;
         cp_choice_token(p, ch, ev);
+        check_kept(p, ch);
         write_chunk(p, index, ch->closed);
         break;
     case CP_EV_PROMPT:
-        if (!dropped)
+        if (!dropped) {
             cp_prompt_record(p, ev);
+            check_kept(p, NULL);
+        }
         break;
     case CP_EV_FINISH:
         if (ev->n_cached > p->n_cached)
@@ -268,6 +285,7 @@ static void on_event(cp_part *p, const cp_event *ev)
         if (dropped || ch->closed)
             break;
         cp_choice_end(p, ch, reason_name(ev->reason));
+        check_kept(p, ch);
         write_chunk(p, index, true);
         break;
     case CP_EV_ERROR: {
@@ -435,7 +453,9 @@ void cp_call_start(cp_call *c)
 {
     cp_server *s = c->s;
     cp_buf *body = cp_http_body(c->q);
+    cp_account_move(&c->account, cp_http_account(c->q));
     c->body = *body;
+    c->body.account = &c->account;
     memset(body, 0, sizeof(*body));
     c->in_job = true;
     atomic_fetch_add(&s->n_jobs, 1);

@@ -11,6 +11,10 @@
  * Connections without a request in flight stand in a list, the longest idle first. When connections
  * are full, that one makes room; where all are in flight, a small reserve still takes connections
  * in for probes, so that a healthy server is not restarted because it is busy.
+ *
+ * Bodies are paid as they arrive, whatever length was announced. While the budget's part for them
+ * is full, newcomers are refused, and at each tick one of those that hold it: of the bodies that
+ * brought less than SLOW_BODY bytes in a second the largest.
  */
 #include "server/http.h"
 
@@ -43,17 +47,18 @@ enum {
     READ_BYTES = 64 << 10,  /* one recv */
     READS = 16,             /* of one connection in a turn */
     EXCHANGES = 32,         /* of one connection in a turn */
-    AHEAD_MAX = 64 << 10,   /* bytes read beyond the request in flight */
+    AHEAD_MAX = 16 << 10,   /* bytes read beyond the request in flight */
     PIECE_BYTES = 16 << 10, /* of a stream in one chunk */
     KEEP_BYTES = 16 << 10,  /* a buffer of an idle connection */
     DROP_MAX = 64 << 20,    /* bytes read and dropped before a connection is closed */
     REPLY_HEADERS = 12,     /* cp_http_add_header */
     RESERVE_MIN = 16,
     RESERVE_MAX = 64,
-    SPARE_FDS = 128, /* for the store, models, a pull's pipe, the log */
-    ACCEPTS = 64,    /* in a turn */
-    YOUNG_MS = 20,   /* a connection is not closed for room before its head can have come */
-    LINGER_MS = 2000 /* after the last answer, for the client to read it */
+    SLOW_BODY = 64 << 10, /* bytes a second */
+    SPARE_FDS = 128,      /* for the store, models, a pull's pipe, the log */
+    ACCEPTS = 64,         /* in a turn */
+    YOUNG_MS = 20,        /* a connection is not closed for room before its head can have come */
+    LINGER_MS = 2000      /* after the last answer, for the client to read it */
 };
 
 #define SLOT_LISTEN 0xFFFFFFFFu
@@ -105,7 +110,12 @@ struct cp_http_req {
     int64_t since;
     uint64_t body_left; /* of Content-Length */
     cp_chunks chunks;
+    cp_account account; /* of body and out */
     cp_buf body;
+    bool ignore;    /* the body is not wanted */
+    bool slow;      /* brought less than SLOW_BODY bytes in the last second */
+    int64_t paced;  /* when that was looked at */
+    size_t n_paced; /* bytes there were then */
     exchange_state state;
     bool answered, dead, streaming, ended, aborted;
     bool begun;    /* the answer's head is in the wire */
@@ -147,6 +157,8 @@ struct cp_http {
     pthread_t self; /* the loop thread's own view, for assertions */
     bool looping;
     _Atomic bool stop, draining;
+    cp_budget *budget;
+    bool pressed; /* a body was refused since the last tick */
 };
 
 #define ASSERT_LOOP(h) CP_ASSERT((h)->looping &&pthread_equal(pthread_self(), (h)->self))
@@ -191,8 +203,10 @@ static void exchange_begin(cp_http *h, conn *c, size_t n_head)
     q->c = c;
     q->head = c->head;
     q->since = q->moved = cp_now_ns();
-    q->body.max = CP_BODY_MAX;
+    q->account = (cp_account){.budget = h->budget, .arriving = true};
+    q->body.account = q->out.account = &q->account;
     q->body_left = q->head.length;
+    q->body.max = q->body_left > 0 && q->body_left < CP_BODY_MAX ? q->body_left : CP_BODY_MAX;
     if (n_head > 0) {
         q->bytes = cp_xmalloc(n_head);
         memcpy(q->bytes, c->in.p, n_head);
@@ -217,6 +231,7 @@ static void exchange_end(cp_http *h, conn *c)
     c->req = NULL;
     cp_buf_fini(&q->body);
     cp_buf_fini(&q->out);
+    cp_account_close(&q->account);
     free(q->headers);
     free(q->bytes);
     free(q->authority);
@@ -276,7 +291,9 @@ static bool wants_bytes(const conn *c)
 static bool read_some(cp_http *h, conn *c, int64_t now)
 {
     for (int i = 0; i < READS && c->readable && wants_bytes(c); i++) {
-        ssize_t n = recv(c->fd, h->scratch, READ_BYTES, 0);
+        size_t most =
+            c->req && c->req->state == X_WAIT && !c->lingers ? AHEAD_MAX - c->in.n : READ_BYTES;
+        ssize_t n = recv(c->fd, h->scratch, most, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
@@ -312,6 +329,8 @@ static void spoil_body(cp_http *h, conn *c, int status)
     c->last = true;
     q->state = X_WAIT;
     q->sent = q->out.n;
+    cp_buf_fini(&q->body);
+    h->pressed = h->pressed || status == 503;
     if (!refused)
         h->hooks.request(h->hooks.arg, q, status);
 }
@@ -330,10 +349,13 @@ static size_t take_body(cp_http_req *q, const char *p, size_t n, int *status)
         used = n_data = n < q->body_left ? n : (size_t)q->body_left;
         q->body_left -= used;
     }
-    if (q->state == X_DROP)
+    if (q->state == X_DROP || q->ignore) {
         q->sent += n_data; /* of a body that is dropped: counted against the limit */
-    if (q->state == X_DROP ? q->sent > CP_BODY_MAX : !cp_buf_add(&q->body, data, n_data))
-        *status = 413;
+        if (q->sent > CP_BODY_MAX)
+            *status = 413;
+    } else if (!cp_buf_add(&q->body, data, n_data)) {
+        *status = q->account.refused && !q->account.never ? 503 : 413;
+    }
     return used;
 }
 
@@ -350,6 +372,8 @@ static void read_body(cp_http *h, conn *c)
     while (at < c->in.n && !status && !body_complete(q))
         at += take_body(q, c->in.p + at, c->in.n - at, &status);
     cp_buf_consume(&c->in, at);
+    if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
+        cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
     if (status) {
         spoil_body(h, c, status);
     } else if (body_complete(q)) {
@@ -716,14 +740,40 @@ static bool is_late(const cp_http *h, const conn *c, int64_t now)
     return q->answered && (!q->streaming || q->ended) && now - q->moved > h->idle_ns;
 }
 
+/* Called every tick: true while the body that arrives brings too little. */
+static bool is_slow(cp_http_req *q, int64_t now)
+{
+    if (q->state != X_BODY || q->body.n == 0)
+        return false;
+    if (now - q->paced >= MS(1000)) {
+        q->slow = q->paced != 0 && q->body.n - q->n_paced < SLOW_BODY;
+        q->paced = now;
+        q->n_paced = q->body.n;
+    }
+    return q->slow;
+}
+
 static void sweep(cp_http *h, int64_t now)
 {
+    conn *slowest = NULL;
     for (conn *c = h->conns, *next; c; c = next) {
         next = c->next;
+        if (c->req && is_slow(c->req, now) && (!slowest || c->req->body.n > slowest->req->body.n))
+            slowest = c;
         if (c->lingers && c->first_byte == 0)
             c->first_byte = now;
-        if (is_late(h, c, now))
+        if (is_late(h, c, now)) {
+            slowest = slowest == c ? NULL : slowest;
             conn_close(h, c);
+        }
+    }
+    bool pressed = h->pressed;
+    h->pressed = false;
+    if (pressed && slowest) {
+        slowest->req->account.refused = true;
+        spoil_body(h, slowest, 503);
+        list_for_pump(slowest, h);
+        h->pressed = false;
     }
 }
 
@@ -824,6 +874,7 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
     h->body_ns = MS(cfg->body_deadline_ms);
     h->idle_ns = MS(cfg->idle_ms);
     h->uds = cfg->uds != NULL;
+    h->budget = cfg->budget;
     h->scratch = cp_xmalloc(READ_BYTES);
     h->ep = h->wake_fd = h->timer_fd = h->listen_fd = -1;
     size_tables(h, cfg->max_connections);
@@ -965,6 +1016,16 @@ cp_buf *cp_http_body(cp_http_req *q)
     return &q->body;
 }
 
+cp_account *cp_http_account(cp_http_req *q)
+{
+    return &q->account;
+}
+
+void cp_http_ignore_body(cp_http_req *q)
+{
+    q->ignore = true;
+}
+
 void *cp_http_user(const cp_http_req *q)
 {
     return q->user;
@@ -1016,6 +1077,7 @@ void cp_http_reply(cp_http_req *q, int status, const char *content_type, cp_buf 
     cp_buf_fini(&q->out);
     if (body) {
         q->out = *body;
+        q->out.account = NULL; /* paid by whoever made it, until hooks.done */
         memset(body, 0, sizeof(*body));
     }
     q->sent = q->out.n;

@@ -43,7 +43,8 @@ typedef struct cp_http_hooks {
      */
     void (*head)(void *arg, cp_http_req *q, int bad);
     /* The body is complete. bad != 0: it must be refused with that status (its chunks are
-     * malformed; 413: it is longer than CP_BODY_MAX). Answer now or later. */
+     * malformed; 413: it is longer than CP_BODY_MAX; 503: the budget is full). Answer now or
+     * later. */
     void (*request)(void *arg, cp_http_req *q, int bad);
     /* The client went away before the answer was complete. */
     void (*gone)(void *arg, cp_http_req *q);
@@ -61,6 +62,7 @@ typedef struct cp_http_config {
     const char *uds;  /* NULL: TCP */
     int64_t header_deadline_ms, body_deadline_ms, idle_ms;
     int max_connections; /* beside a reserve; lowered to what RLIMIT_NOFILE leaves */
+    cp_budget *budget;   /* pays for bodies and streams; NULL: nobody counts */
     cp_http_hooks hooks;
 } cp_http_config;
 
@@ -90,6 +92,8 @@ const char *cp_http_header(const cp_http_req *q, const char *name);
 uint64_t cp_http_length(const cp_http_req *q); /* Content-Length; 0 when absent or chunked */
 bool cp_http_has_body(const cp_http_req *q);   /* one is announced */
 cp_buf *cp_http_body(cp_http_req *q);          /* the caller may take the memory out of it */
+cp_account *cp_http_account(cp_http_req *q);   /* pays for the body; goes with its memory */
+void cp_http_ignore_body(cp_http_req *q);      /* in hooks.head: what arrives is dropped */
 void *cp_http_user(const cp_http_req *q);
 void cp_http_set_user(cp_http_req *q, void *user);
 int64_t cp_http_since(const cp_http_req *q); /* cp_now_ns() of the head's arrival */

@@ -66,6 +66,7 @@ struct cp_server {
     char *version;
     int64_t deadline_ns, grace_ns, timeout_ns, comment_ns;
     cp_metrics *metrics;
+    cp_budget *budget; /* bodies, trees, and what calls hold */
     cp_served *models[CP_MODELS_MAX];
     _Atomic int n_models; /* release after models[n] is written */
     _Atomic bool ready_to_serve;
@@ -132,6 +133,7 @@ struct cp_call {
     char id[CP_ID_BYTES];
     char path[128]; /* for the access line */
     int64_t created;
+    cp_account account; /* pays for all that follows which grows with the request */
     cp_arena *arena;
     cp_buf body;
     cp_mpsc_node parsed_link;
@@ -167,6 +169,9 @@ const cp_route *cp_route_at(size_t i);
 /* ---- prepare.c: Jobs ---- */
 /* Body to ids or to a reply; fills c->code and c->err. */
 void cp_call_prepare(cp_call *c);
+/* The call ran out of memory; full: of an arena that the template had. Says what that means to the
+ * client: CP_OVERLOADED where trying again helps, else an error that names what was too much. */
+cp_code cp_call_no_memory(const cp_call *c, bool full, cp_err *err);
 cp_served *cp_server_find(const cp_server *s, const char *name, size_t n);
 
 /* ---- call.c: loop thread ---- */

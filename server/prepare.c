@@ -20,7 +20,33 @@ enum {
 
 static cp_code out_of_memory(cp_err *err)
 {
-    return cp_fail(err, CP_NO_MEMORY, "the request needs more memory than one request may have");
+    return cp_fail(err, CP_NO_MEMORY, "out of memory"); /* cp_call_no_memory has better words */
+}
+
+cp_code cp_call_no_memory(const cp_call *c, bool full, cp_err *err)
+{
+    unsigned long long limit = cp_budget_limit(c->s->budget);
+    bool chat = c->route->where != CP_AT_TEXT;
+    if (c->account.never)
+        return cp_fail(err, CP_TOO_LARGE,
+                       "the request needs more memory than there is for all requests together "
+                       "(--body-bytes, %llu bytes); send less at once, or ask for fewer choices or "
+                       "log-probabilities",
+                       limit);
+    if (c->account.refused)
+        return cp_fail(err, CP_OVERLOADED,
+                       "the memory for requests (--body-bytes, %llu bytes) is in use", limit);
+    if (full)
+        return cp_fail_param(err, CP_INVALID_VALUE, "messages",
+                             "the chat template needs more than %d MiB for these 'messages'; send "
+                             "less at once",
+                             CP_RENDER_ARENA >> 20);
+    if (c->arena && cp_arena_full(c->arena))
+        return cp_fail_param(err, CP_INVALID_VALUE, chat ? "messages" : "prompt",
+                             "the texts, token ids and choices of the request need more than %d "
+                             "MiB; send fewer prompts, or ask for fewer choices",
+                             CP_CALL_ARENA >> 20);
+    return cp_fail(err, CP_NO_MEMORY, "the server is out of memory");
 }
 
 cp_served *cp_server_find(const cp_server *s, const char *name, size_t n)
@@ -239,7 +265,7 @@ static cp_code prompt_text(cp_call *c, cp_part *p, const cp_prompt *given, cp_er
 {
     p->prompt_text = given->text;
     if (!given->text.p) {
-        cp_buf b = {0};
+        cp_buf b = {.account = &c->account};
         cp_code code = cp_tokenizer_decode(c->m->tokenizer, given->ids, (size_t)given->n_ids,
                                            c->p.skip_special, &b, err);
         p->prompt_text.n = b.n;
@@ -257,7 +283,8 @@ static cp_code prompt_text(cp_call *c, cp_part *p, const cp_prompt *given, cp_er
 static cp_code one_part(cp_call *c, int i, const cp_sampling *sp, cp_arena *a, cp_err *err)
 {
     cp_part *p = &c->parts[i];
-    cp_ids ids = {0};
+    cp_ids ids = {.account = &c->account};
+    p->prompt_records.account = &c->account;
     cp_code code = CP_OK;
     p->first = i * (int)c->p.n;
     const cp_prompt *given = c->route->where == CP_AT_CHAT ? NULL : &c->p.prompts[i];
@@ -276,6 +303,48 @@ static cp_code one_part(cp_call *c, int i, const cp_sampling *sp, cp_arena *a, c
     return code;
 }
 
+/* What a list of prompts asks for in all is known now. What the queue or half the budget could
+ * never hold is refused, because no waiting would help. */
+static cp_code check_size(const cp_call *c, const cp_sampling *sp, cp_err *err)
+{
+    const cp_engine_limits *l = &c->m->limits;
+    if (c->n_parts > 1 && l->max_queue > 0 && c->n_parts > l->max_queue)
+        return cp_fail_param(err, CP_INVALID_VALUE, "prompt",
+                             "'prompt' has %d prompts; at most %d may wait (--max-queue): send "
+                             "fewer at once",
+                             c->n_parts, l->max_queue);
+    if (c->n_parts > 1 && l->max_queue_tokens > 0 && c->n_prompt_tokens > l->max_queue_tokens)
+        return cp_fail_param(err, CP_INVALID_VALUE, "prompt",
+                             "'prompt' has %lld tokens in all; at most %lld may wait "
+                             "(--max-queue-tokens): send fewer at once",
+                             (long long)c->n_prompt_tokens, (long long)l->max_queue_tokens);
+    if (sp->n_top < 0)
+        return CP_OK;
+    /* A record a token, and its JSON: of each alternative its text and its number, in a chat its
+     * bytes, too. */
+    bool chat = c->route->where == CP_AT_CHAT;
+    uint64_t n_top = (uint64_t)sp->n_top, n = (uint64_t)c->p.n, tokens = 0, bytes = 0;
+    uint64_t record = sizeof(cp_logprob_record) + n_top * sizeof(struct cp_event_top);
+    uint64_t json = c->streaming ? 0 : chat ? 96 * (n_top + 1) : 40 * (n_top + 2);
+    for (int i = 0; i < c->n_parts; i++) {
+        const cp_request *r = &c->parts[i].r;
+        uint64_t echoed = r->n_prompt_top >= 0 ? (uint64_t)r->n_prompt : 0;
+        uint64_t made = c->p.max_tokens >= 0 && !c->streaming ? n * (uint64_t)r->max_tokens : 0;
+        tokens += echoed + made;
+        bytes += echoed * (record + n * json) + made * (record + json);
+    }
+    uint64_t most = cp_budget_limit(c->s->budget) / 2;
+    if (bytes <= most)
+        return CP_OK;
+    return cp_fail_param(err, CP_INVALID_VALUE, chat ? "top_logprobs" : "logprobs",
+                         "%d prompts with 'n' %d and %d alternatives make log-probabilities of up "
+                         "to %llu tokens, %llu MiB; allowed: %llu MiB (half of --body-bytes). Send "
+                         "fewer prompts, or lower '%s', 'n' or 'max_tokens'",
+                         c->n_parts, (int)n, (int)n_top, (unsigned long long)tokens,
+                         (unsigned long long)(bytes >> 20), (unsigned long long)(most >> 20),
+                         chat ? "top_logprobs" : "logprobs");
+}
+
 static cp_code prepare_generation(cp_call *c, cp_arena *a, cp_err *err)
 {
     cp_sampling sp;
@@ -292,18 +361,20 @@ static cp_code prepare_generation(cp_call *c, cp_arena *a, cp_err *err)
     if (!c->parts || !c->choices || (c->p.n_stop > 0 && !c->stops))
         return out_of_memory(err);
     c->n_choices = n_choices;
-    for (int i = 0; i < n_choices; i++)
+    for (int i = 0; i < n_choices; i++) {
         cp_detok_init(&c->choices[i].detok, c->m->tokenizer, false, c->p.skip_special);
+        c->choices[i].text.account = c->choices[i].records.account = &c->account;
+    }
     for (int i = 0; i < c->n_parts && code == CP_OK; i++)
         code = one_part(c, i, &sp, a, err);
-    return code;
+    return code == CP_OK ? check_size(c, &sp, err) : code;
 }
 
 /* ---- /tokenize, /detokenize, /apply-template ---- */
 
 static cp_code prepare_tokenize(cp_call *c, cp_arena *a, cp_err *err)
 {
-    cp_ids ids = {0};
+    cp_ids ids = {.account = &c->account};
     cp_code code;
     if (c->p.messages)
         code = encode_chat(c, a, &ids, err);
@@ -324,7 +395,7 @@ static cp_code prepare_tokenize(cp_call *c, cp_arena *a, cp_err *err)
 
 static cp_code prepare_detokenize(cp_call *c, cp_err *err)
 {
-    cp_buf text = {0};
+    cp_buf text = {.account = &c->account};
     cp_code code = cp_tokenizer_decode(c->m->tokenizer, c->p.prompts[0].ids,
                                        (size_t)c->p.prompts[0].n_ids, false, &text, err);
     const char *p = text.p ? text.p : "";
@@ -353,13 +424,14 @@ void cp_call_prepare(cp_call *c)
     CP_ASSERT(c->in_job);
     c->arena = cp_arena_new(CP_CALL_ARENA);
     cp_arena *render_arena = cp_arena_new(CP_RENDER_ARENA);
-    const cp_params_env env = {.where = c->route->where, .arg = c, .find_model = find_model};
+    cp_arena_charge(c->arena, &c->account);
+    cp_arena_charge(render_arena, &c->account);
+    c->reply.account = &c->account;
+    const cp_params_env env = {
+        .where = c->route->where, .account = &c->account, .arg = c, .find_model = find_model};
     cp_err *err = &c->err;
-    if (!c->arena || !render_arena)
-        c->code = out_of_memory(err);
-    else
-        c->code = cp_params_parse(c->body.p ? c->body.p : "", c->body.n, &env, c->arena,
-                                  render_arena, &c->p, err);
+    c->code = cp_params_parse(c->body.p ? c->body.p : "", c->body.n, &env, c->arena, render_arena,
+                              &c->p, err);
     cp_buf_fini(&c->body);
     if (c->code == CP_OK) {
         switch (c->route->where) {
@@ -380,6 +452,8 @@ void cp_call_prepare(cp_call *c)
         c->code = out_of_memory(err);
     /* The tree of messages goes with its arena. */
     c->p.messages = c->p.vars = NULL;
-    if (render_arena)
-        cp_arena_free(render_arena);
+    if (c->code == CP_NO_MEMORY)
+        c->code = cp_call_no_memory(c, cp_arena_full(render_arena), err);
+    cp_arena_free(render_arena);
+    cp_account_end(&c->account);
 }

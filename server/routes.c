@@ -75,6 +75,8 @@ static void handle_metrics(cp_call *c)
     cp_metrics *list[CP_MODELS_MAX + 1];
     int n = 0, models = atomic_load_explicit(&s->n_models, memory_order_acquire);
     cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
+    cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
+    cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));
     if (s->metrics)
         list[n++] = s->metrics;
     for (int i = 0; i < models; i++)
@@ -231,7 +233,6 @@ static void refuse_framing(cp_call *c, int status)
         cp_code code;
         const char *words;
     } rows[] = {
-        {413, CP_TOO_LARGE, "the body is too long; allowed: at most 8388608 bytes"},
         {414, CP_INVALID_VALUE, "the request's target is too long; allowed: at most 8192 bytes"},
         {417, CP_INVALID_VALUE, "this expectation is not met; allowed: Expect: 100-continue"},
         {431, CP_INVALID_VALUE,
@@ -321,6 +322,13 @@ static const cp_route *find_route(const cp_http_req *q, const cp_route **other)
     return NULL;
 }
 
+/* Of one body: what could never be held is refused at its head. */
+static uint64_t body_max(const cp_server *s)
+{
+    uint64_t most = cp_budget_arriving_max(s->budget);
+    return most < CP_BODY_MAX ? most : CP_BODY_MAX;
+}
+
 /* Everything that stands before a route (NULL: none; other: of the same path), in its order. */
 static cp_code admit(const cp_server *s, cp_http_req *q, const cp_route *route,
                      const cp_route *other, cp_err *err)
@@ -337,9 +345,9 @@ static cp_code admit(const cp_server *s, cp_http_req *q, const cp_route *route,
                        other->method == CP_GET ? "GET" : "POST");
     }
     code = check_origin(s, q, route, err);
-    if (code == CP_OK && cp_http_length(q) > CP_BODY_MAX)
-        code = cp_fail(err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %u",
-                       (unsigned long long)cp_http_length(q), CP_BODY_MAX);
+    if (code == CP_OK && cp_http_length(q) > body_max(s))
+        code = cp_fail(err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %llu",
+                       (unsigned long long)cp_http_length(q), (unsigned long long)body_max(s));
     return code ? code : check_state(s, route, err);
 }
 
@@ -367,6 +375,8 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
         return;
     }
     c->route = route;
+    if (route->where == 0)
+        cp_http_ignore_body(q);
     if (route->where != 0) {
         c->counted = true;
         atomic_fetch_add(&s->n_active, 1);
@@ -375,11 +385,23 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
 
 void cp_route_request(void *arg, cp_http_req *q, int bad)
 {
-    (void)arg;
+    const cp_server *s = arg;
     cp_call *c = cp_http_user(q);
-    if (bad) {
+    cp_err err;
+    if (bad == 413)
+        cp_call_error(c, 0,
+                      cp_fail(&err, CP_TOO_LARGE,
+                              "the body is too long; allowed: at most %llu bytes",
+                              (unsigned long long)body_max(s)),
+                      &err);
+    else if (bad == 503)
+        cp_call_error(c, 0,
+                      cp_fail(&err, CP_OVERLOADED,
+                              "the memory for requests (--body-bytes, %llu bytes) is in use",
+                              (unsigned long long)cp_budget_limit(s->budget)),
+                      &err);
+    else if (bad)
         refuse_framing(c, bad);
-        return;
-    }
-    c->route->handle(c);
+    else
+        c->route->handle(c);
 }

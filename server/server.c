@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "server/internal.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,7 @@ enum {
     BODY_DEADLINE_MS = 60000,
     IDLE_MS = 75000,
     COMMENT_MS = 15000,
+    BODY_BYTES = 256 << 20,
     FLUSH_MS = 500, /* after the cut, for the error events to leave */
     CLOSE_MS = 1000 /* for the engine to let go */
 };
@@ -117,9 +119,20 @@ static void on_wake(void *arg)
     move_drain(s, cp_now_ns());
 }
 
+/* Small blocks of a tree that is gone stay with the allocator, page by page, until it is asked. */
+static void give_memory_back(void *arg)
+{
+    (void)arg;
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 static void on_tick(void *arg, int64_t now)
 {
     cp_server *s = arg;
+    if (cp_budget_ebbed(s->budget))
+        (void)cp_jobs_submit(s->jobs, give_memory_back, NULL); /* full: the next ebb does it */
     /* A push that was half done when the queue was last read is whole by now. */
     on_wake(s);
     for (cp_call *c = s->calls, *next; c; c = next) {
@@ -168,6 +181,7 @@ static void free_server(cp_server *s)
     for (int i = 0; i < s->n_unknown; i++)
         free(s->unknown[i]);
     cp_buf_fini(&s->scratch);
+    cp_budget_free(s->budget);
     free(s->keys);
     free_list(s->cors_origins);
     free_list(s->allowed_hosts);
@@ -198,6 +212,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     s->timeout_ns = MS(cfg->drain_timeout_ms);
     s->comment_ns = MS(cfg->keepalive_comment_ms > 0 ? cfg->keepalive_comment_ms : COMMENT_MS);
     s->metrics = cfg->metrics;
+    s->budget = cp_budget_new(cfg->body_bytes > 0 ? cfg->body_bytes : BODY_BYTES);
     atomic_init(&s->phase, "starting");
     cp_mpsc_init(&s->ready);
     cp_mpsc_init(&s->parsed);
@@ -210,6 +225,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
         .body_deadline_ms = BODY_DEADLINE_MS,
         .idle_ms = IDLE_MS,
         .max_connections = cfg->max_connections > 0 ? cfg->max_connections : CP_CONNECTIONS_MAX,
+        .budget = s->budget,
         .hooks = {.arg = s,
                   .head = cp_route_head,
                   .request = cp_route_request,

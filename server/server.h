@@ -52,6 +52,7 @@ typedef struct cp_server_config {
     int64_t drain_timeout_ms;     /* from the grace's end on, for what still runs */
     int64_t header_deadline_ms;   /* 0: 10,000; tests shorten it */
     int64_t keepalive_comment_ms; /* silence on a stream before a comment; 0: 15,000 */
+    uint64_t body_bytes;          /* bodies and all that is made of them; 0: 256 MiB */
     int max_connections;          /* 0: CP_CONNECTIONS_MAX, or less where descriptors are few */
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */

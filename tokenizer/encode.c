@@ -9,7 +9,7 @@
 
 void cp_ids_fini(cp_ids *ids)
 {
-    free(ids->id);
+    cp_paid_free(ids->account, ids->id, ids->cap * sizeof *ids->id);
     *ids = (cp_ids){0};
 }
 
@@ -17,7 +17,7 @@ bool cp_ids_add(cp_ids *ids, int32_t id)
 {
     if (ids->n == ids->cap) {
         size_t cap = ids->cap ? ids->cap * 2 : 64;
-        int32_t *p = realloc(ids->id, cap * sizeof *p);
+        int32_t *p = cp_paid_realloc(ids->account, ids->id, ids->cap * sizeof *p, cap * sizeof *p);
         if (!p)
             return false;
         ids->id = p;
@@ -70,7 +70,7 @@ cp_code cp_tokenizer_encode(const cp_tokenizer *t, const char *text, size_t n, b
         return cp_fail(err, CP_TOO_LARGE, "text of %zu bytes, allowed are %zu", n,
                        CP_TOK_MAX_INPUT);
     size_t n_before = out->n;
-    cp_tok_work w = {0};
+    cp_tok_work w = {.account = out->account, .text = {.account = out->account}};
     cp_tok_finder f = {.parse_special = parse_special, .span = untrusted, .n_span = n_untrusted};
     bool ok = !(add_special && t->add_bos) || cp_ids_add(out, t->bos);
     ok = ok && encode_all(t, &w, &f, text, n, out);

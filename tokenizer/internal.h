@@ -120,6 +120,7 @@ typedef struct cp_tok_work {
     struct cp_tok_cand *heap;
     size_t n_heap, cap_heap;
     cp_buf text; /* escaped or normalized fragment */
+    cp_account *account;
 } cp_tok_work;
 void cp_tok_work_fini(cp_tok_work *w);
 

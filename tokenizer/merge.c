@@ -34,8 +34,8 @@ typedef bool pair_fn(const cp_tokenizer *t, const char *s, const sym *a, const s
 
 void cp_tok_work_fini(cp_tok_work *w)
 {
-    free(w->sym);
-    free(w->heap);
+    cp_paid_free(w->account, w->sym, w->cap_sym * sizeof *w->sym);
+    cp_paid_free(w->account, w->heap, w->cap_heap * sizeof *w->heap);
     cp_buf_fini(&w->text);
     *w = (cp_tok_work){0};
 }
@@ -44,7 +44,7 @@ static bool add_sym(cp_tok_work *w, sym v)
 {
     if (w->n_sym == w->cap_sym) {
         size_t cap = w->cap_sym ? w->cap_sym * 2 : 256;
-        sym *p = realloc(w->sym, cap * sizeof *p);
+        sym *p = cp_paid_realloc(w->account, w->sym, w->cap_sym * sizeof *p, cap * sizeof *p);
         if (!p)
             return false;
         w->sym = p;
@@ -58,7 +58,7 @@ static bool heap_push(cp_tok_work *w, cand c)
 {
     if (w->n_heap == w->cap_heap) {
         size_t cap = w->cap_heap ? w->cap_heap * 2 : 256;
-        cand *p = realloc(w->heap, cap * sizeof *p);
+        cand *p = cp_paid_realloc(w->account, w->heap, w->cap_heap * sizeof *p, cap * sizeof *p);
         if (!p)
             return false;
         w->heap = p;

@@ -45,7 +45,8 @@ typedef struct cp_span {
 typedef struct cp_ids {
     int32_t *id;
     size_t n, cap;
-} cp_ids; /* zero-initialised; free with cp_ids_fini */
+    cp_account *account; /* pays for the ids and for the work of encoding; NULL: nobody counts */
+} cp_ids;                /* zero-initialised; free with cp_ids_fini */
 void cp_ids_fini(cp_ids *ids);
 bool cp_ids_add(cp_ids *ids, int32_t id);
 

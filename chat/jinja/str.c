@@ -284,15 +284,15 @@ void cp_jj_strip(jj_ctx *x, const jj_str *s, const jj_str *set, int sides, size_
 /* ---- builder ---- */
 
 /* A bigger array of the same content; NULL and a failure when there is no memory. */
-static void *regrow(jj_ctx *x, const jj_sb *b, void *old, size_t used, size_t bytes)
+static void *regrow(jj_ctx *x, const jj_sb *b, void *old, size_t old_bytes, size_t bytes)
 {
     void *p;
     if (b->a) {
         p = cp_jj_alloc(x, bytes);
-        if (p && used)
-            memcpy(p, old, used);
+        if (p && old_bytes)
+            memcpy(p, old, old_bytes);
     } else {
-        p = realloc(old, bytes);
+        p = cp_paid_realloc(b->account, old, old_bytes, bytes);
         if (!p)
             cp_jj_fail_memory(x);
     }
@@ -310,7 +310,7 @@ bool cp_jj_sb_add(jj_ctx *x, jj_sb *b, const char *p, size_t n, bool marked)
     if (b->cap - b->n < n + 1) { /* one byte of room for a final NUL */
         size_t cap = b->n + n + 1 > b->cap * 2 ? b->n + n + 1 : b->cap * 2;
         cap = cap < 64 ? 64 : cap;
-        char *grown = regrow(x, b, b->p, b->n, cap);
+        char *grown = regrow(x, b, b->p, b->cap, cap);
         if (!grown)
             return false;
         b->p = grown;
@@ -327,7 +327,7 @@ bool cp_jj_sb_add(jj_ctx *x, jj_sb *b, const char *p, size_t n, bool marked)
     if (b->n_spans == b->cap_spans) {
         size_t cap = b->cap_spans ? b->cap_spans * 2 : 4;
         jj_span *grown =
-            regrow(x, b, b->spans, b->n_spans * sizeof(*b->spans), cap * sizeof(*b->spans));
+            regrow(x, b, b->spans, b->cap_spans * sizeof(*b->spans), cap * sizeof(*b->spans));
         if (!grown)
             return false;
         b->spans = grown;
@@ -400,7 +400,7 @@ void cp_jj_sb_fini(jj_sb *b)
 {
     if (b->a)
         return;
-    free(b->p);
-    free(b->spans);
+    cp_paid_free(b->account, b->p, b->cap);
+    cp_paid_free(b->account, b->spans, b->cap_spans * sizeof(*b->spans));
     *b = (jj_sb){0};
 }

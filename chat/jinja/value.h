@@ -153,6 +153,7 @@ typedef struct jj_sb {
     size_t n, cap;
     jj_span *spans;
     size_t n_spans, cap_spans;
+    cp_account *account; /* pays for what lies on the heap */
 } jj_sb;
 
 /* One rendering. */

@@ -34,23 +34,27 @@ static void taking_ends_at_the_limit(void **state)
 static void what_arrives_has_a_quarter(void **state)
 {
     (void)state;
-    cp_budget *b = cp_budget_new(1000);
-    cp_account x = {.budget = b, .arriving = true}, y = x, z = {0};
-    assert_int_equal(cp_budget_arriving_max(b), 250);
-    assert_true(cp_account_take(&x, 200));
-    assert_false(cp_account_take(&y, 51));
+    enum { K = 1000 }; /* so that nothing here is small */
+    cp_budget *b = cp_budget_new(1000 * K);
+    cp_account x = {.budget = b, .arriving = true}, y = x, z = {.budget = b}, small = x;
+    assert_int_equal(cp_budget_arriving_max(b), 250 * K);
+    assert_true(cp_account_take(&x, 200 * K));
+    assert_false(cp_account_take(&y, 51 * K));
     assert_false(y.never);
-    assert_true(cp_account_take(&y, 50));
+    assert_true(cp_account_take(&y, 50 * K));
+    assert_true(cp_account_take(&small, 16 << 10)); /* although the quarter is full */
+    assert_false(cp_account_take(&small, 1));
+    cp_account_close(&small);
     cp_account_move(&z, &x);
-    assert_true(cp_account_begin(&z, 750)); /* 950 for it, 50 for y */
-    assert_int_equal(cp_budget_used(b), 1000);
-    assert_false(cp_account_take(&y, 1));  /* its quarter has room again, the whole has not */
-    assert_true(cp_account_take(&z, 750)); /* out of its reserve */
+    assert_true(cp_account_begin(&z, 750 * K)); /* 950 for it, 50 for y */
+    assert_int_equal(cp_budget_used(b), 1000 * K);
+    assert_false(cp_account_take(&y, 1));      /* its quarter has room again, the whole has not */
+    assert_true(cp_account_take(&z, 750 * K)); /* out of its reserve */
     assert_false(cp_account_take(&z, 1));
-    cp_account_give(&z, 300);
+    cp_account_give(&z, 300 * K);
     cp_account_end(&z);
-    assert_int_equal(z.held, 650);
-    assert_true(cp_account_take(&y, 200)); /* a whole quarter */
+    assert_int_equal(z.held, 650 * K);
+    assert_true(cp_account_take(&y, 200 * K)); /* a whole quarter */
     assert_false(cp_account_take(&y, 1));
     assert_true(y.never);
     cp_account_close(&y);
