@@ -518,9 +518,10 @@ static bool is_layer(const char *name)
 cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, uint64_t *folders,
                           uint64_t *bytes, cp_err *err)
 {
-    char path[CP_DIR_MAX + 16];
-    cp_snprintf(path, sizeof(path), "%s/extracted", cache_dir);
-    int lock = -1, root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+    int lock = -1, own = open(cache_dir, flags), root = openat(own, "extracted", flags);
+    if (own >= 0)
+        close(own);
     if (root < 0)
         return CP_OK;
     cp_code code = dry_run ? CP_OK : lock_root(root, cache_dir, &lock, err);

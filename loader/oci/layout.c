@@ -506,6 +506,18 @@ static const char *lock_name(cp_layout_lock which)
     return which == CP_LOCK_BLOBS ? "capstan/blobs.lock" : "capstan/index.lock";
 }
 
+/* Not through a link: one that another user made of capstan/ leads anywhere. -1 with errno. */
+static int lock_file(const cp_layout *l, cp_layout_lock which, bool make)
+{
+    int own = own_dir(l, ".", make);
+    int fd = own < 0 ? -1 : cp_fs_lock_file(own, cp_path_base(lock_name(which)), make);
+    int saved = errno;
+    if (own >= 0)
+        close(own);
+    errno = saved;
+    return fd;
+}
+
 /* flock an open lock file; closed, and *fd -1, on failure. */
 static cp_code lock(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd, cp_err *err)
 {
@@ -528,14 +540,14 @@ static cp_code lock(const cp_layout *l, cp_layout_lock which, bool exclusive, in
 cp_code cp_layout_lock_take(const cp_layout *l, cp_layout_lock which, bool exclusive, int *fd,
                             cp_err *err)
 {
-    *fd = cp_fs_lock_file(l->dir, lock_name(which), true);
+    *fd = lock_file(l, which, true);
     return *fd < 0 ? io(err, l, lock_name(which), "open") : lock(l, which, exclusive, fd, err);
 }
 
 /* See layout.h. */
 cp_code cp_layout_lock_look(const cp_layout *l, cp_layout_lock which, int *fd, cp_err *err)
 {
-    *fd = cp_fs_lock_file(l->dir, lock_name(which), false);
+    *fd = lock_file(l, which, false);
     if (*fd < 0)
         return errno == ENOENT ? CP_OK : io(err, l, lock_name(which), "open");
     return lock(l, which, true, fd, err);

@@ -314,7 +314,7 @@ void cp_store_cache_drop(const cp_layout *l, const char *hex, bool keep, uint64_
 /* See reach.h. */
 bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t *freed)
 {
-    char path[CP_DIR_MAX + CP_DIGEST_STR + 32], hex[CP_DIGEST_STR];
+    char path[CP_DIR_MAX + 16], hex[CP_DIGEST_STR];
     uint64_t size = 0, folders = 0;
     int fd;
     cp_record_key_blob(hex, d);
@@ -333,8 +333,11 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
         cp_snprintf(path, sizeof(path), "%s/capstan", l->path);
         cp_extract_remove(path, hex, false, &folders, freed, NULL);
         gone = cp_layout_blob_remove(l, d, freed);
-        cp_snprintf(path, sizeof(path), "%s/capstan/records/%s", l->path, hex);
-        unlink(path);
+        int records = cp_layout_own_dir(l, "records");
+        if (records >= 0) {
+            unlinkat(records, hex, 0);
+            close(records);
+        }
     }
     if (fd >= 0)
         close(fd);

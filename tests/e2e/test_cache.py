@@ -112,6 +112,26 @@ class Cache(unittest.TestCase):
         self.assertEqual(sorted(p.name for p in self.files()), ["link", "notes"])
         self.assertEqual((outside / "x").read_text(), "x")
 
+    def test_a_store_whose_own_folder_is_a_link(self):
+        """Another's folder lies behind it: nothing of that is believed, made or removed."""
+        for made, link in (("one", "capstan"), ("two", "capstan/records"), ("three", "capstan/extracted")):
+            with self.subTest(link=link):
+                store, outside = self.folder / made, self.folder / f"{made}-outside"
+                shutil.copytree(self.tar[len("oci:"):-len(":v1")], store)
+                index = store / "index.json"
+                index.write_text(index.read_text().replace('"v1"', '"m:v1"'))
+                self.capstan("run", "m:v1", "--store", str(store), "-p", "x", "--raw", "-n", "1")
+                (store / link).rename(outside)
+                (store / link).symlink_to(outside)
+                before = sorted((p, p.lstat().st_mtime_ns) for p in (outside, *outside.rglob("*")))
+                for args in (["run", "m:v1", "-p", "x", "--raw", "-n", "1"], ["verify", "m:v1"], ["gc"], ["rm", "m:v1"]):
+                    done = subprocess.run([BIN, *args, "--store", str(store)], capture_output=True, text=True, timeout=120,
+                                          env=self.env, check=False)
+                    self.assertIn(done.returncode, (0, 1, 4), done.stderr)
+                    if args[0] in ("run", "verify"):
+                        self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertEqual(sorted((p, p.lstat().st_mtime_ns) for p in (outside, *outside.rglob("*"))), before, args)
+
 
 if __name__ == "__main__":
     unittest.main()
