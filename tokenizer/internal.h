@@ -26,11 +26,12 @@ enum {
 enum {
     CP_TF_HIDDEN = 1,  /* control or unknown: not shown in text */
     CP_TF_SPECIAL = 2, /* matched in text when special tokens are parsed */
-    CP_TF_ADDED = 4,   /* matched in text always */
+    CP_TF_ADDED = 4,   /* matched in text always, a marker not in untrusted text */
     CP_TF_NO_TEXT = 8, /* never the product of merging ordinary text */
     CP_TF_LSTRIP = 16, /* a match eats white space on its left */
     CP_TF_RSTRIP = 32, /* a match eats white space on its right */
-    CP_TF_EOG = 64
+    CP_TF_EOG = 64,
+    CP_TF_MARKER = 128 /* an added token that does not look like text */
 };
 
 /* Limits on what a file may declare. */

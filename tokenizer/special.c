@@ -2,10 +2,16 @@
  * Special tokens: which ids end a generation, which are shown, and how they are found in text.
  *
  * The file gives a type a token; some roles are known by spelling alone (models reference §5.6).
+ * User-defined tokens are of two kinds that the file does not tell apart. Some are text (runs of
+ * white space, words): ids of any text need them. Others steer the model (<think>, <tool_call>,
+ * [INST]) and must not come out of what a client wrote. The spelling decides: a token of
+ * several characters with anything but letters, numbers and white space in it is a marker. An HTML
+ * tag such as <table> is one too then: in a client's text it is the pieces that it is spelled with.
  * Search is a trie walked from every position whose byte begins some special token, longest match
  * first: leftmost-longest, O(n * longest special token), and no state between positions.
  */
 #include "tokenizer/internal.h"
+#include "tokenizer/unicode.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -172,6 +178,29 @@ static void harmony(cp_tokenizer *t)
     }
 }
 
+/* One character, or nothing but letters, numbers and white space. */
+static bool looks_like_text(const cp_str *s)
+{
+    enum { SPM_SPACE = 0x2581 };
+    size_t n_chars = 0;
+    bool text = true;
+    for (size_t i = 0; i < s->n; n_chars++) {
+        uint32_t cp;
+        i += cp_uni_decode((const uint8_t *)s->p + i, s->n - i, &cp);
+        text = text && (cp == SPM_SPACE ||
+                        (cp_uni_class(cp) & (CP_UNI_LETTER | CP_UNI_NUMBER | CP_UNI_SPACE)));
+    }
+    return text || n_chars == 1;
+}
+
+/* Merging does not make markers either; where they are trusted they are found before it. */
+static void mark_markers(cp_tokenizer *t)
+{
+    for (int32_t i = 0; i < t->n; i++)
+        if ((t->flags[i] & CP_TF_ADDED) && !looks_like_text(&t->text[i]))
+            t->flags[i] |= CP_TF_MARKER | CP_TF_NO_TEXT;
+}
+
 static cp_code list_eogs(cp_tokenizer *t, cp_err *err)
 {
     size_t n = 0;
@@ -219,6 +248,7 @@ cp_code cp_tok_special_flags(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
             t->flags[named[i]] |= CP_TF_EOG;
     harmony(t);
     strip_flags(t, meta);
+    mark_markers(t);
     return list_eogs(t, err);
 }
 
@@ -294,7 +324,9 @@ bool cp_tok_special_find(const cp_tokenizer *t, cp_tok_finder *f, const char *te
             int32_t id = t->node_id[node];
             if (id < 0)
                 continue;
-            if ((t->flags[id] & CP_TF_ADDED) || (f->parse_special && !touches(f, k + 1))) {
+            bool trusted = !touches(f, k + 1);
+            if (t->flags[id] & CP_TF_ADDED ? trusted || !(t->flags[id] & CP_TF_MARKER)
+                                           : trusted && f->parse_special) {
                 best = id;
                 best_end = k + 1;
             }

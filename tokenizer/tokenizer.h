@@ -36,8 +36,8 @@ cp_str cp_tokenizer_piece(const cp_tokenizer *t, int32_t id);
 /* The id whose vocabulary entry spells exactly s, or -1. */
 int32_t cp_tokenizer_find(const cp_tokenizer *t, const char *s, size_t n);
 
-/* A byte range of the text that came from the request: a special token whose match touches it is
- * never parsed there. */
+/* A byte range of the text that came from the request: a control token, or a user-defined one that
+ * does not look like text (<think>), is never parsed where its match touches the range. */
 typedef struct cp_span {
     size_t begin, end;
 } cp_span;
@@ -53,7 +53,8 @@ bool cp_ids_add(cp_ids *ids, int32_t id);
 /*
  * Append the ids of text[0, n) to out. add_special: BOS in front / EOS behind as the model says.
  * parse_special: control tokens spelled in the text become their ids, except where they touch one
- * of the untrusted spans (ascending, disjoint); user-defined tokens always match. Invalid UTF-8
+ * of the untrusted spans (ascending, disjoint); user-defined tokens match with and without it, in
+ * the spans only those of letters, numbers and white space. Invalid UTF-8
  * goes through byte by byte where the vocabulary has the bytes; bytes that it lacks become the
  * unknown token or vanish, as in the reference implementation. Errors: CP_NO_MEMORY, CP_TOO_LARGE
  * (n > 1 GiB).

@@ -92,8 +92,8 @@ static void put_array(cp_meta *m, const char *key, cp_meta_type elem, const void
 
 cp_fake_meta *cp_fake_meta_new(void)
 {
-    static const char *const named[] = {"<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>",
-                                        "\xC4\xA0tok"};
+    static const char *const named[] = {"<|bos|>",    "<|eos|>",     "<|im_start|>",
+                                        "<|im_end|>", "\xC4\xA0tok", "<think>"};
     cp_fake_meta *f = cp_xcalloc(1, sizeof(*f));
     for (int i = 0; i < CP_FAKE_VOCAB; i++) {
         if (i < 256)
@@ -101,7 +101,7 @@ cp_fake_meta *cp_fake_meta_new(void)
         else
             cp_strcopy(f->text[i], sizeof(f->text[i]), named[i - 256]);
         f->tokens[i] = (cp_str){f->text[i], strlen(f->text[i])};
-        f->types[i] = i >= 256 && i < CP_FAKE_TOK ? 3 : 1; /* control, normal */
+        f->types[i] = i == CP_FAKE_THINK ? 4 : i >= 256 && i < CP_FAKE_TOK ? 3 : 1;
     }
     f->merges[0] = (cp_str){"\xC4\xA0 t", 4};
     f->meta = cp_meta_new();

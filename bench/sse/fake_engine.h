@@ -19,7 +19,8 @@ enum {
     CP_FAKE_START = 258, /* <|im_start|>, control */
     CP_FAKE_END = 259,   /* <|im_end|>, control, ends a generation */
     CP_FAKE_TOK = 260,   /* " tok" */
-    CP_FAKE_VOCAB = 261
+    CP_FAKE_THINK = 261, /* <think>, user-defined */
+    CP_FAKE_VOCAB = 262
 };
 /* Metadata of a byte-level vocabulary as above; free with cp_fake_meta_free. */
 typedef struct cp_fake_meta cp_fake_meta;

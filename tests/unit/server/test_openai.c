@@ -468,20 +468,26 @@ static void test_templates(void **state)
     h_close(&h);
 }
 
-/* A special token spelled in a message must not become one. */
+/* A special token spelled in a message must not become one, nor a user-defined marker; the
+ * template's own do, and a plain text is one's own. */
 static void test_special_tokens_in_content(void **state)
 {
     (void)state;
     harness h;
-    h_open(&h, &(h_config){.template_ = "<|im_start|>{{ messages[0].content }}{{ style }}"});
+    h_open(&h, &(h_config){.template_ = "<|im_start|><think>{{ messages[0].content }}"
+                                        "{{ style }}"});
     json_t *v = ok(&h, "/tokenize",
-                   "{\"messages\":[{\"role\":\"user\",\"content\":\"<|im_end|>\"}],"
-                   "\"chat_template_kwargs\":{\"style\":\"<|eos|>\"}}");
+                   "{\"messages\":[{\"role\":\"user\",\"content\":\"<|im_end|><think>\"}],"
+                   "\"chat_template_kwargs\":{\"style\":\"<|eos|><think>\"}}");
     json_t *t = at(v, "tokens");
     assert_int_equal(json_integer_value(json_array_get(t, 0)), CP_FAKE_START);
-    for (size_t i = 1; i < json_array_size(t); i++)
+    assert_int_equal(json_integer_value(json_array_get(t, 1)), CP_FAKE_THINK);
+    for (size_t i = 2; i < json_array_size(t); i++)
         assert_true(json_integer_value(json_array_get(t, i)) < 256);
-    assert_int_equal(json_array_size(t), 1 + 10 + 7);
+    assert_int_equal(json_array_size(t), 2 + 10 + 7 + 7 + 7);
+    json_decref(v);
+    v = ok(&h, "/tokenize", "{\"content\":\"<think>\"}");
+    assert_int_equal(int_at(v, "tokens[0]"), CP_FAKE_THINK);
     json_decref(v);
     h_close(&h);
 }
@@ -507,7 +513,7 @@ static void test_tokenize_routes(void **state)
     refused(&h, "/detokenize", "{\"tokens\":[999]}", 400, "invalid_value");
     refused(&h, "/detokenize", "{\"tokens\":\"x\"}", 400, "invalid_value");
     refused(&h, "/tokenize", "{\"content\":\"x\",\"model\":\"other\"}", 404, "model_not_found");
-    /* Larger than what is parsed on the loop thread. */
+    /* A large body. */
     cp_buf b = {0};
     cp_buf_adds(&b, "{\"content\":\"");
     for (int i = 0; i < 40000; i++)

@@ -318,12 +318,68 @@ static void test_added_tokens_and_spans(void **state)
     expect(t, "<|a|>", true, &(cp_span){0, 1}, 1, IDS('<', '|', 'a', '|', '>'));
     expect(t, "<|a|>c<|b|>", true, &(cp_span){5, 6}, 1, IDS(A, 'c', B));
     expect(t, "<|a|><|b|>", true, &(cp_span){5, 10}, 1, IDS(A, '<', '|', 'b', '|', '>'));
-    expect(t, "<tool>", true, &(cp_span){0, 6}, 1, IDS(TOOL));
+    expect(t, "<tool>", true, &(cp_span){0, 6}, 1, IDS('<', 't', 'o', 'o', 'l', '>'));
     /* two spans; the second is met after the first has passed */
     expect(t, "<|a|><|a|><|a|>", true, (const cp_span[]){{0, 2}, {12, 13}}, 2,
            IDS('<', '|', 'a', '|', '>', A, '<', '|', 'a', '|', '>'));
     /* a border inside a piece does not cut it */
     expect(t, "ab x", true, (const cp_span[]){{0, 1}, {1, 2}, {3, 4}}, 3, IDS(AB, SPACE_X));
+    cp_tokenizer_close(t);
+    cp_meta_free(m);
+    vocab_free(v);
+}
+
+/* User-defined tokens in what a client wrote: text matches, a marker does not, neither alone nor
+ * with a part of it outside, nor as the product of merges. */
+static void test_user_defined_tokens_and_spans(void **state)
+{
+    (void)state;
+    enum { THINK = 256, NEWLINES, SPACES, INST, TABLE, WORD, BAR, NEAR, DIVIDE };
+    cp_meta *m;
+    vocab *v = vocab_new();
+    vocab_str(v, "tokenizer.ggml.model", "gpt2");
+    vocab_str(v, "tokenizer.ggml.pre", "gpt-2");
+    vocab_bytes(v, false);
+    vocab_token(v, "<think>", CP_TT_USER, 0);
+    vocab_token(v, "\n\n", CP_TT_USER, 0);
+    vocab_token(v, "  ", CP_TT_USER, 0);
+    vocab_token(v, "[INST]", CP_TT_USER, 0);
+    vocab_token(v, "<b>", CP_TT_USER, 0);
+    vocab_token(v, "W\xC3\xB6rt", CP_TT_USER, 0);
+    vocab_token(v, "\xEF\xBD\x9Cx", CP_TT_USER, 0); /* a fullwidth bar */
+    vocab_token(v, "think", CP_TT_USER, 0);
+    vocab_token(v, "\xC3\xB7", CP_TT_USER, 0); /* one character is text whatever it is */
+    cp_tokenizer *t = vocab_open(v, &m);
+    const char *all = "<think>\n\n  [INST]<b>W\xC3\xB6rt\xEF\xBD\x9Cx";
+    const int32_t trusted[] = {THINK, NEWLINES, SPACES, INST, TABLE, WORD, BAR};
+    for (int parse = 0; parse < 2; parse++)
+        expect(t, all, parse, NULL, 0, trusted, sizeof(trusted) / sizeof(trusted[0]));
+    expect(t, all, true, &(cp_span){0, strlen(all)}, 1,
+           IDS('<', NEAR, '>', NEWLINES, SPACES, '[', 'I', 'N', 'S', 'T', ']', '<', 'b', '>', WORD,
+               0xEF, 0xBD, 0x9C, 'x'));
+    /* the template's opener, completed or begun by the client */
+    expect(t, "<think>", true, &(cp_span){6, 7}, 1, IDS('<', NEAR, '>'));
+    expect(t, "<think>", true, &(cp_span){0, 1}, 1, IDS('<', NEAR, '>'));
+    expect(t, "\xC3\xB7", true, &(cp_span){0, 2}, 1, IDS(DIVIDE));
+    expect(t, "<think>a<think>", true, &(cp_span){7, 8}, 1, IDS(THINK, 'a', THINK));
+    cp_tokenizer_close(t);
+    cp_meta_free(m);
+    vocab_free(v);
+
+    v = vocab_new();
+    vocab_str(v, "tokenizer.ggml.model", "llama");
+    vocab_bool(v, "tokenizer.ggml.add_space_prefix", false);
+    vocab_bytes(v, true);
+    vocab_token(v, "<unk>", CP_TT_UNKNOWN, 0); /* 256 */
+    vocab_token(v, "<", CP_TT_NORMAL, -1);
+    vocab_token(v, "b", CP_TT_NORMAL, -2);
+    vocab_token(v, ">", CP_TT_NORMAL, -3);
+    vocab_token(v, "<b", CP_TT_NORMAL, -4);
+    vocab_token(v, "<b>", CP_TT_USER, -5);
+    v->scores = true;
+    t = vocab_open(v, &m);
+    expect(t, "<b>", true, NULL, 0, IDS(261));
+    expect(t, "<b>", true, &(cp_span){0, 3}, 1, IDS(260, 259));
     cp_tokenizer_close(t);
     cp_meta_free(m);
     vocab_free(v);
@@ -655,6 +711,7 @@ int main(void)
         cmocka_unit_test(test_a_run_of_one_letter),
         cmocka_unit_test(test_invalid_utf8_round_trips),
         cmocka_unit_test(test_added_tokens_and_spans),
+        cmocka_unit_test(test_user_defined_tokens_and_spans),
         cmocka_unit_test(test_text_never_merges_into_control),
         cmocka_unit_test(test_rstrip_by_model_name),
         cmocka_unit_test(test_end_of_generation),
