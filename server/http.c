@@ -238,8 +238,6 @@ static void exchange_end(cp_http *h, conn *c)
     free(q);
     idle_add(h, c, c->last);
     c->first_byte = c->in.n > 0 ? c->idle_since : 0;
-    if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
-        cp_buf_fini(&c->in);
     if (c->wire.cap > KEEP_BYTES)
         cp_buf_fini(&c->wire);
 }
@@ -281,19 +279,19 @@ static void conn_close(cp_http *h, conn *c)
 
 /* ---- reading ---- */
 
-static bool wants_bytes(const conn *c)
+/* How many bytes may be read now: of a body much, beyond the request in flight little. */
+static size_t wanted(const conn *c)
 {
-    const cp_http_req *q = c->req;
-    return c->lingers || !q || q->state != X_WAIT || c->in.n < AHEAD_MAX;
+    if (c->lingers || (c->req && c->req->state != X_WAIT))
+        return READ_BYTES;
+    return c->in.n < AHEAD_MAX ? AHEAD_MAX - c->in.n : c->req ? 0 : AHEAD_MAX;
 }
 
 /* False: the connection is of no use any more. */
 static bool read_some(cp_http *h, conn *c, int64_t now)
 {
-    for (int i = 0; i < READS && c->readable && wants_bytes(c); i++) {
-        size_t most =
-            c->req && c->req->state == X_WAIT && !c->lingers ? AHEAD_MAX - c->in.n : READ_BYTES;
-        ssize_t n = recv(c->fd, h->scratch, most, 0);
+    for (int i = 0; i < READS && c->readable && wanted(c) > 0; i++) {
+        ssize_t n = recv(c->fd, h->scratch, wanted(c), 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
@@ -312,11 +310,11 @@ static bool read_some(cp_http *h, conn *c, int64_t now)
                 c->first_byte = now;
             if (!cp_buf_add(&c->in, h->scratch, (size_t)n))
                 return false;
-            if (c->in.n > AHEAD_MAX)
+            if (c->in.n >= AHEAD_MAX)
                 break; /* use it first */
         }
     }
-    if (c->readable && wants_bytes(c))
+    if (c->readable && wanted(c) > 0)
         list_for_pump(c, h);
     return true;
 }
@@ -372,8 +370,6 @@ static void read_body(cp_http *h, conn *c)
     while (at < c->in.n && !status && !body_complete(q))
         at += take_body(q, c->in.p + at, c->in.n - at, &status);
     cp_buf_consume(&c->in, at);
-    if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
-        cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
     if (status) {
         spoil_body(h, c, status);
     } else if (body_complete(q)) {
@@ -604,6 +600,8 @@ static bool pump_on(cp_http *h, conn *c, int64_t now)
         if (!read_some(h, c, now) || c->broken)
             return false;
         advance(h, c);
+        if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
+            cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
         cp_http_req *q = c->req;
         bool waits = q && (!q->answered || (q->streaming && !q->ended));
         if (q && (q->aborted || q->dead))
@@ -985,7 +983,9 @@ cp_method cp_http_method(const cp_http_req *q)
 
 const char *cp_http_path(const cp_http_req *q)
 {
-    return q->bytes && q->head.path.n > 0 ? q->bytes + q->head.path.at : "/";
+    if (!q->bytes)
+        return "-";
+    return q->head.path.n > 0 ? q->bytes + q->head.path.at : "/";
 }
 
 const char *cp_http_header(const cp_http_req *q, const char *name)

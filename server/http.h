@@ -83,7 +83,8 @@ void cp_http_close(cp_http *h);
 
 /* ---- an exchange; loop thread only ---- */
 cp_method cp_http_method(const cp_http_req *q);
-/* As sent, still percent-encoded, without query and without one trailing slash. */
+/* As sent, still percent-encoded, without query and without one trailing slash; "-" where the head
+ * was refused. */
 const char *cp_http_path(const cp_http_req *q);
 /* The absolute form's authority, else Host; NULL: neither. Valid until hooks.done. */
 const char *cp_http_authority(const cp_http_req *q);
