@@ -9,9 +9,11 @@
 #include "app/emit_json.h"
 #include "app/local.h"
 #include "app/progress.h"
+#include "app/stdio.h"
 #include "base/clock.h"
 #include "server/stops.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,7 +207,7 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     bool done = false, cancelled = false;
     while (!done) {
         bool got = cp_local_next(r->local, 50, &from, &ev);
-        if ((interrupted || f.met) && !cancelled && !done) {
+        if ((interrupted || f.met || rc) && !cancelled && !done) {
             cancelled = true;
             if (!(got && (ev.type == CP_EV_END || ev.type == CP_EV_ERROR))) {
                 cp_local_cancel(r->local, q);
@@ -229,9 +231,9 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
                              cp_code_info((cp_code)ev.code)->slug);
             }
         }
-        if (!r->o->json && a->text.n > at) {
+        if (!r->o->json && a->text.n > at && rc == CP_OK) {
             fwrite(a->text.p + at, 1, a->text.n - at, stdout);
-            fflush(stdout);
+            rc = cp_stdio_flush(err); /* where it fails nobody sees the rest */
         }
     }
     cp_stop_state_fini(&f.state);
@@ -244,8 +246,7 @@ static int run_once(runner *r, cp_err *err)
     cp_buf prompt = {0};
     cp_ids ids = {0};
     answer a = {0};
-    cp_code rc = strcmp(r->o->prompt, "-") == 0
-                     ? cp_file_read("/dev/stdin", (size_t)64 << 20, &prompt, err)
+    cp_code rc = strcmp(r->o->prompt, "-") == 0 ? cp_stdio_read((size_t)64 << 20, &prompt, err)
                  : cp_buf_adds(&prompt, r->o->prompt) ? CP_OK
                                                       : cp_fail(err, CP_NO_MEMORY, "out of memory");
     if (rc == CP_OK) {
@@ -286,6 +287,10 @@ static int chat(runner *r, cp_err *err)
         fputs("> ", stderr);
         interrupted = 0;
         ssize_t got = getline(&line, &cap, stdin);
+        if (got < 0 && ferror(stdin) && errno != EINTR) {
+            cp_fail(err, CP_IO, "cannot read stdin: %s", strerror(errno));
+            rc = cp_app_fail(err);
+        }
         if (got < 0) {
             break; /* end of input, or Ctrl-C at the prompt */
         }
@@ -319,7 +324,7 @@ static int chat(runner *r, cp_err *err)
             turns[n++] = (turn){cp_xstrdup("assistant"), cp_xstrdup(a.text.p ? a.text.p : "")};
         }
         cp_buf_fini(&a.text);
-        if (code == CP_NO_TEMPLATE) {
+        if (code == CP_NO_TEMPLATE || ferror(stdout)) {
             break;
         }
     }

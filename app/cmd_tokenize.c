@@ -3,6 +3,7 @@
 #include "app/compose.h"
 #include "app/fetch.h"
 #include "app/progress.h"
+#include "app/stdio.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +23,7 @@ int cp_cmd_tokenize(const cp_options *o)
         return cp_app_fail(&err);
     }
     if ((rc = cp_tokenizer_open(&t, cp_loaded_meta(file), &err)) ||
-        (rc = cp_file_read("/dev/stdin", (size_t)1 << 30, &text, &err)) ||
+        (rc = cp_stdio_read((size_t)1 << 30, &text, &err)) ||
         (rc = cp_tokenizer_encode(t, text.p ? text.p : "", text.n, !o->no_special, o->parse_special,
                                   NULL, 0, &ids, &err))) {
         goto done;

@@ -1,9 +1,10 @@
 /*
- * capstan: entry point. Options are parsed once from their rows, logging is set up, and the
- * command's function does the rest.
+ * capstan: entry point. The standard descriptors are made sure of, options are parsed once from
+ * their rows, logging is set up, and the command's function does the rest.
  */
 #include "app/command.h"
 #include "app/compose.h"
+#include "app/stdio.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -40,6 +41,9 @@ int main(int argc, char **argv)
     extern char **environ;
     cp_err err = {0};
     cp_options *o;
+    if (cp_stdio_open(&err)) {
+        return cp_app_fail(&err);
+    }
     if (cp_options_parse(&o, argc, argv, environ, &err)) {
         return cp_app_fail(&err);
     }
@@ -56,9 +60,5 @@ int main(int argc, char **argv)
         rc = commands[o->command](o);
     }
     cp_options_free(o);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        fputs("capstan: cannot write to stdout\n", stderr);
-        rc = rc ? rc : 1;
-    }
-    return rc;
+    return cp_stdio_close(rc);
 }

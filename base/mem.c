@@ -353,37 +353,33 @@ bool cp_strcopy(char *dst, size_t cap, const char *src)
     return fits;
 }
 
+cp_code cp_fd_read(int fd, const char *name, size_t max, cp_buf *out, cp_err *err)
+{
+    for (size_t total = 0;;) {
+        if (!cp_buf_reserve(out, 65536))
+            return cp_fail(err, CP_NO_MEMORY, "%s: no memory after %zu bytes", name, total);
+        ssize_t n = read(fd, out->p + out->n, 65536);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return cp_fail(err, CP_IO, "%s: %s after %zu bytes", name, strerror(errno), total);
+        if (n == 0)
+            return CP_OK;
+        total += (size_t)n;
+        if (total > max)
+            return cp_fail(err, CP_TOO_LARGE, "%s: larger than %zu bytes", name, max);
+        out->n += (size_t)n;
+        out->p[out->n] = '\0';
+    }
+}
+
 cp_code cp_file_read(const char *path, size_t max, cp_buf *out, cp_err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", path,
                        strerror(errno));
-    size_t total = 0;
-    cp_code code = CP_OK;
-    for (;;) {
-        if (!cp_buf_reserve(out, 65536)) {
-            code = cp_fail(err, CP_NO_MEMORY, "%s: no memory after %zu bytes", path, total);
-            goto done;
-        }
-        ssize_t n = read(fd, out->p + out->n, 65536);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            code = cp_fail(err, CP_IO, "%s: %s after %zu bytes", path, strerror(errno), total);
-            goto done;
-        }
-        if (n == 0)
-            goto done;
-        total += (size_t)n;
-        if (total > max) {
-            code = cp_fail(err, CP_TOO_LARGE, "%s: larger than %zu bytes", path, max);
-            goto done;
-        }
-        out->n += (size_t)n;
-        out->p[out->n] = '\0';
-    }
-done:
+    cp_code code = cp_fd_read(fd, path, max, out, err);
     close(fd);
     return code;
 }

@@ -13,7 +13,9 @@ import time
 import urllib.error
 import urllib.request
 
-BIN = os.environ["CAPSTAN_BIN"]
+BIN = os.environ.get("CAPSTAN_BIN")
+if not BIN or not os.access(BIN, os.X_OK):
+    sys.exit(f"CAPSTAN_BIN is {BIN!r}; it must name the binary to test: CAPSTAN_BIN=build/release/capstan python3 {sys.argv[0]}")
 
 
 class Server:
