@@ -1,12 +1,13 @@
 /*
  * serve: listens first, loads the models on a thread of its own, then serves until a signal. main
- * waits for signals; the first SIGTERM or SIGINT drains, a second one ends the process within a
- * second.
+ * waits for what the signal thread (signals.h) tells it and closes everything in order; where that
+ * takes too long the signal thread ends the process.
  */
 #include "app/command.h"
 #include "app/compose.h"
 #include "app/defaults.h"
 #include "app/progress.h"
+#include "app/signals.h"
 #include "base/clock.h"
 #include "base/jobs.h"
 #include "base/log.h"
@@ -14,19 +15,18 @@
 
 #include <malloc.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { JOBS_THREADS = 2 };
+enum { JOBS_THREADS = 2, DRAIN_POLL_MS = 50 };
 
 typedef struct serving {
     const cp_options *o;
     cp_stack stack;
     cp_jobs *jobs;
+    cp_signals *signals;
     cp_server *server;
     cp_metrics *metrics;
     cp_app_model *models; /* [o->n_models] */
@@ -185,37 +185,35 @@ static void *load_all(void *arg)
                cp_backend_level(s->stack.backend));
     }
     atomic_store_explicit(&s->loaded, rc == CP_OK ? 1 : -1, memory_order_release);
-    kill(getpid(), SIGUSR1); /* wakes main */
+    cp_signals_nudge(s->signals);
     return NULL;
 }
 
 /* ---- life ---- */
 
 /* Wait for the end: returns the exit code. */
-static int wait_for_end(serving *s, const sigset_t *signals)
+static int wait_for_end(serving *s)
 {
     bool draining = false, clean = true;
     for (;;) {
-        struct timespec tick = {.tv_nsec = 50000000};
-        int sig = draining ? sigtimedwait(signals, NULL, &tick) : sigwaitinfo(signals, NULL);
+        unsigned news = cp_signals_wait(s->signals, draining ? DRAIN_POLL_MS : -1);
         int loaded = atomic_load_explicit(&s->loaded, memory_order_acquire);
         if (loaded < 0) {
             return cp_app_fail(&s->load_err);
         }
-        if (sig == SIGTERM || sig == SIGINT) {
-            if (!loaded) {
-                _exit(0); /* nothing is served yet, and loading cannot be interrupted; a pull that
-                             runs for it dies with this process */
-            }
-            cp_log(CP_LOG_INFO, draining ? "second signal: stopping now" : "draining");
-            if (draining) {
-                cp_server_drain_now(s->server);
-            } else {
-                cp_server_drain_begin(s->server);
-            }
+        if ((news & CP_SIGNAL_END) && !loaded) {
+            cp_log(CP_LOG_INFO, "stopped while loading");
+            cp_signals_leave(s->signals, 0); /* no request was taken; loading cannot be stopped */
+        }
+        if (news & CP_SIGNAL_END) {
+            cp_log(CP_LOG_INFO, "draining");
             draining = true;
-        } else if (sig == SIGHUP) {
-            cp_log(CP_LOG_WARN, "SIGHUP ignored: models.toml is read at start only");
+        }
+        if (news & CP_SIGNAL_AGAIN) {
+            cp_log(CP_LOG_INFO, "second signal: stopping now");
+        }
+        if (news & CP_SIGNAL_RELOAD) {
+            cp_log(CP_LOG_WARN, "SIGHUP ignored: options are read at start only");
         }
         if (draining && cp_server_drain_poll(s->server, &clean)) {
             cp_log(CP_LOG_INFO, "stopped%s", clean ? "" : ", some requests were cut off");
@@ -263,40 +261,42 @@ int cp_cmd_serve(const cp_options *o)
 {
     serving s = {.o = o};
     cp_err err = {0};
-    sigset_t signals;
     pthread_t loader;
     int rc;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    sigaddset(&signals, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread starts */
 #ifdef __GLIBC__
     /* A large block is pages of its own and goes back when it is freed; by default the bound grows
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
     s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
-    if (cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
+    /* signals first: every other thread inherits that they are blocked */
+    if (cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
+                        o->drain_grace + o->drain_timeout, &err) ||
+        cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
         cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||
         open_server(&s, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }
+    cp_signals_serve(s.signals, s.server);
     fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
     if (pthread_create(&loader, NULL, load_all, &s) != 0) {
         cp_fail(&err, CP_IO, "cannot start the loader thread");
         rc = cp_app_fail(&err);
         goto done;
     }
-    rc = wait_for_end(&s, &signals);
+    rc = wait_for_end(&s);
     pthread_join(loader, NULL);
 done:
-    cp_server_close(s.server);
+    if (s.server) {
+        cp_signals_serve(s.signals, NULL);
+    }
+    /* The engine's last words reach their calls while the server still stands; the calls' memory
+     * goes with the server, that of the models after both. */
     if (s.stack.engine) {
         cp_engine_stop(s.stack.engine);
     }
+    cp_server_close(s.server);
     cp_jobs_close(s.jobs);
     cp_stack_close(&s.stack);
     for (int i = 0; i < o->n_models; i++) {
@@ -304,5 +304,5 @@ done:
     }
     free(s.models);
     cp_metrics_free(s.metrics);
-    return rc;
+    return cp_signals_close(s.signals) ? 1 : rc;
 }

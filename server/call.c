@@ -452,6 +452,8 @@ static void job(void *arg)
 void cp_call_start(cp_call *c)
 {
     cp_server *s = c->s;
+    if (c->failed)
+        return; /* cut off while its body arrived: it has its answer */
     cp_buf *body = cp_http_body(c->q);
     cp_account_move(&c->account, cp_http_account(c->q));
     c->body = *body;
@@ -482,9 +484,9 @@ void cp_call_tick(cp_call *c, int64_t now_ns)
     if (c->in_job || !c->streaming || c->gone || c->failed || !c->q || c->n_open == 0)
         return;
     if (stalled(c)) {
-        if (now_ns - cp_http_stream_moved(c->q) > (int64_t)CP_SLOW_READER_S * 1000000000) {
+        if (now_ns - cp_http_stream_moved(c->q) > c->s->slow_ns) {
             cp_log(CP_LOG_INFO, "request id=%s slow_reader: nothing read for %d s", c->request_id,
-                   CP_SLOW_READER_S);
+                   (int)(c->s->slow_ns / 1000000000));
             c->failed = true;
             cp_call_cancel(c);
             cp_http_stream_end(c->q, true);

@@ -20,7 +20,6 @@ enum {
     CP_MODELS_MAX = 64,
     CP_CALL_ARENA = 96 << 20,    /* bytes of one call: strings and ids */
     CP_RENDER_ARENA = 128 << 20, /* bytes of one rendering */
-    CP_SLOW_READER_S = 30,
     CP_ID_BYTES = 48,
     CP_REQUEST_ID_BYTES = 132,
     CP_UNKNOWN_LOGGED = 64 /* unknown fields logged once each */
@@ -64,7 +63,7 @@ struct cp_server {
     char **cors_origins, **allowed_hosts;
     size_t n_cors_origins, n_allowed_hosts;
     char *version;
-    int64_t deadline_ns, grace_ns, timeout_ns, comment_ns;
+    int64_t deadline_ns, grace_ns, timeout_ns, comment_ns, slow_ns;
     cp_metrics *metrics;
     cp_budget *budget; /* bodies, trees, and what calls hold */
     cp_served *models[CP_MODELS_MAX];

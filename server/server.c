@@ -21,6 +21,7 @@ enum {
     IDLE_MS = 75000,
     COMMENT_MS = 15000,
     BODY_BYTES = 256 << 20,
+    SLOW_READER_MS = 30000,
     FLUSH_MS = 500, /* after the cut, for the error events to leave */
     CLOSE_MS = 1000 /* for the engine to let go */
 };
@@ -211,6 +212,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     s->grace_ns = MS(cfg->drain_grace_ms);
     s->timeout_ns = MS(cfg->drain_timeout_ms);
     s->comment_ns = MS(cfg->keepalive_comment_ms > 0 ? cfg->keepalive_comment_ms : COMMENT_MS);
+    s->slow_ns = MS(cfg->slow_reader_ms > 0 ? cfg->slow_reader_ms : SLOW_READER_MS);
     s->metrics = cfg->metrics;
     s->budget = cp_budget_new(cfg->body_bytes > 0 ? cfg->body_bytes : BODY_BYTES);
     atomic_init(&s->phase, "starting");
@@ -345,18 +347,23 @@ void cp_server_close(cp_server *s)
     cp_http_wake(s->http);
     const struct timespec nap = {.tv_nsec = 5000000};
     int64_t end = cp_now_ns() + MS(CLOSE_MS);
-    while (cp_now_ns() < end && (atomic_load(&s->n_active) > 0 || atomic_load(&s->n_jobs) > 0)) {
+    /* A job is bounded in time and comes back to this server: it is waited for to its end. */
+    while (atomic_load_explicit(&s->n_jobs, memory_order_acquire) > 0 ||
+           (cp_now_ns() < end && atomic_load(&s->n_active) > 0)) {
         nanosleep(&nap, NULL);
         cp_http_wake(s->http);
     }
-    cp_http_close(s->http);
-    if (s->calls || atomic_load(&s->n_jobs) > 0) {
-        cp_log(CP_LOG_WARN, "server: requests are left at the end; their memory is left alone");
-        return;
-    }
-    /* What the engine hands back from now on it drops itself. */
+    /* From here on the engine, stopped or not, queues nothing here, wakes nobody, and drops what it
+     * would hand back. */
     s->engine.set_front(s->engine.self, NULL, NULL, NULL);
+    cp_http_close(s->http);
     for (cp_mpsc_node *n; (n = cp_mpsc_pop(&s->ready));)
         cp_call_ready(request_of(n));
+    for (cp_mpsc_node *n; (n = cp_mpsc_pop(&s->parsed));)
+        cp_call_parsed(call_of(n));
+    if (s->calls) {
+        cp_log(CP_LOG_WARN, "server: the engine holds requests at the end; their memory is left");
+        return;
+    }
     free_server(s);
 }

@@ -53,6 +53,7 @@ typedef struct cp_server_config {
     int64_t header_deadline_ms;   /* 0: 10,000; tests shorten it */
     int64_t keepalive_comment_ms; /* silence on a stream before a comment; 0: 15,000 */
     uint64_t body_bytes;          /* bodies and all that is made of them; 0: 256 MiB */
+    int64_t slow_reader_ms;       /* nothing read of a full stream before it is cut; 0: 30,000 */
     int max_connections;          /* 0: CP_CONNECTIONS_MAX, or less where descriptors are few */
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */
@@ -126,10 +127,11 @@ bool cp_server_drain_poll(const cp_server *s, bool *clean);
 int cp_server_active(const cp_server *s);
 
 /*
- * Stop the loop thread and free. Whatever is left is cancelled, its clients get an error, and the
- * engine is given a second to let go of its requests; memory that it still holds is then left
- * alone. Stop the engine's thread before this (what runs then ends with an error), and close the
- * engine after it. NULL is fine.
+ * Stop the loop thread and free. Whatever is left is cancelled, its clients get an error, jobs are
+ * waited for, and the engine loses its front. The order at the end of a process: stop the engine's
+ * thread (what runs ends with an error, for which the server must still be there), close the
+ * server, close the jobs and the engine. An engine that still runs is given a second to let go of
+ * its requests; the memory of those that it keeps is left alone for good. NULL is fine.
  */
 void cp_server_close(cp_server *s);
 

@@ -231,7 +231,6 @@ static void drop(cp_request *r)
 
 static void step(cp_fake *f)
 {
-    int64_t now = cp_now_ns();
     int news = 0;
     f->stats.steps++;
     for (live **at = &f->list; *at;) {
@@ -241,8 +240,6 @@ static void step(cp_fake *f)
             cancel_live(f, l);
         else if (f->fail != CP_OK)
             fail_live(l, f->fail);
-        else if (r->deadline_ns > 0 && now >= r->deadline_ns)
-            fail_live(l, CP_DEADLINE);
         else if (l->admitted || f->hold != CP_FAKE_QUEUE) {
             l->admitted = true;
             if (f->hold == CP_FAKE_RUN)
@@ -280,6 +277,10 @@ static void *run(void *arg)
             pthread_cond_wait(&f->more, &f->lock);
             continue;
         }
+        f->stats.stuck = f->hold == CP_FAKE_STUCK;
+        while (f->hold == CP_FAKE_STUCK)
+            pthread_cond_wait(&f->more, &f->lock);
+        f->stats.stuck = false;
         step(f);
         int64_t now = cp_now_ns();
         next += f->cfg.step_ns > 0 ? f->cfg.step_ns : 0;
@@ -319,6 +320,7 @@ static cp_code api_submit(void *self, cp_request *r, cp_err *err)
         *at = l;
         f->stats.live++;
         f->stats.submitted++;
+        f->stats.deadline_ns = r->deadline_ns;
         pthread_cond_signal(&f->more);
     }
     pthread_mutex_unlock(&f->lock);
@@ -383,7 +385,7 @@ void cp_fake_stop(cp_fake *f)
     if (f->joined)
         return;
     pthread_mutex_lock(&f->lock);
-    f->stop = true;
+    f->stop = f->stats.stopping = true;
     pthread_cond_signal(&f->more);
     pthread_mutex_unlock(&f->lock);
     pthread_join(f->thread, NULL);
@@ -407,6 +409,7 @@ void cp_fake_set_hold(cp_fake *f, cp_fake_hold hold)
 {
     pthread_mutex_lock(&f->lock);
     f->hold = hold;
+    pthread_cond_signal(&f->more);
     pthread_mutex_unlock(&f->lock);
 }
 

@@ -2,9 +2,9 @@
  * fake_engine: a cp_engine_api without a model, for measuring and testing the server.
  *
  * A cp_fake owns one thread that plays the engine: it takes requests, gives every running choice
- * its next token a step, honours cancel flags, deadlines and full rings, and announces news as the
- * real one does. Its clock, its script and the point at which it holds requests back are the
- * caller's. Any thread may call it; the script runs on its thread.
+ * its next token a step, honours cancel flags and full rings, and announces news as the real one
+ * does. Deadlines pass unheeded. Its clock, its script and the point at which it holds requests
+ * back are the caller's. Any thread may call it; the script runs on its thread.
  */
 #ifndef CP_BENCH_SSE_FAKE_ENGINE_H
 #define CP_BENCH_SSE_FAKE_ENGINE_H
@@ -31,8 +31,9 @@ void cp_fake_meta_free(cp_fake_meta *m);
 /* Where requests are kept waiting. */
 typedef enum cp_fake_hold {
     CP_FAKE_RUN,
-    CP_FAKE_QUEUE,  /* none is admitted */
-    CP_FAKE_PREFILL /* admitted, but no token comes */
+    CP_FAKE_QUEUE,   /* none is admitted */
+    CP_FAKE_PREFILL, /* admitted, but no token comes */
+    CP_FAKE_STUCK /* a step has begun and does not end, whoever asks: cancels wait, so does stop */
 } cp_fake_hold;
 
 /* Token number `index` of a choice; below 0: the choice stops. */
@@ -48,7 +49,9 @@ typedef struct cp_fake_config {
 
 typedef struct cp_fake_stats {
     long submitted, cancelled, ended, steps, tokens;
-    int live; /* requests that the engine refers to */
+    int live;             /* requests that the engine refers to */
+    int64_t deadline_ns;  /* of the request that came last */
+    bool stuck, stopping; /* inside a step that does not end (CP_FAKE_STUCK) */
 } cp_fake_stats;
 
 typedef struct cp_fake cp_fake;

@@ -42,6 +42,7 @@ void h_open(harness *h, const h_config *cfg)
 {
     cp_err err;
     memset(h, 0, sizeof(*h));
+    sem_init(&h->gate, 0, 0);
     cp_log_setup(CP_LOG_ERROR, false);
     cp_fake_config fc = {.ctx = cfg->ctx ? cfg->ctx : 4096,
                          .max_queue = cfg->max_queue ? cfg->max_queue : 1024,
@@ -70,6 +71,7 @@ void h_open(harness *h, const h_config *cfg)
                            .drain_timeout_ms = cfg->timeout_ms,
                            .header_deadline_ms = cfg->header_ms,
                            .keepalive_comment_ms = cfg->comment_ms,
+                           .slow_reader_ms = cfg->slow_ms,
                            .max_connections = cfg->max_connections,
                            .version = "1.2.3 (test)",
                            .metrics = h->process};
@@ -91,19 +93,30 @@ void h_open(harness *h, const h_config *cfg)
     h_say(h, "Hello");
 }
 
-void h_close(harness *h)
+void h_free(harness *h)
 {
-    h_wait_idle(h);
-    cp_fake_stop(h->fake);
-    assert_int_equal(cp_fake_read(h->fake).live, 0);
-    cp_server_close(h->s);
-    cp_fake_close(h->fake);
-    cp_jobs_close(h->jobs);
     cp_template_close(h->tmpl);
     cp_tokenizer_close(h->tok);
     cp_fake_meta_free(h->meta);
     cp_metrics_free(h->process);
     cp_metrics_free(h->model_metrics);
+    sem_destroy(&h->gate);
+}
+
+void h_end(harness *h)
+{
+    cp_fake_stop(h->fake);
+    assert_int_equal(cp_fake_read(h->fake).live, 0);
+    cp_server_close(h->s);
+    cp_jobs_close(h->jobs);
+    cp_fake_close(h->fake);
+    h_free(h);
+}
+
+void h_close(harness *h)
+{
+    h_wait_idle(h);
+    h_end(h);
 }
 
 /* Waiting polls; a limit only turns a hang into a failure. */
@@ -131,6 +144,46 @@ void h_wait_idle(harness *h)
 {
     for (int64_t left = 60000; cp_fake_read(h->fake).live > 0 || cp_server_active(h->s) > 0;)
         nap(&left);
+}
+
+void h_wait_alone(harness *h)
+{
+    h_wait_idle(h);
+    for (int64_t left = 60000; cp_http_connections(h->s->http) > 0 ||
+                               cp_metric_get(h->process, CP_M_REQUESTS_ACTIVE) > 0;)
+        nap(&left);
+}
+
+void h_wait_jobs(harness *h, int n)
+{
+    for (int64_t left = 60000; atomic_load(&h->s->n_jobs) != n;)
+        nap(&left);
+}
+
+void h_wait_active(harness *h, int n)
+{
+    for (int64_t left = 60000; cp_server_active(h->s) != n;)
+        nap(&left);
+}
+
+static void wait_at_gate(void *arg)
+{
+    harness *h = arg;
+    atomic_store(&h->at_gate, true);
+    while (sem_wait(&h->gate) != 0)
+        ;
+}
+
+void h_block_jobs(harness *h)
+{
+    assert_true(cp_jobs_submit(h->jobs, wait_at_gate, h));
+    for (int64_t left = 60000; !atomic_load(&h->at_gate);)
+        nap(&left);
+}
+
+void h_unblock_jobs(harness *h)
+{
+    sem_post(&h->gate);
 }
 
 /* ---- the client ---- */

@@ -8,6 +8,8 @@
 
 #include "tests/support/cmocka.h"
 
+#include <semaphore.h>
+
 #include "bench/sse/fake_engine.h"
 #include "server/internal.h"
 
@@ -29,25 +31,39 @@ typedef struct harness {
     cp_metrics *process, *model_metrics;
     cp_server *s;
     h_script script;
+    sem_t gate; /* where h_block_jobs keeps the job thread */
+    _Atomic bool at_gate;
 } harness;
 
 typedef struct h_config {
     const cp_api_key *keys;
     size_t n_keys;
     int ctx, max_queue, max_connections;
-    int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms;
+    int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms, slow_ms;
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
     const char *cors, *allowed_host, *host;
     bool loading; /* do not call cp_server_ready */
 } h_config;
 
 void h_open(harness *h, const h_config *cfg);
+/* Once everything is idle. */
 void h_close(harness *h);
+/* At once, with whatever is in flight: in the order of cp_cmd_serve. */
+void h_end(harness *h);
+/* What h_end frees after engine, server and jobs have ended. */
+void h_free(harness *h);
 /* The text's bytes as ids. */
 void h_say(harness *h, const char *text);
 void h_wait_submitted(harness *h, long n);
 /* Until the engine has let go of everything and the server has no call. */
 void h_wait_idle(harness *h);
+/* The same, and no connection and no exchange is left either. */
+void h_wait_alone(harness *h);
+void h_wait_jobs(harness *h, int n); /* calls that are on a job */
+void h_wait_active(harness *h, int n);
+/* The only job thread does nothing until h_unblock_jobs. */
+void h_block_jobs(harness *h);
+void h_unblock_jobs(harness *h);
 void h_wait_cancelled(harness *h, long n);
 
 typedef struct h_answer {

@@ -1,0 +1,274 @@
+"""Signals and the end of a serving process, clause by clause: what drains, what is refused, what is cut, and that a second
+signal gets out whatever hangs (for that ptrace stops every thread but the one that takes signals). Standard library only."""
+import ctypes
+import fcntl
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from harness import BIN, Server
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/fakes"))
+from registry import Registry  # noqa: E402  pylint: disable=wrong-import-position
+
+MODEL = os.environ["CAPSTAN_MODEL"]
+TINY = str(ROOT / "tests/golden/tiny/llama.gguf")
+TINY_KV = ["--kv-bytes", "1MiB", "--ctx", "256", "--max-seqs", "4"]
+PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+LIMIT = 60  # seconds; only turns a hang into a failure
+
+
+class Local(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=LIMIT)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+class Unix(Server):
+    """A server on a Unix socket in a folder of its own."""
+
+    def __init__(self, *args, ready=True, stderr=None, env=None):  # pylint: disable=super-init-not-called
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.folder.name, "s")
+        self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
+        self.process = subprocess.Popen([BIN, "serve", *args, "--uds", self.path], stderr=stderr or self.err,
+                                        env={**os.environ, **(env or {})})
+        self.wait(lambda: os.path.exists(self.path), "listening")
+        if ready:
+            self.wait(lambda: self.status("/readyz") == 200, "ready")
+
+    def __exit__(self, *args):
+        super().__exit__(*args)
+        self.folder.cleanup()
+
+    def status(self, path):
+        c = Local(self.path)
+        try:
+            c.request("GET", path)
+            return c.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            c.close()
+
+
+class Frozen:
+    """Every thread of a process but the named one is stopped; `wait` gives its exit code."""
+
+    def __init__(self, process, awake):
+        self.process, self.tids = process, []
+        for tid in map(int, os.listdir(f"/proc/{process.pid}/task")):
+            with open(f"/proc/{process.pid}/task/{tid}/comm", encoding="ascii") as f:
+                if f.read().strip() == awake:
+                    continue
+            self.trace(PTRACE_SEIZE, tid)
+            self.trace(PTRACE_INTERRUPT, tid)
+            os.waitpid(tid, WALL)
+            self.tids.append(tid)
+
+    @staticmethod
+    def trace(what, tid):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.ptrace.argtypes = [ctypes.c_long] * 4
+        libc.ptrace.restype = ctypes.c_long
+        if libc.ptrace(what, tid, 0, 0):
+            e = ctypes.get_errno()
+            if e == 1:
+                raise unittest.SkipTest("ptrace is not permitted here")
+            raise OSError(e, os.strerror(e), str(tid))
+
+    def wait(self):
+        left = [tid for tid in self.tids if tid != self.process.pid]
+        end = time.monotonic() + LIMIT
+        while left:  # the leader's end is reported once its threads' ends were taken
+            left = [tid for tid in left if os.waitpid(tid, WALL | os.WNOHANG)[0] == 0]
+            assert time.monotonic() < end, "the process does not end"
+            time.sleep(0.01)
+        return self.process.wait(LIMIT)
+
+
+def read_all(s):
+    got = b""
+    while piece := s.recv(65536):
+        got += piece
+    return got
+
+
+def children(pid):
+    out = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(row.split()[0]) for row in out.splitlines() if not row.split()[1].startswith("Z")]
+
+
+def gone(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class Drain(unittest.TestCase):
+    BODY = {"prompt": "Once", "ignore_eos": True, "max_tokens": 2}
+
+    def completion(self, s):
+        status, _, answer = s.request("/v1/completions", self.BODY)
+        return status, json.loads(answer).get("error", {}).get("code")
+
+    def test_the_grace_serves_while_not_ready(self):
+        # An hour of grace, and nothing runs: it is not cut short.
+        with Server(TINY, *TINY_KV, "--drain-grace", "60m") as s:
+            s.terminate()
+            s.wait(lambda: s.status("/readyz") == 503, "not ready")
+            for path, status in (("/health", 503), ("/livez", 200), ("/startupz", 200)):
+                self.assertEqual(s.status(path), status, path)
+            self.assertIn('"draining"', s.request("/readyz")[2].decode())
+            for _ in range(3):
+                self.assertEqual(self.completion(s), (200, None))
+            self.assertIsNone(s.process.poll())
+            s.process.send_signal(signal.SIGINT)
+            self.assertEqual(s.process.wait(LIMIT), 1)
+
+    def test_after_the_grace_what_runs_ends_and_nothing_begins(self):
+        with Server(MODEL, "--kv-bytes", "256MiB", "--drain-grace", "100ms", "--drain-timeout", "60m") as s:
+            c = s.stream("/v1/completions", {**self.BODY, "max_tokens": 500, "stream": True})
+            got = c.recv(4096)
+            s.terminate()
+            s.wait(lambda: self.completion(s) == (503, "overloaded"), "refusing")
+            got += read_all(c)
+            self.assertIn(b"[DONE]", got)
+            self.assertEqual(s.process.wait(LIMIT), 0)
+
+    def test_what_outlives_the_timeout_is_cut(self):
+        with Server(MODEL, "--kv-bytes", "256MiB", "--drain-grace", "0ms", "--drain-timeout", "300ms") as s:
+            c = s.stream("/v1/completions", {**self.BODY, "max_tokens": 6000, "stream": True})
+            got = c.recv(4096)
+            s.terminate()
+            got += read_all(c)
+            self.assertIn(b'"error"', got)
+            self.assertIn(b'"overloaded"', got)
+            self.assertNotIn(b"[DONE]", got)
+            self.assertEqual(s.process.wait(LIMIT), 1)
+
+    def test_an_idle_server_ends_well(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with Unix(TINY, *TINY_KV, "--drain-grace", "100ms") as s:
+                s.process.send_signal(signal.SIGHUP)  # no end
+                s.wait_log("SIGHUP ignored")
+                s.process.send_signal(number)
+                self.assertEqual(s.process.wait(LIMIT), 0)
+                self.assertFalse(os.path.exists(s.path))
+
+    def test_a_deadline_of_the_real_engine(self):
+        with Server(MODEL, "--kv-bytes", "256MiB", "--deadline-ms", "300") as s:
+            status, _, answer = s.request("/v1/completions", {**self.BODY, "max_tokens": 6000})
+            self.assertEqual((status, json.loads(answer)["error"]["code"]), (504, "deadline_exceeded"))
+
+
+class Second(unittest.TestCase):
+    """A second signal: exit 1, the Unix socket's path removed, the pull's process gone."""
+
+    def end(self, s, frozen=None):
+        s.process.send_signal(signal.SIGTERM)
+        s.process.send_signal(signal.SIGINT)
+        self.assertEqual(frozen.wait() if frozen else s.process.wait(LIMIT), 1)
+        self.assertFalse(os.path.exists(s.path))
+
+    def test_everything_hangs(self):
+        with Unix(TINY, *TINY_KV) as s:
+            self.end(s, Frozen(s.process, "signals"))
+
+    def test_a_step_hangs(self):
+        with Unix(MODEL, "--kv-bytes", "256MiB") as s:
+            c = Local(s.path)
+            c.request("POST", "/v1/completions", json.dumps({**Drain.BODY, "max_tokens": 6000, "stream": True}),
+                      {"Content-Type": "application/json"})
+            answer = c.getresponse()
+            self.assertEqual(answer.status, 200)
+            answer.readline()
+            self.end(s, Frozen(s.process, "signals"))
+            c.close()
+
+    def test_a_drain_hangs(self):
+        with Unix(TINY, *TINY_KV, "--drain-grace", "60m") as s:
+            s.terminate()
+            s.wait(lambda: s.status("/readyz") == 503, "draining")
+            frozen = Frozen(s.process, "signals")
+            s.process.send_signal(signal.SIGTERM)
+            self.assertEqual(frozen.wait(), 1)
+            self.assertFalse(os.path.exists(s.path))
+
+    def test_a_drain_that_hangs_ends_by_itself(self):
+        with Unix(TINY, *TINY_KV, "--drain-grace", "0ms", "--drain-timeout", "100ms") as s:
+            frozen = Frozen(s.process, "signals")
+            s.terminate()
+            self.assertEqual(frozen.wait(), 1)
+            self.assertFalse(os.path.exists(s.path))
+
+    def test_nobody_reads_the_log(self):
+        r, w = os.pipe()
+        with os.fdopen(r, "rb"), os.fdopen(w, "wb", buffering=0) as pipe:
+            fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, 4096)
+            with Unix(TINY, *TINY_KV, stderr=w) as s:
+                os.set_blocking(w, False)  # of the open file: put back at once
+                try:
+                    for size in (1024, 1):
+                        while True:
+                            if pipe.write(b"x" * size) is None:
+                                break
+                finally:
+                    os.set_blocking(w, True)
+                c = Local(s.path)
+                c.request("GET", "/livez")  # the loop's next line blocks it
+                self.end(s)
+                c.close()
+
+    def registry(self):
+        registry = Registry().start()
+        self.addCleanup(registry.close)
+        registry.hooks["manifest"] = lambda x: time.sleep(LIMIT) or True
+        return registry
+
+    def loading(self, registry, store):
+        s = Unix(f"{registry.host}/m/tiny:v1", "--store", store, ready=False)
+        s.wait(lambda: len(children(s.process.pid)) == 1, "pulling")
+        return s
+
+    def test_the_first_while_loading_is_enough(self):
+        registry = self.registry()
+        with tempfile.TemporaryDirectory() as store, self.loading(registry, store) as s:
+            child = children(s.process.pid)[0]
+            s.terminate()
+            self.assertEqual(s.process.wait(LIMIT), 0)
+            self.assertFalse(os.path.exists(s.path))
+            end = time.monotonic() + LIMIT
+            while not gone(child):
+                self.assertLess(time.monotonic(), end, "the pull outlives its parent")
+                time.sleep(0.01)
+
+    def test_loading_hangs(self):
+        registry = self.registry()
+        with tempfile.TemporaryDirectory() as store, self.loading(registry, store) as s:
+            child = children(s.process.pid)[0]
+            self.end(s, Frozen(s.process, "signals"))
+            end = time.monotonic() + LIMIT
+            while not gone(child):
+                self.assertLess(time.monotonic(), end, "the pull outlives its parent")
+                time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    unittest.main()
