@@ -6,7 +6,11 @@
  * all others at the next barrier, for a time slice each time. So the pool shrinks: when a barrier
  * was late because its last arrival had been off the CPU, the worker with the highest id leaves the
  * run and rests (50 ms at first, up to 1 s while it happens again), and the kernel has a core for
- * the neighbour. Results do not depend on how many walk along (batch invariance).
+ * the neighbour. Each barrier is judged for itself: whoever waits first at it notes the CPU time
+ * that each worker has had by then, before it yields, and the last arrival compares its own. What a
+ * worker lost earlier in the run, or an item that takes long, makes nobody rest. Rest over, it
+ * comes back at the next run, or within a long one where the function allows it
+ * (cp_pool_barrier_join). Results do not depend on how many walk along (batch invariance).
  *
  * The barrier is a sense-reversing one with a generation counter for the sense: whoever arrives
  * last resets the arrival count and the ticket counter, then moves the generation on. While it does
@@ -35,22 +39,23 @@
 
 enum {
     POOL_THREADS_MAX = 1024,
-    BARRIER_SPINS = 2000, /* pauses before the first look at the clock and the first yield */
+    BARRIER_SPINS = 2000, /* pauses before the first look at the clocks and the first yield */
     IDLE_SPINS = 500,     /* pauses before a worker sleeps between runs */
     LINE = 64,
 };
-#define LATE_NS     500000   /* a wait that makes the others ask why */
-#define LOST_NS     1000000  /* off the CPU for so long: a neighbour */
+#define LOST_NS     500000   /* off the CPU for so long while others wait: a neighbour */
 #define REST_MIN_NS 50000000 /* how long a worker rests */
 #define REST_MAX_NS 1000000000
 
 typedef struct worker {
-    cp_pool *pool;
+    _Alignas(LINE) cp_pool *pool;
     int id;
     pthread_t thread;
-    _Atomic uint32_t seen;     /* epoch from which a recalled worker takes part; before `active` */
-    int64_t wall_ns, cpu_ns;   /* its own marks: when it last looked */
-    _Alignas(64) char pad[64]; /* the marks are written once a run by each worker */
+    clockid_t clock;         /* of its CPU time; worker 0's is set by each run */
+    _Atomic int64_t mark_ns; /* its CPU time when another waited; see cp_pool.marked */
+    bool left;               /* set in a barrier's turn: it goes to rest; cleared by itself */
+    uint32_t seen;           /* epoch from which it takes part again; published by `back` */
+    _Atomic bool back;       /* its rest is over */
 } worker;
 
 struct cp_pool {
@@ -62,11 +67,14 @@ struct cp_pool {
     worker *workers;
     int64_t rest_until_ns, rest_ns; /* written at a barrier's turn or between runs */
     int64_t recalled_ns;
+    int join_at; /* for those who come back in a run; written at a barrier's turn; 0 at its start */
+    cp_pool_clocks clocks;
 
-    _Alignas(LINE) _Atomic int active;     /* ids below it take part; falls in a barrier's turn,
-                                              rises between runs; release: seen comes first */
+    _Alignas(LINE) _Atomic int active;     /* ids below it take part; moves at a barrier's turn and
+                                              between runs */
     _Atomic uint32_t recall;               /* futex word of those who rest */
-    _Atomic bool impatient;                /* somebody has waited LATE_NS at this barrier */
+    _Atomic int64_t marked_ns;             /* when the workers' marks were taken ... */
+    _Atomic uint64_t marked;               /* ... at the barrier before this generation; release */
     _Alignas(LINE) _Atomic uint32_t epoch; /* runs started; the futex word */
     _Atomic int sleepers;                  /* workers in, or on their way into, the futex */
     _Alignas(LINE) _Atomic int running;    /* workers that have not finished this run */
@@ -123,63 +131,100 @@ static void start_run(cp_pool *p)
 
 /* ---- neighbours ---- */
 
-static int64_t thread_cpu_ns(void)
+static int64_t real_wall(void *arg)
 {
+    (void)arg;
+    return cp_now_ns();
+}
+
+static int64_t real_cpu(void *arg, int id)
+{
+    const cp_pool *p = arg;
     struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    clock_gettime(p->workers[id].clock, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void set_marks(worker *w)
+static int64_t wall_ns(const cp_pool *p)
 {
-    w->wall_ns = cp_now_ns();
-    w->cpu_ns = thread_cpu_ns();
+    return p->clocks.wall_ns(p->clocks.arg);
 }
 
-/* In a barrier's turn, by its last arrival `w`: was it off the CPU? Then one worker goes to rest.
- */
-static void maybe_shrink(cp_pool *p, worker *w)
+/* By the first arrival at the barrier of `gen`, when it has spun for nothing. A laggard of the
+ * barrier before may still be writing its own: each is an atomic, and only the latest `marked`
+ * counts. */
+static void set_marks(cp_pool *p, uint64_t gen)
 {
-    int active = atomic_load_explicit(&p->active, memory_order_relaxed);
-    int64_t wall = w->wall_ns, cpu = w->cpu_ns;
-    set_marks(w);
-    int64_t lost = (w->wall_ns - wall) - (w->cpu_ns - cpu);
-    if (lost < LOST_NS || active == 1)
+    for (int i = 0; i < p->threads; i++)
+        atomic_store_explicit(&p->workers[i].mark_ns, p->clocks.cpu_ns(p->clocks.arg, i),
+                              memory_order_relaxed);
+    /* the time last: what passes while the marks are taken is not held against anybody */
+    atomic_store_explicit(&p->marked_ns, wall_ns(p), memory_order_relaxed);
+    atomic_store_explicit(&p->marked, gen + 1, memory_order_release);
+}
+
+/* In a barrier's turn, by its last arrival `w`: has it been off the CPU since another began to
+ * wait? Then one worker goes to rest. */
+static void maybe_shrink(cp_pool *p, const worker *w, uint64_t gen)
+{
+    if (atomic_load_explicit(&p->marked, memory_order_acquire) != gen + 1)
+        return; /* nobody had to wait for long */
+    int64_t now = wall_ns(p), mark = atomic_load_explicit(&w->mark_ns, memory_order_relaxed);
+    int64_t passed = now - atomic_load_explicit(&p->marked_ns, memory_order_relaxed);
+    if (passed - (p->clocks.cpu_ns(p->clocks.arg, w->id) - mark) < LOST_NS)
         return;
-    bool again = w->wall_ns - p->recalled_ns < 2 * p->rest_ns;
+    bool again = now - p->recalled_ns < 2 * p->rest_ns;
     p->rest_ns = again && p->rest_ns > 0 ? 2 * p->rest_ns : REST_MIN_NS;
     p->rest_ns = p->rest_ns < REST_MAX_NS ? p->rest_ns : REST_MAX_NS;
-    p->rest_until_ns = w->wall_ns + p->rest_ns;
-    atomic_store_explicit(&p->active, active - 1, memory_order_relaxed);
+    p->rest_until_ns = now + p->rest_ns;
+    int active = cp_pool_active(p) - 1;
+    p->workers[active].left = true;
+    atomic_store_explicit(&p->active, active, memory_order_relaxed);
+}
+
+/* Whether those who rest may come back: those with ids from cp_pool_active() on. */
+static bool rested(const cp_pool *p)
+{
+    return cp_pool_active(p) < p->threads && wall_ns(p) >= p->rest_until_ns;
+}
+
+/* Workers from `first` on take part in the run after `seen`. What they are to find is written. */
+static void call_back(cp_pool *p, int first, uint32_t seen)
+{
+    for (int i = first; i < p->threads; i++) {
+        p->workers[i].seen = seen;
+        atomic_store_explicit(&p->workers[i].back, true, memory_order_release);
+    }
+    atomic_fetch_add(&p->recall, 1);
+    futex_wake_all(&p->recall);
 }
 
 /* Between runs: everybody comes back when the rest is over. */
 static void maybe_recall(cp_pool *p)
 {
-    int active = atomic_load_explicit(&p->active, memory_order_relaxed);
-    if (active == p->threads || cp_now_ns() < p->rest_until_ns)
+    int active = cp_pool_active(p);
+    if (!rested(p))
         return;
-    uint32_t epoch = atomic_load_explicit(&p->epoch, memory_order_relaxed);
-    for (int i = active; i < p->threads; i++)
-        atomic_store_explicit(&p->workers[i].seen, epoch, memory_order_relaxed);
-    p->recalled_ns = cp_now_ns();
-    atomic_store_explicit(&p->active, p->threads, memory_order_release);
-    atomic_fetch_add(&p->recall, 1);
-    futex_wake_all(&p->recall);
+    p->recalled_ns = wall_ns(p);
+    atomic_store_explicit(&p->active, p->threads, memory_order_relaxed);
+    call_back(p, active, atomic_load_explicit(&p->epoch, memory_order_relaxed));
 }
 
 /* Sleep while this worker rests; the epoch to wait from. */
 static uint32_t rest(worker *w, uint32_t epoch)
 {
     cp_pool *p = w->pool;
+    if (!w->left)
+        return epoch;
     for (;;) {
         uint32_t recall = atomic_load(&p->recall);
-        if (w->id < atomic_load_explicit(&p->active, memory_order_acquire))
+        if (atomic_load_explicit(&w->back, memory_order_acquire))
             break;
         futex_wait(&p->recall, recall);
     }
-    uint32_t seen = atomic_load_explicit(&w->seen, memory_order_relaxed);
-    return (int32_t)(seen - epoch) > 0 ? seen : epoch;
+    atomic_store_explicit(&w->back, false, memory_order_relaxed);
+    w->left = false;
+    return w->seen;
 }
 
 static void *worker_main(void *arg)
@@ -194,7 +239,6 @@ static void *worker_main(void *arg)
         epoch = wait_epoch(p, rest(w, epoch));
         if (p->stop)
             return NULL;
-        set_marks(w);
         p->fn(p, w->id, p->arg);
         /* release: what this worker wrote is visible to worker 0 when it sees the count at 0 */
         atomic_fetch_sub_explicit(&p->running, 1, memory_order_release);
@@ -212,7 +256,14 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
     p->threads = threads;
     atomic_store(&p->active, threads);
     pthread_mutex_init(&p->turn, NULL);
-    p->workers = cp_xcalloc((size_t)threads, sizeof(*p->workers));
+    p->clocks = (cp_pool_clocks){real_wall, real_cpu, p};
+    p->workers = cp_alloc_aligned((size_t)threads * sizeof(*p->workers));
+    if (!p->workers) {
+        free(p);
+        return cp_fail(err, CP_NO_MEMORY, "compute pool: no memory for %d workers", threads);
+    }
+    CP_ASSERT((uintptr_t)p % _Alignof(cp_pool) == 0);
+    CP_ASSERT((uintptr_t)p->workers % _Alignof(worker) == 0);
     sigset_t old;
     cp_signals_block(&old);
     int rc = 0, made = 1;
@@ -221,8 +272,10 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
         w->pool = p;
         w->id = made;
         rc = pthread_create(&w->thread, NULL, worker_main, w);
-        if (!rc)
+        if (!rc) {
             made++;
+            CP_ASSERT(pthread_getcpuclockid(w->thread, &w->clock) == 0);
+        }
     }
     cp_signals_restore(&old);
     if (rc) {
@@ -252,6 +305,11 @@ void cp_pool_close(cp_pool *p)
     free(p);
 }
 
+void cp_pool_set_clocks(cp_pool *p, const cp_pool_clocks *clocks)
+{
+    p->clocks = *clocks;
+}
+
 int cp_pool_threads(const cp_pool *p)
 {
     return p->threads;
@@ -275,8 +333,9 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
     }
     p->fn = fn;
     p->arg = arg;
+    p->join_at = 0;
+    CP_ASSERT(pthread_getcpuclockid(pthread_self(), &p->workers[0].clock) == 0);
     maybe_recall(p);
-    set_marks(&p->workers[0]);
     int active = cp_pool_active(p);
     atomic_store_explicit(&p->running, active - 1, memory_order_relaxed);
     if (active > 1)
@@ -291,48 +350,59 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
     pthread_mutex_unlock(&p->turn);
 }
 
-/* Wait for the barrier's turn; says so when it takes long. */
-static void wait_turn(cp_pool *p, uint64_t gen)
+/* Wait for the barrier's turn; the first one here takes the marks when it is not there at once. */
+static void wait_turn(cp_pool *p, uint64_t gen, bool first)
 {
-    int64_t since = 0;
     for (int i = 0; atomic_load_explicit(&p->generation, memory_order_acquire) == gen; i++) {
         if (i < BARRIER_SPINS) {
             cpu_pause();
             continue;
         }
-        int64_t now = cp_now_ns();
-        since = since ? since : now;
-        if (now - since > LATE_NS)
-            atomic_store_explicit(&p->impatient, true, memory_order_relaxed);
+        if (i == BARRIER_SPINS && first) /* before the yield, which may take long */
+            set_marks(p, gen);
         sched_yield();
     }
 }
 
 bool cp_pool_barrier(cp_pool *p, int id)
 {
+    return cp_pool_barrier_join(p, id, 0);
+}
+
+int cp_pool_join_point(const cp_pool *p)
+{
+    return p->join_at;
+}
+
+bool cp_pool_barrier_join(cp_pool *p, int id, int at)
+{
     /* active and the generation cannot move before this worker has arrived. */
     int active = cp_pool_active(p);
     CP_ASSERT(id >= 0 && id < active);
     uint64_t gen = atomic_load_explicit(&p->generation, memory_order_relaxed);
-    if (active == 1) {
-        atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->generation, gen + 1, memory_order_relaxed);
-        return true;
-    }
     /* acq_rel: the last arrival has seen all that the others wrote before theirs ... */
-    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) == active - 1) {
-        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
-        if (atomic_load_explicit(&p->impatient, memory_order_relaxed)) {
-            atomic_store_explicit(&p->impatient, false, memory_order_relaxed);
-            maybe_shrink(p, &p->workers[id]);
-        }
-        /* ... and passes it on with the resets. */
-        atomic_store_explicit(&p->generation, gen + 1, memory_order_release);
-    } else {
-        wait_turn(p, gen);
+    int before = active == 1 ? 0 : atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel);
+    if (before < active - 1) {
+        wait_turn(p, gen, before == 0);
+        return !p->workers[id].left;
     }
-    return id < cp_pool_active(p);
+    atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
+    if (active > 1)
+        maybe_shrink(p, &p->workers[id], gen);
+    bool join = at > 0 && rested(p);
+    active = cp_pool_active(p);
+    if (join) { /* the others wait for those who come back at the next barrier */
+        p->join_at = at;
+        p->recalled_ns = wall_ns(p);
+        atomic_fetch_add_explicit(&p->running, p->threads - active, memory_order_relaxed);
+        atomic_store_explicit(&p->active, p->threads, memory_order_relaxed);
+    }
+    /* ... and passes it on with the resets. */
+    atomic_store_explicit(&p->generation, gen + 1, memory_order_release);
+    if (join) /* after the generation has moved: it is theirs, too */
+        call_back(p, active, atomic_load_explicit(&p->epoch, memory_order_relaxed) - 1);
+    return !p->workers[id].left;
 }
 
 int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain)

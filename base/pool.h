@@ -2,9 +2,9 @@
  * cp_pool: the one compute pool of the process. The caller (the engine thread) is worker 0;
  * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
  * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
- * 8x on a small model, an endless spin collapses beside a competitor (cpu reference §1). Only one
- * run at a time: a thread that comes meanwhile waits its turn. Whoever runs is worker 0 for that
- * run, and must not run again from inside it.
+ * 8x on a small model, an endless spin collapses beside a competitor. Only one run at a time: a
+ * thread that comes meanwhile waits its turn. Whoever runs is worker 0 for that run, and must not
+ * run again from inside it.
  */
 #ifndef CP_BASE_POOL_H
 #define CP_BASE_POOL_H
@@ -29,6 +29,15 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg); /* returns when all wor
  * it returns from its function at once and touches nothing of the run any more.
  */
 bool cp_pool_barrier(cp_pool *p, int id);
+/*
+ * The same, and one that left may come back here: it calls the run's function anew, which then
+ * begins at `at` (> 0, the same from all workers; see cp_pool_join_point). A long run thus does not
+ * go on without a worker that rests for a moment.
+ */
+bool cp_pool_barrier_join(cp_pool *p, int id, int at);
+/* What a worker asks first: 0 at the start of a run, else the `at` of the barrier behind which it
+ * comes back. */
+int cp_pool_join_point(const cp_pool *p);
 /* Workers that walk along, ids 0 to this - 1: what may be divided statically. Changes at barriers
  * only. */
 int cp_pool_active(const cp_pool *p);
@@ -40,7 +49,14 @@ int cp_pool_active(const cp_pool *p);
 int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain);
 uint64_t
 cp_pool_barriers(const cp_pool *p); /* barriers passed since open; worker 0 reads it between runs */
-int cp_pool_default_threads(void);  /* cores that this process may use (affinity, cgroup quota) */
+/* Tests: the clocks by which a late worker is judged, in place of the real ones; between runs. */
+typedef struct cp_pool_clocks {
+    int64_t (*wall_ns)(void *arg);
+    int64_t (*cpu_ns)(void *arg, int id); /* CPU time that worker `id` has had; any worker asks */
+    void *arg;
+} cp_pool_clocks;
+void cp_pool_set_clocks(cp_pool *p, const cp_pool_clocks *clocks);
+int cp_pool_default_threads(void); /* cores that this process may use (affinity, cgroup quota) */
 /* The quota's part of it, from a /proc/PID/cgroup file and the mount point; a large number without
  * a quota. */
 int cp_pool_quota_cores(const char *proc_cgroup, const char *mount);

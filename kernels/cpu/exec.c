@@ -177,8 +177,9 @@ static void walk(cp_pool *pool, int id, void *arg)
     cp_prepared *p = run->p;
     worker w = {run, pool, id, shared->batch, &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
-    bool stay = !copies(&w) || cp_pool_barrier(pool, id);
-    for (int i = 0; i < p->n_ops && stay; i++) {
+    int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
+    bool stay = at > 0 || !copies(&w) || cp_pool_barrier(pool, id);
+    for (int i = at; i < p->n_ops && stay; i++) {
         const cp_op *op = &p->ops[i];
         int n = cp_op_rows(op, w.batch);
         if (n == 0)
@@ -211,7 +212,7 @@ static void walk(cp_pool *pool, int id, void *arg)
         /* The end of the run is the last record's barrier. */
         bool last = i + 1 == p->n_ops;
         if (stay && !last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
-            stay = cp_pool_barrier(pool, id);
+            stay = cp_pool_barrier_join(pool, id, i + 1);
         if (id == 0) {
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);

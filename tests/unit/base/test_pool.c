@@ -8,6 +8,8 @@
 #include "base/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,49 +72,154 @@ static void every_item_once(void **state)
     cp_pool_close(NULL);
 }
 
-/* A worker that is off the CPU for long makes another one rest; nothing is lost, and it comes back.
- */
-static void slow_walk(cp_pool *p, int id, void *arg)
-{
-    if (id == 0)
-        usleep(20000);
-    if (cp_pool_barrier(p, id))
-        walk(p, id, arg);
-}
-
-static void a_late_worker_shrinks_the_pool(void **state)
-{
-    (void)state;
-    cp_pool *p = NULL;
-    cp_err err;
-    assert_int_equal(cp_pool_open(&p, 3, &err), CP_OK);
-    int least = 3, runs = 0;
-    for (; runs < 1000 && (runs < 3 || cp_pool_active(p) < 3); runs++) {
-        work *w = calloc(1, sizeof(*w));
-        for (int op = 0; op < OPS; op++) {
-            w->n[op] = 1 + (op * 31 + runs) % ITEMS_MAX;
-            w->grain[op] = 3;
-        }
-        cp_pool_run(p, runs == 1 ? slow_walk : walk, w);
-        least = cp_pool_active(p) < least ? cp_pool_active(p) : least;
-        for (int t = 0; t < 3; t++)
-            assert_int_equal(w->arrived[t][1], 0);
-        for (int op = 0; op < OPS; op++) {
-            for (int64_t i = 0; i < w->n[op]; i++)
-                assert_int_equal(w->drawn[op][i], 1);
-        }
-        free(w);
-        usleep(5000);
-    }
-    assert_true(least < 3);
-    assert_int_equal(cp_pool_active(p), 3);
-    cp_pool_close(p);
-}
-
 static void count_run(cp_pool *p, int id, void *arg)
 {
     (void)p;
     ((int *)arg)[id * 16]++;
+}
+
+/* Clocks that only the test moves. Who asks for the CPU time of the last worker is the one that
+ * waits; then it looks at the wall, and the marks are taken. */
+typedef struct stage {
+    int threads;
+    bool lose_before, lose_late, come_back;
+    cp_pool *pool;
+    _Atomic int64_t wall_ns, lost_ns; /* lost: by worker 0, in all */
+    _Atomic bool go;
+    _Atomic int64_t asked, marked; /* barriers passed when the marks were begun, and taken */
+    _Atomic int joined;            /* workers that came back within a run */
+    _Atomic int waits;             /* others that are at a barrier, or one line before it */
+    work w;
+} stage;
+
+static int64_t stage_wall(void *arg)
+{
+    stage *s = arg;
+    int64_t now = atomic_load(&s->wall_ns);
+    atomic_store(&s->marked, atomic_load(&s->asked));
+    return now;
+}
+
+static int64_t stage_cpu(void *arg, int id)
+{
+    stage *s = arg;
+    if (id == s->threads - 1)
+        atomic_store(&s->asked, (int64_t)cp_pool_barriers(s->pool));
+    return atomic_load(&s->wall_ns) - (id == 0 ? atomic_load(&s->lost_ns) : 0);
+}
+
+static void pass(stage *s, int64_t ns, bool off_the_cpu)
+{
+    atomic_fetch_add(&s->wall_ns, ns);
+    atomic_fetch_add(&s->lost_ns, off_the_cpu ? ns : 0);
+}
+
+/* Worker 0 keeps the others waiting until one has taken the marks, and then so much longer that it
+ * may be blamed. */
+static void be_late(stage *s)
+{
+    int64_t passed = (int64_t)cp_pool_barriers(s->pool);
+    while (atomic_load(&s->marked) < passed ||
+           atomic_load(&s->waits) < (int)(passed + 1) * (s->threads - 1))
+        sched_yield();
+    pass(s, 5000000, s->lose_late);
+}
+
+static void stage_walk(cp_pool *p, int id, void *arg)
+{
+    stage *s = arg;
+    int from = cp_pool_join_point(p);
+    atomic_fetch_add(&s->joined, from > 0);
+    for (int op = from; op < OPS; op++) {
+        if (op == 0 && id == 0) {
+            pass(s, s->lose_before ? 1000000000 : 0, true);
+            atomic_store(&s->go, true);
+        }
+        while (op == 0 && !atomic_load(&s->go)) /* nobody waits at the barrier yet */
+            sched_yield();
+        if (id == 0 && op > 0 && op < OPS - 10 && cp_pool_active(p) == s->threads)
+            be_late(s);
+        if (id == 0 && op == OPS - 5 && s->come_back)
+            pass(s, 60000000, false); /* the rest is over */
+        for (int64_t at; (at = cp_pool_ticket(p, s->w.n[op], 2)) < s->w.n[op];) {
+            for (int64_t i = at; i < at + 2 && i < s->w.n[op]; i++)
+                s->w.drawn[op][i] += 1 + (op > 0 ? s->w.drawn[op - 1][0] - 1 : 0);
+        }
+        atomic_fetch_add(&s->waits, id > 0);
+        if (!cp_pool_barrier_join(p, id, op + 1))
+            return;
+    }
+}
+
+/* Returns the workers that walk along at the end of one run; then the rest is over, and all run. */
+static int run_stage(stage *s)
+{
+    cp_err err;
+    cp_pool_clocks clocks = {stage_wall, stage_cpu, s};
+    int counts[THREADS_MAX * 16] = {0};
+    assert_int_equal(cp_pool_open(&s->pool, s->threads, &err), CP_OK);
+    cp_pool_set_clocks(s->pool, &clocks);
+    atomic_store(&s->wall_ns, INT64_C(1000000000000));
+    for (int op = 0; op < OPS; op++)
+        s->w.n[op] = 1 + op * 37 % ITEMS_MAX;
+    cp_pool_run(s->pool, stage_walk, s);
+    for (int op = 0; op < OPS; op++) {
+        for (int64_t i = 0; i < s->w.n[op]; i++)
+            assert_int_equal(s->w.drawn[op][i], 1);
+    }
+    assert_int_equal(cp_pool_barriers(s->pool), OPS);
+    int active = cp_pool_active(s->pool);
+    cp_pool_run(s->pool, count_run, counts);
+    assert_int_equal(cp_pool_active(s->pool), active);
+    pass(s, 60000000, false);
+    cp_pool_run(s->pool, count_run, counts);
+    for (int i = 0; i < s->threads; i++)
+        assert_int_equal(counts[i * 16], i < active ? 2 : 1);
+    cp_pool_close(s->pool);
+    return active;
+}
+
+static stage *stage_new(int threads)
+{
+    stage *s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    s->threads = threads;
+    return s;
+}
+
+static void what_is_lost_while_others_wait_shrinks_the_pool(void **state)
+{
+    (void)state;
+    for (int threads = 2; threads <= 3; threads++) {
+        stage *s = stage_new(threads);
+        s->lose_late = true;
+        assert_int_equal(run_stage(s), threads - 1);
+        free(s);
+    }
+}
+
+/* An item that takes long, and what a worker lost before anybody had to wait. */
+static void what_does_not_hold_others_up_shrinks_nothing(void **state)
+{
+    (void)state;
+    for (int before = 0; before < 2; before++) {
+        stage *s = stage_new(2);
+        s->lose_before = before;
+        assert_int_equal(run_stage(s), 2);
+        free(s);
+    }
+}
+
+static void a_rested_worker_comes_back_within_a_run(void **state)
+{
+    (void)state;
+    for (int threads = 2; threads <= 3; threads++) {
+        stage *s = stage_new(threads);
+        s->lose_late = s->come_back = true;
+        assert_int_equal(run_stage(s), threads);
+        assert_int_equal(atomic_load(&s->joined), 1);
+        free(s);
+    }
 }
 
 /* Runs without any barrier, some after a pause long enough for the workers to sleep. */
@@ -242,7 +349,9 @@ int suite_pool(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_once),
-        cmocka_unit_test(a_late_worker_shrinks_the_pool),
+        cmocka_unit_test(what_is_lost_while_others_wait_shrinks_the_pool),
+        cmocka_unit_test(what_does_not_hold_others_up_shrinks_nothing),
+        cmocka_unit_test(a_rested_worker_comes_back_within_a_run),
         cmocka_unit_test(runs_follow_each_other),
         cmocka_unit_test(threads_take_turns),
         cmocka_unit_test(bad_thread_counts_are_refused),
