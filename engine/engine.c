@@ -138,6 +138,8 @@ static void announce(cp_engine *e, model *m)
     if (n > 0 && e->wake)
         e->wake(e->wake_arg);
     pthread_mutex_unlock(&e->front_lock);
+    if (m->sched->n_lives == 0)
+        cp_sched_check_idle(m->sched);
 }
 
 /* True: a step ran. *deadline: the earliest of the model's requests, if earlier. */

@@ -1,5 +1,5 @@
 /*
- * engine_internal: what engine.c, bind.c, memory.c and engine_metrics.c share, and the seam for
+ * engine_internal: what engine.c, backend.c, memory.c and engine_metrics.c share, and the seam for
  * tests: an engine opened with its own table of backend functions and models given as bare
  * programs runs without kernels/ and model/.
  */

@@ -148,6 +148,8 @@ int cp_sched_flush(cp_sched *s, cp_mpsc *ready);
 /* Invariants sched-*, O(sequences + waiting); aborts with the number. planned: between plan and
  * commit. */
 void cp_sched_check(const cp_sched *s, bool planned);
+/* The last request has gone: nothing is held any more (kv-3, sched-16, sched-20). O(1). */
+void cp_sched_check_idle(const cp_sched *s);
 
 /* ---- between the files of engine/ ---- */
 /* requests.c */

@@ -115,3 +115,14 @@ void cp_sched_check(const cp_sched *s, bool planned)
     if (planned)
         check_head(s);
 }
+
+void cp_sched_check_idle(const cp_sched *s)
+{
+    cp_kv_stats kv;
+    cp_kv_stats_get(s->kv, &kv);
+    CP_ASSERT(s->n_lives == 0);
+    CP_ASSERT(kv.pages_used == 0 && kv.states_used == 0 && "kv-3");
+    CP_ASSERT(s->n_free_slots == s->cfg.max_seqs && s->n_run == 0 && s->n_waiting == 0 &&
+              "sched-16");
+    CP_ASSERT(s->outstanding == 0 && "sched-20");
+}
