@@ -66,6 +66,7 @@ void h_open(harness *h, const h_config *cfg)
                            .n_allowed_hosts = cfg->allowed_host ? 1 : 0,
                            .engine = cp_fake_api(h->fake),
                            .jobs = h->jobs,
+                           .body_bytes = cfg->body_bytes,
                            .deadline_ms = cfg->deadline_ms,
                            .drain_grace_ms = cfg->grace_ms,
                            .drain_timeout_ms = cfg->timeout_ms,

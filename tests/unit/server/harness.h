@@ -40,6 +40,7 @@ typedef struct h_config {
     size_t n_keys;
     int ctx, max_queue, max_connections;
     int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms, slow_ms;
+    uint64_t body_bytes;
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
     const char *cors, *allowed_host, *host;
     bool loading; /* do not call cp_server_ready */
@@ -96,6 +97,7 @@ int h_events(const h_answer *a);
 
 /* Groups; each returns the number of failed tests. */
 int run_auth_tests(void);
+int run_budget_tests(void);
 int run_http_tests(void);
 int run_params_tests(void);
 int run_stops_tests(void);

@@ -11,7 +11,8 @@ int main(int argc, char **argv)
         int (*run)(void);
     } groups[] = {{"stops", run_stops_tests},   {"params", run_params_tests},
                   {"auth", run_auth_tests},     {"http", run_http_tests},
-                  {"openai", run_openai_tests}, {"life", run_life_tests}};
+                  {"openai", run_openai_tests}, {"life", run_life_tests},
+                  {"budget", run_budget_tests}};
     int failed = 0;
     (void)signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
