@@ -279,15 +279,40 @@ int cp_head_read(cp_head *h, const char *p, size_t n)
     return 0;
 }
 
-void cp_head_seal(const cp_head *h, char *p)
+static bool is_hop_by_hop(const char *name, size_t n)
 {
-    if (h->path.n > 0)
-        p[h->path.at + h->path.n] = '\0';
-    for (int i = 0; i < h->n_fields; i++) {
+    static const char *const names[] = {"Connection", "Content-Length",    "Expect",
+                                        "Keep-Alive", "Proxy-Connection",  "TE",
+                                        "Trailer",    "Transfer-Encoding", "Upgrade"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (is(name, n, names[i]))
+            return true;
+    return false;
+}
+
+void cp_head_canonical(const cp_head *h, const char *p, cp_buf *out)
+{
+    bool v11 = h->v11 || !p;
+    cp_buf_printf(out, "%s ", method_names[h->method]);
+    if (p && h->path.n > 0)
+        cp_buf_add(out, p + h->path.at, h->path.n);
+    else
+        cp_buf_adds(out, "/");
+    cp_buf_adds(out, v11 ? " HTTP/1.1\r\n" : " HTTP/1.0\r\n");
+    if (!p)
+        cp_buf_adds(out, "Host: -\r\n");
+    for (int i = 0; i < h->n_fields && p; i++) {
         const cp_head_field *f = &h->fields[i];
-        p[f->name.at + f->name.n] = '\0';
-        p[f->value.at + f->value.n] = '\0';
+        if (is_hop_by_hop(p + f->name.at, f->name.n))
+            continue;
+        cp_buf_add(out, p + f->name.at, f->name.n);
+        cp_buf_adds(out, ": ");
+        cp_buf_add(out, p + f->value.at, f->value.n);
+        cp_buf_adds(out, "\r\n");
     }
+    if (!v11 && h->keep_alive)
+        cp_buf_adds(out, "Connection: keep-alive\r\n");
+    cp_buf_adds(out, "\r\n");
 }
 
 /* ---- chunks ---- */

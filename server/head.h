@@ -54,9 +54,10 @@ typedef struct cp_head {
  * status (negated), and close.
  */
 int cp_head_read(cp_head *h, const char *p, size_t n);
-/* Put a NUL behind every name, value and path, so that they are C strings (p is then no head any
- * more). Of a complete head only. */
-void cp_head_seal(const cp_head *h, char *p);
+/* Append the head at p, which was read whole, as another reader shall see it: in one form, with the
+ * target as a path, about a request without a body; what speaks of the connection or of the body is
+ * left out. p NULL: it cannot be believed, and only the method is told. */
+void cp_head_canonical(const cp_head *h, const char *p, cp_buf *out);
 
 /* Is a HOST[:PORT] well-formed, without user information? */
 bool cp_authority_valid(const char *p, size_t n);

@@ -2,6 +2,9 @@
  * The loop: an epoll that holds the listening socket, an eventfd, a timerfd and every connection
  * (edge-triggered; named by slot and generation, so that a stale event finds nobody).
  *
+ * Requests are read here and nowhere else; what is beyond doubt goes on to libmicrohttpd, which
+ * keeps the header table and writes the answers (mhd.c says why it sits behind this loop).
+ *
  * A connection is pumped whenever something happened to it: read what is there, read heads and
  * bodies strictly (head.c), call the hooks, write what there is to write, begin again with the next
  * request. Nothing but the pump, the sweep and the reaper ends a connection, and none of them runs
@@ -23,6 +26,7 @@
 #include "base/signals.h"
 #include "server/head.h"
 #include "server/listen.h"
+#include "server/mhd.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -31,14 +35,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -86,26 +87,23 @@ typedef struct conn {
     int64_t idle_since; /* beginning of the time without an exchange */
     uint64_t dropped;   /* bytes */
     cp_buf in;          /* read and not yet used */
-    cp_buf wire;        /* to be sent from wire_off on, before a plain answer's body */
+    cp_buf wire;        /* to be sent from wire_off on */
     size_t wire_off;
-    cp_head head;     /* under way */
-    cp_http_req *req; /* exchange in flight */
+    cp_mhd_link *link; /* since the first head; NULL: none yet */
+    cp_head head;      /* under way */
+    cp_http_req *req;  /* exchange in flight */
     struct conn *next, *prev;
     struct conn *idle_next, *idle_prev; /* req == NULL */
     struct conn *pump_next;
 } conn;
-
-typedef struct reply_header {
-    char name[40];
-    char value[216];
-} reply_header;
 
 struct cp_http_req {
     cp_http *h;
     conn *c;
     void *user;
     cp_head head;
-    char *bytes;     /* the head's, sealed; NULL: it was refused before its end */
+    bool malformed;  /* its head says nothing that may be used */
+    char *path;      /* "-" where it is malformed */
     char *authority; /* of the absolute form; NULL: none */
     int64_t since;
     uint64_t body_left; /* of Content-Length */
@@ -118,11 +116,11 @@ struct cp_http_req {
     size_t n_paced; /* bytes there were then */
     exchange_state state;
     bool answered, dead, streaming, ended, aborted;
-    bool begun;    /* the answer's head is in the wire */
-    bool finished; /* a stream's last chunk is in the wire */
+    bool begun;    /* the answer is libmicrohttpd's */
+    bool sent_all; /* a stream's last byte is in the wire; what follows is libmicrohttpd's */
     int status;
     const char *content_type;
-    reply_header *headers;
+    cp_mhd_header *headers;
     int n_headers;
     cp_buf out; /* whole answer, or a stream's bytes, from off on */
     size_t off;
@@ -149,8 +147,7 @@ struct cp_http {
     bool listening;  /* the listening socket is in the epoll */
     int64_t full_at; /* 0: accepting; else since when there is no room */
     char url[300];
-    char date[40];
-    int64_t date_at;
+    cp_mhd *mhd;
     char *scratch; /* [READ_BYTES] */
     pthread_t thread;
     bool started;
@@ -196,8 +193,18 @@ static void idle_remove(cp_http *h, conn *c)
 
 /* ---- exchanges ---- */
 
-static void exchange_begin(cp_http *h, conn *c, size_t n_head)
+static char *text_of(const char *p, cp_head_span s)
 {
+    char *text = cp_xcalloc((size_t)s.n + 1, 1);
+    memcpy(text, p + s.at, s.n);
+    return text;
+}
+
+/* A head of n_head bytes (0: it is malformed) becomes an exchange. False: there is no room. */
+static bool exchange_begin(cp_http *h, conn *c, size_t n_head)
+{
+    if (!c->link && !(c->link = cp_mhd_link_open(h->mhd)))
+        return false;
     cp_http_req *q = cp_xcalloc(1, sizeof(*q));
     q->h = h;
     q->c = c;
@@ -207,21 +214,26 @@ static void exchange_begin(cp_http *h, conn *c, size_t n_head)
     q->body.account = q->out.account = &q->account;
     q->body_left = q->head.length;
     q->body.max = q->body_left > 0 && q->body_left < CP_BODY_MAX ? q->body_left : CP_BODY_MAX;
-    if (n_head > 0) {
-        q->bytes = cp_xmalloc(n_head);
-        memcpy(q->bytes, c->in.p, n_head);
-        const cp_head_span *a = &q->head.authority;
-        if (a->n > 0) {
-            q->authority = cp_xcalloc((size_t)a->n + 1, 1);
-            memcpy(q->authority, q->bytes + a->at, a->n);
-        }
-        cp_head_seal(&q->head, q->bytes);
-        cp_buf_consume(&c->in, n_head);
-    }
+    q->malformed = n_head == 0;
+    q->path = q->malformed         ? cp_xstrdup("-")
+              : q->head.path.n > 0 ? text_of(c->in.p, q->head.path)
+                                   : cp_xstrdup("/");
+    if (!q->malformed && q->head.authority.n > 0)
+        q->authority = text_of(c->in.p, q->head.authority);
+    cp_buf canonical = {0};
+    cp_head_canonical(&q->head, q->malformed ? NULL : c->in.p, &canonical);
+    bool taken = !canonical.failed && cp_mhd_request(c->link, canonical.p, canonical.n);
+    if (!taken)
+        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: libmicrohttpd refuses a head of %zu bytes",
+                       canonical.n);
+    cp_buf_fini(&canonical);
+    cp_buf_consume(&c->in, n_head);
     memset(&c->head, 0, sizeof(c->head));
     c->first_byte = 0;
     c->req = q;
+    c->broken = c->broken || !taken;
     idle_remove(h, c);
+    return true;
 }
 
 static void exchange_end(cp_http *h, conn *c)
@@ -233,7 +245,7 @@ static void exchange_end(cp_http *h, conn *c)
     cp_buf_fini(&q->out);
     cp_account_close(&q->account);
     free(q->headers);
-    free(q->bytes);
+    free(q->path);
     free(q->authority);
     free(q);
     idle_add(h, c, c->last);
@@ -256,10 +268,12 @@ static void hang_up(cp_http_req *q)
 
 static void conn_close(cp_http *h, conn *c)
 {
-    if (c->req) {
+    if (c->req)
         hang_up(c->req);
+    cp_mhd_link_close(c->link);
+    c->link = NULL;
+    if (c->req)
         exchange_end(h, c);
-    }
     idle_remove(h, c);
     *(c->prev ? &c->prev->next : &h->conns) = c->next;
     if (c->next)
@@ -390,7 +404,10 @@ static void send_continue(conn *c)
 /* A head has come to its end (n_head bytes), or cannot (bad). */
 static void take_head(cp_http *h, conn *c, size_t n_head, int bad)
 {
-    exchange_begin(h, c, n_head);
+    if (!exchange_begin(h, c, n_head)) {
+        c->broken = true;
+        return;
+    }
     cp_http_req *q = c->req;
     if (atomic_load(&h->n_conns) <= h->max_conns)
         c->reserve = false;
@@ -429,73 +446,25 @@ static void advance(cp_http *h, conn *c)
 
 /* ---- writing ---- */
 
-static const char *reason(int status)
-{
-    static const struct {
-        int status;
-        const char *words;
-    } rows[] = {{200, "OK"},
-                {204, "No Content"},
-                {400, "Bad Request"},
-                {401, "Unauthorized"},
-                {403, "Forbidden"},
-                {404, "Not Found"},
-                {405, "Method Not Allowed"},
-                {413, "Content Too Large"},
-                {414, "URI Too Long"},
-                {417, "Expectation Failed"},
-                {429, "Too Many Requests"},
-                {431, "Request Header Fields Too Large"},
-                {500, "Internal Server Error"},
-                {501, "Not Implemented"},
-                {503, "Service Unavailable"},
-                {504, "Gateway Timeout"},
-                {505, "HTTP Version Not Supported"}};
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        if (rows[i].status == status)
-            return rows[i].words;
-    return "Status";
-}
-
-static const char *date(cp_http *h)
-{
-    int64_t now = cp_wall_sec();
-    if (now != h->date_at) {
-        time_t t = (time_t)now;
-        struct tm tm;
-        gmtime_r(&t, &tm);
-        strftime(h->date, sizeof(h->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        h->date_at = now;
-    }
-    return h->date;
-}
-
-static void write_head(cp_http *h, conn *c)
+/* The answer's head and a plain one's body are libmicrohttpd's from here on. */
+static bool begin_answer(cp_http *h, conn *c)
 {
     cp_http_req *q = c->req;
-    cp_buf *w = &c->wire;
     q->begun = true;
     if (atomic_load(&h->draining) || c->eof || (q->streaming && !q->head.v11))
         c->last = true;
-    cp_buf_printf(w, "HTTP/1.1 %d %s\r\nDate: %s\r\n", q->status, reason(q->status), date(h));
-    if (c->last)
-        cp_buf_adds(w, "Connection: close\r\n");
-    else if (!q->head.v11)
-        cp_buf_adds(w, "Connection: keep-alive\r\n");
-    if (q->content_type)
-        cp_buf_printf(w, "Content-Type: %s\r\n", q->content_type);
-    for (int i = 0; i < q->n_headers; i++)
-        cp_buf_printf(w, "%s: %s\r\n", q->headers[i].name, q->headers[i].value);
-    if (!q->streaming && q->status != 204)
-        cp_buf_printf(w, "Content-Length: %zu\r\n", q->out.n);
-    else if (q->streaming && q->head.v11)
-        cp_buf_adds(w, "Transfer-Encoding: chunked\r\n");
-    cp_buf_adds(w, "\r\n");
-    if (!q->streaming && q->head.method == CP_HEAD)
-        q->off = q->out.n;
+    const cp_mhd_answer a = {.status = q->status,
+                             .content_type = q->content_type,
+                             .headers = q->headers,
+                             .n_headers = q->n_headers,
+                             .body = q->streaming ? NULL : q->out.p,
+                             .n_body = q->streaming ? 0 : q->out.n,
+                             .stream = q->streaming,
+                             .close = c->last};
+    return cp_mhd_answer_begin(c->link, &a);
 }
 
-/* A piece of a stream into the empty wire. */
+/* A piece of a stream into the wire, behind its head. */
 static void write_piece(conn *c)
 {
     cp_http_req *q = c->req;
@@ -514,10 +483,9 @@ static void write_piece(conn *c)
     if (q->off == q->out.n) {
         cp_buf_clear(&q->out);
         q->off = 0;
-        if (q->ended && !q->finished) {
-            q->finished = true;
-            if (q->head.v11)
-                cp_buf_adds(&c->wire, "0\r\n\r\n");
+        if (q->ended) {
+            q->sent_all = true;
+            cp_mhd_stream_end(c->link);
         }
     }
     if (q->was_full && q->out.n - q->off <= CP_STREAM_MAX / 2) {
@@ -526,62 +494,53 @@ static void write_piece(conn *c)
     }
 }
 
-typedef enum flushed { F_DONE, F_MORE, F_FAILED } flushed;
-
-/* Send what is in the wire and of a plain answer's body. */
-static flushed send_some(conn *c)
+/* What the client gets next, into the wire: as much as is there, about a piece at most. */
+static void fill(cp_http *h, conn *c)
 {
     cp_http_req *q = c->req;
-    for (;;) {
-        struct iovec iov[2];
-        size_t n = 0, n_wire = c->wire.n - c->wire_off;
-        if (n_wire > 0)
-            iov[n++] = (struct iovec){c->wire.p + c->wire_off, n_wire};
-        if (q && q->begun && !q->streaming && q->out.n > q->off)
-            iov[n++] = (struct iovec){q->out.p + q->off, q->out.n - q->off};
-        if (n == 0)
-            return F_DONE;
-        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-        ssize_t k = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return errno == EAGAIN ? F_MORE : F_FAILED;
-        if (q)
-            q->moved = cp_now_ns();
-        size_t of_wire = (size_t)k < n_wire ? (size_t)k : n_wire;
-        c->wire_off += of_wire;
-        if (q)
-            q->off += (size_t)k - of_wire;
-        if (c->wire_off == c->wire.n) {
-            cp_buf_clear(&c->wire);
-            c->wire_off = 0;
-        }
+    for (size_t before = SIZE_MAX; c->wire.n != before && c->wire.n < PIECE_BYTES;) {
+        before = c->wire.n;
+        if (!q->streaming || !cp_mhd_at_body(c->link) || q->sent_all)
+            cp_buf_add(&c->wire, h->scratch, cp_mhd_read(c->link, h->scratch, PIECE_BYTES));
+        else
+            write_piece(c);
     }
 }
+
+typedef enum flushed { F_DONE, F_MORE, F_FAILED } flushed;
 
 static flushed flush(cp_http *h, conn *c)
 {
     cp_http_req *q = c->req;
-    if (q && q->answered && q->state == X_WAIT && !q->begun)
-        write_head(h, c);
+    if (q && q->answered && q->state == X_WAIT && !q->begun && !begin_answer(h, c))
+        return F_FAILED;
     for (;;) {
-        bool streams = q && q->begun && q->streaming && !q->finished;
-        if (streams && c->wire_off == 0 && c->wire.n < PIECE_BYTES)
-            write_piece(c);
-        flushed f = c->wire.failed ? F_FAILED : send_some(c);
-        if (f != F_DONE)
-            return f;
-        if (!streams || (q->out.n == q->off && (!q->ended || q->finished)))
+        if (c->wire_off == c->wire.n) {
+            cp_buf_clear(&c->wire);
+            c->wire_off = 0;
+        }
+        if (q && q->begun && c->wire_off == 0)
+            fill(h, c);
+        if (c->wire.failed)
+            return F_FAILED;
+        if (c->wire_off == c->wire.n)
             return F_DONE;
+        ssize_t k = send(c->fd, c->wire.p + c->wire_off, c->wire.n - c->wire_off, MSG_NOSIGNAL);
+        if (k < 0 && errno != EINTR)
+            return errno == EAGAIN ? F_MORE : F_FAILED;
+        if (k > 0) {
+            c->wire_off += (size_t)k;
+            if (q)
+                q->moved = cp_now_ns();
+        }
     }
 }
 
 /* ---- the pump ---- */
 
-static bool exchange_over(const cp_http_req *q)
+static bool exchange_over(const conn *c)
 {
-    return q && q->begun && (!q->streaming || q->finished);
+    return c->req && c->req->begun && cp_mhd_answer_over(c->link);
 }
 
 /* Answered for the last time. What still comes is read and dropped for a while: closing on unread
@@ -613,7 +572,7 @@ static bool pump_on(cp_http *h, conn *c, int64_t now)
             return false;
         if (f == F_MORE)
             return true;
-        if (exchange_over(c->req)) {
+        if (exchange_over(c)) {
             exchange_end(h, c);
             if (c->last && !linger(c))
                 return false;
@@ -845,7 +804,7 @@ static void size_tables(cp_http *h, int wanted)
         if (getrlimit(RLIMIT_NOFILE, &rl) == 0)
             fds = rl.rlim_cur > 1 << 20 ? 1 << 20 : (long)rl.rlim_cur;
     }
-    long most = fds > 2 * SPARE_FDS ? fds - SPARE_FDS : fds / 2;
+    long most = (fds > 2 * SPARE_FDS ? fds - SPARE_FDS : fds / 2) / (1 + CP_MHD_LINK_FDS);
     long room = wanted, reserve = (room < most ? room : most) / 8;
     reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
     if (room > most - reserve) {
@@ -876,8 +835,11 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
     h->scratch = cp_xmalloc(READ_BYTES);
     h->ep = h->wake_fd = h->timer_fd = h->listen_fd = -1;
     size_tables(h, cfg->max_connections);
-    cp_code code = cp_listen(cfg->host, cfg->port, cfg->uds, &h->listen_fd, &h->port, &h->loopback,
-                             h->url, sizeof(h->url), err);
+    cp_code code = cp_mhd_open(&h->mhd, h->n_slots, err);
+    if (code != CP_OK)
+        goto failed;
+    code = cp_listen(cfg->host, cfg->port, cfg->uds, &h->listen_fd, &h->port, &h->loopback, h->url,
+                     sizeof(h->url), err);
     if (code != CP_OK)
         goto failed;
     h->ep = epoll_create1(EPOLL_CLOEXEC);
@@ -963,6 +925,7 @@ void cp_http_close(cp_http *h)
     }
     if (h->uds && h->url[0])
         unlink(h->url + strlen("unix:"));
+    cp_mhd_close(h->mhd);
     close_fd(h->listen_fd);
     close_fd(h->ep);
     close_fd(h->wake_fd);
@@ -983,17 +946,12 @@ cp_method cp_http_method(const cp_http_req *q)
 
 const char *cp_http_path(const cp_http_req *q)
 {
-    if (!q->bytes)
-        return "-";
-    return q->head.path.n > 0 ? q->bytes + q->head.path.at : "/";
+    return q->path;
 }
 
 const char *cp_http_header(const cp_http_req *q, const char *name)
 {
-    for (int i = 0; q->bytes && i < q->head.n_fields; i++)
-        if (strcasecmp(q->bytes + q->head.fields[i].name.at, name) == 0)
-            return q->bytes + q->head.fields[i].value.at;
-    return NULL;
+    return q->malformed ? NULL : cp_mhd_request_header(q->c->link, name);
 }
 
 const char *cp_http_authority(const cp_http_req *q)
@@ -1062,7 +1020,7 @@ void cp_http_add_header(cp_http_req *q, const char *name, const char *value)
     CP_ASSERT(!q->answered && q->n_headers < REPLY_HEADERS);
     if (!q->headers)
         q->headers = cp_xcalloc(REPLY_HEADERS, sizeof(*q->headers));
-    reply_header *r = &q->headers[q->n_headers++];
+    cp_mhd_header *r = &q->headers[q->n_headers++];
     cp_strcopy(r->name, sizeof(r->name), name);
     cp_strcopy(r->value, sizeof(r->value), value);
 }

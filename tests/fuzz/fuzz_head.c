@@ -5,12 +5,37 @@
  */
 #include "base/code.h"
 #include "server/head.h"
+#include "server/mhd.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* libmicrohttpd takes what was accepted, and answers it once. */
+static void check_library(const cp_head *h, const char *p)
+{
+    static cp_mhd *mhd;
+    if (!mhd)
+        CP_ASSERT(cp_mhd_open(&mhd, 4, NULL) == CP_OK);
+    cp_buf head = {0};
+    cp_head_canonical(h, p, &head);
+    cp_mhd_link *l = cp_mhd_link_open(mhd);
+    CP_ASSERT(l && !head.failed && cp_mhd_request(l, head.p, head.n));
+    for (int i = 0; i < h->n_fields; i++) {
+        const cp_head_field *f = &h->fields[i];
+        if (f->name.n == 4 && strncasecmp(p + f->name.at, "Host", 4) == 0)
+            CP_ASSERT(strncmp(cp_mhd_request_header(l, "host"), p + f->value.at, f->value.n) == 0);
+    }
+    char got[512];
+    const cp_mhd_answer a = {.status = 200, .body = "fine", .n_body = 4};
+    CP_ASSERT(cp_mhd_answer_begin(l, &a) && cp_mhd_read(l, got, sizeof(got)) > 0);
+    CP_ASSERT(cp_mhd_read(l, got, sizeof(got)) == 0 && cp_mhd_answer_over(l));
+    cp_mhd_link_close(l);
+    cp_buf_fini(&head);
+}
 
 static void check_head(const cp_head *h, const char *p, size_t n)
 {
@@ -20,18 +45,11 @@ static void check_head(const cp_head *h, const char *p, size_t n)
     CP_ASSERT(h->path.at + h->path.n < n && h->authority.at + h->authority.n < n);
     for (size_t i = 0; i < n; i++)
         CP_ASSERT(p[i] != '\n' || (i > 0 && p[i - 1] == '\r'));
-    char *copy = malloc(n);
-    CP_ASSERT(copy);
-    memcpy(copy, p, n);
-    cp_head_seal(h, copy);
     for (int i = 0; i < h->n_fields; i++) {
         const cp_head_field *f = &h->fields[i];
         CP_ASSERT((size_t)f->value.at + f->value.n < n && f->name.n > 0);
-        CP_ASSERT(strlen(copy + f->name.at) == f->name.n);
-        CP_ASSERT(strlen(copy + f->value.at) == f->value.n);
     }
-    CP_ASSERT(h->path.n == 0 || strlen(copy + h->path.at) == h->path.n);
-    free(copy);
+    check_library(h, p);
 }
 
 static size_t check_chunks(const char *p, size_t n, size_t step, cp_chunk_state *end)

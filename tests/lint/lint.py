@@ -36,6 +36,7 @@ LAYERS = {
 
 # Header of an external library -> the files that may include it.
 DOORS = [
+    (r"microhttpd\.h", r"server/mhd\.c"),
     (r"jansson(_config)?\.h", r".*_json\.c"),
     (r"curl/.*", r"(loader/oci|bench/load)/.*\.c"),
     (r"openssl/.*", r"(loader/oci/.*|base/digest)\.c"),
