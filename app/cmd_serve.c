@@ -253,6 +253,13 @@ static cp_code open_server(serving *s, cp_err *err)
                                 .metrics = s->metrics};
         rc = cp_server_open(&s->server, &cfg, err);
     }
+    if (rc == CP_OK && keys.n == 0 && cp_server_exposed(s->server)) {
+        cp_log(
+            CP_LOG_WARN,
+            "NO KEY IS ASKED FOR: whoever reaches %s can use this server; set --api-key-file, or "
+            "--host 127.0.0.1",
+            cp_server_url(s->server));
+    }
     free(keys.p);
     return rc;
 }

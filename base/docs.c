@@ -218,7 +218,7 @@ static void markdown_option(cp_buf *out, const cp_opt_row *row)
             }
         }
     }
-    cp_buf_printf(out, " | %s | ", row->reloadable ? "yes" : "no");
+    cp_buf_adds(out, " | ");
     add_cell(out, row->doc);
     cp_buf_adds(out, " |\n");
 }
@@ -289,8 +289,8 @@ void cp_docs_configuration(cp_buf *out)
         "allowed.\n\n"
         "One variable is no option: `CAPSTAN_CPU` caps the instruction set that kernels use.\n\n"
         "## Options\n\n"
-        "| option | type | default | range | commands | reloadable | meaning |\n"
-        "|---|---|---|---|---|---|---|\n");
+        "| option | type | default | range | commands | meaning |\n"
+        "|---|---|---|---|---|---|\n");
     for (int i = 0; i < CP_OPT_COUNT; i++)
         markdown_option(out, &cp_opt_rows[i]);
     cp_buf_adds(out, "\n## models.toml\n\nThe top table takes any option. Each `[[model]]` is one "

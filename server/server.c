@@ -262,6 +262,11 @@ int cp_server_port(const cp_server *s)
     return cp_http_port(s->http);
 }
 
+bool cp_server_exposed(const cp_server *s)
+{
+    return cp_http_port(s->http) != 0 && !cp_http_loopback(s->http);
+}
+
 void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
 {
     /* Each value is exact; a probe that falls between two of them shows two moments. */

@@ -103,6 +103,8 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
 /* "http://127.0.0.1:8080" or "unix:PATH"; owned by the server. */
 const char *cp_server_url(const cp_server *s);
 int cp_server_port(const cp_server *s); /* 0 with a Unix socket */
+/* Bound where other machines reach it: an address that is not loopback. */
+bool cp_server_exposed(const cp_server *s);
 
 /*
  * What the probes and /metrics say while loading: a static string such as "pulling", and bytes

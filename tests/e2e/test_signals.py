@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -268,6 +269,38 @@ class Second(unittest.TestCase):
             while not gone(child):
                 self.assertLess(time.monotonic(), end, "the pull outlives its parent")
                 time.sleep(0.01)
+
+
+class Exposed(unittest.TestCase):
+    """A server that others can reach and that asks for no key says so."""
+
+    def warned(self, *args):
+        p = subprocess.Popen([BIN, "serve", TINY, *TINY_KV, "--port", "0", *args], stderr=subprocess.PIPE, text=True)
+        lines = []
+        for line in p.stderr:
+            lines.append(line)
+            if "ready: 1 model" in line:
+                break
+        p.kill()
+        p.communicate()
+        found = [line for line in lines if "--api-key-file" in line]
+        self.assertTrue(any("listening on" in line for line in lines), lines)
+        return found
+
+    def test_who_is_warned(self):
+        lan = [ip for ip in re.findall(r"inet (\S+)/", subprocess.run(["ip", "-4", "addr"], capture_output=True, text=True,
+                                                                    check=False).stdout or "") if not ip.startswith("127.")]
+        for host in ["0.0.0.0", *lan[:1], *(["::"] if socket.has_dualstack_ipv6() else [])]:
+            found = self.warned("--host", host)
+            self.assertEqual(len(found), 1, (host, found))
+            self.assertIn(" warn ", found[0])
+            self.assertIn(host, found[0])
+            self.assertEqual(self.warned("--host", host, "--api-key", "k"), [])
+        for args in (["--host", "127.0.0.1"], ["--host", "127.0.0.9"], ["--host", "localhost"],
+                     *([["--host", "::1"]] if socket.has_dualstack_ipv6() else [])):
+            self.assertEqual(self.warned(*args), [], args)
+        with tempfile.TemporaryDirectory() as d:
+            self.assertEqual(self.warned("--host", "0.0.0.0", "--uds", d + "/s"), [])
 
 
 if __name__ == "__main__":

@@ -188,8 +188,8 @@ static void test_key_lines(void **state)
     static const char *const bad[] = {"",
                                       "   ",
                                       "sha256:12",
-                                      "sha256:zz00000000000000000000000000000000000000000000000000"
-                                      "0000000000000",
+                                      ("sha256:zz00000000000000000000000000000000000000000000000000"
+                                       "0000000000000"),
                                       "k scopes=",
                                       "k scopes=root",
                                       "k scope=admin",
