@@ -279,11 +279,13 @@ int cp_head_read(cp_head *h, const char *p, size_t n)
     return 0;
 }
 
-static bool is_hop_by_hop(const char *name, size_t n)
+/* What speaks of the connection or of the body; and cookies, which nobody here asks for: the
+ * library would make a table of them that its memory does not hold. */
+static bool is_withheld(const char *name, size_t n)
 {
-    static const char *const names[] = {"Connection", "Content-Length",    "Expect",
-                                        "Keep-Alive", "Proxy-Connection",  "TE",
-                                        "Trailer",    "Transfer-Encoding", "Upgrade"};
+    static const char *const names[] = {"Connection", "Content-Length",   "Cookie", "Expect",
+                                        "Keep-Alive", "Proxy-Connection", "TE",     "Trailer",
+                                        "Upgrade",    "Transfer-Encoding"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (is(name, n, names[i]))
             return true;
@@ -303,7 +305,7 @@ void cp_head_canonical(const cp_head *h, const char *p, cp_buf *out)
         cp_buf_adds(out, "Host: -\r\n");
     for (int i = 0; i < h->n_fields && p; i++) {
         const cp_head_field *f = &h->fields[i];
-        if (is_hop_by_hop(p + f->name.at, f->name.n))
+        if (is_withheld(p + f->name.at, f->name.n))
             continue;
         cp_buf_add(out, p + f->name.at, f->name.n);
         cp_buf_adds(out, ": ");

@@ -55,8 +55,8 @@ typedef struct cp_head {
  */
 int cp_head_read(cp_head *h, const char *p, size_t n);
 /* Append the head at p, which was read whole, as another reader shall see it: in one form, with the
- * target as a path, about a request without a body; what speaks of the connection or of the body is
- * left out. p NULL: it cannot be believed, and only the method is told. */
+ * target as a path, about a request without a body; what speaks of the connection or of the body,
+ * and cookies, are left out. p NULL: it cannot be believed, and only the method is told. */
 void cp_head_canonical(const cp_head *h, const char *p, cp_buf *out);
 
 /* Is a HOST[:PORT] well-formed, without user information? */

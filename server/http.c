@@ -200,7 +200,8 @@ static char *text_of(const char *p, cp_head_span s)
     return text;
 }
 
-/* A head of n_head bytes (0: it is malformed) becomes an exchange. False: there is no room. */
+/* A head of n_head bytes (0: it is malformed) becomes an exchange. False: there is no room. Where
+ * the library does not take it the connection is broken. */
 static bool exchange_begin(cp_http *h, conn *c, size_t n_head)
 {
     if (!c->link && !(c->link = cp_mhd_link_open(h->mhd)))
@@ -559,6 +560,8 @@ static bool pump_on(cp_http *h, conn *c, int64_t now)
         if (!read_some(h, c, now) || c->broken)
             return false;
         advance(h, c);
+        if (c->broken)
+            return false; /* the library has not taken the head: there is nobody to answer */
         if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
             cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
         cp_http_req *q = c->req;

@@ -359,6 +359,26 @@ static void test_number_of_headers(void **state)
     h_close(&h);
 }
 
+/* Far more than the library's memory has room for, were it to read them. */
+static void test_many_cookies(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    cp_buf b = {0};
+    cp_buf_adds(&b, OK_HEAD "Connection: close\r\nCookie: ");
+    repeat(&b, "a;", 15000);
+    cp_buf_adds(&b, "\r\n\r\n");
+    int fd = h_connect(&h);
+    h_send(fd, b.p, b.n);
+    cp_buf all = read_all(fd);
+    check_answers("cookies", &all, 200, 0);
+    cp_buf_fini(&all);
+    cp_buf_fini(&b);
+    close(fd);
+    h_close(&h);
+}
+
 static void test_body_limit(void **state)
 {
     (void)state;
@@ -824,6 +844,7 @@ int run_http_tests(void)
         cmocka_unit_test(test_legal_framing_is_accepted),
         cmocka_unit_test(test_endless_heads_are_refused),
         cmocka_unit_test(test_number_of_headers),
+        cmocka_unit_test(test_many_cookies),
         cmocka_unit_test(test_body_limit),
         cmocka_unit_test(test_expect_continue),
         cmocka_unit_test(test_refused_body_keeps_the_connection),
