@@ -232,7 +232,7 @@ static void whose_list(void **state)
 static void whose_files(void **state)
 {
     cp_mkl *m = *state;
-    static const char *const names[] = {"/" HEX "/0", "/" HEX "/list", "/" HEX, ""};
+    static const char *const names[] = {("/" HEX "/0"), ("/" HEX "/list"), ("/" HEX), ""};
     cp_buf t = {0}, packed = {0};
     cp_members *ms;
     model_tar(&t, "GGUF weights");

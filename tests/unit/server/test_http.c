@@ -97,9 +97,6 @@ static const framing_case refused[] = {
     {BYTES(POST "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n"), 400},
     {BYTES(POST "Transfer-Encoding: chunked\r\n , identity\r\n\r\n0\r\n\r\n"), 400},
     {BYTES(POST "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"), 400},
-    {BYTES(POST "Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n"), 400},
-    {BYTES(POST "Transfer-Encoding: chunked, \t\r\n\r\n0\r\n\r\n"), 400},
-    {BYTES(POST "Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n"), 400},
     {BYTES(POST "Transfer-Encoding: ,\r\n\r\n0\r\n\r\n"), 400},
     {BYTES(POST "Transfer-Encoding:\r\n\r\n0\r\n\r\n"), 400},
     {BYTES(POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"), 501},
@@ -646,31 +643,6 @@ static void test_half_closed_connections_end(void **state)
     h_close(&h);
 }
 
-/* A refusal reaches a client that has sent more than was read, and closed its side: closing on
- * unread bytes would reset the connection under the answer. */
-static void test_refusals_reach_half_closed_clients(void **state)
-{
-    (void)state;
-    static const char *const sent[] = {"\x16\x03\x01", CHUNKED "-", "BREW / HTTP/1.1\r\n"};
-    static char more[40 << 10];
-    memset(more, 'x', sizeof(more) - 1);
-    harness h;
-    h_open(&h, &(h_config){0});
-    for (size_t i = 0; i < 60; i++) {
-        char *all = NULL;
-        assert_true(asprintf(&all, "%s%s", sent[i % 3], more) > 0);
-        int fd = h_connect(&h);
-        h_sends(fd, all);
-        shutdown(fd, SHUT_WR);
-        cp_buf got = read_all(fd);
-        assert_true(got.n > 0);
-        cp_buf_fini(&got);
-        close(fd);
-        free(all);
-    }
-    h_close(&h);
-}
-
 /* The end of the client's side counts as gone while a request is answered: whole answers and
  * streams, together with the request's bytes or later, queued or under way. */
 static void test_client_end_cancels(void **state)
@@ -680,7 +652,7 @@ static void test_client_end_cancels(void **state)
     h_open(&h, &(h_config){0});
     h.script.endless = true;
     for (int i = 0; i < 16; i++) {
-        int phase = i & 1 ? CP_FAKE_PREFILL : CP_FAKE_QUEUE;
+        cp_fake_hold phase = i & 1 ? CP_FAKE_PREFILL : CP_FAKE_QUEUE;
         const char *body = i & 2 ? "{\"prompt\":\"x\",\"stream\":true}" : "{\"prompt\":\"x\"}";
         cp_fake_stats before = cp_fake_read(h.fake);
         cp_fake_set_hold(h.fake, phase);
@@ -881,7 +853,6 @@ int run_http_tests(void)
         cmocka_unit_test(test_idle_connections_make_room),
         cmocka_unit_test(test_full_connections_answer_probes),
         cmocka_unit_test(test_half_closed_connections_end),
-        cmocka_unit_test(test_refusals_reach_half_closed_clients),
         cmocka_unit_test(test_client_end_cancels),
         cmocka_unit_test(test_draining_answers_close),
         cmocka_unit_test(test_ipv6_in_brackets),

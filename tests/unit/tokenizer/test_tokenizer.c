@@ -127,18 +127,18 @@ static bool rule_is(cp_str rule, const char *s, part a, part b)
            rule.p[a.len] == ' ' && memcmp(rule.p + a.len + 1, s + b.off, b.len) == 0;
 }
 
-/* How good merging a and b is (higher is better), or -INFINITY. */
+/* How good merging a and b is (higher is better), or -(double)INFINITY. */
 static double gain(const fixture *f, const char *s, part a, part b)
 {
     if (!f->v->scores) {
         for (size_t r = 0; r < f->v->n_merges; r++)
             if (rule_is(f->v->merge[r], s, a, b))
                 return -(double)r;
-        return -INFINITY;
+        return -(double)INFINITY;
     }
     int32_t id = cp_tokenizer_find(f->t, s + a.off, a.len + b.len);
     if (id < 0 || f->v->type[id] == CP_TT_CONTROL || f->v->type[id] == CP_TT_BYTE)
-        return -INFINITY;
+        return -(double)INFINITY;
     return (double)f->v->score[id];
 }
 
@@ -151,7 +151,7 @@ static void merge_plainly(const fixture *f, const char *s, size_t n, cp_ids *out
         p[k] = (part){i, cp_uni_decode((const uint8_t *)s + i, n - i, &cp)};
     for (;;) {
         size_t best = 0;
-        double top = -INFINITY;
+        double top = -(double)INFINITY;
         for (size_t i = 0; i + 1 < k; i++) {
             double g = gain(f, s, p[i], p[i + 1]);
             if (g > top) {
