@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers headers sizes banned format need the sources; symbols globals need a build's archives.
+Checks: layers headers sizes banned format need the sources; symbols globals need a build that is not
+older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
 """
 import argparse
+import json
 import os
 import re
 import shutil
@@ -189,8 +191,34 @@ def archives(args):
     return sorted(found)
 
 
+def unbuilt(args):
+    """Sources that the build does not hold as they are now: what it says of them is worth nothing."""
+    try:
+        with open(os.path.join(args.build, "compile_commands.json"), encoding="utf-8") as f:
+            commands = json.load(f)
+    except FileNotFoundError:
+        return [f"{args.build} has no compile_commands.json: configure and build first"]
+    objects = {}
+    for c in commands:
+        made = re.search(r" -o (\S+)", c["command"])
+        if made:
+            path = os.path.realpath(os.path.join(c["directory"], c["file"]))
+            objects.setdefault(path, os.path.join(c["directory"], made.group(1)))
+    bad = []
+    for path in sources(args.root, (".c",)):
+        if path.startswith(("tests/", "bench/")):
+            continue
+        full = os.path.realpath(os.path.join(args.root, path))
+        made = objects.get(full)
+        if not made:
+            bad.append(f"{path}: no target compiles it")
+        elif not os.path.exists(made) or os.path.getmtime(made) < os.path.getmtime(full):
+            bad.append(f"{path}: newer than the build in {args.build}; build first")
+    return bad
+
+
 def check_symbols(args):
-    bad, defined = [], {}
+    bad, defined = unbuilt(args), {}
     for path in archives(args):
         run = subprocess.run(["nm", "-g", "--defined-only", path], capture_output=True, text=True)
         for line in run.stdout.split("\n"):
@@ -224,7 +252,9 @@ def check_globals(args):
     print(f"{len(found)} mutable globals (allowed: {GLOBALS})")
     for name in sorted(found):
         print(f"  {name}")
-    return [] if len(found) <= GLOBALS else [f"{len(found)} mutable globals; allowed: {GLOBALS}"]
+    bad = unbuilt(args)
+    return bad if len(found) <= GLOBALS else bad + [f"{len(found)} mutable globals; "
+                                                    f"allowed: {GLOBALS}"]
 
 
 def check_format(args):
