@@ -157,11 +157,11 @@ static size_t next_word(const char *p, size_t n, const char **word, size_t *n_wo
 /* One coding, `chunked`; a list in which it is not the last, or comes twice, has two readings. */
 static int read_coding(cp_head *h, const char *p, size_t n)
 {
-    if (h->chunked || h->has_length || !h->v11 || n == 0 || p[n - 1] == ',')
+    if (h->chunked || h->has_length || !h->v11)
         return -400;
     int codings = 0, chunked = 0;
     bool last = false;
-    for (size_t at = 0; at < n;) {
+    for (size_t at = 0; at < n || codings == 0;) {
         const char *word;
         size_t n_word;
         at += next_word(p + at, n - at, &word, &n_word);

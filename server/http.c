@@ -550,7 +550,7 @@ static bool linger(conn *c)
 {
     c->lingers = true;
     cp_buf_fini(&c->in);
-    return (!c->eof || c->readable) && shutdown(c->fd, SHUT_WR) == 0;
+    return !c->eof && shutdown(c->fd, SHUT_WR) == 0;
 }
 
 /* False: close it. */

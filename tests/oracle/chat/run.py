@@ -54,8 +54,9 @@ def template_dir(work):
     out = work / "templates"
     if not list(out.glob("*.jinja")):
         out.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "--no-binary",
-                        ":all:", "-d", str(work), "llama-cpp-python"], check=False)
+        if not list(work.glob("llama_cpp_python-*.tar.gz")):
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
+                            "-d", str(work), "llama-cpp-python"], check=False)
         archive = sorted(work.glob("llama_cpp_python-*.tar.gz"))
         if not archive:
             print("run.py: llama-cpp-python's sources could not be fetched")

@@ -52,10 +52,9 @@ def vocab_dir(work):
     out = work / "vocabs"
     if not (out / "ggml-vocab-phi-3.gguf.out").exists():
         out.mkdir(parents=True, exist_ok=True)
-        for isolation in (["--no-build-isolation"], []):
-            if not list(work.glob("llama_cpp_python-*.tar.gz")):
-                subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
-                                *isolation, "-d", str(work), "llama-cpp-python"], check=False)
+        if not list(work.glob("llama_cpp_python-*.tar.gz")):
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
+                            "-d", str(work), "llama-cpp-python"], check=False)
         archive = sorted(work.glob("llama_cpp_python-*.tar.gz"))
         if not archive:
             print("run.py: llama-cpp-python's sources could not be fetched")
