@@ -128,7 +128,8 @@ void cp_call_reply(cp_call *c, int status, const char *type, cp_buf *body)
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
 {
     cp_metric_error(c->s->metrics, code);
-    if (c->q && (c->account.refused || cp_http_account(c->q)->refused))
+    /* while a job has the call its account is not ours to read */
+    if (c->q && ((!c->in_job && c->account.refused) || cp_http_account(c->q)->refused))
         cp_metric_add(c->s->metrics, CP_M_BUDGET_REFUSED_BODIES, 1);
     if (cp_code_info(code)->http == 500)
         cp_log(CP_LOG_ERROR, "request id=%s failed: %s: %s", c->request_id,

@@ -59,6 +59,7 @@ enum {
     SPARE_FDS = 128,      /* for the store, models, a pull's pipe, the log */
     ACCEPTS = 64,         /* in a turn */
     YOUNG_MS = 20,        /* a connection is not closed for room before its head can have come */
+    UNLINK_MS = 500,      /* an idle connection then gives its link back: 100 KiB, two files */
     LINGER_MS = 2000      /* after the last answer, for the client to read it */
 };
 
@@ -89,7 +90,7 @@ typedef struct conn {
     cp_buf in;          /* read and not yet used */
     cp_buf wire;        /* to be sent from wire_off on */
     size_t wire_off;
-    cp_mhd_link *link; /* since the first head; NULL: none yet */
+    cp_mhd_link *link; /* from a head on until the connection has been idle for a while */
     cp_head head;      /* under way */
     cp_http_req *req;  /* exchange in flight */
     struct conn *next, *prev;
@@ -565,6 +566,8 @@ static bool pump_on(cp_http *h, conn *c, int64_t now)
         if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
             cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
         cp_http_req *q = c->req;
+        if (q && q->state == X_DROP && c->eof && !c->readable)
+            spoil_body(h, c, 400); /* the rest of the body will not come: answer now */
         bool waits = q && (!q->answered || (q->streaming && !q->ended));
         if (q && (q->aborted || q->dead))
             return false;
@@ -715,24 +718,28 @@ static bool is_slow(cp_http_req *q, int64_t now)
 
 static void sweep(cp_http *h, int64_t now)
 {
-    conn *slowest = NULL;
+    conn *victim = NULL; /* of the slow bodies the largest */
     for (conn *c = h->conns, *next; c; c = next) {
         next = c->next;
-        if (c->req && is_slow(c->req, now) && (!slowest || c->req->body.n > slowest->req->body.n))
-            slowest = c;
+        if (c->req && is_slow(c->req, now) && (!victim || c->req->body.n > victim->req->body.n))
+            victim = c;
         if (c->lingers && c->first_byte == 0)
             c->first_byte = now;
+        if (!c->req && now - c->idle_since > MS(UNLINK_MS)) {
+            cp_mhd_link_close(c->link);
+            c->link = NULL;
+        }
         if (is_late(h, c, now)) {
-            slowest = slowest == c ? NULL : slowest;
+            victim = victim == c ? NULL : victim;
             conn_close(h, c);
         }
     }
     bool pressed = h->pressed;
     h->pressed = false;
-    if (pressed && slowest) {
-        slowest->req->account.refused = true;
-        spoil_body(h, slowest, 503);
-        list_for_pump(slowest, h);
+    if (pressed && victim) {
+        victim->req->account.refused = true;
+        spoil_body(h, victim, 503);
+        list_for_pump(victim, h);
         h->pressed = false;
     }
 }

@@ -1,9 +1,8 @@
 /*
  * From a body to engine requests: JSON, template, tokens, limits. Runs on Jobs, never on the loop
  * thread, as a small body can ask for a long rendering; it touches nothing but the call and what is
- * immutable. All memory
- * that the request needs until its end (ids, rings, stop strings) lies in the call's arena; the
- * template's working memory is given back before it returns.
+ * immutable. All memory that the request needs until its end (ids, rings, stop strings) lies in the
+ * call's arena; the template's working memory is given back before it returns.
  */
 #include "server/internal.h"
 

@@ -43,7 +43,7 @@ static bool is_locked(int fd)
     return flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
-/* Call f with each entry of folder fd, which it closes; */
+/* Call f with each entry of folder fd (-1: none), and close it. */
 static void each(const sweep *s, int fd, void (*f)(const sweep *s, int dir, const char *name))
 {
     DIR *d = fd < 0 ? NULL : fdopendir(fd);

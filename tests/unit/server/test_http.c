@@ -1,6 +1,9 @@
 /* Below the routes: framing, limits, deadlines, connections, hostile clients. */
 #include "harness.h"
 
+#include "server/mhd.h"
+
+#include <dirent.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -514,6 +517,40 @@ static void test_idle_connection_is_kept(void **state)
     h_close(&h);
 }
 
+static int open_files(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* What the library holds for a connection (memory, a socket pair) goes when it is idle, and comes
+ * back with its next request. */
+static void test_idle_connection_holds_little(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    int fd = h_connect(&h), before = 0;
+    h_answer a;
+    for (int i = 0; i < 2; i++) {
+        h_request(fd, "GET", "/health", "", NULL);
+        assert_true(h_read(fd, &a));
+        assert_int_equal(a.status, 200);
+        h_answer_fini(&a);
+        before = open_files();
+        for (int k = 0; k < 1000 && open_files() > before - CP_MHD_LINK_FDS; k++)
+            usleep(10000);
+        assert_int_equal(open_files(), before - CP_MHD_LINK_FDS);
+    }
+    close(fd);
+    h_close(&h);
+}
+
 /* A get on a new connection: its status, and that the connection is kept or closed. */
 static int get(const harness *h, const char *path, const char *extra, int *keep)
 {
@@ -621,12 +658,16 @@ static void test_full_connections_answer_probes(void **state)
     h_close(&h);
 }
 
-/* A client that has closed its side and asks nothing is closed at once. */
+/* A client that has closed its side and asks nothing is closed at once; what is refused already is
+ * answered, however much of its body is missing. */
 static void test_half_closed_connections_end(void **state)
 {
     (void)state;
-    static const char *const sent[] = {"", "GET /hea", POST "Content-Length: 15\r\n\r\n{",
-                                       CHUNKED "f\r\n{", OK_HEAD "\r\nGET /hea"};
+    static const char *const sent[] = {
+        "", "GET /hea", POST "Content-Length: 15\r\n\r\n{", CHUNKED "f\r\n{",
+        /* answered: */
+        OK_HEAD "\r\nGET /hea",
+        "POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n\r\n{"};
     harness h;
     h_open(&h, &(h_config){0});
     for (size_t i = 0; i < 2 * sizeof(sent) / sizeof(sent[0]); i++) {
@@ -636,7 +677,7 @@ static void test_half_closed_connections_end(void **state)
             usleep(20000); /* the end on its own, else together with the bytes */
         shutdown(fd, SHUT_WR);
         cp_buf all = read_all(fd);
-        assert_int_equal(all.n > 0, i / 2 == 4); /* the whole request before is answered */
+        assert_int_equal(all.n > 0, i / 2 >= 4);
         cp_buf_fini(&all);
         close(fd);
     }
@@ -850,6 +891,7 @@ int run_http_tests(void)
         cmocka_unit_test(test_refused_body_keeps_the_connection),
         cmocka_unit_test(test_slow_heads_are_cut),
         cmocka_unit_test(test_idle_connection_is_kept),
+        cmocka_unit_test(test_idle_connection_holds_little),
         cmocka_unit_test(test_idle_connections_make_room),
         cmocka_unit_test(test_full_connections_answer_probes),
         cmocka_unit_test(test_half_closed_connections_end),
