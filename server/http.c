@@ -668,14 +668,15 @@ static void conn_open(cp_http *h, int fd, int64_t now)
 static void accept_some(cp_http *h, int64_t now)
 {
     for (int i = 0; i < ACCEPTS; i++) {
-        if (atomic_load(&h->n_conns) >= h->max_conns)
-            reap(h, false, now);
-        if (h->n_free == 0 && !reap(h, true, now)) {
+        bool full = h->n_free == 0;
+        if (full && !reap(h, false, now) && !reap(h, true, now)) {
             h->full_at = now;
             return;
         }
         int fd = accept4(h->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
+        if (fd >= 0) { /* only now is somebody in need of room */
+            if (!full && atomic_load(&h->n_conns) >= h->max_conns)
+                reap(h, false, now);
             conn_open(h, fd, now);
         } else if (errno == EAGAIN) {
             return;

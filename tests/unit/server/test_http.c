@@ -595,12 +595,14 @@ static void test_idle_connections_make_room(void **state)
         char ch;
         assert_true(recv(fd[i], &ch, 1, 0) <= 0);
     }
-    /* The last of the silent ones is served still. */
-    h_request(fd[9], "GET", "/version", "", NULL);
-    h_answer a;
-    assert_true(h_read(fd[9], &a));
-    assert_int_equal(a.status, 200);
-    h_answer_fini(&a);
+    /* As many as there may be are served still: nobody was closed before another one came. */
+    for (int i = 8; i < 10; i++) {
+        h_request(fd[i], "GET", "/version", "", NULL);
+        h_answer a;
+        assert_true(h_read(fd[i], &a));
+        assert_int_equal(a.status, 200);
+        h_answer_fini(&a);
+    }
     for (int i = 0; i < 12; i++)
         close(fd[i]);
     h_close(&h);
