@@ -32,6 +32,19 @@ static int lock(int fd, int how)
     return flock(fd, how | LOCK_NB);
 }
 
+/* The folder, if still nobody else can put files into it: its path was looked at before, and may
+ * mean another one by now. -1 with errno. */
+static int open_dir(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0 && !cp_dir_fd_trusted(fd)) {
+        close(fd);
+        fd = -1;
+        errno = EPERM;
+    }
+    return fd;
+}
+
 /* ---- reading ---- */
 
 /* See panel_file.h. */
@@ -40,9 +53,13 @@ int cp_panel_file_open(const char *dir, const char *name, size_t bytes, cp_err *
     struct stat st;
     char path[4096];
     cp_snprintf(path, sizeof path, "%s/%s", dir, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int in = open_dir(dir);
+    int fd = in < 0 ? -1 : openat(in, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int failed = errno;
+    if (in >= 0)
+        close(in);
     if (fd < 0) {
-        cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", path, strerror(errno));
+        cp_fail(err, failed == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", path, strerror(failed));
         return -1;
     }
     if (fstat(fd, &st) != 0)
@@ -159,7 +176,7 @@ cp_code cp_panel_new_open(cp_panel_new *f, const char *dir, const char *name, si
     cp_strcopy(f->name, sizeof f->name, name);
     if (mkdir(dir, 0755) != 0 && errno != EEXIST)
         return cp_fail(err, CP_IO, "%s: cannot be made: %s", dir, strerror(errno));
-    f->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    f->dir = open_dir(dir);
     if (f->dir < 0)
         return cp_fail(err, CP_IO, "%s: %s", dir, strerror(errno));
     if (!cp_fault_fails("tmpfile"))

@@ -18,10 +18,11 @@
 enum { CP_PANEL_NAME = 256 };
 
 /*
- * Open dir/name to be read, if it belongs to this user or root, nobody else can write it and it has
- * `bytes` bytes. The descriptor, with a shared lock on it where the file system has locks: as long
- * as it is open nobody who looks for unused files takes it away. A file of this user is marked as
- * used now (its times; nothing depends on them here). -1: err says why, CP_NOT_FOUND: it is absent.
+ * Open dir/name to be read, if both belong to this user or root, nobody else can write them and the
+ * file has `bytes` bytes. The descriptor, with a shared lock on it where the file system has locks:
+ * as long as it is open nobody who looks for unused files takes it away. A file of this user is
+ * marked as used now (its times; nothing depends on them here). -1: err says why, CP_NOT_FOUND: it
+ * is absent.
  */
 int cp_panel_file_open(const char *dir, const char *name, size_t bytes, cp_err *err);
 

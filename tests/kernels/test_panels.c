@@ -290,6 +290,24 @@ static void nowhere_is_memory(void **state)
     room_fini(&r);
 }
 
+/* Others can put files into the folder: it is neither read nor written. */
+static void a_folder_of_many_is_not_used(void **state)
+{
+    (void)state;
+    room r;
+    char name[256];
+    int temps;
+    room_init(&r, 1);
+    assert_true(use_own(&r));
+    assert_int_equal(chmod(r.dir, 0777), 0);
+    assert_false(use_own(&r));
+    empty(r.dir);
+    assert_false(use_own(&r));
+    assert_int_equal(list(r.dir, name, &temps), 0);
+    assert_int_equal(chmod(r.dir, 0700), 0);
+    room_fini(&r);
+}
+
 /* What others packed is read; what is wrong there is packed to one's own. */
 static void the_read_only_folder_comes_first(void **state)
 {
@@ -627,6 +645,7 @@ int main(void)
         cmocka_unit_test(a_file_is_used_again),
         cmocka_unit_test(a_hostile_file_is_replaced),
         cmocka_unit_test(nowhere_is_memory),
+        cmocka_unit_test(a_folder_of_many_is_not_used),
         cmocka_unit_test(the_read_only_folder_comes_first),
         cmocka_unit_test(two_programs_have_a_file_each),
         cmocka_unit_test(values_of_another_model_are_found),
