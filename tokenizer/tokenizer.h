@@ -54,7 +54,7 @@ bool cp_ids_add(cp_ids *ids, int32_t id);
  * Append the ids of text[0, n) to out. add_special: BOS in front / EOS behind as the model says.
  * parse_special: control tokens spelled in the text become their ids, except where they touch one
  * of the untrusted spans (ascending, disjoint); user-defined tokens match with and without it, in
- * the spans only those of letters, numbers and white space. Invalid UTF-8
+ * the spans only those that look like text. Invalid UTF-8
  * goes through byte by byte where the vocabulary has the bytes; bytes that it lacks become the
  * unknown token or vanish, as in the reference implementation. Errors: CP_NO_MEMORY, CP_TOO_LARGE
  * (n > 1 GiB).

@@ -1,8 +1,8 @@
 /*
- * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A
- * list is text, a line a member ("g NUMBER SIZE DIGEST PATH" a GGUF
- * file, "f ..." another, "s SIZE PATH" one that was not extracted, "d PATH", "w PATH",
- * "o PATH"), between a head that names the layer and a line with the digest of all before it.
+ * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A list
+ * is text, a line a member ("g NUMBER SIZE DIGEST PATH" a GGUF file, "f ..." another, "s SIZE PATH"
+ * one that was not extracted, "d PATH", "w PATH", "o PATH"), between a head that names the layer
+ * and a line with the digest of all before it.
  */
 #include "loader/oci/members.h"
 
