@@ -93,26 +93,33 @@ void cp_digest_set_list(cp_digest_set *s, int dir)
 
 /* ---- what is in use ---- */
 
-/* Depth is bounded by MAX_NESTING. */
-static void reach(const cp_layout *l, const cp_descriptor *d, int depth, cp_digest_set *s)
+/*
+ * Depth is bounded by MAX_NESTING. True: d's own blob is there. What a nested index names may be
+ * missing, pulls bring one of its entries; but what index.json names has been here, and one entry
+ * of it: what that needed is unknown then, so every blob stays.
+ */
+static bool reach(const cp_layout *l, const cp_descriptor *d, int depth, cp_digest_set *s)
 {
     cp_buf json = {0};
     if (!d->sha256 || depth > MAX_NESTING) {
         s->incomplete = true;
-        return;
+        return false;
     }
     cp_digest_set_add(s, d->raw);
     cp_code code = cp_layout_blob_read(l, d, &json, NULL);
+    bool here = code != CP_NOT_FOUND, child = false;
     cp_index *x = NULL;
     cp_manifest *m = NULL;
     if (code == CP_OK && cp_media_type_is_index(d->media_type))
         code = cp_index_parse(&x, json.p ? json.p : "", json.n, NULL);
     else if (code == CP_OK)
         code = cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL);
-    if (code && code != CP_NOT_FOUND)
-        s->incomplete = true;
     for (size_t i = 0; x && i < x->n; i++)
-        reach(l, &x->item[i], depth + 1, s);
+        child = reach(l, &x->item[i], depth + 1, s) || child;
+    if (here ? code != CP_OK : depth == 0)
+        s->incomplete = true;
+    if (depth == 0 && x && x->n > 0 && !child)
+        s->incomplete = true;
     if (m && m->config.sha256)
         cp_digest_set_add(s, m->config.raw);
     for (size_t i = 0; m && i < m->n_layers; i++)
@@ -121,6 +128,7 @@ static void reach(const cp_layout *l, const cp_descriptor *d, int depth, cp_dige
     cp_index_free(x);
     cp_manifest_free(m);
     cp_buf_fini(&json);
+    return here;
 }
 
 /* See reach.h. */
@@ -203,7 +211,9 @@ cp_code cp_store_used(const cp_layout *l, bool keep, cp_digest_set *s, char brok
         cp_store_reach(l, &x->item[i], s);
         if (broken && s->incomplete && !before)
             cp_strcopy(broken, 256,
-                       x->item[i].ref_name[0] ? x->item[i].ref_name : x->item[i].digest);
+                       x->item[i].ref_name[0] ? x->item[i].ref_name
+                       : x->item[i].digest[0] ? x->item[i].digest
+                                              : "an entry that has no name and no sha256 digest");
     }
     cp_index_free(x);
     cp_store_leased(l, keep, s);

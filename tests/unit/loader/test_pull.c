@@ -672,6 +672,32 @@ static void gc_is_careful_beside_a_broken_entry(void **state)
     assert_int_equal(cp_store_gc(&opt, false, &g, NULL), CP_OK);
 }
 
+/* A pull brings one entry of an index: where none is left, what it needed is unknown. */
+static void gc_is_careful_beside_an_empty_index(void **state)
+{
+    const cp_room *r = *state;
+    model amd, arm;
+    char path[512], digest[CP_DIGEST_STR], out[72];
+    cp_gc_result g;
+    cp_err err = {0};
+    cp_loader_options opt = {.store = r->store};
+    cp_pull_options pull = options(r);
+    pull.loader.platform = "linux/arm64";
+    serve(r, NULL, 10, 1, &amd);
+    serve(r, NULL, 10, 2, &arm);
+    serve_index(r, "v1", &amd, &arm, 0, digest);
+    assert_int_equal(cp_pull(&pull, "r.example/m:v1", NULL, NULL, out, NULL), CP_OK);
+    assert_int_equal(cp_store_gc(&opt, false, &g, NULL), CP_OK);
+    assert_int_equal(cp_room_count(r, "blobs/sha256"), 4);
+    assert_int_equal(unlink(cp_room_path(r, path, "blobs/sha256/%s", arm.digest + 7)), 0);
+    assert_int_equal(cp_store_gc(&opt, false, &g, &err), CP_CORRUPT);
+    assert_non_null(strstr(err.msg, "'r.example/m:v1' cannot be read"));
+    assert_int_equal(cp_room_count(r, "blobs/sha256"), 3);
+    assert_int_equal(cp_pull(&pull, "r.example/m:v1", NULL, NULL, out, NULL), CP_OK); /* heals */
+    assert_int_equal(cp_store_gc(&opt, false, &g, NULL), CP_OK);
+    assert_int_equal(cp_room_count(r, "blobs/sha256"), 4);
+}
+
 static void verify_hashes_everything(void **state)
 {
     cp_room *r = *state;
@@ -791,6 +817,7 @@ int cp_suite_pull(void)
         T(pulls_beside_gc),
         T(gc_keeps_what_is_leased),
         T(gc_is_careful_beside_a_broken_entry),
+        T(gc_is_careful_beside_an_empty_index),
         T(verify_hashes_everything),
     };
 #undef T

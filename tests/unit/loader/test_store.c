@@ -330,6 +330,33 @@ static void rm_is_careful_beside_a_broken_entry(void **state)
                      CP_OK); /* a broken entry can be removed */
 }
 
+/* The same where its manifest is gone: what that needed is unknown. */
+static void rm_and_gc_are_careful_beside_a_lost_manifest(void **state)
+{
+    const room *r = *state;
+    char a[72], b[72], path[256];
+    uint64_t freed = 1;
+    cp_gc_result g;
+    cp_err err = {0};
+    make_file(r, "x.gguf", 1);
+    pack(r, "x.gguf", "a", "modelpack", a);
+    pack(r, "x.gguf", "b", "docker", b);
+    blob_path(r, b, path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(cp_store_rm(&r->opt, "a", &freed, NULL), CP_OK);
+    assert_true(freed == 0 && n_blobs(r) == 4);
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, &err), CP_CORRUPT);
+    assert_non_null(strstr(err.msg, "'b:latest' cannot be read"));
+    assert_int_equal(n_blobs(r), 4);
+    pack(r, "x.gguf", "b", "docker", b); /* heals */
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, NULL), CP_OK);
+    opens(r, "b");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(cp_store_rm(&r->opt, "b", &freed, NULL), CP_OK);
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, NULL), CP_OK);
+    assert_int_equal(n_blobs(r), 0);
+}
+
 static void damaged_blobs_are_refused(void **state)
 {
     const room *r = *state;
@@ -813,6 +840,7 @@ int cp_suite_store(void)
         FRESH(replacing_a_name_frees_the_old_blobs),
         FRESH(rm_keeps_shared_blobs),
         FRESH(rm_is_careful_beside_a_broken_entry),
+        FRESH(rm_and_gc_are_careful_beside_a_lost_manifest),
         FRESH(damaged_blobs_are_refused),
         FRESH(own_records_are_believed_until_always),
         FRESH(stores_of_others),
