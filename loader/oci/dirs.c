@@ -104,15 +104,21 @@ bool cp_dir_remove_flat(int dir, const char *name, bool dry_run, uint64_t *bytes
 {
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct stat st;
     if (!d) {
         bool absent = fd < 0 && errno == ENOENT;
+        bool other = fd < 0 && (errno == ENOTDIR || errno == ELOOP);
         if (fd >= 0)
             close(fd);
-        return absent;
+        if (!other || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
+            return absent;
+        if (!dry_run && unlinkat(dir, name, 0) != 0)
+            return false;
+        *bytes += (uint64_t)st.st_size;
+        return true;
     }
     struct dirent *e;
     for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
-        struct stat st;
         if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
             continue;
         if (dry_run || unlinkat(fd, e->d_name, 0) == 0)

@@ -21,8 +21,9 @@ cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err);
 bool cp_dir_cache(char out[CP_DIR_MAX], bool make);
 /* mkdir -p. False: errno says why. */
 bool cp_dir_make(const char *path, unsigned mode);
-/* Remove folder `name` (one component) of dir with the files in it; it has no folders. *bytes grows
- * by their sizes; dry_run only counts. True: it is (or would be) gone, or was not there. */
+/* Remove folder `name` (one component) of dir with the files in it; it has no folders. A file or a
+ * link (not what it leads to) that has its name goes too. *bytes grows by their sizes; dry_run only
+ * counts. True: it is (or would be) gone, or was not there. */
 bool cp_dir_remove_flat(int dir, const char *name, bool dry_run, uint64_t *bytes);
 /* Is it a folder in which this process may make files? */
 bool cp_dir_writable(const char *path);

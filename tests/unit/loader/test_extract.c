@@ -395,10 +395,26 @@ static void no_folder(void **state)
     assert_int_equal(cp_extract(&m->places, HEX, fd, packed.n, true, NULL, &err), CP_IO);
     unlink(path);
     assert_int_equal(mkdir(path, 0755), 0);
-    snprintf(path, sizeof(path), "%s/extracted/.tmp-" HEX, m->cache);
-    assert_int_equal(symlink("/tmp", path), 0);
-    assert_int_equal(cp_extract(&m->places, HEX, fd, packed.n, true, NULL, &err), CP_IO);
-    unlink(path);
+    /* Nor below that, where it counts as absent: it goes, what it leads to stays. So do files. */
+    char outside[256], inside[300];
+    snprintf(outside, sizeof(outside), "%s/outside", m->cache);
+    snprintf(inside, sizeof(inside), "%s/0", outside);
+    assert_int_equal(mkdir(outside, 0755) | mknod(inside, S_IFREG | 0644, 0), 0);
+    static const char *const names[] = {".tmp-" HEX, HEX};
+    for (int i = 0; i < 4; i++) {
+        struct stat st;
+        uint64_t bytes = 0, folders = 0;
+        snprintf(path, sizeof(path), "%s/extracted/%s", m->cache, names[i % 2]);
+        assert_int_equal(i < 2 ? symlink(outside, path) : mknod(path, S_IFREG | 0644, 0), 0);
+        assert_int_equal(cp_extract(&m->places, HEX, fd, packed.n, true, NULL, &err), CP_OK);
+        snprintf(path, sizeof(path), "%s/extracted/" HEX, m->cache);
+        assert_true(lstat(path, &st) == 0 && S_ISDIR(st.st_mode));
+        assert_int_equal(access(inside, F_OK), 0);
+        assert_int_equal(cp_extract_remove(m->cache, NULL, false, &folders, &bytes, NULL), CP_OK);
+        assert_int_equal(symlink(outside, path), 0);
+        assert_int_equal(cp_extract_remove(m->cache, HEX, false, &folders, &bytes, NULL), CP_OK);
+        assert_true(lstat(path, &st) != 0 && access(inside, F_OK) == 0);
+    }
     close(fd);
     cp_buf_fini(&t);
     cp_buf_fini(&packed);
