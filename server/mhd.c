@@ -261,7 +261,9 @@ static bool add_headers(struct MHD_Response *r, const cp_mhd_answer *a)
 
 bool cp_mhd_answer_begin(cp_mhd_link *l, const cp_mhd_answer *a)
 {
-    CP_ASSERT(l->requested && !l->answer);
+    CP_ASSERT(!l->answer);
+    if (!l->requested) /* the library has the last word on what a client sent: no invariant */
+        return false;
     struct MHD_Response *r =
         a->stream ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1024, on_stream, l, NULL)
                   : MHD_create_response_from_buffer(a->n_body, (void *)(uintptr_t)a->body,

@@ -51,7 +51,8 @@ void cp_mhd_link_close(cp_mhd_link *l);
 bool cp_mhd_request(cp_mhd_link *l, const char *head, size_t n);
 /* First value of a header of the request under way, any case; NULL: absent. Valid until it ends. */
 const char *cp_mhd_request_header(const cp_mhd_link *l, const char *name);
-/* Answer it, once. False: no memory; the link is of no use any more. */
+/* Answer it, once. False: no memory, or the library has given the request up; the link is of no use
+ * any more. */
 bool cp_mhd_answer_begin(cp_mhd_link *l, const cp_mhd_answer *a);
 /* Up to n bytes that are to be sent to the client next; 0: none at present. */
 size_t cp_mhd_read(cp_mhd_link *l, char *p, size_t n);

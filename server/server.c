@@ -226,7 +226,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
             cfg->header_deadline_ms > 0 ? cfg->header_deadline_ms : HEADER_DEADLINE_MS,
         .body_deadline_ms = BODY_DEADLINE_MS,
         .idle_ms = IDLE_MS,
-        .max_connections = cfg->max_connections > 0 ? cfg->max_connections : CP_CONNECTIONS_MAX,
+        .max_connections = cfg->max_connections > 0 ? cfg->max_connections : CP_SERVER_CONNECTIONS,
         .budget = s->budget,
         .hooks = {.arg = s,
                   .head = cp_route_head,

@@ -18,8 +18,8 @@
 #include "engine/engine.h"
 #include "tokenizer/tokenizer.h"
 
-/* Connections at once, and so requests that may wait for Jobs. */
-enum { CP_CONNECTIONS_MAX = 8192 };
+/* Connections at once where the configuration says nothing. */
+enum { CP_SERVER_CONNECTIONS = 8192 };
 
 /* What a key may do. A route names one of these, or none (probes). */
 enum { CP_SCOPE_INFERENCE = 1, CP_SCOPE_ADMIN = 2 };
@@ -54,7 +54,7 @@ typedef struct cp_server_config {
     int64_t keepalive_comment_ms; /* silence on a stream before a comment; 0: 15,000 */
     uint64_t body_bytes;          /* bodies and all that is made of them; 0: 256 MiB */
     int64_t slow_reader_ms;       /* nothing read of a full stream before it is cut; 0: 30,000 */
-    int max_connections;          /* 0: CP_CONNECTIONS_MAX, or less where descriptors are few */
+    int max_connections;          /* 0: CP_SERVER_CONNECTIONS, or less where descriptors are few */
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */
 } cp_server_config;
