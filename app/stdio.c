@@ -3,12 +3,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 cp_code cp_stdio_open(cp_err *err)
 {
+    /* A file as large as it may be (ulimit -f) is an error of its write, not the end of a server
+     * whose log it is, nor of a pull that would leave its temporary file. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) >= 0) {
             continue;

@@ -60,6 +60,19 @@ class Stdio(unittest.TestCase):
                     self.assertEqual(r.returncode, 1, (command, where, r.stderr))
                     self.assertEqual(r.stderr.splitlines()[-1:], [f"capstan: cannot write stdout: {reason}"], (command, where))
 
+    def test_a_limit_on_file_sizes_is_an_error(self):
+        """ulimit -f: a write fails and says so; no signal, so no temporary file is left and no server ends by its log."""
+        with tempfile.TemporaryDirectory() as d:
+            r = shell(f"ulimit -f 2; $C pack $T -t a:1 --store {d}/s")
+            self.assertEqual(r.returncode, 1, r.stderr)
+            self.assertIn("File too large", r.stderr)
+            self.assertEqual(os.listdir(f"{d}/s/blobs/sha256"), [])
+            r = shell(f"ulimit -f 2; $C serve --help >{d}/help")
+            self.assertEqual(r.returncode, 1, r.stderr)
+            self.assertIn("capstan: cannot write stdout: ", r.stderr)
+            r = shell(f"ulimit -f 0; $C tokenize -m $T --log-level debug </dev/null 2>{d}/log")
+            self.assertEqual(r.returncode, 0)
+
     def test_nothing_else_gets_their_numbers(self):
         with tempfile.TemporaryDirectory() as d:
             log = os.path.join(d, "log")
