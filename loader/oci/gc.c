@@ -55,8 +55,10 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
     cp_digest_set used = {0}, have = {0};
     char broken[256] = "", hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
     cp_code code = cp_store_used(l, dry_run, &used, broken, err);
-    if (!code)
+    if (!code) {
         gc_partials(l, dry_run, out);
+        cp_layout_temps_sweep(l, dry_run, &out->bytes);
+    }
     if (!code && used.incomplete)
         code = cp_fail(err, CP_CORRUPT,
                        "%s: '%s' cannot be read, so no blob is known to be unused; remove that "

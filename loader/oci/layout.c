@@ -1,7 +1,7 @@
 /*
  * The image-layout's files. Crash safety: a blob or an index is written under a temporary name,
- * fsynced, renamed, and the folder fsynced; a crash leaves at most a temporary file, which the next
- * import removes once it is a day old.
+ * fsynced, renamed, and the folder fsynced; a crash leaves at most a temporary file, which gc
+ * removes, and the next import once it is a day old.
  */
 #include "loader/oci/layout.h"
 #include "loader/oci/fsys.h"
@@ -22,7 +22,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { COPY_CHUNK = 4 << 20, TEMP_NAME = 64, STALE_SECONDS = 24 * 3600, MAX_LISTED = 1 << 20 };
+enum {
+    COPY_CHUNK = 4 << 20,
+    TEMP_NAME = 64,
+    STALE_SECONDS = 24 * 3600,
+    LEFT_SECONDS = 60, /* longer than between a file's making and its lock */
+    MAX_LISTED = 1 << 20
+};
 static const char temp_prefix[] = ".capstan-tmp-";
 
 static cp_code io(cp_err *err, const cp_layout *l, const char *name, const char *call)
@@ -91,6 +97,8 @@ static bool temp_open(int dir, char name[TEMP_NAME], int *fd)
         return false;
     cp_snprintf(name, TEMP_NAME, "%s%d-%016" PRIx64, temp_prefix, (int)getpid(), rnd);
     *fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (*fd >= 0)
+        flock(*fd, LOCK_EX | LOCK_NB); /* as long as it is open: see is_left */
     return *fd >= 0;
 }
 
@@ -342,23 +350,47 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
     return code;
 }
 
-/* Temporary files of writers that died. */
-static void sweep_stale(int dir)
+/* Nobody writes it: its lock is free. Where there are no locks, `unsure` says. */
+static bool is_left(int dir, const char *name, bool unsure)
+{
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    bool left = fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && unsure));
+    if (fd >= 0)
+        close(fd);
+    return left;
+}
+
+/* Temporary files of writers that died, `seconds` ago or more. */
+static void sweep_temps(int dir, int seconds, bool unsure, bool dry_run, uint64_t *bytes)
 {
     int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d)
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
         return;
+    }
     time_t now = time(NULL);
     struct dirent *e;
     for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
         struct stat st;
         if (strncmp(e->d_name, temp_prefix, strlen(temp_prefix)) == 0 &&
             fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-            now - st.st_mtime > STALE_SECONDS)
-            unlinkat(dir, e->d_name, 0);
+            now - st.st_mtime > seconds && is_left(dir, e->d_name, unsure) &&
+            (dry_run || unlinkat(dir, e->d_name, 0) == 0))
+            *bytes += (uint64_t)st.st_size;
     }
     closedir(d);
+}
+
+/* See layout.h. */
+void cp_layout_temps_sweep(const cp_layout *l, bool dry_run, uint64_t *bytes)
+{
+    int dir = cp_layout_blobs_dir(l);
+    if (dir < 0)
+        return;
+    sweep_temps(dir, LEFT_SECONDS, false, dry_run, bytes);
+    close(dir);
 }
 
 /* Bytes [at, at + n) from src to dst: in the kernel while *ranges holds, else through buf. Returns
@@ -441,8 +473,9 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     int dir = cp_layout_blobs_dir(l), out = -1;
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
-    sweep_stale(dir);
-    sweep_stale(l->dir);
+    uint64_t ignored = 0;
+    sweep_temps(dir, STALE_SECONDS, true, false, &ignored);
+    sweep_temps(l->dir, STALE_SECONDS, true, false, &ignored);
     if (!temp_open(dir, temp, &out)) {
         cp_code code = io(err, l, "blobs/sha256", "create");
         close(dir);

@@ -50,6 +50,9 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
  */
 cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const cp_places *places,
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err);
+/* Remove what imports that were killed left among the blobs, where locks tell that nobody writes it
+ * and nobody did for a minute; dry_run only counts. *bytes grows by what went. */
+void cp_layout_temps_sweep(const cp_layout *l, bool dry_run, uint64_t *bytes);
 /* Remove a blob; its size is added to *freed. An absent one is fine. False: it is still there. */
 bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
 

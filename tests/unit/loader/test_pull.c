@@ -13,8 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GGUF_V3 "application/vnd.docker.ai.gguf.v3"
@@ -512,6 +514,38 @@ static void gc_removes_what_nothing_names(void **state)
     assert_int_equal(cp_store_gc(&none, false, &g, NULL), CP_OK);
 }
 
+/* What an import that was killed left goes; what somebody writes, or just began, stays. */
+static void gc_removes_killed_imports(void **state)
+{
+    cp_room *r = *state;
+    static const char *const names[] = {"blobs/sha256/.capstan-tmp-1-0",
+                                        "blobs/sha256/.capstan-tmp-2-0",
+                                        "blobs/sha256/.capstan-tmp-3-0", "blobs/sha256/other"};
+    struct timespec old[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
+    model a;
+    char path[512];
+    int fd[4];
+    serve(r, "v1", 10, 1, &a);
+    pulls(r, "r.example/m:v1", a.digest);
+    for (int i = 0; i < 4; i++) {
+        fd[i] = open(cp_room_path(r, path, "%s", names[i]), O_RDWR | O_CREAT | O_EXCL, 0644);
+        assert_int_equal(ftruncate(fd[i], 1000), 0);
+        if (i != 2)
+            assert_int_equal(futimens(fd[i], old), 0);
+    }
+    assert_int_equal(flock(fd[1], LOCK_EX), 0);
+    cp_gc_result dry = gc(r, true);
+    assert_int_equal(dry.bytes, 1000);
+    assert_int_equal(access(cp_room_path(r, path, "%s", names[0]), F_OK), 0);
+    cp_gc_result g = gc(r, false);
+    assert_memory_equal(&g, &dry, sizeof(g));
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(access(cp_room_path(r, path, "%s", names[i]), F_OK), i ? 0 : -1);
+        close(fd[i]);
+    }
+    assert_int_equal(gc(r, false).bytes, 1000); /* its writer is gone */
+}
+
 /* What a process has mapped stays, named or not. */
 static void gc_keeps_what_is_mapped(void **state)
 {
@@ -812,6 +846,7 @@ int cp_suite_pull(void)
         T(dies_and_goes_on),
         T(two_pull_at_once),
         T(gc_removes_what_nothing_names),
+        T(gc_removes_killed_imports),
         T(caches_go_with_their_weights),
         T(gc_keeps_what_is_mapped),
         T(pulls_beside_gc),
