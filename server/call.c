@@ -2,10 +2,9 @@
  * A call's life on the loop thread. The engine's rings are drained when it says so; a stream whose
  * client does not read stops being drained, its ring fills, and the engine stops scheduling it.
  *
- * The end of a request needs care, because the engine may announce a request once more after its
- * last record was already taken. `ready` decides: after the last record it is set here; if it was
- * set already, an announcement is in the queue or on its way, and the reference is let go when that
- * arrives, else at once.
+ * A request ends twice, in either order: its last record is taken, and the engine hands its own
+ * reference back (cp_request_popped). A reference goes with each; with the second one the call is
+ * let go of.
  */
 #include "server/internal.h"
 

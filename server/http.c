@@ -335,15 +335,22 @@ static bool read_some(cp_http *h, conn *c, int64_t now)
     return true;
 }
 
-/* The body cannot go on: refuse what is not refused yet, and read nothing more. */
-static void spoil_body(cp_http *h, conn *c, int status)
+/* Nothing more is read of the body: it is answered now, and the connection closes. */
+static void stop_body(conn *c)
 {
     cp_http_req *q = c->req;
-    bool refused = q->state == X_DROP;
     c->last = true;
     q->state = X_WAIT;
     q->sent = q->out.n;
     cp_buf_fini(&q->body);
+}
+
+/* The body cannot go on: refuse what is not refused yet. */
+static void spoil_body(cp_http *h, conn *c, int status)
+{
+    cp_http_req *q = c->req;
+    bool refused = q->state == X_DROP;
+    stop_body(c);
     h->pressed = h->pressed || status == 503;
     if (!refused)
         h->hooks.request(h->hooks.arg, q, status);
@@ -566,8 +573,9 @@ static bool pump_on(cp_http *h, conn *c, int64_t now)
         if (c->in.n == 0 && c->in.cap > KEEP_BYTES)
             cp_buf_fini(&c->in); /* thousands may wait for the rest of a body */
         cp_http_req *q = c->req;
-        if (q && q->state == X_DROP && c->eof && !c->readable)
-            spoil_body(h, c, 400); /* the rest of the body will not come: answer now */
+        if (q && q->answered &&
+            (q->state == X_BODY || (q->state == X_DROP && c->eof && !c->readable)))
+            stop_body(c); /* it was cut off, or the rest will not come */
         bool waits = q && (!q->answered || (q->streaming && !q->ended));
         if (q && (q->aborted || q->dead))
             return false;
