@@ -2,7 +2,8 @@
  * The user's cache: what was derived from layouts that have no folder of ours, or none that may be
  * used. Nobody else looks after it: its layouts come and go. What was used says so by its mtime
  * (cp_places_used): a record, a file of panels, the folder of an extracted layer (a file there may
- * not be touched, its record compares the ctime). What a process has mapped is locked.
+ * not be touched, its record compares the ctime). What a process has mapped is locked. Only names
+ * that this program gives are looked at: the folder may be the user's own for something else.
  */
 #include "loader/oci/cache_gc.h"
 #include "loader/oci/extract.h"
@@ -57,7 +58,19 @@ static void each(const sweep *s, int fd, void (*f)(const sweep *s, int dir, cons
         closedir(d);
 }
 
-/* A record, or a file of panels. */
+static bool is_hex(const char *s, size_t n)
+{
+    return strspn(s, "0123456789abcdef") == n;
+}
+
+/* A record's name, or its temporary file's. */
+static bool is_record(const char *name)
+{
+    if (name[0] != '.')
+        return is_hex(name, 64) && !name[64];
+    return is_hex(name + 1, 64) && name[65] == '.' && is_hex(name + 66, 16) && !name[82];
+}
+
 static void sweep_file(const sweep *s, int dir, const char *name)
 {
     struct stat st;
@@ -71,14 +84,29 @@ static void sweep_file(const sweep *s, int dir, const char *name)
         close(fd);
 }
 
+static void sweep_record(const sweep *s, int dir, const char *name)
+{
+    if (is_record(name))
+        sweep_file(s, dir, name);
+}
+
+/* A file of panels, or what a packing left. */
+static void sweep_panels(const sweep *s, int dir, const char *name)
+{
+    if (strstr(name, ".panels"))
+        sweep_file(s, dir, name);
+}
+
 /* The folder of a model's panels. It goes when it is empty and nobody looked into it for as long.
  */
 static void sweep_model(const sweep *s, int dir, const char *name)
 {
     struct stat st;
+    if (!is_hex(name, 64) || name[64])
+        return;
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
-    each(s, fd, sweep_file);
+    each(s, fd, sweep_panels);
     if (old && !s->dry_run)
         unlinkat(dir, name, AT_REMOVEDIR);
 }
@@ -114,7 +142,7 @@ void cp_cache_gc(bool dry_run, cp_gc_result *out)
     cp_places p;
     cp_places_of(&p, NULL, -1, false, false);
     sweep s = {.places = &p, .now = time(NULL), .dry_run = dry_run, .out = out};
-    each(&s, cp_places_open(&p, 0, "records", false), sweep_file);
+    each(&s, cp_places_open(&p, 0, "records", false), sweep_record);
     each(&s, cp_places_open(&p, 0, "extracted", false), sweep_extracted);
     each(&s, cp_places_open(&p, 0, "cache", false), sweep_model);
 }

@@ -102,6 +102,10 @@ class Cache(unittest.TestCase):
         (outside / "x").write_text("x")
         (self.cache / "notes").write_text("mine")
         (self.cache / "records/link").symlink_to(outside / "x")
+        model = next((self.cache / "cache").iterdir())
+        for name in ("records/song.mp3", "records/.hidden", "cache/work/thesis.tex", f"cache/{model.name}/read.me"):
+            (self.cache / name).parent.mkdir(exist_ok=True)
+            (self.cache / name).write_text("mine")
         (self.cache / "extracted").symlink_to(outside)
         self.age(31)
         os.utime(outside / "x", (0, 0))
@@ -109,7 +113,7 @@ class Cache(unittest.TestCase):
         self.assertEqual(self.gc(), 0)
         self.cache.chmod(0o700)
         self.assertEqual(self.gc(), 2)
-        self.assertEqual(sorted(p.name for p in self.files()), ["link", "notes"])
+        self.assertEqual(sorted(p.name for p in self.files()), [".hidden", "link", "notes", "read.me", "song.mp3", "thesis.tex"])
         self.assertEqual((outside / "x").read_text(), "x")
 
     def test_a_store_whose_own_folder_is_a_link(self):
