@@ -534,5 +534,9 @@ void cp_call_done(cp_call *c)
     cp_metric_add(c->s->metrics, CP_M_REQUESTS_ACTIVE, -1);
     c->q = NULL;
     cp_call_cancel(c);
-    maybe_free(c);
+    /* What a stalled stream has left in its ring may hold the end: the engine says it once. */
+    if (c->n_open > 0)
+        cp_call_drain(c);
+    else
+        maybe_free(c);
 }

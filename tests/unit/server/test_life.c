@@ -211,6 +211,44 @@ static void test_slow_reader_is_waited_for(void **state)
     h_close(&h);
 }
 
+/* Tokens of a stream that nobody reads, once the engine stands still. */
+static long unread(harness *h, long max_tokens, int *fd)
+{
+    char body[256];
+    cp_snprintf(body, sizeof(body), "{" USER ",\"stream\":true,\"max_tokens\":%ld}", max_tokens);
+    long before = cp_fake_read(h->fake).tokens, seen = before;
+    *fd = h_connect(h);
+    h_request(*fd, "POST", CHAT, "", body);
+    for (int still = 0; still < 10;) {
+        usleep(20000);
+        long now = cp_fake_read(h->fake).tokens;
+        still = now == seen && now > before ? still + 1 : 0;
+        seen = now;
+    }
+    return seen - before;
+}
+
+/* The engine has said everything, the client has not read it, and leaves: the end of the answer
+ * is in the ring, is said once, and must be found there. */
+static void test_finished_and_unread(void **state)
+{
+    (void)state;
+    enum { TRIES = 10, RING = 64 }; /* prepare.c: what the ring holds */
+    harness h;
+    h_open(&h, &(h_config){.ctx = 1 << 20});
+    h.script.endless = true;
+    int fd;
+    long most = unread(&h, 1000000, &fd); /* what all buffers hold, the ring's included */
+    close(fd);
+    h_wait_alone(&h);
+    for (int i = 0; i < TRIES; i++) {
+        unread(&h, most - RING / 4 - i * RING / 2, &fd);
+        close(fd);
+        h_wait_alone(&h);
+    }
+    h_close(&h);
+}
+
 /* One that never reads on is cut off: the engine is told, the answer has no end. */
 static void test_slow_reader_is_cut(void **state)
 {
@@ -637,6 +675,7 @@ int run_life_tests(void)
         cmocka_unit_test(test_half_heads_and_bodies),
         cmocka_unit_test(test_slow_reader_is_waited_for),
         cmocka_unit_test(test_slow_reader_is_cut),
+        cmocka_unit_test(test_finished_and_unread),
         cmocka_unit_test(test_comments_on_silent_streams),
         cmocka_unit_test(test_engine_errors),
         cmocka_unit_test(test_deadline_is_handed_on),
