@@ -221,9 +221,14 @@ void cp_mhd_link_close(cp_mhd_link *l)
         return;
     l->dead = true;
     close(l->fd);
-    resume(l);
-    if (l->mhd)
+    /* A stream of HTTP/1.0 that has ended leaves the library's connection closed, but out of its
+     * epoll and with nobody to clean it up; one that is resumed is always looked at again. */
+    for (int i = 0; i < RUNS && l->mhd; i++) {
+        if (!l->suspended)
+            suspend(l);
+        resume(l);
         run(l->m);
+    }
     if (l->answer)
         MHD_destroy_response(l->answer);
     CP_ASSERT(!l->mhd);

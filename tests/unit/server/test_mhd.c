@@ -222,6 +222,56 @@ static void test_close_in_every_state(void **state)
     free(body);
 }
 
+/* Closed behind any history of requests and answers, whole or not, in both versions. */
+static void test_close_after_any_history(void **state)
+{
+    (void)state;
+    char *body = calloc(1, 1 << 20), *text = malloc(2 << 20);
+    assert_true(body && text);
+    uint32_t seed = 1;
+    room r;
+    open_room(&r);
+    for (int i = 0; i < 4000; i++) {
+        cp_mhd_link *l = cp_mhd_link_open(r.m);
+        assert_non_null(l);
+        for (int more = 1; more;) {
+            seed = seed * 1664525u + 1013904223u;
+            uint32_t dice = seed >> 8;
+            bool stream = dice & 1, v10 = (dice & 6) == 0, last = stream && v10;
+            const cp_mhd_answer a = {.status = 200,
+                                     .body = stream ? NULL : body,
+                                     .n_body = stream     ? 0
+                                               : dice & 8 ? 10
+                                                          : 1 << 20,
+                                     .stream = stream,
+                                     .close = last || (dice & 48) == 0};
+            more = !a.close && (dice & 64);
+            ask(l, !v10         ? head_get
+                   : dice & 256 ? "GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+                                : "GET /x HTTP/1.0\r\n\r\n");
+            more = more && !(v10 && !(dice & 256));
+            int steps = more ? 9 : (int)(dice >> 10) % 5;
+            if (steps > 0)
+                assert_true(cp_mhd_answer_begin(l, &a));
+            if (steps > 1)
+                cp_mhd_read(l, text, 1000);
+            if (steps > 2)
+                take(l, text, 2 << 20);
+            if (steps > 3 && stream && cp_mhd_at_body(l)) {
+                cp_mhd_stream_end(l);
+                if (steps > 4 || (dice & 512))
+                    take(l, text, 2 << 20);
+            }
+            if (more)
+                assert_true(cp_mhd_answer_over(l));
+        }
+        cp_mhd_link_close(l);
+    }
+    close_room(&r);
+    free(body);
+    free(text);
+}
+
 static void test_as_many_links_as_agreed(void **state)
 {
     (void)state;
@@ -247,6 +297,7 @@ int run_mhd_tests(void)
         cmocka_unit_test(test_streams_leave_room_for_their_body),
         cmocka_unit_test(test_a_refused_head),
         cmocka_unit_test(test_close_in_every_state),
+        cmocka_unit_test(test_close_after_any_history),
         cmocka_unit_test(test_as_many_links_as_agreed),
     };
     return cmocka_run_group_tests_name("mhd", tests, NULL, NULL);
