@@ -26,9 +26,10 @@ import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
 PACKAGES = ["xllamacpp", "gguf", "numpy", "tokenizers"]
+MODELS = pathlib.Path(os.environ.get("CAPSTAN_MODELS", HERE.parents[2] / "build" / "models"))
 FILES = {
-    "smollm2": os.environ.get("CAPSTAN_SMOLLM2", "/opt/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "gemma-3": os.environ.get("CAPSTAN_GEMMA3", "/opt/models/gemma-3-270m.Q4_K_M.gguf"),
+    "smollm2": os.environ.get("CAPSTAN_SMOLLM2", str(MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf")),
+    "gemma-3": os.environ.get("CAPSTAN_GEMMA3", str(MODELS / "gemma-3-270m.Q4_K_M.gguf")),
 }
 VOCABS = ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3"]
 
