@@ -4,6 +4,7 @@
  */
 #include "app/local.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <pthread.h>
@@ -117,14 +118,7 @@ void cp_local_cancel(cp_local *l, cp_request *r)
 /* Wait for a wake; false: the deadline passed. */
 static bool wait_wake(cp_local *l, int timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = cp_clock_after(timeout_ms);
     int rc = 0;
     pthread_mutex_lock(&l->lock);
     while (!l->signalled && rc == 0) {

@@ -148,15 +148,8 @@ void cp_signals_serve(cp_signals *s, cp_server *server)
 
 unsigned cp_signals_wait(cp_signals *s, int timeout_ms)
 {
-    struct timespec until;
+    struct timespec until = cp_clock_after(timeout_ms);
     int rc = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
     pthread_mutex_lock(&s->lock);
     while (!s->news && rc == 0) {
         rc = timeout_ms < 0 ? pthread_cond_wait(&s->come, &s->lock)

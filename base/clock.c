@@ -4,8 +4,6 @@
  */
 #include "base/clock.h"
 
-#include <time.h>
-
 int64_t cp_now_ns(void)
 {
     struct timespec ts;
@@ -18,4 +16,11 @@ int64_t cp_wall_sec(void)
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     return (int64_t)ts.tv_sec;
+}
+
+struct timespec cp_clock_after(int ms)
+{
+    int64_t at = cp_now_ns() + (int64_t)ms * 1000000;
+    return (struct timespec){.tv_sec = (time_t)(at / 1000000000),
+                             .tv_nsec = (long)(at % 1000000000)};
 }

@@ -3,8 +3,11 @@
 #define CP_BASE_CLOCK_H
 
 #include <stdint.h>
+#include <time.h>
 
 int64_t cp_now_ns(void);   /* CLOCK_MONOTONIC */
 int64_t cp_wall_sec(void); /* CLOCK_REALTIME, seconds */
+/* CLOCK_MONOTONIC in ms >= 0 milliseconds, as waits with a deadline want it. */
+struct timespec cp_clock_after(int ms);
 
 #endif

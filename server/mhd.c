@@ -5,8 +5,8 @@
  * errors as HTML, and reads ahead of any guard on its socket. So it never gets a client's socket:
  * the loop (http.c) reads heads strictly, and hands those that are beyond doubt to the library
  * through an AF_UNIX pair. Bodies do not come this way (they are counted and bounded where they
- * arrive), nor do the events of a stream (a call into the library for each token would be half of
- * its cost). What is left is the library's own trade: a request's header table, status lines, Date,
+ * arrive), nor do the events of a stream (each would be sent and received once more on its way).
+ * What is left is the library's own trade: a request's header table, status lines, Date,
  * Connection and Content-Length, HEAD, the coding of streams, and plain answers with backpressure.
  *
  * The library runs only inside the functions below, until it has nothing to do: a connection whose
