@@ -469,6 +469,13 @@ static void take_denial(job *j, const char *why)
     give_up(j);
 }
 
+/* May a server that answers so have nothing against the request but its Range? Those of proxies and
+ * of registries behind them are seen; the same request without one tells. */
+static bool may_refuse_range(int status)
+{
+    return status == 400 || status == 403 || status == 405 || status == 416 || status == 501;
+}
+
 static void take_refusal(job *j)
 {
     char why[320];
@@ -490,8 +497,8 @@ static void take_refusal(job *j)
     }
     if (status == 404 || status == 410)
         fail(j, CP_NOT_FOUND, "not there: %s", why);
-    else if (status == 416)
-        fail(j, j->x.ranged ? CP_UNSUPPORTED : CP_NETWORK, "the server refuses the range: %s", why);
+    else if (j->x.ranged && may_refuse_range(status))
+        fail(j, CP_UNSUPPORTED, "the server refuses the range: %s", why);
     else if (status == 403)
         fail(j, CP_NETWORK, "forbidden: %s", why);
     else

@@ -869,6 +869,54 @@ def range_416(s):
     s.weight_hook(f)
 
 
+def refuse_ranges(s, status, server=None, what="blob"):
+    """Any Range is refused; the whole comes, and is asked for once."""
+    def f(x):
+        return x.reference == s.weight["digest"] and x.header("Range") and x.send(status, b"<html><title>No</title>")
+    s.model(n=LARGE)
+    server = server or s.registry
+    s.hook(what, f, server)
+    s.check(lambda: len([r for r in server.rows(what) if s.weight["digest"] in r.path and not r.range]) == 1,
+            "not one plain request")
+
+
+for _status in (400, 403, 405, 416, 501):
+    FAULTS[f"range_refused_{_status}"] = functools.partial(refuse_ranges, status=_status)
+
+
+@fault
+def range_refused_after_loss(s):
+    first = s.once(lambda x: cut(x, 100_000))
+    s.weight_hook(lambda x: first(x) or (x.header("Range") and x.error(403, "DENIED", "no ranges")))
+
+
+@fault
+def range_refused_by_mirror(s):
+    m = mirror(s)
+    refuse_ranges(s, 403, m)
+    m.content.blobs.update(s.content.blobs)
+    s.check(lambda: not s.registry.rows("blob"), "the upstream was asked for a blob")
+
+
+@fault
+def range_refused_by_cdn(s):
+    refuse_ranges(s, 501, s.thief, "cdn")
+    to_cdn(s)
+
+
+@fault
+def blob_403(s):
+    s.model(n=LARGE)
+    s.weight_hook(lambda x: x.error(403, "DENIED", "requested access to the resource is denied"))
+
+
+@fault
+def mirror_403(s):
+    m = mirror(s)
+    s.model(n=LARGE)
+    s.hook("blob", lambda x: x.error(403, "DENIED", "not yours"), m)
+
+
 # ---- mirrors ----
 def mirror(s, **arguments):
     m = s.server(content=Content(), **arguments)
