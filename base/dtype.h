@@ -1,7 +1,7 @@
 /*
  * Weight types: one row a GGUF tensor type. The enum values are GGUF's own ids. Rows state block
- * length and bytes; the size rule of a tensor is rows * (ne[0] / block) * bytes. Source: models
- * reference §4.1.
+ * length and bytes; the size rule of a tensor is rows * (ne[0] / block) * bytes. Source: ggml.h,
+ * enum ggml_type, and its block structures.
  */
 #ifndef CP_BASE_DTYPE_H
 #define CP_BASE_DTYPE_H

@@ -128,8 +128,7 @@ typedef struct cp_engine_limits {
 typedef struct cp_engine_api {
     void *self;
     /* Never blocks, allocates nothing. CP_OVERLOADED (queue full by requests or tokens),
-     * CP_MODEL_FAILED, CP_CONTEXT_LENGTH, CP_DRAINING is CP_OVERLOADED. On an error the engine
-     * holds no reference. Any thread. */
+     * CP_MODEL_FAILED, CP_CONTEXT_LENGTH. On an error the engine holds no reference. Any thread. */
     cp_code (*submit)(void *self, cp_request *r, cp_err *err);
     void (*cancel)(void *self, cp_request *r); /* set the flag and wake the engine; any thread */
     /*

@@ -30,7 +30,7 @@
 
 /* The operations. X(KIND, name): record kind, member of cp_op's union and timer name. */
 #define CP_OPS(X)                                                                                  \
-    X(EMBED, embed)         /* token ids (or embedding rows) -> rows */                            \
+    X(EMBED, embed)         /* token ids -> rows */                                                \
     X(ROPE, rope)           /* positions -> cos | sin rows */                                      \
     X(GATHER, gather)       /* keep the rows that want an output */                                \
     X(LINEAR, linear)       /* [add, norm,] quantize, several weights, [act(gate) * up] */         \

@@ -4,7 +4,7 @@
  * A cp_loaded is one opened model: immutable after cp_loader_open, so any thread may read it; its
  * owner closes it when nothing points into it any more. Tensor data points straight into the mapped
  * file, layer or member of a layer (no copy). It hides where the file came from (path, store,
- * image-layout), which packaging and which format it is. cp_store is a directory, an OCI
+ * image-layout), which packaging and which format it is. A store is a folder, an OCI
  * image-layout; functions on it may be called from any process at once, they lock. Nothing here
  * makes a network connection.
  */

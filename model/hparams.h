@@ -1,5 +1,5 @@
-/* Hyper-parameters of one file, read once from its metadata and checked; private to model/. Keys:
- * models reference §2.2. */
+/* Hyper-parameters of one file, read once from its metadata and checked; private to model/. Keys
+ * are the GGUF specification's, ARCH.context_length and so on. */
 #ifndef CP_MODEL_HPARAMS_H
 #define CP_MODEL_HPARAMS_H
 

@@ -17,8 +17,8 @@ struct cp_model {
     float *inv_full, *inv_window; /* [n_rot / 2] */
 };
 
-/* inv_i = base^(-2i / n_rot) * scale / factor_i (models reference §2.5; factors: llama3 scaling,
- * made by the converter). */
+/* inv_i = base^(-2i / n_rot) * scale / factor_i. The factors are llama3's scaling, which the GGUF
+ * converter computes and stores as the tensor rope_freqs. */
 static float *rope_frequencies(const cp_params *p, double base, double scale,
                                const cp_tensor *factors)
 {
@@ -118,19 +118,4 @@ size_t cp_model_state_bytes(const cp_model *m)
         n += g->kind == CP_GROUP_STATE ? g->state_bytes * (size_t)g->n_layers : 0;
     }
     return n;
-}
-
-uint32_t cp_model_pages_for(const cp_model *m, int page_positions, int n, int chunk)
-{
-    uint32_t pages = 0;
-    int p = page_positions, full = (n + p - 1) / p;
-    for (int i = 0; i < m->program.n_groups; i++) {
-        const cp_kv_group *g = &m->program.groups[i];
-        if (g->kind == CP_GROUP_STATE) {
-            continue;
-        }
-        int window = g->kind == CP_GROUP_WINDOW ? (g->window + chunk + p - 1) / p + 1 : full;
-        pages += (uint32_t)(window < full ? window : full);
-    }
-    return pages;
 }

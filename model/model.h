@@ -25,8 +25,7 @@ typedef struct cp_hparams {
 } cp_hparams;
 
 /* Errors: CP_UNSUPPORTED (architecture or feature, with the list of what is built), CP_CORRUPT (a
- * missing key or tensor, a shape that differs: named). ctx: positions the rope tables and checks
- * are for; 0 = the file's. */
+ * missing key or tensor, a shape that differs: named). */
 cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err);
 void cp_model_close(cp_model *m);
 const cp_hparams *cp_model_hparams(const cp_model *m);
@@ -35,8 +34,6 @@ const cp_program *cp_model_program(const cp_model *m);
  * page. */
 size_t cp_model_page_bytes(const cp_model *m, int page_positions);
 size_t cp_model_state_bytes(const cp_model *m);
-/* Pages that a sequence of n positions holds at most while it runs in chunks of `chunk`. */
-uint32_t cp_model_pages_for(const cp_model *m, int page_positions, int n, int chunk);
 /* Names of the architectures that are built; NULL-terminated. */
 const char *const *cp_model_archs(void);
 

@@ -1,7 +1,7 @@
 /*
  * The scanners. Each is the family's regular expression compiled by hand: alternatives in order,
- * the first that matches wins, its quantifiers greedy. Source of the expressions: models reference
- * §5.3.
+ * the first that matches wins, its quantifiers greedy. The expressions are
+ * those of the models' tokenizer.json files, as llama.cpp names them (tokenizer.ggml.pre).
  *
  *   gpt-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *   cl100k   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,k}|

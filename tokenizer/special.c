@@ -1,7 +1,7 @@
 /*
  * Special tokens: which ids end a generation, which are shown, and how they are found in text.
  *
- * The file gives a type a token; some roles are known by spelling alone (models reference §5.6).
+ * The file gives a type a token; some roles are known by spelling alone (EOG, FIM and PLAIN below).
  * User-defined tokens are of two kinds that the file does not tell apart. Some are text (runs of
  * white space, words): ids of any text need them. Others steer the model (<think>, <tool_call>,
  * [INST]) and must not come out of what a client wrote. The spelling decides: a token of

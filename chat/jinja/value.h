@@ -173,7 +173,7 @@ typedef struct jj_ctx {
     int64_t now;
 } jj_ctx;
 
-/* ---- failures and budget (value.c); cp_jj_fail_v and friends keep the first failure ---- */
+/* ---- failures and budget (value.c); the first failure is kept ---- */
 void cp_jj_fail(jj_ctx *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cp_jj_fail_memory(jj_ctx *x);
 /* n more steps; false (and a failure) above the limit, which then stays reached. */

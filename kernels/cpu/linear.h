@@ -2,8 +2,8 @@
  * linear: every weight matrix product of the cpu backend, one kernel family over panels of 16
  * outputs.
  *
- * A cp_linear is one LINEAR record bound to its weights at prepare time; immutable while steps run,
- * except the packed pointers, which may be swapped between steps. The program walker (exec.c)
+ * A cp_linear is one LINEAR record bound to its weights at prepare time, and immutable once its
+ * panels are packed. The program walker (exec.c)
  * calls: prep for row ranges (any worker), a barrier, then items by ticket (any worker, own
  * scratch), a barrier. Bits do not depend on which worker, how many rows or whether panels were
  * packed before (ARCHITECTURE §5). It hides weight types, panels, unpack functions and the ISA.
@@ -30,8 +30,7 @@ const char *cp_isa_name(cp_isa isa);
 cp_code cp_isa_detect(const char *cap, cp_isa *out, cp_err *err);
 
 typedef struct cp_linear cp_linear;
-typedef struct cp_panels
-    cp_panels; /* packed weights of one model: background packing, on-disk cache */
+typedef struct cp_panels cp_panels; /* packed weights of one model: mapped files, or memory */
 
 /* Whether a weight type can be used in LINEAR or EMBED. */
 bool cp_linear_supports(cp_dtype t);

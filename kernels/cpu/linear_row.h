@@ -11,10 +11,9 @@
 typedef struct cp_linear_weight {
     const cp_tensor *t;
     cp_unpack_fn *unpack;
-    const uint8_t
-        *packed; /* panels of this weight, or NULL: unpack on read; swapped between steps */
-    float *bias; /* [panels * 16], or NULL; owned */
-    int64_t m;   /* outputs */
+    const uint8_t *packed; /* panels of this weight, or NULL: unpacked on read */
+    float *bias;           /* [panels * 16], or NULL; owned */
+    int64_t m;             /* outputs */
     int64_t panels;
     size_t panel_bytes;
     cp_panel_kind kind;

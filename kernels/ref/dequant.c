@@ -2,8 +2,8 @@
  * dequant: blocks of the common quantized types in exact integer form, whole rows of every type,
  * and the int8 activations. The codebook types (IQ) stand in dequant_iq.c.
  *
- * Layouts: models reference §4.1 and ggml-common.h. File blocks are read through bytes, so no
- * alignment is asked of the mapped file.
+ * Layouts are ggml's (ggml-common.h). File blocks are read through bytes, so no alignment is asked
+ * of the mapped file.
  */
 #include "kernels/ref/dequant.h"
 

@@ -3,7 +3,7 @@
  * scales are dyadic, so d * (0.5 + s) / 4 and the like are exact in f32. IQ1's values g +- 1/8 are
  * brought to integers 8 g +- 1 with an eighth of the scale.
  *
- * Layouts: models reference §4.1; tables: kernels/generated/iq_grids.inc.
+ * Layouts are ggml's (ggml-common.h); tables: kernels/generated/iq_grids.inc.
  */
 #include "kernels/ref/dequant.h"
 

@@ -3,7 +3,7 @@
  *
  * A cp_weights is immutable once parsed and belongs to whoever parsed it; its tensors' data and its
  * metadata's strings point into the bytes that were given, which must outlive it. Adding a format:
- * a file beside gguf.c and a row in CP_FORMATS.
+ * a file beside gguf.c and a row in format.c.
  */
 #ifndef CP_LOADER_FORMATS_FORMAT_H
 #define CP_LOADER_FORMATS_FORMAT_H

@@ -4,8 +4,8 @@
  * A row says how surely a manifest is of its kind (matches), what each layer is (plan), and, where
  * `capstan pack` can write it, how a GGUF file is wrapped (the media types and config). Rows are
  * pure: they see a parsed manifest and no file; what a tar holds, or a layer of no telling type, is
- * decided where files are found (oci/files.h) by the same names (cp_name_role). Adding one: a file
- * beside modelpack.c, its row declared here and listed in packaging.c.
+ * decided where files are found (oci/files.h) by the same names (cp_name_kind_of). Adding one: a
+ * file beside modelpack.c, its row declared here and listed in packaging.c.
  */
 #ifndef CP_LOADER_PACKAGINGS_PACKAGING_H
 #define CP_LOADER_PACKAGINGS_PACKAGING_H

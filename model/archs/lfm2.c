@@ -1,6 +1,6 @@
 /* lfm2: LFM2 / LFM2.5 dense. Layers without KV heads are gated short convolutions with a recurrent
- * state; the others are attention with QK-norm. The final norm is called token_embd_norm (models
- * reference §2.7). */
+ * state; the others are attention with QK-norm. The final norm's tensor is called
+ * token_embd_norm. */
 #include "model/arch.h"
 
 const cp_arch cp_arch_lfm2 = {

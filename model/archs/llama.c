@@ -1,6 +1,6 @@
-/* llama: Llama 2/3.x, SmolLM 1/2, Mistral (text), TinyLlama, R1-Distill-Llama and kin. GGUF files
- * hold Q and K rows permuted for interleaved RoPE (models reference §2.5). Mixtral's experts are
- * not built: refused by name. */
+/* llama: Llama 2/3.x, SmolLM 1/2, Mistral (text), TinyLlama, R1-Distill-Llama and kin. The GGUF
+ * converter permutes the rows of Q and K, so that RoPE turns neighbours (2i, 2i + 1). Mixtral's
+ * experts are not built: refused by name. */
 #include "model/arch.h"
 
 const cp_arch cp_arch_llama = {

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers headers sizes banned format need the sources; symbols globals need a build that is not
-older than they are.
+Checks: layers headers sizes banned names format need the sources; symbols globals need a build that is
+not older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
 """
@@ -178,6 +178,31 @@ def check_banned(args):
     return bad
 
 
+def check_names(args):
+    """What comments name is there: functions and types (cp_*), files by a path from a room."""
+    code, comments = set(), []
+    for path in sources(args.root):
+        text = read(args.root, path)
+        code.update(re.findall(r"\w+", strip(text)))
+        comments += [(path, text[:m.start()].count("\n"), m.group(0))
+                     for m in re.finditer(r"/\*.*?\*/|//[^\n]*", text, re.S)]
+    named = re.compile(r"\b(?P<id>cp_\w*[A-Za-z0-9])\b(?![_*<])|"
+                       r"(?<![\w/.])(?P<path>(?:" + "|".join(ROOMS) +
+                       r")/[\w/-]+\.(?:c|h|inc|def|py))\b|(?P<cite>\w+(?: |\n \* )reference(?: |\n \* )§[\d.]+)")
+    bad = []
+    for path, line, comment in comments:
+        for m in named.finditer(comment):
+            # archs/x.c and cp_f(x) stand for any of their kind
+            if m["id"] and (m["id"] in code or len(m["id"]) == 4):
+                continue
+            if m["path"] and (os.path.exists(os.path.join(args.root, m["path"])) or
+                              m["path"].endswith("/x.c")):
+                continue
+            bad.append(f"{path}:{line + 1 + comment[:m.start()].count(chr(10))}: "
+                       f"'{m.group(0)}' is not in this tree")
+    return bad
+
+
 def archives(args):
     found = []
     for folder, _, files in os.walk(args.build):
@@ -276,7 +301,7 @@ def check_format(args):
 
 
 CHECKS = {"layers": check_layers, "headers": check_headers, "sizes": check_sizes,
-          "banned": check_banned, "symbols": check_symbols, "globals": check_globals,
+          "banned": check_banned, "names": check_names, "symbols": check_symbols, "globals": check_globals,
           "format": check_format}
 
 
