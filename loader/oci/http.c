@@ -22,6 +22,7 @@ struct cp_client {
     CURLM *multi;
     cp_client_options opt;
     cp_authorities system;
+    bool checked;           /* that those of the environment can be read */
     char added[CP_URL_MAX]; /* the file whose authorities are in `joined`, "" none yet */
     cp_buf joined;          /* with the system's */
     uint64_t received;
@@ -35,6 +36,7 @@ typedef struct transfer {
     CURL *easy;
     struct curl_slist *headers;
     bool enough;          /* stopped by us, the answer is complete as far as we care */
+    bool https;           /* the URL says so */
     bool proxied;         /* whom we connect to is a proxy, not the host */
     bool private_host;    /* the URL's host is a private or loopback address */
     bool refused_address; /* by may_connect */
@@ -132,6 +134,7 @@ static void forget_answer(cp_exchange *x)
     x->retry_after_s = -1;
     x->content_type[0] = x->content_encoding[0] = x->content_digest[0] = '\0';
     x->location[0] = x->challenges[0] = x->problem[0] = '\0';
+    x->other = CP_HTTP_AS_ASKED;
     cp_buf_clear(&x->text);
 }
 
@@ -344,7 +347,8 @@ static void setup(transfer *t, const cp_origin *origin)
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, (long)CP_HTTP_SPEED_MIN);
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)((h->opt.stall_ms + 999) / 1000));
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)x->timeout_ms);
-    if (origin->https)
+    t->https = origin->https;
+    if (t->https)
         set_authorities(t, x->ca_file || h->opt.ca_file);
     if (x->client_cert) {
         curl_easy_setopt(e, CURLOPT_SSLCERT, x->client_cert);
@@ -370,7 +374,10 @@ cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
     if (!cp_url_origin(x->url, &origin))
         return cp_fail(err, CP_NETWORK, "'%.200s' is no usable http(s) URL", x->url);
     const char *added = x->ca_file ? x->ca_file : h->opt.ca_file;
-    cp_code code = added && origin.https ? join(h, added, err) : CP_OK;
+    cp_code code = origin.https && !h->checked ? cp_authorities_check(&h->system, err) : CP_OK;
+    h->checked = h->checked || (origin.https && !code);
+    if (!code && added && origin.https)
+        code = join(h, added, err);
     if (code)
         return code;
     transfer *t = cp_xcalloc(1, sizeof(*t));
@@ -430,6 +437,38 @@ static cp_client_end judge(const transfer *t, CURLcode code)
     }
 }
 
+static bool says_any(const char *text, size_t n, const char *const *words)
+{
+    for (; *words; words++)
+        if (memmem(text, n, *words, strlen(*words)))
+            return true;
+    return false;
+}
+
+/* Does the peer speak the other scheme? TLS libraries name what is no TLS record in their own ways;
+ * TLS servers answer plain HTTP with a 400 that says so, or with a record, which is no HTTP. */
+static cp_client_other other_scheme(const transfer *t, CURLcode code, const char *text)
+{
+    static const char *const no_record[] = {"wrong version number", "packet length too long",
+                                            "http request",         "unexpected TLS packet",
+                                            "invalid SSL record",   NULL},
+                             *const wants_tls[] = {"HTTPS server", "HTTPS port", "SSL-enabled",
+                                                   NULL};
+    const cp_exchange *x = t->x;
+    long tunnel = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+    if (t->https) /* with a proxy: behind its tunnel, not the proxy itself */
+        return code == CURLE_SSL_CONNECT_ERROR && (!t->proxied || tunnel == 200) &&
+                       says_any(text, strlen(text), no_record)
+                   ? CP_HTTP_SPEAKS_PLAIN
+                   : CP_HTTP_AS_ASKED;
+    if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY)
+        return CP_HTTP_SPEAKS_TLS;
+    return x->status == 400 && x->text.n > 0 && says_any(x->text.p, x->text.n, wants_tls)
+               ? CP_HTTP_SPEAKS_TLS
+               : CP_HTTP_AS_ASKED;
+}
+
 static void finish(transfer *t, CURLcode code)
 {
     cp_exchange *x = t->x;
@@ -442,8 +481,10 @@ static void finish(transfer *t, CURLcode code)
     const char *text = t->refused_address ? "its address is link-local or private, refused"
                        : t->error[0]      ? t->error
                                           : curl_easy_strerror(code);
-    bool stranger = code == CURLE_PEER_FAILED_VERIFICATION &&
-                    (strstr(text, "issuer") || strstr(text, "self-signed"));
+    bool stranger =
+        code == CURLE_PEER_FAILED_VERIFICATION &&
+        (strstr(text, "issuer") || strstr(text, "self-signed") || strstr(text, "self signed"));
+    x->other = other_scheme(t, code, text);
     if (x->end != CP_HTTP_ANSWERED)
         cp_snprintf(x->problem, sizeof(x->problem), "%s%s", text,
                     stranger ? " (--ca-file F trusts one more authority)" : "");

@@ -40,6 +40,13 @@ typedef enum cp_client_end {
     CP_HTTP_REFUSED,   /* by us or for good: certificate, address, protocol */
 } cp_client_end;
 
+/* Does who answered seem to speak the other scheme than the URL says? */
+typedef enum cp_client_other {
+    CP_HTTP_AS_ASKED,
+    CP_HTTP_SPEAKS_PLAIN, /* and the URL says https */
+    CP_HTTP_SPEAKS_TLS,   /* and the URL says http */
+} cp_client_other;
+
 typedef struct cp_exchange cp_exchange;
 struct cp_exchange {
     /* request; strings are read by cp_client_start only */
@@ -68,6 +75,7 @@ struct cp_exchange {
     char challenges[CP_HTTP_CHALLENGES_MAX]; /* WWW-Authenticate lines, '\n' behind each */
     cp_buf text;       /* body of an answer that is no success, cut at CP_HTTP_TEXT_MAX */
     bool private_peer; /* who answered (not a proxy in between) has a private or loopback address */
+    cp_client_other other;
     char problem[256]; /* what went wrong, when end is not CP_HTTP_ANSWERED */
 
     void *impl; /* http.c's own; NULL while it does not run */

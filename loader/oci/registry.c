@@ -215,6 +215,38 @@ __attribute__((format(printf, 3, 4))) static void fail(job *j, cp_code code, con
                       j->kind == JOB_BLOB ? "blob" : "manifest", j->what, n < 0 ? "" : text);
 }
 
+/* Who answered speaks the other scheme: say so, and what to do. */
+static void fail_scheme(job *j, const char *why)
+{
+    const cp_source *s = source_of(j);
+    const bool plain = j->x.other == CP_HTTP_SPEAKS_PLAIN;
+    const char *has = plain ? "plain HTTP, not TLS" : "TLS, not plain HTTP";
+    cp_origin o;
+    if (j->foreign && cp_url_origin(j->url, &o))
+        fail(j, CP_NETWORK, "it redirects to %s://%s:%d, which seems to speak %s (%.100s)",
+             o.https ? "https" : "http", o.host, o.port, has, why);
+    else if (s->upstream[0])
+        fail(j, CP_NETWORK, "the mirror seems to speak %s: --mirror %s=%s://%s%s%s (%.100s)", has,
+             s->upstream, plain ? "http" : "https", s->host, *s->prefix ? "/" : "", s->prefix, why);
+    else if (plain)
+        fail(j, CP_NETWORK, "it seems to speak %s: --plain-http %s allows that (%.100s)", has,
+             s->shown, why);
+    else
+        fail(j, CP_NETWORK, "it seems to speak %s: leave out --plain-http for %s (%.100s)", has,
+             s->shown, why);
+}
+
+/* What to think of when a host that is to speak plain HTTP hangs up and never answered: some TLS
+ * servers do so. */
+static const char *doubt_scheme(const job *j)
+{
+    const cp_source *s = source_of(j);
+    if (s->https || !s->scheme_named || s->contacted || j->foreign || j->x.end == CP_HTTP_UNREACHED)
+        return "";
+    return s->upstream[0] ? "; if it speaks TLS, --mirror must name it with https://"
+                          : "; if it speaks TLS, leave out --plain-http for it";
+}
+
 /* Wait and ask again, or give up. retry_after_s: -1 none. */
 static void retry(job *j, const char *why, int64_t retry_after_s)
 {
@@ -237,7 +269,7 @@ static void retry(job *j, const char *why, int64_t retry_after_s)
             fail(j, CP_NETWORK, "%s; it wants to be left alone for %lld s", why,
                  (long long)retry_after_s);
         else
-            fail(j, CP_NETWORK, "%s (%d tries)", why, j->retries + 1);
+            fail(j, CP_NETWORK, "%s (%d tries)%s", why, j->retries + 1, doubt_scheme(j));
         r->dead[j->source] = is_mirror(j) && !s->contacted;
         give_up(j);
         return;
@@ -549,7 +581,12 @@ static void on_done(cp_exchange *x)
         give_up(j);
     else if (find_scheme(j))
         return;
-    else if (x->status >= 200 && x->status < 300)
+    else if (x->other != CP_HTTP_AS_ASKED && (s->scheme_named || s->https || j->foreign)) {
+        char why[320];
+        status_text(j, why);
+        fail_scheme(j, x->status ? why : x->problem);
+        give_up(j);
+    } else if (x->status >= 200 && x->status < 300)
         take_success(j);
     else if (x->end == CP_HTTP_REFUSED) {
         fail(j, CP_NETWORK, "%s", x->problem);

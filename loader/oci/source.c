@@ -50,6 +50,7 @@ static cp_code choose_scheme(cp_source *s, const cp_registry_options *opt, cp_er
                            opt->plain_http[i]);
         if (flag_covers(opt->plain_http[i], s->shown))
             s->https = false;
+        s->scheme_named = !s->https;
     }
     if (s->https && cp_host_classify(o.host) == CP_ADDRESS_LOOPBACK) {
         s->https = false;
@@ -140,6 +141,7 @@ cp_code cp_source_mirror(cp_source *s, const char *mirror, const cp_ref *ref,
     if (code == CP_OK && (http || https)) { /* spelled out: that counts */
         s->https = https;
         s->scheme_open = false;
+        s->scheme_named = true;
     }
     bool hub = strcmp(ref->registry, HUB) == 0;
     *applies = strcasecmp(upstream, ref->registry) == 0 ||

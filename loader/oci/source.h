@@ -27,6 +27,7 @@ typedef struct cp_source {
     char upstream[CP_HOST_MAX + 8];       /* a mirror's ?ns=, "" for the upstream itself */
     bool https;
     bool scheme_open;      /* loopback without a flag: http, unless that proves wrong */
+    bool scheme_named;     /* https or not by a flag or a mirror's URL */
     bool contacted;        /* it answered once */
     bool private_net;      /* it has a private or loopback address */
     int64_t not_before_ms; /* it asked for patience (Retry-After) */

@@ -97,7 +97,12 @@ static void on_done(cp_exchange *x)
     t->running = false;
     cp_wire_error(x->text.p, x->text.n, text);
     cp_snprintf(why, sizeof(why), "status %d%s%s", x->status, *text ? ": " : "", text);
-    if (x->end == CP_HTTP_REFUSED)
+    if (x->other != CP_HTTP_AS_ASKED) {
+        cp_snprintf(why, sizeof(why), "it seems to speak %s, and its URL says %s",
+                    x->other == CP_HTTP_SPEAKS_PLAIN ? "plain HTTP" : "TLS",
+                    x->other == CP_HTTP_SPEAKS_PLAIN ? "https" : "http");
+        fail(t, why);
+    } else if (x->end == CP_HTTP_REFUSED)
         fail(t, x->problem);
     else if (x->end == CP_HTTP_STOPPED)
         fail(t, "its answer is too long");

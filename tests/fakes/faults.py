@@ -1061,6 +1061,77 @@ def tls_expected(s):
 
 
 @fault
+def tls_variable_names_nothing(s):
+    system_ca(s, SSL_CERT_FILE="ca")
+    s.env["SSL_CERT_FILE"] = "/nowhere/ca.pem"
+
+
+@fault
+def tls_variable_names_no_certificate(s):
+    system_ca(s, CURL_CA_BUNDLE="ca")
+    (s.folder / "text").write_text("no certificate\n")
+    s.env["CURL_CA_BUNDLE"] = str(s.folder / "text")
+
+
+@fault
+def tls_variable_names_no_folder(s):
+    system_ca(s, SSL_CERT_DIR="hashed")
+    s.env["SSL_CERT_DIR"] = "/nowhere:/nowhere/else"
+
+
+@fault
+def tls_one_folder_of_two(s):
+    system_ca(s, SSL_CERT_DIR="hashed")
+    s.env["SSL_CERT_DIR"] = "/nowhere:" + s.env["SSL_CERT_DIR"]
+
+
+@fault
+def plain_where_tls_is_spoken(s):
+    # A name that is not loopback; the proxy's tunnel leads to the registry, which speaks plain HTTP.
+    s.name = f"registry.invalid:5000/{s.repo}:{s.tag}"
+    s.env = {"https_proxy": s.registry.url}
+
+
+@fault
+def plain_where_the_mirror_is_https(s):
+    mirror(s)
+    at = s.args.index("--mirror") + 1
+    s.args[at] = s.args[at].replace("=http://", "=https://")
+
+
+@fault
+def plain_where_the_realm_is_https(s):
+    s.registry.auth = Bearer(realm=f"https://{s.registry.host}/token")
+    s.credentials()
+
+
+@fault
+def plain_where_the_redirect_is_https(s):
+    to_cdn(s, f"https://{s.thief.host}")
+
+
+@fault
+def tls_where_plain_is_spoken(s):
+    s.secure()
+    s.args += ["--plain-http", s.registry.host]
+
+
+@fault
+def tls_says_so_in_400(s):
+    # As Go's and nginx's servers answer plain HTTP on a TLS port.
+    s.hook("manifest", lambda x: x.send(400, b"Client sent an HTTP request to an HTTPS server.\n"))
+    s.args += ["--plain-http", s.registry.host]
+
+
+@fault
+def tls_where_the_mirror_is_http(s):
+    m = mirror(s, tls=s.tls_files[:2])
+    at = s.args.index("--mirror") + 1
+    s.args[at] = s.args[at].replace("=https://", "=http://")
+    s.check(lambda: not m.rows(), "the mirror took it")
+
+
+@fault
 def proxy(s):
     s.name = f"registry.invalid/{s.repo}:{s.tag}"
     s.env = {"http_proxy": s.registry.url}
