@@ -110,8 +110,14 @@ cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, c
         note(x, r->why);
     if (f->why[0])
         note(x, f->why);
+    char left_out[CP_LEFT_OUT_MAX];
+    cp_files_left_out(f, left_out);
+    if (left_out[0])
+        note(x, left_out);
     for (size_t i = 0; i < f->n; i++) {
         const cp_file *e = &f->v[i];
+        if (e->left_out)
+            continue;
         if (e->role == CP_ROLE_IGNORED)
             note_ignored(x, r, e, e->note ? e->note : "not known");
         else if (e->role != CP_ROLE_WEIGHTS && i != params && i != template)

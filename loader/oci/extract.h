@@ -30,6 +30,7 @@ typedef enum cp_member_kind {
     CP_MEMBER_DIR,
     CP_MEMBER_WHITEOUT, /* path is gone from the layers below */
     CP_MEMBER_OPAQUE,   /* all below path is gone from the layers below */
+    CP_MEMBER_LEFT_OUT, /* a link or a special file: it has the path, and no bytes */
 } cp_member_kind;
 
 typedef struct cp_member {
@@ -38,6 +39,7 @@ typedef struct cp_member {
     uint64_t offset, size;
     int number;         /* extracted file's name, or one of the two above */
     bool gguf;          /* its first bytes say so */
+    char type;          /* of one that is left out: its tar type, one of "12346?" */
     uint8_t digest[32]; /* of an extracted file */
 } cp_member;
 
@@ -48,11 +50,13 @@ typedef struct cp_members {
 } cp_members;
 
 void cp_members_free(cp_members *m);
+/* What a member that is left out is: "a symbolic link". Static. */
+const char *cp_member_left_out(char type);
 
 /*
  * The members of the uncompressed tar p[n]. image: only members under models/ count, with the
- * whiteouts that concern them; otherwise all do. CP_CORRUPT: no tar; a link, device or an odd path
- * where members count; a file twice.
+ * whiteouts that concern them; otherwise all do. Links and special files are members without
+ * bytes: nothing is followed. CP_CORRUPT: no tar; an odd path where members count; a file twice.
  */
 cp_code cp_members_of_tar(cp_members **out, const uint8_t *p, size_t n, bool image, cp_err *err);
 

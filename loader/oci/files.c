@@ -179,14 +179,14 @@ static bool below(const char *p, const char *dir)
 }
 
 /*
- * Of the files of an image's lower layers drop what member e hides: a file or a whiteout
+ * Of the files of an image's lower layers drop what member e hides: a file, a link or a whiteout
  * its path and all below it, an opaque folder all below it, a folder the file that had its path;
  * and what lies deeper than a file makes an end of that file.
  */
 static void hide(cp_files *f, const cp_member *e)
 {
     bool same = e->kind != CP_MEMBER_OPAQUE, deep = e->kind != CP_MEMBER_DIR,
-         above = e->kind == CP_MEMBER_FILE || e->kind == CP_MEMBER_DIR;
+         above = e->kind != CP_MEMBER_OPAQUE && e->kind != CP_MEMBER_WHITEOUT;
     size_t kept = 0;
     for (size_t i = 0; i < f->n; i++) {
         const char *p = f->v[i].path;
@@ -255,17 +255,21 @@ static cp_code add_members(lister *x, size_t layer, const cp_members *ms, int pl
         hide(x->out, &ms->v[i]);
     for (size_t i = 0; !code && i < ms->n; i++) {
         const cp_member *e = &ms->v[i];
-        if (e->kind != CP_MEMBER_FILE)
+        bool left_out = e->kind == CP_MEMBER_LEFT_OUT;
+        if (e->kind != CP_MEMBER_FILE && !left_out)
             continue;
-        cp_file f = {.path = only ? only : e->path,
+        cp_file f = {.path = only && !left_out ? only : e->path,
                      .layer = layer,
                      .in_tar = true,
+                     .left_out = left_out,
+                     .note = left_out ? cp_member_left_out(e->type) : NULL,
                      .offset = e->offset,
                      .size = e->size,
                      .number = e->number,
                      .place = place};
         memcpy(f.digest, e->digest, sizeof(f.digest));
-        classify(x, e, &f);
+        if (!left_out)
+            classify(x, e, &f);
         code = add(x, &f, err);
     }
     return code;
@@ -369,6 +373,27 @@ static cp_code check_paths(const lister *x, cp_err *err)
     return code;
 }
 
+/* Why no weights were found. */
+static cp_code no_weights(const lister *x, cp_err *err)
+{
+    const cp_files *f = x->out;
+    const cp_file *link = NULL;
+    for (size_t i = 0; i < f->n; i++) { /* the one that looks most like the way to them */
+        const char *note;
+        if (f->v[i].left_out && (!link || cp_name_kind_of(f->v[i].path, &note) == CP_NAME_GGUF))
+            link = &f->v[i];
+    }
+    if (x->unbuilt)
+        return cp_fail(err, CP_UNSUPPORTED, "weights in '%s'; supported: GGUF", x->unbuilt);
+    const char *what = x->plan->image ? "the image has no GGUF file under /models"
+                                      : "none of its files is GGUF, which alone is built";
+    return link ? cp_fail(err, CP_CORRUPT,
+                          "%s; '%.200s' is %s, and links are not followed: put the file itself "
+                          "there",
+                          what, link->path, link->note)
+                : cp_fail(err, CP_UNSUPPORTED, "%s", what);
+}
+
 /* See files.h. */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                       const cp_places *places, cp_err *err)
@@ -389,16 +414,31 @@ cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, 
     for (size_t i = 0; i < f->n; i++)
         weights = weights || f->v[i].role == CP_ROLE_WEIGHTS;
     if (!code && !weights)
-        code = x.unbuilt
-                   ? cp_fail(err, CP_UNSUPPORTED, "weights in '%s'; supported: GGUF", x.unbuilt)
-                   : cp_fail(err, CP_UNSUPPORTED,
-                             plan->image ? "the image has no GGUF file under /models"
-                                         : "none of its files is GGUF, which alone is built");
+        code = no_weights(&x, err);
     if (code)
         cp_files_free(f);
     else
         *out = f;
     return code;
+}
+
+/* See files.h. */
+void cp_files_left_out(const cp_files *f, char out[CP_LEFT_OUT_MAX])
+{
+    enum { NAMED = 4 };
+    size_t n = 0, at = 0;
+    char names[CP_LEFT_OUT_MAX] = "";
+    for (size_t i = 0; i < f->n; i++) {
+        const cp_file *e = &f->v[i];
+        if (!e->left_out || ++n > NAMED)
+            continue;
+        at += cp_snprintf(names + at, sizeof(names) - at, "%s%.48s (%s)", n > 1 ? ", " : "",
+                          e->path, e->note);
+    }
+    out[0] = '\0';
+    if (n)
+        cp_snprintf(out, CP_LEFT_OUT_MAX, "%zu member%s left out: %s%s", n, n > 1 ? "s" : "", names,
+                    n > NAMED ? ", ..." : "");
 }
 
 /* See files.h. */

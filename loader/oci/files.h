@@ -22,6 +22,7 @@ typedef struct cp_file {
     size_t layer;     /* of the manifest */
     uint64_t offset, size;
     bool in_tar;        /* or the layer is the file */
+    bool left_out;      /* a link or a special file: IGNORED, and note says which */
     int number;         /* extracted: cp_extracted_open's; else CP_MEMBER_IN_PLACE: in the blob */
     int place;          /* extracted: of the places */
     uint8_t digest[32]; /* of an extracted file */
@@ -38,7 +39,7 @@ typedef struct cp_files {
  * Make the files of a model readable: raw layers and uncompressed tars are where they are, gzip and
  * zstd tars are extracted into a place's extracted/<layer hex>/ (atomically, recorded). The blobs
  * that the plan needs are there and verified. Idempotent. phase: "extracting". CP_CORRUPT: a tar
- * that is none, links in it, a bomb. CP_IO: no space.
+ * that is none, a bomb. CP_IO: no space.
  */
 cp_code cp_files_prepare(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                          const cp_places *places, cp_progress_fn *progress, void *arg, cp_err *err);
@@ -49,12 +50,16 @@ cp_code cp_files_check(const cp_layout *l, const cp_manifest *m, const cp_plan *
 
 /*
  * All files of a prepared model, image layers stacked. CP_NOT_FOUND: something is not extracted
- * (any more). CP_CORRUPT: two layers hold different files of one path. CP_UNSUPPORTED: no weights
- * among them, or only kinds that are not built. Of several models that differ by the quantization
- * in their names one stays, by the plan's wish (choice.h); errors of cp_choice_among.
+ * (any more). CP_CORRUPT: two layers hold different files of one path, or a link stands where
+ * weights should. CP_UNSUPPORTED: no weights among them, or only kinds that are not built. Of
+ * several models that differ by the quantization in their names one stays, by the plan's wish
+ * (choice.h); errors of cp_choice_among.
  */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                       const cp_places *places, cp_err *err);
 void cp_files_free(cp_files *f);
+/* One line that names the members which were left out, "" when there are none. */
+enum { CP_LEFT_OUT_MAX = 400 };
+void cp_files_left_out(const cp_files *f, char out[CP_LEFT_OUT_MAX]);
 
 #endif

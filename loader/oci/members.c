@@ -1,8 +1,8 @@
 /*
  * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A list
  * is text, a line a member ("g NUMBER SIZE DIGEST PATH" a GGUF file, "f ..." another, "s SIZE PATH"
- * one that was not extracted, "d PATH", "w PATH", "o PATH"), between a head that names the layer
- * and a line with the digest of all before it.
+ * one that was not extracted, "d PATH", "w PATH", "o PATH", "l TYPE PATH" one that is left out),
+ * between a head that names the layer and a line with the digest of all before it.
  */
 #include "loader/oci/members.h"
 
@@ -47,6 +47,30 @@ static cp_code append(cp_members *m, cp_member_kind kind, const char *path, cp_m
     m->n++;
     *out = e;
     return CP_OK;
+}
+
+/* Tar types that are neither files nor folders; the last row fits the rest. */
+static const struct {
+    char type;
+    const char *kind;
+} left_out[] = {
+    {'1', "a hard link"}, {'2', "a symbolic link"}, {'3', "a device"},
+    {'4', "a device"},    {'6', "a pipe"},          {'?', "no file by its tar type"},
+};
+enum { N_LEFT_OUT = sizeof(left_out) / sizeof(left_out[0]) };
+
+static size_t left_out_row(char type)
+{
+    size_t i = 0;
+    while (i < N_LEFT_OUT - 1 && left_out[i].type != type)
+        i++;
+    return i;
+}
+
+/* See extract.h. */
+const char *cp_member_left_out(char type)
+{
+    return left_out[left_out_row(type)].kind;
 }
 
 /* Whose presence or absence an image's member decides: models itself or below it. */
@@ -101,14 +125,17 @@ cp_code cp_members_add(cp_members *m, bool image, const cp_tar_member *from, cp_
         return from->kind == CP_TAR_DIR ? CP_OK : cp_fail(err, CP_CORRUPT, "tar: a file named '.'");
     if ((code = printable(path, err)))
         return code;
-    if (from->kind == CP_TAR_OTHER || (gone && from->kind != CP_TAR_FILE))
-        return cp_fail(err, CP_CORRUPT,
-                       "tar: member '%.200s' is of type '%c'; only files and folders are taken",
-                       path, from->type);
-    if (gone)
+    if (gone && from->kind == CP_TAR_DIR)
+        return cp_fail(err, CP_CORRUPT, "tar: the whiteout '%.200s' is a folder", path);
+    if (gone) /* its name counts, also where some storage driver has made it a link */
         return append(m, kind, target, out, err);
-    code = append(m, from->kind == CP_TAR_DIR ? CP_MEMBER_DIR : CP_MEMBER_FILE, path, out, err);
-    if (!code) {
+    kind = from->kind == CP_TAR_DIR     ? CP_MEMBER_DIR
+           : from->kind == CP_TAR_OTHER ? CP_MEMBER_LEFT_OUT
+                                        : CP_MEMBER_FILE;
+    code = append(m, kind, path, out, err);
+    if (!code && kind == CP_MEMBER_LEFT_OUT)
+        (*out)->type = left_out[left_out_row(from->type)].type;
+    if (!code && kind == CP_MEMBER_FILE) {
         (*out)->offset = from->offset;
         (*out)->size = from->size;
     }
@@ -127,13 +154,14 @@ cp_code cp_members_check(const cp_members *m, cp_err *err)
     const cp_member **sorted = cp_xcalloc(m->n ? m->n : 1, sizeof(*sorted));
     size_t n = 0;
     for (size_t i = 0; i < m->n; i++)
-        if (m->v[i].kind == CP_MEMBER_FILE)
+        if (m->v[i].kind == CP_MEMBER_FILE || m->v[i].kind == CP_MEMBER_LEFT_OUT)
             sorted[n++] = &m->v[i];
     if (n)
         qsort(sorted, n, sizeof(*sorted), by_path);
     cp_code code = CP_OK;
     for (size_t i = 1; !code && i < n; i++)
-        if (strcmp(sorted[i]->path, sorted[i - 1]->path) == 0)
+        if (strcmp(sorted[i]->path, sorted[i - 1]->path) == 0 &&
+            (sorted[i]->kind == CP_MEMBER_FILE || sorted[i - 1]->kind == CP_MEMBER_FILE))
             code = cp_fail(err, CP_CORRUPT, "tar: '%.200s' is in it twice", sorted[i]->path);
     free(sorted);
     return code;
@@ -178,7 +206,9 @@ void cp_members_write(const cp_members *m, const char *hex, bool image, cp_buf *
     cp_buf_printf(out, head_format, hex, image ? "image" : "tree");
     for (size_t i = 0; i < m->n; i++) {
         const cp_member *e = &m->v[i];
-        if (e->kind != CP_MEMBER_FILE) {
+        if (e->kind == CP_MEMBER_LEFT_OUT) {
+            cp_buf_printf(out, "l %c %s\n", e->type, e->path);
+        } else if (e->kind != CP_MEMBER_FILE) {
             cp_buf_printf(out, "%c %s\n",
                           e->kind == CP_MEMBER_DIR        ? 'd'
                           : e->kind == CP_MEMBER_WHITEOUT ? 'w'
@@ -210,6 +240,12 @@ static bool read_line(cp_members *m, const char *line)
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
         if (line[0] == kinds[i].letter && line[1] == ' ')
             return append(m, kinds[i].kind, line + 2, &e, NULL) == CP_OK;
+    if (line[0] == 'l' && line[1] == ' ' && line[2] && line[3] == ' ' && line[4]) {
+        if (append(m, CP_MEMBER_LEFT_OUT, line + 4, &e, NULL))
+            return false;
+        e->type = line[2];
+        return left_out[left_out_row(e->type)].type == e->type;
+    }
     if (sscanf(line, "s %" SCNu64 " %n", &size, &n) == 1 && n && line[n]) {
         if (append(m, CP_MEMBER_FILE, line + n, &e, NULL))
             return false;

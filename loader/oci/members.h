@@ -12,7 +12,7 @@ cp_members *cp_members_new(void);
 /* Add a tar's member if it counts; *out is it (valid until the next one), or NULL. */
 cp_code cp_members_add(cp_members *m, bool image, const cp_tar_member *from, cp_member **out,
                        cp_err *err);
-/* After the last one: CP_CORRUPT when a file is there twice. */
+/* After the last one: CP_CORRUPT when a file is there twice, or a link has its name. */
 cp_code cp_members_check(const cp_members *m, cp_err *err);
 /* The text of layer hex's list, and back (text is used up). False: it is not whole, of another
  * layer or of the other kind. */

@@ -472,6 +472,21 @@ static cp_code transfer(pull *p, cp_err *err)
     return code;
 }
 
+/* What would not open is not given a name. */
+static cp_code check_files(pull *p, cp_err *err)
+{
+    char left_out[CP_LEFT_OUT_MAX];
+    cp_files *files;
+    cp_code code = cp_files_list(&files, &p->l, p->m, &p->plan, &p->places, err);
+    if (code)
+        return code;
+    cp_files_left_out(files, left_out);
+    if (left_out[0])
+        cp_log(CP_LOG_INFO, "%s: %s", p->name, left_out);
+    cp_files_free(files);
+    return CP_OK;
+}
+
 /* Manifest first, then the indexes around it, then the name. */
 static cp_code publish(pull *p, cp_err *err)
 {
@@ -486,10 +501,8 @@ static cp_code publish(pull *p, cp_err *err)
     }
     if (!code)
         code = cp_files_prepare(&p->l, p->m, &p->plan, &p->places, told, p, err);
-    cp_files *files = NULL;
-    if (!code) /* what would not open is not given a name */
-        code = cp_files_list(&files, &p->l, p->m, &p->plan, &p->places, err);
-    cp_files_free(files);
+    if (!code)
+        code = check_files(p, err);
     cp_fault_point("index");
     if (!code)
         code = cp_store_name(&p->l, p->name, &p->doc[0].d, &p->old, err);

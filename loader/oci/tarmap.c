@@ -180,7 +180,7 @@ static cp_code extended(cp_tar *t, char type, uint64_t size, cp_err *err)
         return code;
     if (got != pad) /* no member can follow */
         return cp_fail(err, CP_CORRUPT, "tar: ends within an extended header at %" PRIu64, t->at);
-    if (type == 'K') /* a long link target: links are refused where it matters */
+    if (type == 'K') /* a long link target: nothing follows links */
         return CP_OK;
     if (type == 'L') {
         size_t n = strnlen(t->meta.p, (size_t)size);

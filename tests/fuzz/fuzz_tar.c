@@ -76,7 +76,7 @@ static void list_again(const cp_members *m, bool image)
     for (size_t i = 0; i < m->n; i++) {
         const cp_member *x = &m->v[i], *y = &back->v[i];
         check(x->kind == y->kind && strcmp(x->path, y->path) == 0 &&
-              (x->kind != CP_MEMBER_FILE || x->size == y->size));
+              (x->kind != CP_MEMBER_FILE || x->size == y->size) && x->type == y->type);
     }
     cp_members_free(back);
     cp_buf_fini(&text);
@@ -113,7 +113,8 @@ static void one(const uint8_t *p, size_t n, bool image)
         cp_member *e = &m->v[i];
         check(e->path && !strstr(e->path, "//") && strcmp(e->path, "..") != 0 &&
               strncmp(e->path, "../", 3) != 0 && !strstr(e->path, "/../") && e->path[0] != '/');
-        check(!image || e->kind >= CP_MEMBER_WHITEOUT || strncmp(e->path, "models", 6) == 0);
+        check(!image || e->kind == CP_MEMBER_WHITEOUT || e->kind == CP_MEMBER_OPAQUE ||
+              strncmp(e->path, "models", 6) == 0);
         if (e->kind == CP_MEMBER_FILE && i % 3 == 0)
             e->number = (int)i; /* as if extracted */
     }

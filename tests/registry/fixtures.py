@@ -91,9 +91,14 @@ def modelpack(layout, layers, root=CNCF, config=None):
     return layout.manifest(layout.json(config, root + "config.v1+json"), layers, artifactType=root + "manifest.v1+json")
 
 
-def tar(name, data, fmt=tarfile.PAX_FORMAT):
+def tar(name, data, fmt=tarfile.PAX_FORMAT, links=()):
+    """A tar of one file, and before it of links: (name, type, target)."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=fmt) as t:
+        for path, kind, target in links:
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname = kind, target
+            t.addfile(info)
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o644
         t.addfile(info, io.BytesIO(data))
@@ -190,6 +195,14 @@ def modelpack_tar_gzip(layout):
 def modelpack_tar_zstd(layout):
     data = subprocess.run(["zstd", "-qc"], input=tar("llama.gguf", MODEL.read_bytes()), capture_output=True, check=True).stdout
     return modelpack(layout, [layout.blob(data, CNCF + "weight.v1.tar+zstd", **filepath("llama.gguf"))])
+
+
+@fixture("written from the specification, links beside the weights", "modelpack", extracts=True)
+def modelpack_links(layout):
+    links = [("latest.gguf", tarfile.SYMTYPE, "llama.gguf"), ("again", tarfile.LNKTYPE, "llama.gguf"),
+             ("up", tarfile.SYMTYPE, "../../etc/passwd")]
+    data = gzip.compress(tar("llama.gguf", MODEL.read_bytes(), links=links), mtime=0)
+    return modelpack(layout, [layout.blob(data, CNCF + "weight.v1.tar+gzip", **filepath("llama.gguf"))])
 
 
 @fixture("written from the specification, the layers out of order", "modelpack")
@@ -381,6 +394,30 @@ def modelcar_podman(layout):
     for d in [m["config"], *m["layers"]]:
         (car / d["digest"][7:]).rename(layout.path / "blobs" / d["digest"].replace(":", "/"))
     return layout.blob((car / "manifest.json").read_bytes(), m["mediaType"])
+
+
+@fixture("built by buildah from the Containerfile that RamaLama writes: a link to the model", "image", label="containers")
+def modelcar_ramalama(layout):
+    with containers(layout, "buildah") as buildah:
+        work = layout.path / "work"
+        (work / "data/models/tiny").mkdir(parents=True)
+        (work / "data/models/tiny/llama.gguf").write_bytes(MODEL.read_bytes())
+        (work / "data/models/model.file").symlink_to("tiny/llama.gguf")
+        c = buildah("from", "scratch")
+        buildah("copy", "-q", c, "data/", "/")
+        buildah("config", "--os", "linux", "--arch", ARCH, "--label", "org.containers.type=ai.image.model.raw", c)
+        buildah("commit", "-q", "--timestamp", "0", c, f"oci:{work}/car:v1")
+    return take(layout, work / "car")
+
+
+@fixture("written as RamaLama's images are: a link to the model's folder", "image", extracts=True)
+def modelcar_link(layout):
+    links = [("models/model.file", tarfile.SYMTYPE, "tiny")]
+    data = gzip.compress(tar("models/tiny/tiny.gguf", MODEL.read_bytes(), links=links), mtime=0)
+    config = {"architecture": ARCH, "os": "linux", "config": {"Labels": {"org.containers.type": "ai.image.model.car"}},
+              "rootfs": {"type": "layers", "diff_ids": []}}
+    return layout.manifest(layout.json(config, "application/vnd.oci.image.config.v1+json"),
+                           [layout.blob(data, "application/vnd.oci.image.layer.v1.tar+gzip")])
 
 
 @fixture("written from the image specification: a later layer hides a file of an earlier one", "image", extracts=True)

@@ -338,8 +338,9 @@ static void hostile_members(void **state)
         char type;
         const char *text;
     } rows[] = {
-        {"x", '2', "of type '2'"},         {"x", '1', "of type '1'"},
-        {"x", '3', "of type '3'"},         {"x", '6', "of type '6'"},
+        {"../x", '2', "leaves"},           {"/x", '1', "absolute"},
+        {"x\ny", '2', "the character"},    {"x\x7f", '3', "the character"},
+        {".", '2', "a file named '.'"},    {"first.gguf", '2', "is in it twice"},
         {"../x.gguf", '0', "leaves"},      {"/x.gguf", '0', "absolute"},
         {"a/../../x.gguf", '0', "leaves"}, {"a\\b", '0', "the character"},
     };

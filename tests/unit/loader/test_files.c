@@ -169,13 +169,13 @@ static void every_packaging(void **state)
 }
 
 /* Layers of an image, bottom up: each a list of members, "-" ends a layer, "." ends the image. A
- * name "NAME=SALT" is a GGUF file, any other is as it is. */
+ * name "NAME=SALT" is a GGUF file, "NAME>TYPE" a member of that tar type, any other is as it is. */
 static void image(cp_mkl *m, const char *name, const char *const *members)
 {
     cp_buf t = {0}, g = {0};
     char d[72];
     for (;; members++) {
-        const char *e = *members, *eq = strchr(e, '=');
+        const char *e = *members, *eq = strpbrk(e, "=>");
         char path[128];
         if (strcmp(e, "-") == 0 || strcmp(e, ".") == 0) {
             cp_mk_tar_end(&t);
@@ -187,7 +187,9 @@ static void image(cp_mkl *m, const char *name, const char *const *members)
             continue;
         }
         snprintf(path, sizeof(path), "%.*s", eq ? (int)(eq - e) : 100, e);
-        if (eq) {
+        if (eq && *eq == '>') {
+            cp_mk_tar_member(&t, path, eq[1], "", 0);
+        } else if (eq) {
             gguf(&g, (uint32_t)strtoul(eq + 1, NULL, 10), 0, 0);
             cp_mk_tar_member(&t, path, '0', g.p, g.n);
         } else {
@@ -228,6 +230,19 @@ static void stacked(void **state)
         {{"models/a.gguf=1", "-", "models/.wh.a.gguf", "."}, 0, "no GGUF file under /models"},
         {{"model/a.gguf=1", "."}, 0, "no GGUF file under /models"},
         {{"models/a.safetensors", "."}, 0, "weights in 'models/a.safetensors'"},
+        /* A link, wherever it leads, is no file; it takes the place of what had its path. */
+        {{"models/model.file>2", "models/tiny/tiny.gguf=1", "."}, 1, ""}, /* as RamaLama builds */
+        {{"models/tiny.gguf=1", "models/model.file>2", "."}, 1, ""},
+        {{"models/a.gguf=1", "models/x>1", "models/y>3", "models/z>4", "models/p>6", "."}, 1, ""},
+        {{"models/x>2", "-", "models/.wh.x", "models/a.gguf=1", "."}, 1, ""},
+        {{"models/a.gguf=1", "-", "models/a.gguf>2", "models/b.gguf=2", "."}, 2, ""},
+        {{"models/d/a.gguf=1", "models/b.gguf=2", "-", "models/d>2", "."}, 2, ""},
+        {{"models/d>2", "-", "models/d/a.gguf=1", "."}, 1, ""},
+        {{"models/a.gguf=1", "-", "models/.wh.a.gguf>1", "models/b.gguf=2", "."}, 2, ""},
+        {{"models/m.gguf>2", "."}, 0, "'models/m.gguf' is a symbolic link, and links are not"},
+        {{"models/m.gguf>1", "usr/m>0", "."}, 0, "'models/m.gguf' is a hard link, and links"},
+        {{"models>2", "."}, 0, "'models' is a symbolic link, and links are not followed"},
+        {{"models/m.gguf>2", "-", "models/.wh.m.gguf", "."}, 0, "no GGUF file under /models"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char name[32];
@@ -236,11 +251,86 @@ static void stacked(void **state)
         if (rows[i].salt)
             is_model(m, name, rows[i].salt);
         else
-            refused(m, name, CP_UNSUPPORTED, rows[i].text);
+            refused(m, name, strstr(rows[i].text, "links") ? CP_CORRUPT : CP_UNSUPPORTED,
+                    rows[i].text);
     }
     image(m, "car:ab", (const char *const[]){"models/a.gguf=1", "models/b.gguf=2", "."});
     refused(m, "car:ab", CP_USAGE,
             "holds 2 separate GGUF files; name one as variant: models/a.gguf, models/b.gguf");
+}
+
+static bool has_note(const cp_loaded *m, const char *text)
+{
+    for (size_t i = 0; i < cp_loaded_n_notes(m); i++)
+        if (strstr(cp_loaded_note(m, i), text))
+            return true;
+    return false;
+}
+
+/* Links and special files beside the weights are left out and named, in every packaging. */
+static void links(void **state)
+{
+    cp_mkl *m = *state;
+    static const struct {
+        const char *config, *type, *notes, *folder, *filter;
+    } rows[] = {
+        {CNCF_C, CNCF "weight.v1.tar", PATH("m.gguf"), "", NULL},
+        {CNCF_C, CNCF "weight.v1.tar+gzip", PATH("m.gguf"), "", "gzip"},
+        {CNCF_C, CNCF "weight.v1.tar+zstd", PATH("m.gguf"), "", "zstd"},
+        {EMPTY_C, LAYER "+gzip", TITLE("folder"), "folder/", "gzip"},
+        {IMAGE_C, LAYER, "", "models/", NULL},
+        {IMAGE_C, LAYER "+gzip", "", "models/", "gzip"},
+    };
+    static const struct {
+        char type;
+        const char *kind;
+    } kinds[] = {{'1', "a hard link"}, {'2', "a symbolic link"}, {'3', "a device"},
+                 {'4', "a device"},    {'6', "a pipe"},          {'V', "no file by its tar type"}};
+    cp_buf g = {0}, t = {0};
+    char d[72], path[64], text[128];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) * 6; i++) {
+        const char *folder = rows[i / 6].folder;
+        uint32_t salt = (uint32_t)i;
+        gguf(&g, salt, 0, 0);
+        cp_buf_clear(&t);
+        snprintf(path, sizeof(path), "%sbefore", folder);
+        cp_mk_tar_member(&t, path, kinds[i % 6].type, "", 0);
+        snprintf(path, sizeof(path), "%sm.gguf", folder);
+        cp_mk_tar_member(&t, path, '0', g.p, g.n);
+        snprintf(path, sizeof(path), "%safter.gguf", folder);
+        cp_mk_tar_member(&t, path, '2', "", 0);
+        cp_mk_tar_end(&t);
+        add_tar(m, rows[i / 6].type, &t, rows[i / 6].filter, rows[i / 6].notes);
+        cp_mkl_manifest(m, "links:1", rows[i / 6].config, "{}", "", d);
+        is_model(m, "links:1", salt);
+        cp_loaded *got = open_ok(m, "links:1"); /* again, from what is extracted */
+        snprintf(text, sizeof(text), "2 members left out: %sbefore (%s), %safter.gguf (a symb",
+                 folder, kinds[i % 6].kind, folder);
+        if (!has_note(got, text))
+            fail_msg("no note '%s'", text);
+        cp_loaded_close(got);
+    }
+    /* Of many a few are named, in one line. */
+    cp_buf_clear(&t);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "x%d", i);
+        cp_mk_tar_member(&t, path, '2', "", 0);
+    }
+    cp_mk_tar_member(&t, "m.gguf", '0', g.p, g.n);
+    add_tar(m, CNCF "weight.v1.tar", &t, NULL, PATH("m.gguf"));
+    cp_mkl_manifest(m, "links:40", CNCF_C, "{}", "", d);
+    cp_loaded *got = open_ok(m, "links:40");
+    assert_int_equal(cp_loaded_n_notes(got), 1);
+    assert_true(has_note(got, "40 members left out: x0 (a symbolic link), x1 (") &&
+                has_note(got, ", ..."));
+    cp_loaded_close(got);
+    /* A file and a link of one name: whose it is would depend on the reader. */
+    cp_mk_tar_member(&t, "m.gguf", '2', "", 0);
+    add_tar(m, CNCF "weight.v1.tar", &t, NULL, PATH("m.gguf"));
+    cp_mkl_manifest(m, "links:both", CNCF_C, "{}", "", d);
+    refused(m, "links:both", CP_CORRUPT, "'m.gguf' is in it twice");
+    cp_buf_fini(&g);
+    cp_buf_fini(&t);
 }
 
 static void shards(void **state)
@@ -320,14 +410,6 @@ static void shards(void **state)
     refused(m, "dk:2of3", CP_CORRUPT, "2 of 3 shards are there");
     cp_buf_fini(&g);
     cp_buf_fini(&t);
-}
-
-static bool has_note(const cp_loaded *m, const char *text)
-{
-    for (size_t i = 0; i < cp_loaded_n_notes(m); i++)
-        if (strstr(cp_loaded_note(m, i), text))
-            return true;
-    return false;
 }
 
 static void extras(void **state)
@@ -640,8 +722,9 @@ int cp_suite_files(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_packaging), TEST(stacked),    TEST(shards),   TEST(extras),       TEST(damage),
-        TEST(damaged_config),  TEST(collisions), TEST(variants), TEST(side_by_side),
+        TEST(every_packaging), TEST(links),        TEST(stacked),        TEST(shards),
+        TEST(extras),          TEST(damage),       TEST(damaged_config), TEST(collisions),
+        TEST(variants),        TEST(side_by_side),
     };
     return cmocka_run_group_tests_name("files", tests, NULL, NULL);
 }

@@ -329,7 +329,7 @@ static void members(const cp_buf *tar, bool image, const char *want)
     cp_buf have = {0};
     cp_code code = cp_members_of_tar(&m, (const uint8_t *)tar->p, tar->n, image, &err);
     for (size_t i = 0; !code && i < m->n; i++)
-        cp_buf_printf(&have, "%c%s %s\n", "fdwo"[m->v[i].kind], m -> v[i].gguf ? "g" : "",
+        cp_buf_printf(&have, "%c%s %s\n", "fdwol"[m->v[i].kind], m -> v[i].gguf ? "g" : "",
                       m->v[i].path);
     if (code)
         cp_buf_printf(&have, "%s: %s\n", cp_code_info(code)->name, err.msg);
@@ -361,19 +361,26 @@ static void of_an_image(void **state)
     cp_mk_tar_end(&t);
     members(&t, true,
             "d models\nfg models/a.gguf\nw models/sub/b\no models/sub\no models\nw models\no \n");
-    members(&t, false, "CORRUPT: tar: member 'etc/link' is of type '2'");
-    static const char links[] = "123467";
-    for (size_t i = 0; i < 6; i++) {
+    static const char links[] = "123467V";
+    for (size_t i = 0; i < 7; i++) {
         cp_buf_clear(&t);
         cp_mk_tar_member(&t, "models/l", links[i], "", 0);
-        members(&t, true, links[i] == '7' ? "f models/l\n" : "only files and folders are taken");
+        members(&t, true, links[i] == '7' ? "f models/l\n" : "l models/l\n");
         cp_buf_clear(&t);
         cp_mk_tar_member(&t, "models", links[i], "", 0); /* the folder itself as a link */
-        members(&t, true, links[i] == '7' ? "f models\n" : "only files and folders are taken");
+        members(&t, true, links[i] == '7' ? "f models\n" : "l models\n");
+        cp_buf_clear(&t);
+        cp_mk_tar_member(&t, "etc/l", links[i], "", 0);
+        members(&t, true, "");
+        members(&t, false, links[i] == '7' ? "f etc/l\n" : "l etc/l\n");
     }
     cp_buf_clear(&t);
-    cp_mk_tar_member(&t, "models/.wh.x", '2', "", 0);
-    members(&t, true, "only files and folders are taken");
+    cp_mk_tar_member(&t, "models/.wh.x", '1', "", 0);
+    cp_mk_tar_member(&t, "models/.wh..wh..opq", '2', "", 0);
+    members(&t, true, "w models/x\no models\n");
+    cp_buf_clear(&t);
+    cp_mk_tar_member(&t, "models/.wh.x", '5', "", 0);
+    members(&t, true, "CORRUPT: tar: the whiteout 'models/.wh.x' is a folder");
     cp_buf_clear(&t);
     cp_mk_tar_file(&t, "x/../models/evil.gguf", "x");
     members(&t, true, "CORRUPT: tar: path 'x/../models/evil.gguf' leaves its folder");
