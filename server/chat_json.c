@@ -2,8 +2,10 @@
  * messages and chat_template_kwargs: JSON to the template's values. A message keeps all its keys,
  * since templates read more than role and content (name, tool_calls, reasoning_content). What came
  * from the request is marked as input, so that a special token spelled in it is never parsed; only
- * the role, one of five words, is trusted. Text parts are joined with a newline. The arguments of a
- * tool call are JSON in a string; templates want the object.
+ * the role, one of five words, is trusted. Text parts are joined with a newline. An assistant's
+ * content may be absent: it is empty then, as templates put it together with text. The arguments of
+ * a tool call are JSON in a string, and templates want the value; what a model left empty or broke
+ * off is an empty object, or the conversation could never go on.
  */
 #include "server/params.h"
 
@@ -71,28 +73,58 @@ static bool role_known(const char *role)
     return false;
 }
 
-/* A list of {"type": "text", "text": "..."}: the texts, a newline between. */
+/* Types of parts that are text, and the key that holds it. */
+static const struct {
+    const char *type, *key;
+} text_parts[] = {
+    {"text", "text"},
+    {"input_text", "text"},
+    {"output_text", "text"},
+    {"refusal", "refusal"},
+};
+enum { N_TEXT_PARTS = sizeof(text_parts) / sizeof(text_parts[0]) };
+
+/* The text of one part, a string or an object of a type above. */
+static cp_code part_text(const json_t *part, const char *param, const json_t **out, cp_err *err)
+{
+    char say[64];
+    *out = part;
+    if (json_is_string(part))
+        return CP_OK;
+    if (!json_is_object(part))
+        return cp_fail_param(err, CP_INVALID_VALUE, param,
+                             "'%s' is %s; allowed: a string or {\"type\": \"text\", \"text\": ...}",
+                             param, cp_json_say(part, say, sizeof(say)));
+    const json_t *t = json_object_get(part, "type");
+    const char *type = json_string_value(t);
+    if (!type)
+        return cp_fail_param(err, t ? CP_INVALID_VALUE : CP_MISSING_FIELD, param,
+                             t ? "'%s.type' must be a string" : "'%s.type' is missing", param);
+    size_t i = 0;
+    while (i < N_TEXT_PARTS && strcmp(type, text_parts[i].type) != 0)
+        i++;
+    if (i == N_TEXT_PARTS)
+        return cp_fail_param(err, CP_UNSUPPORTED_FIELD, param,
+                             "'%s.type' is '%.32s'; this model takes text parts only: text, "
+                             "input_text, output_text, refusal",
+                             param, type);
+    *out = json_object_get(part, text_parts[i].key);
+    if (!json_is_string(*out))
+        return cp_fail_param(err, *out ? CP_INVALID_VALUE : CP_MISSING_FIELD, param,
+                             "'%s.%s' must be a string", param, text_parts[i].key);
+    return CP_OK;
+}
+
+/* The texts of a list of parts, a newline between. */
 static cp_code join_parts(const json_t *parts, size_t m, cp_buf *text, cp_err *err)
 {
-    char param[64], say[64];
+    char param[64];
     for (size_t i = 0; i < json_array_size(parts); i++) {
-        const json_t *part = json_array_get(parts, i);
+        const json_t *s;
         cp_snprintf(param, sizeof(param), "messages[%zu].content[%zu]", m, i);
-        if (!json_is_object(part))
-            return cp_fail_param(err, CP_INVALID_VALUE, param,
-                                 "'%s' is %s; allowed: {\"type\": \"text\", \"text\": ...}", param,
-                                 cp_json_say(part, say, sizeof(say)));
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!type)
-            return cp_fail_param(err, CP_MISSING_FIELD, param, "'%s.type' is missing", param);
-        if (strcmp(type, "text") != 0)
-            return cp_fail_param(err, CP_UNSUPPORTED_FIELD, param,
-                                 "'%s.type' is '%.32s'; this model takes text parts only", param,
-                                 type);
-        const json_t *s = json_object_get(part, "text");
-        if (!json_is_string(s))
-            return cp_fail_param(err, s ? CP_INVALID_VALUE : CP_MISSING_FIELD, param,
-                                 "'%s.text' must be a string", param);
+        cp_code code = part_text(json_array_get(parts, i), param, &s, err);
+        if (code != CP_OK)
+            return code;
         if (i > 0)
             cp_buf_addc(text, '\n');
         cp_buf_add(text, json_string_value(s), json_string_length(s));
@@ -109,7 +141,7 @@ static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena 
         if (!may_lack)
             return cp_fail_param(err, CP_MISSING_FIELD, param,
                                  "'%s' is missing; give a string or a list of text parts", param);
-        *out = cp_val_none(a);
+        *out = cp_val_str(a, "", 0, true);
     } else if (json_is_string(c)) {
         *out = cp_val_str(a, json_string_value(c), json_string_length(c), true);
     } else if (json_is_array(c)) {
@@ -128,7 +160,7 @@ static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena 
     return *out ? CP_OK : out_of_memory(err);
 }
 
-/* An object as it is, but for the value of one key. */
+/* An object as it is, but for the value of one key, which it has then. */
 static cp_val *convert_but(cp_arena *a, const json_t *o, const char *but, cp_val *instead)
 {
     cp_val *d = cp_val_dict(a);
@@ -140,30 +172,54 @@ static cp_val *convert_but(cp_arena *a, const json_t *o, const char *but, cp_val
         if (!d || !x || !cp_val_setn(a, d, key, strlen(key), true, x))
             return NULL;
     }
-    return d;
+    return d && cp_val_set(a, d, but, instead) ? d : NULL;
 }
 
-/* One call, its arguments' JSON text parsed. Values count against the request's. */
-static cp_code tool_call_value(const json_t *call, const char *field, cp_json_left *left,
+/* What a call's arguments say: JSON in a string, or the value itself; nothing, or no JSON, is an
+ * empty object. Values in the string count against the request's. */
+static cp_code arguments_value(const json_t *args, const char *field, cp_json_left *left,
                                cp_arena *a, cp_val **out, cp_err *err)
 {
+    if (!args || json_is_null(args)) {
+        *out = cp_val_dict(a);
+    } else if (!json_is_string(args)) {
+        *out = convert(a, args, 0);
+    } else {
+        cp_json doc;
+        /* the tree's own copy, of no use afterwards: the scan may change it */
+        cp_code code = cp_json_load((char *)(uintptr_t)json_string_value(args),
+                                    json_string_length(args), field, NULL, left, &doc, err);
+        if (code != CP_OK && code != CP_INVALID_JSON)
+            return code;
+        *out = code == CP_OK ? convert(a, doc.root, 0) : cp_val_dict(a);
+        if (code == CP_OK)
+            cp_json_free(&doc, left);
+    }
+    return *out ? CP_OK : out_of_memory(err);
+}
+
+static cp_code tool_call_value(const json_t *call, size_t m, size_t i, cp_json_left *left,
+                               cp_arena *a, cp_val **out, cp_err *err)
+{
+    char field[64], say[64];
     const json_t *f = json_object_get(call, "function");
-    const json_t *args = json_object_get(f, "arguments");
-    if (!json_is_string(args)) {
+    if (json_is_null(f))
+        f = NULL;
+    cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls[%zu]%s", m, i,
+                json_is_object(call) ? ".function" : "");
+    if (!json_is_object(call) || (f && !json_is_object(f)))
+        return cp_fail_param(err, CP_INVALID_VALUE, field, "'%s' is %s; allowed: an object", field,
+                             cp_json_say(json_is_object(call) ? f : call, say, sizeof(say)));
+    if (!f) { /* a call of another kind */
         *out = convert(a, call, 0);
         return *out ? CP_OK : out_of_memory(err);
     }
-    cp_json doc;
-    cp_code code =
-        cp_json_load(json_string_value(args), json_string_length(args), field, left, &doc, err);
-    if (code == CP_INVALID_JSON)
-        return cp_fail_param(err, CP_INVALID_VALUE, field,
-                             "'%s' must hold a JSON object in a string", field);
+    cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls[%zu].function.arguments", m, i);
+    cp_val *v = NULL;
+    cp_code code = arguments_value(json_object_get(f, "arguments"), field, left, a, &v, err);
     if (code != CP_OK)
         return code;
-    cp_val *v = convert(a, doc.root, 0);
-    cp_json_free(&doc, left);
-    v = v ? convert_but(a, f, "arguments", v) : NULL;
+    v = convert_but(a, f, "arguments", v);
     *out = v ? convert_but(a, call, "function", v) : NULL;
     return *out ? CP_OK : out_of_memory(err);
 }
@@ -179,8 +235,7 @@ static cp_code tool_calls_value(const json_t *calls, size_t m, cp_json_left *lef
     cp_code code = *out ? CP_OK : out_of_memory(err);
     for (size_t i = 0; code == CP_OK && i < json_array_size(calls); i++) {
         cp_val *call = NULL;
-        cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls[%zu].function.arguments", m, i);
-        code = tool_call_value(json_array_get(calls, i), field, left, a, &call, err);
+        code = tool_call_value(json_array_get(calls, i), m, i, left, a, &call, err);
         if (code == CP_OK && !cp_val_push(a, *out, call))
             code = out_of_memory(err);
     }
@@ -212,8 +267,8 @@ static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena
     cp_val *v = cp_val_str(a, role_s, strlen(role_s), false);
     if (!d || !v || !cp_val_set(a, d, "role", v))
         return out_of_memory(err);
-    bool may_lack = has_calls && strcmp(role_s, "assistant") == 0;
-    cp_code code = content_value(json_object_get(msg, "content"), m, may_lack, a, &v, err);
+    bool assistant = strcmp(role_s, "assistant") == 0;
+    cp_code code = content_value(json_object_get(msg, "content"), m, assistant, a, &v, err);
     if (code != CP_OK)
         return code;
     if (!cp_val_set(a, d, "content", v))

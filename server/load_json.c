@@ -6,6 +6,8 @@
 #include "server/params.h"
 
 #include <jansson.h>
+#include <math.h>
+#include <string.h>
 
 void cp_json_setup(void)
 {
@@ -44,16 +46,20 @@ static bool pay(const cp_json_use *use, size_t n, bool body, cp_account *a)
            cp_account_take(a, use->tree);
 }
 
-cp_code cp_json_load(const char *p, size_t n, const char *field, cp_json_left *left, cp_json *out,
-                     cp_err *err)
+cp_code cp_json_load(char *p, size_t n, const char *field, const char *const *texts,
+                     cp_json_left *left, cp_json *out, cp_err *err)
 {
     *out = (cp_json){0};
     const char *what = field ? field : "the body", *param = field ? field : "";
+    if (!field && n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) {
+        p += 3;
+        n -= 3;
+    }
     if (n == 0)
         return cp_fail_param(err, CP_INVALID_JSON, param, "%s is empty; a JSON object is expected",
                              what);
     cp_json_use use;
-    cp_code code = cp_json_scan(p, n, field, left->values, &use, err);
+    cp_code code = cp_json_scan(p, n, field, left->values, texts, &use, err);
     if (code != CP_OK)
         return code;
     left->values -= use.values;
@@ -67,7 +73,7 @@ cp_code cp_json_load(const char *p, size_t n, const char *field, cp_json_left *l
                              "%s is not valid JSON: %s at line %d, column %d (byte %d)", what,
                              words(json_error_code(&e)), e.line, e.column, e.position);
     out->root = v;
-    if (v && !json_is_object(v)) {
+    if (v && !field && !json_is_object(v)) {
         char buf[64];
         code = cp_fail_param(err, CP_INVALID_JSON, param, "%s is %s; a JSON object is expected",
                              what, cp_json_say(v, buf, sizeof(buf)));
@@ -101,7 +107,10 @@ const char *cp_json_say(const struct json_t *v, char *buf, size_t cap)
         cp_snprintf(buf, cap, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
         break;
     case JSON_REAL:
-        cp_snprintf(buf, cap, "%.17g", json_real_value(v));
+        if (fabs(json_real_value(v)) >= 1e308) /* the scan's word for what is beyond it */
+            cp_snprintf(buf, cap, "a number beyond 1e308");
+        else
+            cp_snprintf(buf, cap, "%.17g", json_real_value(v));
         break;
     case JSON_TRUE:
         cp_snprintf(buf, cap, "true");

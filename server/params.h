@@ -22,7 +22,7 @@ enum {
 
 /* Limits of the outside, in one place. */
 enum {
-    CP_JSON_DEPTH = 64,
+    CP_JSON_DEPTH = 512,
     CP_JSON_VALUES = 262144, /* a request, JSON within its strings included */
     CP_STOP_MAX = 16,
     CP_STOP_BYTES = 1024,
@@ -81,8 +81,9 @@ typedef struct cp_params_env {
     cp_code (*find_model)(void *arg, cp_str name, cp_params_model *out, cp_err *err);
 } cp_params_env;
 
-/* arena keeps what `out` points to; render holds the tree of messages (may be the same). */
-cp_code cp_params_parse(const char *body, size_t n, const cp_params_env *env, cp_arena *arena,
+/* arena keeps what `out` points to; render holds the tree of messages (may be the same). The body's
+ * bytes are changed (cp_json_scan). */
+cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,
                         cp_arena *render, cp_params *out, cp_err *err);
 
 /* ---- inside the parser ---- */
@@ -94,23 +95,26 @@ typedef struct cp_json_use {
     size_t tree, vals; /* bytes */
 } cp_json_use;
 /* One pass over the text before the library sees it: nesting and number of values are bounded, so
- * that its memory is, too. field names the text in messages; NULL: the request's body.
- * CP_INVALID_JSON (nesting), CP_INVALID_VALUE (more than max_values). */
-cp_code cp_json_scan(const char *p, size_t n, const char *field, int64_t max_values,
-                     cp_json_use *use, cp_err *err);
+ * that its memory is, too, and what it would not take of valid JSON is spelled anew in place (see
+ * scan.c). field names the text in messages; NULL: the request's body. texts: top-level fields
+ * whose text is used, up to a NULL; half a surrogate pair in one of them is refused by name, one
+ * elsewhere becomes U+FFFD. CP_INVALID_VALUE. */
+cp_code cp_json_scan(char *p, size_t n, const char *field, int64_t max_values,
+                     const char *const *texts, cp_json_use *use, cp_err *err);
 /* What one request may still parse, carried through all of it. */
 typedef struct cp_json_left {
     int64_t values;
     cp_account *account; /* pays for trees; may be NULL */
 } cp_json_left;
 typedef struct cp_json {
-    struct json_t *root; /* an object */
-    size_t bytes;        /* taken from the account */
+    struct json_t *root;
+    size_t bytes; /* taken from the account */
 } cp_json;
-/* Scan, pay for and parse an object. CP_INVALID_JSON with the position, CP_INVALID_VALUE above the
- * request's values, CP_NO_MEMORY when the account cannot pay. */
-cp_code cp_json_load(const char *p, size_t n, const char *field, cp_json_left *left, cp_json *out,
-                     cp_err *err);
+/* Scan, pay for and parse; p is changed. The body (field NULL) is an object, a byte-order mark
+ * before it is skipped. CP_INVALID_JSON with the position, CP_INVALID_VALUE above the request's
+ * values and depth, CP_NO_MEMORY when the account cannot pay. */
+cp_code cp_json_load(char *p, size_t n, const char *field, const char *const *texts,
+                     cp_json_left *left, cp_json *out, cp_err *err);
 void cp_json_free(cp_json *j, cp_json_left *left);
 /* Once a process, before threads parse. */
 void cp_json_setup(void);

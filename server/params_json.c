@@ -717,13 +717,22 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
     return code == CP_OK ? check_together(ps->out, ps->where, err) : code;
 }
 
-cp_code cp_params_parse(const char *body, size_t n, const cp_params_env *env, cp_arena *arena,
+/* The fields whose text is used, NULL behind the last. */
+static const char *const *texts_of(unsigned where)
+{
+    static const char *const chat[] = {"messages", "model", "stop", "cache_salt", NULL};
+    static const char *const text[] = {"prompt", "model", "stop", "cache_salt", NULL};
+    static const char *const tokenize[] = {"messages", "content", "prompt", "model", NULL};
+    return where & CHAT ? chat : where == CP_AT_TEXT ? text : tokenize;
+}
+
+cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,
                         cp_arena *render, cp_params *out, cp_err *err)
 {
     memset(out, 0, sizeof(*out));
     cp_json_left left = {.values = CP_JSON_VALUES, .account = env->account};
     cp_json doc;
-    cp_code code = cp_json_load(body, n, NULL, &left, &doc, err);
+    cp_code code = cp_json_load(body, n, NULL, texts_of(env->where), &left, &doc, err);
     if (code != CP_OK)
         return code;
     parser ps = {.where = env->where,

@@ -429,8 +429,7 @@ void cp_call_prepare(cp_call *c)
     const cp_params_env env = {
         .where = c->route->where, .account = &c->account, .arg = c, .find_model = find_model};
     cp_err *err = &c->err;
-    c->code = cp_params_parse(c->body.p ? c->body.p : "", c->body.n, &env, c->arena, render_arena,
-                              &c->p, err);
+    c->code = cp_params_parse(c->body.p, c->body.n, &env, c->arena, render_arena, &c->p, err);
     cp_buf_fini(&c->body);
     if (c->code == CP_OK) {
         switch (c->route->where) {

@@ -75,7 +75,7 @@ static void test_too_much_is_never_503(void **state)
          "\"{\\\"a\\\":[",
          "[]", ",", "]}\"}}]}]}", 262144, 400, "invalid_value",
          "messages[0].tool_calls[0].function.arguments"},
-        {"/tokenize", "{\"content\":\"a\",\"x\":", "[", "", "", 64, 400, "invalid_json", "64"},
+        {"/tokenize", "{\"content\":\"a\",\"x\":", "[", "", "", 512, 400, "invalid_value", "512"},
         {TEXT, "{\"prompt\":[", "\"a\"", ",", "]}", 1025, 400, "invalid_value", "1024"},
         {TEXT, "{\"n\":128,\"prompt\":[", "\"a\"", ",", "]}", 17, 400, "invalid_value", "2048"},
         {TEXT, "{\"prompt\":[", "\"a\"", ",", "]}", 33, 400, "invalid_value", "--max-queue"},

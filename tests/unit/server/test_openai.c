@@ -560,11 +560,82 @@ static void test_models_version_metrics(void **state)
     h_close(&h);
 }
 
+/* One message of history, as a template that joins content with text gets it; the same verdict on
+ * all routes that take messages. */
+static void test_messages_of_history(void **state)
+{
+    (void)state;
+#define CALL(arguments)                                                                            \
+    "\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\"," \
+    "\"function\":{\"name\":\"f\"" arguments "}}]"
+    static const struct {
+        const char *message, *rendered;
+    } rows[] = {
+        {"\"role\":\"assistant\"", "assistant:"},
+        {"\"role\":\"assistant\",\"content\":null", "assistant:"},
+        {"\"role\":\"assistant\",\"content\":[]", "assistant:"},
+        {"\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":null", "assistant:"},
+        {"\"role\":\"assistant\",\"content\":null,\"tool_calls\":[]", "assistant:"},
+        {"\"role\":\"assistant\",\"content\":null,\"refusal\":\"no\"", "assistant:(no)"},
+        {"\"role\":\"assistant\",\"content\":null,\"refusal\":null,\"audio\":null", "assistant:"},
+        {"\"role\":\"assistant\",\"reasoning_content\":\"h\"", "assistant:"},
+        {"\"role\":\"assistant\",\"function_call\":{\"name\":\"f\",\"arguments\":\"{}\"}",
+         "assistant:"},
+        {"\"role\":\"user\",\"name\":\"n\",\"content\":\"a\"", "user:a"},
+        {"\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"12\"", "tool:12"},
+        {"\"role\":\"assistant\",\"content\":[{\"type\":\"refusal\",\"refusal\":\"no\"}]",
+         "assistant:no"},
+        {"\"role\":\"user\",\"content\":[\"a\",{\"type\":\"input_text\",\"text\":\"b\"},"
+         "{\"type\":\"output_text\",\"text\":\"c\",\"annotations\":[]},{\"type\":\"text\","
+         "\"text\":\"d\",\"cache_control\":{}}]",
+         "user:a\nb\nc\nd"},
+        {CALL(",\"arguments\":\"{\\\"a\\\": 1}\""), "assistant:<f {\"a\": 1}>"},
+        {CALL(",\"arguments\":{\"a\":1}"), "assistant:<f {\"a\": 1}>"},
+        {CALL(",\"arguments\":\"\""), "assistant:<f {}>"},
+        {CALL(",\"arguments\":\" \""), "assistant:<f {}>"},
+        {CALL(",\"arguments\":null"), "assistant:<f {}>"},
+        {CALL(""), "assistant:<f {}>"},
+        {CALL(",\"arguments\":\"{\\\"a\\\": \""), "assistant:<f {}>"},
+        {CALL(",\"arguments\":\"{\\\"a\\\": NaN}\""), "assistant:<f {}>"},
+        {CALL(",\"arguments\":\"[]\""), "assistant:<f []>"},
+        {CALL(",\"arguments\":\"[1,2]\""), "assistant:<f [1, 2]>"},
+        {CALL(",\"arguments\":\"\\\"x\\\"\""), "assistant:<f \"x\">"},
+        {CALL(",\"arguments\":\"7\""), "assistant:<f 7>"},
+        {CALL(",\"arguments\":\"true\""), "assistant:<f true>"},
+        {CALL(",\"arguments\":\"null\""), "assistant:<f null>"},
+        {CALL(",\"arguments\":[7]"), "assistant:<f [7]>"},
+        {CALL(",\"arguments\":\"{\\\"a\\\":\\\"\\\\ud83d\\\"}\""),
+         "assistant:<f {\"a\": \"\xEF\xBF\xBD\"}>"},
+    };
+    harness h;
+    h_open(&h, &(h_config){.template_ = "{% for m in messages %}{{ m.role + ':' + m.content }}"
+                                        "{% for t in m.tool_calls %}<{{ t.function.name }} "
+                                        "{{ t.function.arguments | tojson }}>{% endfor %}"
+                                        "{% if m.refusal %}({{ m.refusal }}){% endif %}"
+                                        "{% endfor %}"});
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char body[512];
+        cp_snprintf(body, sizeof(body), "{\"messages\":[{%s}],\"max_tokens\":1}", rows[i].message);
+        json_t *v = ok(&h, "/apply-template", body);
+        if (strcmp(str_at(v, "prompt"), rows[i].rendered) != 0)
+            fail_msg("%s: '%s', wanted '%s'", body, str_at(v, "prompt"), rows[i].rendered);
+        json_decref(v);
+        json_t *t = ok(&h, "/tokenize", body), *c = ok(&h, CHAT, body);
+        assert_int_equal(int_at(t, "count"), strlen(rows[i].rendered));
+        assert_int_equal(int_at(c, "usage.prompt_tokens"), strlen(rows[i].rendered));
+        json_decref(t);
+        json_decref(c);
+    }
+#undef CALL
+    h_close(&h);
+}
+
 int run_openai_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat_answer),
         cmocka_unit_test(test_chat_stream),
+        cmocka_unit_test(test_messages_of_history),
         cmocka_unit_test(test_text_answer_and_stream),
         cmocka_unit_test(test_choices_and_prompts),
         cmocka_unit_test(test_stop_strings),
