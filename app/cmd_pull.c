@@ -96,6 +96,17 @@ int cp_cmd_pull(const cp_options *o)
     return 0;
 }
 
+/* What a start would read first: the head of the weights. Hashes say nothing of it. */
+static cp_code check_head(const cp_loader_options *lo, const char *ref, cp_err *err)
+{
+    cp_store_entry *e;
+    cp_code rc = cp_store_inspect(lo, ref, &e, err);
+    if (rc == CP_OK) {
+        cp_store_entries_free(e, 1);
+    }
+    return rc;
+}
+
 int cp_cmd_verify(const cp_options *o)
 {
     cp_loader_options lo = cp_app_loader_options(o);
@@ -104,6 +115,7 @@ int cp_cmd_verify(const cp_options *o)
     uint64_t bytes = 0;
     cp_progress_init(&p, o->args.p[0], false);
     cp_code rc = cp_store_verify(&lo, o->args.p[0], cp_progress_report, &p, &bytes, &err);
+    rc = rc ? rc : check_head(&lo, o->args.p[0], &err);
     rc = rc ? rc : cp_app_packed_check(o->args.p[0], o, &err);
     cp_progress_end(&p);
     if (rc) {

@@ -231,7 +231,8 @@ cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
             rc = cp_loader_open(out, ref, &lo, err);
         }
     }
-    if (rc) {
+    /* What is wrong with a file by path begins with that path. */
+    if (rc && strncmp(err->msg, ref, strlen(ref)) != 0) {
         cp_err_prefix(err, "%s", ref);
     }
     return rc;

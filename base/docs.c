@@ -239,7 +239,9 @@ static void markdown_errors(cp_buf *out)
 {
     cp_buf_adds(out,
                 "\n## Errors\n\nWhat clients see as `error.code` and `error.type`, and the exit "
-                "code of a command that ends with it.\n\n"
+                "code of a command that ends with it. Such a command says why in one line on "
+                "stderr,\n`capstan: ...`, and prints no object on stdout, with `--json` "
+                "either.\n\n"
                 "| name | HTTP status | code | type | exit code |\n|---|---|---|---|---|\n");
     for (int c = CP_OK + 1; c < CP_CODE_COUNT; c++) {
         const cp_code_row *r = cp_code_info((cp_code)c);

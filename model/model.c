@@ -59,6 +59,9 @@ static cp_code read_vocab(cp_params *p, const cp_loaded *file, cp_err *err)
 cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
 {
     *out = NULL;
+    if (cp_loaded_n_tensors(file) == 0) {
+        return cp_fail(err, CP_CORRUPT, "has no tensors: a vocabulary only");
+    }
     cp_model *m = cp_xcalloc(1, sizeof *m);
     const cp_tensor *factors = NULL;
     cp_code rc = cp_params_read(&m->p, cp_loaded_meta(file), err);

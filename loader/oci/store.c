@@ -24,16 +24,26 @@
 
 /* ---- one entry's description ---- */
 
-/* Architecture and quantization from the file itself; left empty when it cannot be read. */
-static void peek(int fd, uint64_t offset, uint64_t size, cp_store_entry *e)
+/* Architecture and quantization from the file itself. CP_CORRUPT, CP_UNSUPPORTED: its format's
+ * parser refuses it; the fields stay empty. */
+static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what, cp_store_entry *e,
+                    cp_err *err)
 {
     cp_map map;
     cp_weights *w = NULL;
-    if (size == 0 || size > SIZE_MAX ||
-        cp_map_open_at(&map, fd, offset, (size_t)size, "weights", NULL) != CP_OK)
-        return;
+    if (size == 0 || size > SIZE_MAX)
+        return cp_fail(err, CP_CORRUPT, "%s: %" PRIu64 " bytes is no model", what, size);
+    cp_code code = cp_map_open_at(&map, fd, offset, (size_t)size, what, err);
+    if (code)
+        return code;
     const cp_format *format = cp_format_of(map.p, map.n);
-    if (format && format->parse(&w, map.p, map.n, NULL) == CP_OK && !cp_map_poisoned(&map)) {
+    if (!format)
+        code = cp_fail(err, CP_CORRUPT, "%s: is no GGUF file", what);
+    else if ((code = format->parse(&w, map.p, map.n, err)))
+        cp_err_prefix(err, "%s", what);
+    if (cp_map_poisoned(&map))
+        code = cp_fail(err, CP_CORRUPT, "%s: cut while it was read", what);
+    if (!code) {
         cp_str arch = {0};
         if (cp_meta_str(w->meta, "general.architecture", &arch))
             cp_snprintf(e->arch, sizeof(e->arch), "%.*s", arch.n < 47 ? (int)arch.n : 47, arch.p);
@@ -41,6 +51,7 @@ static void peek(int fd, uint64_t offset, uint64_t size, cp_store_entry *e)
     }
     cp_weights_free(w);
     cp_map_close(&map);
+    return code;
 }
 
 static void fill_layers(cp_store_entry *e, const cp_manifest *m)
@@ -57,18 +68,21 @@ static void fill_layers(cp_store_entry *e, const cp_manifest *m)
     }
 }
 
-/* Describe a manifest of layout l. */
-static void describe(const cp_layout *l, const cp_places *places, const cp_manifest *m,
-                     const cp_packaging *row, const cp_plan *plan, cp_store_entry *e)
+/* Describe a manifest of layout l. An error is peek's; all but what the weights say is told
+ * all the same. */
+static cp_code describe(const cp_layout *l, const cp_places *places, const cp_manifest *m,
+                        const cp_packaging *row, const cp_plan *plan, cp_store_entry *e,
+                        cp_err *err)
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
     char hex[CP_DIGEST_STR];
+    cp_code code = CP_OK;
     cp_files *files = NULL;
     if (!row)
-        return;
+        return CP_OK;
     if (cp_files_list(&files, l, m, plan, places, NULL) != CP_OK)
-        return; /* not extracted yet, or broken: the layers are told all the same */
+        return CP_OK; /* not extracted yet, or broken: the layers are told all the same */
     for (size_t i = 0; i < files->n; i++) {
         const cp_file *f = &files->v[i];
         const cp_descriptor *d = &m->layer[f->layer];
@@ -82,12 +96,13 @@ static void describe(const cp_layout *l, const cp_places *places, const cp_manif
                 ? cp_extracted_open(places, f->place, hex, f->number, &fd, NULL) == CP_OK
                 : cp_layout_blob_open(l, d->raw, &fd, &size, NULL) == CP_OK && size == d->size;
         if (ok)
-            peek(fd, f->number >= 0 ? 0 : f->offset, f->size, e);
+            code = peek(fd, f->number >= 0 ? 0 : f->offset, f->size, d->digest, e, err);
         if (fd >= 0)
             close(fd);
         break;
     }
     cp_files_free(files);
+    return code;
 }
 
 /* Describe an index's entry; what is broken is listed as "corrupt", so that it can be seen and
@@ -109,7 +124,7 @@ static void describe_entry(const cp_layout *l, const cp_places *places, const cp
     /* None, or none of several: the layers are listed all the same. */
     if (cp_packaging_plan(m, &row, &plan, NULL) == CP_OK)
         cp_choice_of_layers(&plan, m, l, NULL, why, NULL);
-    describe(l, places, m, row, &plan, e);
+    (void)describe(l, places, m, row, &plan, e, NULL);
     cp_plan_fini(&plan);
     cp_manifest_free(m);
 }
@@ -174,9 +189,9 @@ static cp_code describe_file(cp_resolved *r, bool verify_always, cp_store_entry 
     cp_strcopy(e->layers[0].media_type, sizeof(e->layers[0].media_type),
                "application/octet-stream");
     cp_strcopy(e->layers[0].filepath, sizeof(e->layers[0].filepath), base);
-    peek(fd, offset, size, e);
+    code = peek(fd, offset, size, r->ref.path, e, err);
     close(fd);
-    return CP_OK;
+    return code;
 }
 
 /* See loader.h. */
@@ -195,7 +210,9 @@ cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store
         const cp_descriptor *d = &r.index->item[r.entry];
         cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
         cp_strcopy(e->digest, sizeof(e->digest), r.manifest_desc.digest);
-        describe(&r.layout, &r.places, r.manifest, r.packaging, &r.plan, e);
+        code = describe(&r.layout, &r.places, r.manifest, r.packaging, &r.plan, e, err);
+        if (code)
+            cp_err_prefix(err, "%s", e->name);
     }
     cp_resolved_fini(&r);
     if (code)
