@@ -8,6 +8,7 @@
 #include "app/compose.h"
 #include "app/progress.h"
 #include "base/log.h"
+#include "loader/oci/credentials.h"
 #include "loader/oci/reference.h"
 
 #include <errno.h>
@@ -219,10 +220,14 @@ cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
 {
     cp_loader_options lo = cp_app_loader_options(o);
     cp_ref parsed;
+    cp_code rc = o->authfile && *o->authfile ? cp_credential_named(o->authfile, err) : CP_OK;
+    if (rc) {
+        return rc;
+    }
     lo.progress = progress;
     lo.progress_arg = arg;
     progress(arg, "mapping", 0, 0);
-    cp_code rc = cp_loader_open(out, ref, &lo, err);
+    rc = cp_loader_open(out, ref, &lo, err);
     if (rc == CP_NOT_FOUND && !cp_ref_parse(&parsed, ref, lo.default_registry, NULL, NULL) &&
         parsed.kind == CP_REF_NAME) {
         rc = pull(o, ref, progress, arg, err);

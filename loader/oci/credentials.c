@@ -322,6 +322,16 @@ static cp_code ask_file(const char *path, bool named, const char *registry, cons
 }
 
 /* See credentials.h. */
+cp_code cp_credential_named(const char *authfile, cp_err *err)
+{
+    const char *path = authfile ? authfile : getenv("REGISTRY_AUTH_FILE");
+    if (!path || (!authfile && !*path) || access(path, R_OK) == 0)
+        return CP_OK;
+    return cp_fail(err, CP_USAGE, "%s: %.300s: %s", authfile ? "authfile" : "REGISTRY_AUTH_FILE",
+                   path, strerror(errno));
+}
+
+/* See credentials.h. */
 cp_code cp_credential_find(const char *authfile, const char *registry, const char *repository,
                            cp_credential *out, cp_err *err)
 {

@@ -38,6 +38,11 @@ bool cp_credential_any(const cp_credential *c);
 cp_code cp_credential_find(const char *authfile, const char *registry, const char *repository,
                            cp_credential *out, cp_err *err);
 
+/* Can the file that the user names for certain (authfile, else $REGISTRY_AUTH_FILE) be read? Asked
+ * before a registry is, so that a mistyped one is not found out at the first 401 only. CP_OK also
+ * when none is named; CP_USAGE, with option or variable and path. */
+cp_code cp_credential_named(const char *authfile, cp_err *err);
+
 /* ---- parts of it, here for credentials_json.c and for tests ---- */
 
 /* What a file says: a credential, or the helper to ask ("" none) and under which name. CP_USAGE:

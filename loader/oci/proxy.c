@@ -34,9 +34,29 @@ static bool names_address(const char *entry, int family, const uint8_t *address,
     return inet_pton(family, text, net) == 1 && same_net(net, address, n, bits);
 }
 
+/* Take :PORT off entry, and the brackets of an IPv6 address. With another port it stays as it is,
+ * and so names no host. */
+static void take_port(char *entry, int port)
+{
+    char *last = strrchr(entry, ':'), *close = strrchr(entry, ']'), *end;
+    bool v6 = strchr(entry, ':') != last && !close;
+    if (last && !v6 && (!close || last > close)) {
+        unsigned long of = strtoul(last + 1, &end, 10);
+        if (last[1] < '0' || last[1] > '9' || *end || of != (unsigned long)port)
+            return;
+        *last = '\0';
+    }
+    if (entry[0] == '[' && close && close[1] == '\0') {
+        *close = '\0';
+        memmove(entry, entry + 1, strlen(entry));
+    }
+}
+
 /* Is host (of n characters) the entry, or below it? */
 static bool names_host(const char *entry, const char *host, size_t n)
 {
+    if (strncmp(entry, "*.", 2) == 0)
+        entry++;
     size_t k = strlen(entry);
     if (k > 0 && entry[k - 1] == '.')
         k--;
@@ -49,13 +69,11 @@ static bool names_host(const char *entry, const char *host, size_t n)
 }
 
 /* See proxy.h. */
-bool cp_proxy_excepts(const char *list, const char *host)
+bool cp_proxy_excepts(const char *list, const char *host, int port)
 {
     uint8_t address[16];
     size_t n = strlen(host), bytes = 0;
     int family = AF_UNSPEC;
-    if (strcmp(list, "*") == 0)
-        return true;
     if (inet_pton(AF_INET, host, address) == 1) {
         family = AF_INET;
         bytes = 4;
@@ -71,6 +89,9 @@ bool cp_proxy_excepts(const char *list, const char *host)
         if (k > 0 && k < sizeof(entry)) {
             memcpy(entry, p, k);
             entry[k] = '\0';
+            if (strcmp(entry, "*") == 0)
+                return true;
+            take_port(entry, port);
             if (bytes ? names_address(entry, family, address, bytes) : names_host(entry, host, n))
                 return true;
         }
@@ -100,7 +121,7 @@ const char *cp_proxy_for(const cp_origin *o)
                              *const none[] = {"no_proxy", "NO_PROXY", NULL};
     const char *proxy = first_of(o->https ? https : http);
     if (!*proxy || cp_host_classify(o->host) == CP_ADDRESS_LOOPBACK ||
-        cp_proxy_excepts(first_of(none), o->host))
+        cp_proxy_excepts(first_of(none), o->host, o->port))
         return "";
     return proxy;
 }

@@ -15,9 +15,10 @@
  */
 const char *cp_proxy_for(const cp_origin *o);
 
-/* Does a no_proxy list name this host (as in cp_origin)? Entries with commas or blanks between:
- * a host and all below it (a leading dot changes nothing), an address, ADDRESS/BITS; "*" alone is
- * everything. */
-bool cp_proxy_excepts(const char *list, const char *host);
+/* Does a no_proxy list name this host and port (as in cp_origin)? Entries with commas or blanks
+ * between: a host and all below it (a leading "." or "*." changes nothing), an address,
+ * ADDRESS/BITS, each with or without :PORT (IPv6 then in brackets), or "*" for everything. That is
+ * what curl takes and what Go takes; where they differ, the one that spares the proxy. */
+bool cp_proxy_excepts(const char *list, const char *host, int port);
 
 #endif

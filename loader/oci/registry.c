@@ -527,7 +527,13 @@ static void take_refusal(job *j)
         take_denial(j, why);
         return;
     }
-    if (status == 404 || status == 410)
+    cp_origin o;
+    if (status == 401 && j->x.challenges[0] && cp_url_origin(j->url, &o))
+        fail(j, CP_NETWORK,
+             "it redirects to %s:%d, which wants credentials or a token of its own; behind a "
+             "redirect none is given: name that registry in its place (%s)",
+             o.host, o.port, why);
+    else if (status == 404 || status == 410)
         fail(j, CP_NOT_FOUND, "not there: %s", why);
     else if (j->x.ranged && may_refuse_range(status))
         fail(j, CP_UNSUPPORTED, "the server refuses the range: %s", why);
@@ -870,6 +876,9 @@ cp_code cp_registry_open(cp_registry **out, const cp_ref *ref, const cp_registry
     if (opt->client_key && (!opt->client_cert || access(opt->client_key, R_OK) != 0))
         return cp_fail(err, CP_USAGE, "client-key: %s %s", opt->client_key,
                        opt->client_cert ? "cannot be read" : "is of no use without client-cert");
+    cp_code named = cp_credential_named(opt->authfile, err);
+    if (named != CP_OK)
+        return named;
     cp_registry *r = cp_xcalloc(1, sizeof(*r));
     r->opt = *opt;
     if (r->opt.connections == 0)

@@ -137,11 +137,21 @@ cp_address_kind cp_host_classify(const char *host)
     return CP_ADDRESS_PUBLIC;
 }
 
-static bool printable(const char *s)
+/* What a Location may not have raw and has all the same, blanks and bytes of other alphabets, as
+ * %XX. False: it does not fit, or a control character is in it. */
+static bool escape_raw(char out[CP_URL_MAX], const char *s)
 {
-    for (; *s; s++)
-        if ((unsigned char)*s <= 0x20 || (unsigned char)*s >= 0x7f)
+    size_t n = 0;
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c < 0x20 || c == 0x7f || n + 4 > CP_URL_MAX)
             return false;
+        if (c == 0x20 || c >= 0x80)
+            n += cp_snprintf(out + n, CP_URL_MAX - n, "%%%02X", c);
+        else
+            out[n++] = *s;
+    }
+    out[n] = '\0';
     return true;
 }
 
@@ -151,19 +161,20 @@ cp_code cp_url_redirect(const char *from, const char *location, bool private_ok,
 {
     *same = false;
     CURLU *u = curl_url();
-    char *absolute = NULL;
+    char *absolute = NULL, to[CP_URL_MAX];
     cp_origin a, b;
+    bool plain = escape_raw(to, location);
     cp_code code = CP_OK;
     if (!u)
         return cp_fail(err, CP_NO_MEMORY, "no memory for a URL");
-    if (!cp_url_origin(from, &a) || *location == '\0' || !printable(location) ||
+    if (!cp_url_origin(from, &a) || *location == '\0' || !plain ||
         curl_url_set(u, CURLUPART_URL, from, 0) != CURLUE_OK ||
-        curl_url_set(u, CURLUPART_URL, location, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
+        curl_url_set(u, CURLUPART_URL, to, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
         curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) != CURLUE_OK ||
         curl_url_get(u, CURLUPART_URL, &absolute, 0) != CURLUE_OK || !origin_of(u, &b) ||
         !cp_strcopy(out, CP_URL_MAX, absolute))
         code = cp_fail(err, CP_NETWORK, "a redirect to '%.200s', which is no usable http(s) URL",
-                       printable(location) ? location : "(unprintable)");
+                       plain ? to : "(unprintable)");
     else if (a.https && !b.https)
         code = cp_fail(err, CP_NETWORK, "a redirect from https to http (%s:%d), refused", b.host,
                        b.port);

@@ -36,8 +36,9 @@ cp_address_kind cp_host_classify(const char *host);
 
 /*
  * Where `location`, sent by `from`, leads: *out absolute, *same whether host, port and scheme stay.
- * CP_NETWORK: malformed, not http(s), from https to http, user information, a metadata address, or
- * a private address although the registry has none (private_ok false).
+ * Blanks and bytes above 0x7f are taken as %XX.
+ * CP_NETWORK: malformed, a control character, not http(s), from https to http, user information, a
+ * metadata address, or a private address although the registry has none (private_ok false).
  */
 cp_code cp_url_redirect(const char *from, const char *location, bool private_ok,
                         char out[CP_URL_MAX], bool *same, cp_err *err);

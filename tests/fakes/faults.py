@@ -437,6 +437,23 @@ def auth_by_environment(s):
 
 
 @fault
+def authfile_missing(s):
+    s.args += ["--authfile", "/nowhere/auth.json"]
+    s.check(lambda: not s.registry.rows(), "the registry was asked")
+
+
+@fault
+def authfile_of_variable_missing(s):
+    s.env = {"REGISTRY_AUTH_FILE": "/nowhere/auth.json"}
+    s.check(lambda: not s.registry.rows(), "the registry was asked")
+
+
+@fault
+def docker_config_empty(s):
+    s.env = {"DOCKER_CONFIG": str(s.folder / "none")}
+
+
+@fault
 def auth_for_another_port(s):
     s.registry.auth = Basic()
     s.credentials(host="127.0.0.1:1")
@@ -524,6 +541,23 @@ def redirect_other_host(s):
     s.credentials()
     to_cdn(s, f"http://localhost:{s.thief.server_address[1]}")
     s.check(lambda: s.thief.rows("cdn"), "the redirect was not followed")
+
+
+@fault
+def redirect_with_blanks(s):
+    s.thief.content.blobs.update(s.content.blobs)
+    place = "/cdn/x/{}?name=my model \u6a21.gguf".encode().decode("latin-1")  # as bytes of a header
+    s.hook("blob", lambda x: x.redirect(s.thief.url + place.format(x.reference)))
+    s.check(lambda: all(r.path.endswith("?name=my%20model%20%E6%A8%A1.gguf") for r in s.thief.rows("cdn")),
+            "another place was asked")
+
+
+@fault
+def redirect_manifest_bearer(s):
+    s.thief.content.manifests.update(s.content.manifests)
+    s.thief.auth = Bearer(anonymous=True)
+    s.hook("manifest", lambda x: x.redirect(s.thief.url + x.path))
+    s.check(lambda: not s.thief.rows("token"), "a token was asked for")
 
 
 @fault

@@ -31,7 +31,24 @@ static void hosts_without_a_proxy(void **state)
         bool excepted;
     } rows[] = {
         {"*", "a.io", true},
-        {"a.io,*", "b.io", false},
+        {"a.io,*", "b.io", true},
+        {"*.corp", "x.corp", true},
+        {"*.corp", "x.y.corp", true},
+        {"*.corp", "corp", true},
+        {"*.corp", "xcorp", false},
+        {"x.*.corp", "x.y.corp", false},
+        {"*.", "a.io", false},
+        {"a.io:443", "a.io", true},
+        {"a.io:444", "a.io", false},
+        {"*.corp:443", "x.corp", true},
+        {"a.io:", "a.io", false},
+        {"a.io:443x", "a.io", false},
+        {"10.0.0.1:443", "10.0.0.1", true},
+        {"10.0.0.1:80", "10.0.0.1", false},
+        {"[fd00::1]:443", "fd00::1", true},
+        {"[fd00::1]:80", "fd00::1", false},
+        {"[fd00::1]", "fd00::1", true},
+        {"fd00::443", "fd00::", false},
         {"", "a.io", false},
         {"a.io", "a.io", true},
         {"a.io", "b.a.io", true},
@@ -62,7 +79,7 @@ static void hosts_without_a_proxy(void **state)
         {"10.0.0.0/8", "ten.example", false},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        if (cp_proxy_excepts(rows[i].list, rows[i].host) != rows[i].excepted)
+        if (cp_proxy_excepts(rows[i].list, rows[i].host, 443) != rows[i].excepted)
             fail_msg("no_proxy=%s, %s", rows[i].list, rows[i].host);
 }
 
@@ -83,6 +100,10 @@ static void proxies_of_origins(void **state)
         {{"all_proxy", "NO_PROXY"}, {"P", ".corp"}, "https://x.corp/", ""},
         {{"all_proxy", "NO_PROXY"}, {"P", ".corp"}, "https://a.io/", "P"},
         {{"all_proxy", "NO_PROXY", "no_proxy"}, {"P", ".corp", "a.io"}, "https://x.corp/", "P"},
+        {{"all_proxy", "NO_PROXY"}, {"P", "*.corp"}, "https://x.corp/", ""},
+        {{"all_proxy", "no_proxy"}, {"P", "x.corp:80"}, "http://x.corp/", ""},
+        {{"all_proxy", "no_proxy"}, {"P", "x.corp:80"}, "https://x.corp/", "P"},
+        {{"all_proxy", "no_proxy"}, {"P", " a.io , *.corp "}, "https://x.corp/", ""},
         {{"all_proxy"}, {"P"}, "http://127.0.0.1:5000/", ""},
         {{"all_proxy"}, {"P"}, "https://localhost/", ""},
     };

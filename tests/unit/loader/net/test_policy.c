@@ -174,7 +174,16 @@ static void redirects(void **state)
         {"https://a.io/v2/x", "https://10.0.0.1/y", "https://10.0.0.1/y", true, false},
         {"https://a.io/v2/x", "", NULL, false, false},
         {"https://a.io/v2/x", "https://", NULL, false, false},
-        {"https://a.io/v2/x", "https://b.io/a b", NULL, false, false},
+        {"https://a.io/v2/x", "https://b.io/a b", "https://b.io/a%20b", false, false},
+        {"https://a.io/v2/x", "/y?name=my model.gguf", "https://a.io/y?name=my%20model.gguf", false,
+         true},
+        {"https://a.io/v2/x", "/\xc3\xa9?n=\xe6\xa8\xa1", "https://a.io/%C3%A9?n=%E6%A8%A1", false,
+         true},
+        {"https://a.io/v2/x", "/a%20b", "https://a.io/a%20b", false, true},
+        {"https://a.io/v2/x", "https://b io/y", NULL, false, false},
+        {"https://a.io/v2/x", "/a\tb", NULL, false, false},
+        {"https://a.io/v2/x", "/a\x7f", NULL, false, false},
+        {"https://a.io/v2/x", "/a\nb", NULL, false, false},
         {"https://a.io/v2/x", "https://b.io:99999/", NULL, false, false},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
