@@ -104,6 +104,7 @@ static cp_descriptor entry(group *g)
                            .filepath = g->stem,
                            .os = "",
                            .arch = "",
+                           .cpu = "",
                            .trait = g->trait,
                            .n_traits = g->quant[0] ? 2 : 1,
                            .model_bytes = g->bytes};

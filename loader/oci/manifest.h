@@ -37,6 +37,7 @@ typedef struct cp_descriptor {
     const char *filepath;  /* annotation org.cncf.model.filepath, org.cnai..., or image.title;
                               relative, no `..` */
     const char *os, *arch; /* platform */
+    const char *cpu;       /* its variant, "v8" */
     const cp_trait *trait; /* [n_traits], of an index's entry */
     size_t n_traits;
     uint64_t model_bytes; /* 0, until someone who has read the entry's manifest sets it */

@@ -191,6 +191,8 @@ static cp_code descriptor(cp_arena *a, const json_t *v, bool files, cp_descripto
         code = text(a, platform, "os", &d->os, err);
     if (!code)
         code = text(a, platform, "architecture", &d->arch, err);
+    if (!code)
+        code = text(a, platform, "variant", &d->cpu, err);
     const char *untested = json_string_value(json_object_get(notes, untested_key));
     d->untested = untested && strcmp(untested, "true") == 0;
     for (size_t i = 0;

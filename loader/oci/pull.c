@@ -513,7 +513,13 @@ static cp_code publish(pull *p, cp_err *err)
 static cp_code run(pull *p, const char *ref, cp_err *err)
 {
     char path[CP_DIR_MAX];
+    uint8_t raw[32];
     bool fresh;
+    if (!p->ref.digest[0] && cp_digest_parse(p->ref.typed, raw)) /* of an unnamed entry */
+        return cp_fail(err, CP_NOT_FOUND,
+                       "'%s' is not in the store, and a digest alone names no repository to pull "
+                       "it from: NAME@%s does",
+                       p->ref.typed, p->ref.typed);
     cp_code code = set_name(p, ref, err);
     if (!code)
         code = cp_dir_store(path, p->opt->loader.store, err);

@@ -1,6 +1,7 @@
 /*
  * Resolving a reference. A name is looked up in the store as typed, then in canonical form; with a
- * digest, by the digest alone (the tag is a label then). Nested indexes are descended at most three
+ * digest, by the digest alone (the tag is a label then). An entry without a name has its digest for
+ * one: "sha256:HEX" reads as a name and a tag. Nested indexes are descended at most three
  * levels, each entry chosen by variant.c.
  */
 #include "loader/oci/resolve.h"
@@ -20,6 +21,12 @@
 enum { MAX_NESTING = 3, MAX_SIZED = 64 };
 
 /* See resolve.h. */
+bool cp_resolve_unnamed(const cp_descriptor *d, const char *name)
+{
+    return !d->ref_name[0] && d->digest[0] && strcmp(d->digest, name) == 0;
+}
+
+/* See resolve.h. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
 {
     if (ref->digest[0]) {
@@ -33,6 +40,9 @@ int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref)
         for (size_t i = 0; i < x->n; i++)
             if (strcmp(x->item[i].ref_name, names[k]) == 0)
                 return (int64_t)i;
+    for (size_t i = 0; i < x->n; i++)
+        if (cp_resolve_unnamed(&x->item[i], ref->typed))
+            return (int64_t)i;
     return -1;
 }
 
@@ -86,7 +96,8 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
                                 .ref_name = "",
                                 .filepath = "",
                                 .os = "",
-                                .arch = ""};
+                                .arch = "",
+                                .cpu = ""};
     char media_type[128];
     cp_descriptor at = *d;
     why[0] = '\0';
@@ -170,7 +181,9 @@ static void list_names(const cp_index *x, char *out, size_t cap)
     out[0] = '\0';
     for (size_t i = 0; i < x->n && i < 8; i++)
         n += cp_snprintf(out + n, cap - n, "%s%s", i ? ", " : "",
-                         x->item[i].ref_name[0] ? x->item[i].ref_name : "(unnamed)");
+                         x->item[i].ref_name[0] ? x->item[i].ref_name
+                         : x->item[i].digest[0] ? x->item[i].digest
+                                                : "(no name, no sha256 digest)");
     if (x->n > 8)
         cp_snprintf(out + n, cap - n, ", ...");
 }
@@ -180,7 +193,7 @@ static cp_code pick_in_layout(cp_resolved *r, cp_err *err)
 {
     const cp_index *x = r->index;
     const char *want = r->ref.ref_name;
-    char names[300];
+    char names[900];
     list_names(x, names, sizeof(names));
     if (x->n == 0)
         return cp_fail(err, CP_NOT_FOUND, "%s: the layout is empty", r->layout.path);
@@ -193,7 +206,7 @@ static cp_code pick_in_layout(cp_resolved *r, cp_err *err)
     }
     size_t found = 0;
     for (size_t i = 0; i < x->n; i++) {
-        if (strcmp(x->item[i].ref_name, want) != 0)
+        if (strcmp(x->item[i].ref_name, want) != 0 && !cp_resolve_unnamed(&x->item[i], want))
             continue;
         if (found && strcmp(x->item[i].digest, x->item[r->entry].digest) != 0)
             return cp_fail(err, CP_USAGE, "%s has several entries named '%s'", r->layout.path,

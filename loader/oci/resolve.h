@@ -64,8 +64,10 @@ cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int
 /* What the record of layer i's blob is asked of: v->places and v->name. */
 void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v);
 
-/* Position in x of the entry that a name reference means: its digest, else typed, else canonical.
- * -1: none. */
+/* Is d an entry without a name, and its digest this name? */
+bool cp_resolve_unnamed(const cp_descriptor *d, const char *name);
+/* Position in x of the entry that a name reference means: its digest, else typed, else canonical,
+ * else an unnamed entry whose digest was typed. -1: none. */
 int64_t cp_resolve_name(const cp_index *x, const cp_ref *ref);
 /* The manifest behind entry d, through nested indexes (at most 3); *out_desc is the manifest's own
  * descriptor, why says what was chosen ("": there was no choice). w may be NULL. */

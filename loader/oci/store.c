@@ -240,8 +240,9 @@ static bool mark_entries(const cp_index *x, const cp_ref *ref, bool *drop)
         return false;
     const cp_descriptor *d = &x->item[first];
     for (size_t i = 0; i < x->n; i++)
-        drop[i] = ref->digest[0] ? strcmp(x->item[i].digest, d->digest) == 0
-                                 : strcmp(x->item[i].ref_name, d->ref_name) == 0;
+        drop[i] = ref->digest[0]    ? strcmp(x->item[i].digest, d->digest) == 0
+                  : !d->ref_name[0] ? cp_resolve_unnamed(&x->item[i], d->digest)
+                                    : strcmp(x->item[i].ref_name, d->ref_name) == 0;
     return true;
 }
 

@@ -20,17 +20,52 @@ static const char machine[] = "arm64";
 static const char machine[] = "unknown";
 #endif
 
+/* Architectures by the names that machines give them, and the variant that a plain name means.
+ * Source: containerd/platforms database.go. */
+static const struct {
+    const char *arch, *also, *plain;
+} arches[] = {
+    {"amd64", "x86_64", "v1"},
+    {"arm64", "aarch64", "v8"},
+    {"arm", "armhf", "v7"},
+};
+enum { N_ARCHES = sizeof(arches) / sizeof(arches[0]) };
+
+static const char *plain_arch(const char *arch)
+{
+    for (size_t i = 0; i < N_ARCHES; i++)
+        if (strcmp(arch, arches[i].also) == 0)
+            return arches[i].arch;
+    return arch;
+}
+
+/* cpu, or what an architecture without one means; "8" is "v8" without its v. */
+static const char *plain_cpu(const char *arch, const char *cpu)
+{
+    for (size_t i = 0; !cpu[0] && i < N_ARCHES; i++)
+        if (strcmp(arch, arches[i].arch) == 0)
+            cpu = arches[i].plain;
+    return cpu[0] == 'v' ? cpu + 1 : cpu;
+}
+
 /* See variant.h. */
 cp_code cp_variant_platform(cp_variant_wish *w, char buf[64], const char *platform, cp_err *err)
 {
     if (!platform || !*platform)
         return CP_OK;
-    size_t n = strcspn(platform, "/");
-    if (n == 0 || platform[n] != '/' || !platform[n + 1] || !cp_strcopy(buf, 64, platform))
-        return cp_fail(err, CP_USAGE, "platform '%s' is not of the form os/arch", platform);
-    buf[n] = '\0';
-    w->os = buf;
-    w->arch = buf + n + 1;
+    char *rest = buf, *part[4] = {NULL};
+    size_t n = 0;
+    bool ok = cp_strcopy(buf, 64, platform);
+    while (ok && rest && n < 4) {
+        part[n] = strsep(&rest, "/");
+        ok = part[n++][0] != '\0';
+    }
+    if (!ok || n < 2 || n > 3)
+        return cp_fail(err, CP_USAGE, "platform '%s' is not of the form os/arch or os/arch/variant",
+                       platform);
+    w->os = part[0];
+    w->arch = plain_arch(part[1]);
+    w->cpu = part[2];
     return CP_OK;
 }
 
@@ -113,7 +148,7 @@ static void label(const cp_descriptor *d, char out[LABEL])
     if (d->ref_name[0])
         cp_snprintf(out, LABEL, "%.60s", d->ref_name);
     else if (d->os[0] && strcmp(d->os, "unknown") != 0)
-        cp_snprintf(out, LABEL, "%.20s/%.20s", d->os, d->arch);
+        cp_snprintf(out, LABEL, "%.20s/%.20s%s%.10s", d->os, d->arch, d->cpu[0] ? "/" : "", d->cpu);
     else
         cp_snprintf(out, LABEL, "%.19s", d->digest);
 }
@@ -163,14 +198,28 @@ bool cp_variant_asked(const cp_descriptor *d, const char *variant)
     return false;
 }
 
-typedef enum platform_kind { FOREIGN, UNKNOWN, NONE, WANTED } platform_kind;
+/* LIKE: another variant of the architecture; a model is data, so it will do. */
+typedef enum platform_kind { FOREIGN, UNKNOWN, NONE, LIKE, WANTED } platform_kind;
 
-static platform_kind platform_of(const cp_descriptor *d, const char *os, const char *arch)
+static platform_kind platform_of(const cp_descriptor *d, const cp_variant_wish *w)
 {
-    return d->os[0] == '\0'                                       ? NONE
-           : strcmp(d->os, "unknown") == 0                        ? UNKNOWN
-           : strcmp(d->os, os) == 0 && strcmp(d->arch, arch) == 0 ? WANTED
-                                                                  : FOREIGN;
+    const char *arch = plain_arch(d->arch);
+    if (d->os[0] == '\0')
+        return NONE;
+    if (strcmp(d->os, "unknown") == 0)
+        return UNKNOWN;
+    if (strcmp(d->os, w->os) != 0 || strcmp(arch, w->arch) != 0)
+        return FOREIGN;
+    if (strcmp(plain_cpu(arch, d->cpu), plain_cpu(arch, w->cpu ? w->cpu : "")) == 0)
+        return WANTED;
+    return w->cpu ? FOREIGN : LIKE;
+}
+
+/* The platform that is wanted, in words. */
+static void platform_text(const cp_variant_wish *w, char out[64])
+{
+    cp_snprintf(out, 64, "%.20s/%.20s%s%.10s", w->os, w->arch, w->cpu ? "/" : "",
+                w->cpu ? w->cpu : "");
 }
 
 static size_t count(const bool *in, size_t n)
@@ -181,12 +230,25 @@ static size_t count(const bool *in, size_t n)
     return k;
 }
 
-/* Narrow to what may be meant; *chosen when exactly one is left. */
+/* w with the platform that stands in for none. */
+static cp_variant_wish with_platform(const cp_variant_wish *w)
+{
+    cp_variant_wish full = *w;
+    if (!w->os) {
+        full.os = "linux";
+        full.arch = machine;
+        full.cpu = NULL;
+    }
+    return full;
+}
+
+/* Narrow to what may be meant. */
 static cp_code narrow(const cp_index *x, const cp_variant_wish *w, bool *in, cp_err *err)
 {
-    const char *os = w->os ? w->os : "linux", *arch = w->arch ? w->arch : machine;
-    char text[300];
+    const cp_variant_wish full = with_platform(w);
+    char text[300], platform[64];
     platform_kind best = FOREIGN;
+    platform_text(&full, platform);
     if (x->n > CP_VARIANTS_MAX)
         return cp_fail(err, CP_CORRUPT, "an index of %zu entries; at most %d are chosen from", x->n,
                        CP_VARIANTS_MAX);
@@ -210,16 +272,16 @@ static cp_code narrow(const cp_index *x, const cp_variant_wish *w, bool *in, cp_
     if (n == 1 && !w->os)
         return CP_OK;
     for (size_t i = 0; i < x->n; i++) {
-        platform_kind k = in[i] ? platform_of(&x->item[i], os, arch) : FOREIGN;
+        platform_kind k = in[i] ? platform_of(&x->item[i], &full) : FOREIGN;
         best = k > best ? k : best;
     }
-    if (best == FOREIGN || (best != WANTED && best != NONE && w->os)) {
+    if (best == FOREIGN || (best == UNKNOWN && w->os)) {
         size_t all = list(x, in, text, sizeof(text));
-        return cp_fail(err, CP_NOT_FOUND, "no entry for %s/%s%s%s", os, arch,
+        return cp_fail(err, CP_NOT_FOUND, "no entry for %s%s%s", platform,
                        all ? "; there are: " : ", nor any other", text);
     }
     for (size_t i = 0; i < x->n; i++)
-        in[i] = in[i] && platform_of(&x->item[i], os, arch) == best;
+        in[i] = in[i] && platform_of(&x->item[i], &full) == best;
     return CP_OK;
 }
 
@@ -258,6 +320,35 @@ static cp_code by_size(const cp_index *x, uint64_t budget, const bool *in, size_
     return CP_OK;
 }
 
+/* Why entry i is the one that is left: what narrowed the choice to it. */
+static void say_why(const cp_index *x, const cp_variant_wish *w, size_t i, char why[256])
+{
+    const cp_variant_wish full = with_platform(w);
+    const platform_kind kind = platform_of(&x->item[i], &full);
+    const bool named = w->variant && w->variant[0];
+    char name[LABEL], platform[64];
+    bool others = false; /* does the request leave entries for other platforms? */
+    for (size_t k = 0; k < x->n; k++) {
+        if (is_attestation(&x->item[k]) || (named && !cp_variant_asked(&x->item[k], w->variant)))
+            continue;
+        others = others || platform_of(&x->item[k], &full) != kind;
+    }
+    why[0] = '\0';
+    if (x->n == 1 && kind != FOREIGN)
+        return; /* there was no choice */
+    label(&x->item[i], name);
+    platform_text(&full, platform);
+    size_t n = cp_snprintf(why, 256, "variant %s taken of %zu: %s", name, x->n,
+                           named ? "named by --variant" : "");
+    if (others)
+        cp_snprintf(why + n, 256 - n, "%s%s%s", named ? ", " : "",
+                    kind >= LIKE ? "for " : "the only one for any platform",
+                    kind >= LIKE ? platform : "");
+    else if (!named)
+        cp_snprintf(why + n, 256 - n, "the only one%s%s", kind == FOREIGN ? "; it is not for " : "",
+                    kind == FOREIGN ? platform : "");
+}
+
 /* See variant.h. */
 cp_code cp_variant_choose(const cp_index *x, const cp_variant_wish *w, size_t *item, char why[256],
                           cp_err *err)
@@ -269,16 +360,10 @@ cp_code cp_variant_choose(const cp_index *x, const cp_variant_wish *w, size_t *i
     cp_code code = narrow(x, w, in, err);
     size_t n = code ? 0 : count(in, x->n);
     if (n == 1) {
-        char name[LABEL];
         *item = 0;
         while (!in[*item])
             ++*item;
-        label(&x->item[*item], name);
-        if (x->n > 1)
-            cp_snprintf(why, 256, "variant %s taken of %zu: %s", name, x->n,
-                        w->variant && w->variant[0]    ? "it was asked for"
-                        : x->item[*item].os[0] == '\0' ? "the only one"
-                                                       : "the one for this platform");
+        say_why(x, w, *item, why);
     } else if (!code) {
         code = by_size(x, w->memory_budget, in, item, why, err);
     }

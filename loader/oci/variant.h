@@ -14,6 +14,7 @@ enum { CP_VARIANTS_MAX = 1024 }; /* entries of an index to choose from */
 
 typedef struct cp_variant_wish {
     const char *os, *arch; /* NULL: linux and this machine's */
+    const char *cpu;       /* a variant of the architecture, "v8"; NULL: any, the plain one first */
     /* NULL: what fits memory_budget best. VALUE: of any metadata or annotation, the ref.name or the
      * digest; KEY=VALUE: of that one. Letter case does not matter. */
     const char *variant;
@@ -32,7 +33,8 @@ cp_code cp_variant_choose(const cp_index *x, const cp_variant_wish *w, size_t *i
 bool cp_variant_needs_bytes(const cp_index *x, const cp_variant_wish *w, size_t i);
 /* Is entry d what a request for this variant names? */
 bool cp_variant_asked(const cp_descriptor *d, const char *variant);
-/* "linux/arm64" into a wish; the parts point into buf. CP_USAGE. platform NULL: nothing is set. */
+/* "linux/arm64" or "linux/arm64/v8" into a wish; the parts point into buf, or are static. CP_USAGE.
+ * platform NULL: nothing is set. */
 cp_code cp_variant_platform(cp_variant_wish *w, char buf[64], const char *platform, cp_err *err);
 
 #endif

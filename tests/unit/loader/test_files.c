@@ -694,7 +694,7 @@ static void side_by_side(void **state)
         m->opt.variant = "Q8_0";
         is_model(m, names[i], 2);
         got = open_ok(m, names[i]);
-        assert_true(has_note(got, "variant m-Q8_0 taken of 2: it was asked for"));
+        assert_true(has_note(got, "variant m-Q8_0 taken of 2: named by --variant"));
         assert_true(has_note(got, "m-Q4_0.gguf) ignored: another of the artifact's models"));
         cp_loaded_close(got);
         m->opt.variant = "Q5_0";

@@ -357,6 +357,86 @@ static void rm_and_gc_are_careful_beside_a_lost_manifest(void **state)
     assert_int_equal(n_blobs(r), 0);
 }
 
+/* index.json with these entries, each unnamed but for the last, which is `named` if that is given.
+ */
+static void write_index(const room *r, const char *const *digests, size_t n, const char *named)
+{
+    char path[256];
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"schemaVersion\":2,\"manifests\":[");
+    for (size_t i = 0; i < n; i++) {
+        struct stat st;
+        blob_path(r, digests[i], path);
+        assert_int_equal(stat(path, &st), 0);
+        cp_buf_printf(&b,
+                      "%s{\"mediaType\":\"" CP_MT_OCI_MANIFEST "\",\"digest\":\"%s\",\"size\":%d",
+                      i ? "," : "", digests[i], (int)st.st_size);
+        if (named && i + 1 == n)
+            cp_buf_printf(&b, ",\"annotations\":{\"" CP_ANNOTATION_NAME "\":\"%s\"}", named);
+        cp_buf_adds(&b, "}");
+    }
+    cp_buf_adds(&b, "]}");
+    snprintf(path, sizeof(path), "%s/index.json", r->store);
+    overwrite(path, b.p, b.n);
+    cp_buf_fini(&b);
+}
+
+/* An entry without a name, as skopeo leaves one, has its digest for a name wherever one is taken.
+ */
+static void unnamed_entries_go_by_digest(void **state)
+{
+    const room *r = *state;
+    char d[3][72], ref[512];
+    const char *const digests[] = {d[0], d[1], d[2]};
+    uint64_t freed = 0;
+    cp_store_entry *e;
+    cp_gc_result g;
+    size_t n;
+    cp_err err = {0};
+    for (uint32_t i = 0; i < 3; i++) {
+        make_file(r, "x.gguf", i);
+        snprintf(ref, sizeof(ref), "m:%u", i);
+        pack(r, "x.gguf", ref, "docker", d[i]);
+    }
+    write_index(r, digests, 3, "m:2");
+    assert_int_equal(cp_store_list(&r->opt, &e, &n, NULL), CP_OK);
+    assert_int_equal(n, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(strcmp(e[i].name, "m:2") == 0 || strcmp(e[i].name, e[i].digest) == 0);
+    cp_store_entries_free(e, n);
+    for (int i = 0; i < 2; i++) {
+        if (cp_store_inspect(&r->opt, d[i], &e, &err))
+            fail_msg("inspect %s: %s", d[i], err.msg);
+        assert_string_equal(e->name, d[i]);
+        assert_string_equal(e->digest, d[i]);
+        cp_store_entries_free(e, 1);
+        opens(r, d[i]);
+        assert_int_equal(cp_store_verify(&r->opt, d[i], NULL, NULL, NULL, NULL), CP_OK);
+        snprintf(ref, sizeof(ref), "oci:%s:%s", r->store, d[i]);
+        opens(r, ref);
+    }
+    snprintf(ref, sizeof(ref), "oci:%s", r->store);
+    refused(r, ref, CP_USAGE, d[0]);
+    /* What has a name goes by that; no prefix of a digest is a name. */
+    refused(r, d[2], CP_NOT_FOUND, "is not in the store");
+    snprintf(ref, sizeof(ref), "%.30s", d[0]);
+    refused(r, ref, CP_NOT_FOUND, "is not in the store");
+    assert_int_equal(cp_store_rm(&r->opt, d[2], &freed, NULL), CP_NOT_FOUND);
+    /* rm takes the one that is meant, not all that have no name. */
+    size_t before = n_blobs(r);
+    assert_int_equal(cp_store_rm(&r->opt, d[0], &freed, NULL), CP_OK);
+    assert_true(freed > 200 && n_blobs(r) == before - 3);
+    assert_int_equal(cp_store_rm(&r->opt, d[0], &freed, NULL), CP_NOT_FOUND);
+    opens(r, d[1]);
+    opens(r, "m:2");
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, NULL), CP_OK);
+    assert_int_equal(g.blobs, 0);
+    assert_int_equal(cp_store_rm(&r->opt, d[1], &freed, NULL), CP_OK);
+    opens(r, "m:2");
+    assert_int_equal(cp_store_rm(&r->opt, "m:2", &freed, NULL), CP_OK);
+    assert_int_equal(n_blobs(r), 0);
+}
+
 static void damaged_blobs_are_refused(void **state)
 {
     const room *r = *state;
@@ -833,6 +913,7 @@ static void default_store_is_xdg(void **state)
 int cp_suite_store(void)
 {
     const struct CMUnitTest tests[] = {
+        FRESH(unnamed_entries_go_by_digest),
         FRESH(packs_and_opens),
         FRESH(looks_up_typed_then_canonical),
         FRESH(packing_is_reproducible),

@@ -28,6 +28,13 @@ static const char olot[] = INDEX(E("0001", ON("linux", "amd64")) "," E(
 static const char named[] =
     INDEX(E("0001", NOTE("org.opencontainers.image.ref.name", "small")) "," E(
         "0002", NOTE("org.opencontainers.image.ref.name", "large")));
+#define CPU(os, arch, cpu)                                                                         \
+    ",\"platform\":{\"os\":\"" os "\",\"architecture\":\"" arch "\",\"variant\":\"" cpu "\"}"
+static const char cpus[] =
+    INDEX(E("0001", CPU("linux", "arm64", "v8")) "," E("0002", CPU("linux", "arm64", "v9")) "," E(
+        "0003", ON("linux", "arm")) "," E("0004", CPU("linux", "arm",
+                                                      "v6")) "," E("0005",
+                                                                   CPU("linux", "amd64", "v3")));
 static const char attested[] = INDEX(E("0001", ON("linux", "riscv64")) "," E(
     "0002", ON("unknown", "unknown") NOTE("vnd.docker.reference.type", "x")));
 
@@ -54,14 +61,14 @@ static void choices(void **state)
          CP_NO_MEMORY,
          0,
          "none of 3 variants fits into 5722 MiB: quantization=q4_0 (5722 MiB), "},
-        {kit, {.variant = "Q8_0"}, CP_OK, 1, "quantization=q8_0 taken of 3: it was asked for"},
-        {kit, {.variant = "quantization=q4_0"}, CP_OK, 0, "asked for"},
-        {kit, {.variant = "vram=16gib", .memory_budget = 1}, CP_OK, 2, "asked for"},
-        {kit, {.variant = D("0002")}, CP_OK, 1, "asked for"},
+        {kit, {.variant = "Q8_0"}, CP_OK, 1, "quantization=q8_0 taken of 3: named by --variant"},
+        {kit, {.variant = "quantization=q4_0"}, CP_OK, 0, "named by --variant"},
+        {kit, {.variant = "vram=16gib", .memory_budget = 1}, CP_OK, 2, "named by --variant"},
+        {kit, {.variant = D("0002")}, CP_OK, 1, "named by --variant"},
         {kit, {.variant = "n=1", .memory_budget = 7000000000}, CP_OK, 0, "quantization=q4_0"},
         {kit, {.variant = "q5"}, CP_NOT_FOUND, 0, "no variant 'q5'; there are: quantization=q4_0"},
         {kit, {.variant = "vram=q4_0"}, CP_NOT_FOUND, 0, "no variant"},
-        {multi, {.os = "linux", .arch = "amd64"}, CP_OK, 1, "the one for this platform"},
+        {multi, {.os = "linux", .arch = "amd64"}, CP_OK, 1, "taken of 4: for linux/amd64"},
         {multi, {.os = "linux", .arch = "arm64"}, CP_OK, 0, "linux/arm64 taken of 4"},
         {multi, {.os = "windows", .arch = "amd64"}, CP_OK, 3, "windows/amd64"},
         {multi,
@@ -70,7 +77,7 @@ static void choices(void **state)
          0,
          "no entry for linux/s390x; there are: linux/arm64, linux/amd64, windows/amd64"},
         {olot, {.os = "linux", .arch = "amd64"}, CP_OK, 0, "linux/amd64"},
-        {olot, {.variant = "modelpack"}, CP_OK, 1, "asked for"},
+        {olot, {.variant = "modelpack"}, CP_OK, 1, "named by --variant"},
         {olot, {.os = "linux", .arch = "arm64"}, CP_NOT_FOUND, 0, "no entry for linux/arm64"},
         {named,
          {0},
@@ -78,8 +85,63 @@ static void choices(void **state)
          0,
          "2 entries match and nothing tells their sizes; name one as "
          "variant: small, large"},
-        {named, {.variant = "large"}, CP_OK, 1, "large taken of 2: it was asked for"},
-        {attested, {0}, CP_OK, 0, "taken of 2"}, /* the only one, whatever it is for */
+        {named, {.variant = "large"}, CP_OK, 1, "large taken of 2: named by --variant"},
+        /* The only one, whatever it is for. */
+        {attested, {0}, CP_OK, 0, "linux/riscv64 taken of 2: the only one; it is not for linux/"},
+        {INDEX(E("0001", ON("linux", "riscv64"))),
+         {0},
+         CP_OK,
+         0,
+         "variant linux/riscv64 taken of 1: the only one; it is not for linux/"},
+        {INDEX(E("0001", ON("plan9", "amd64"))), {0}, CP_OK, 0, "the only one; it is not for"},
+        {INDEX(E("0001", "") "," E("0002", ON("linux", "riscv64"))),
+         {0},
+         CP_OK,
+         0,
+         "taken of 2: the only one for any platform"},
+        {INDEX(E("0001", ON("linux", "s390x")) "," E("0002", ON("unknown", "unknown"))),
+         {0},
+         CP_OK,
+         1,
+         "taken of 2: the only one for any platform"},
+        {INDEX(E("0001", ON("linux", "s390x")) "," E("0002", ON("linux", "riscv64"))),
+         {0},
+         CP_NOT_FOUND,
+         0,
+         "no entry for linux/"},
+        /* Named and for a platform: both narrowed it. */
+        {INDEX(E("0001", ON("linux", "s390x") NOTE("q", "a")) "," E(
+             "0002", ON("linux", "amd64") NOTE("q", "a")) "," E("0003", ON("linux", "amd64"))),
+         {.variant = "a", .os = "linux", .arch = "amd64"},
+         CP_OK,
+         1,
+         "taken of 3: named by --variant, for linux/amd64"},
+        /* A variant of the architecture: v8 is what arm64 means, v7 what arm does, v1 amd64. */
+        {cpus,
+         {.os = "linux", .arch = "arm64"},
+         CP_OK,
+         0,
+         "linux/arm64/v8 taken of 5: for linux/arm64"},
+        {cpus, {.os = "linux", .arch = "arm64", .cpu = "v8"}, CP_OK, 0, "for linux/arm64/v8"},
+        {cpus, {.os = "linux", .arch = "arm64", .cpu = "v9"}, CP_OK, 1, "for linux/arm64/v9"},
+        {cpus, {.os = "linux", .arch = "arm", .cpu = "v7"}, CP_OK, 2, "for linux/arm/v7"},
+        {cpus, {.os = "linux", .arch = "arm"}, CP_OK, 2, "for linux/arm"},
+        {cpus, {.os = "linux", .arch = "arm", .cpu = "v6"}, CP_OK, 3, "for linux/arm/v6"},
+        /* The model is data: without a wish for one, another variant of the machine is as good. */
+        {cpus,
+         {.os = "linux", .arch = "amd64"},
+         CP_OK,
+         4,
+         "linux/amd64/v3 taken of 5: for linux/amd64"},
+        {cpus,
+         {.os = "linux", .arch = "amd64", .cpu = "v2"},
+         CP_NOT_FOUND,
+         0,
+         "no entry for linux/amd64/v2; there are: linux/arm64/v8, linux/arm64/v9, linux/arm, "
+         "linux/arm/v6, linux/amd64/v3"},
+        {multi, {.os = "linux", .arch = "arm64", .cpu = "v8"}, CP_OK, 0, "for linux/arm64/v8"},
+        {multi, {.os = "linux", .arch = "amd64", .cpu = "v1"}, CP_OK, 1, "for linux/amd64/v1"},
+        {multi, {.os = "linux", .arch = "arm64", .cpu = "v9"}, CP_NOT_FOUND, 0, "no entry for"},
         {attested, {.os = "linux", .arch = "amd64"}, CP_NOT_FOUND, 0, "linux/riscv64"},
         {INDEX(""), {0}, CP_NOT_FOUND, 0, "nor any other"},
         {INDEX(E("0001", "")), {0}, CP_OK, 0, ""},
@@ -146,22 +208,34 @@ static void among_files(void **state)
          {.variant = "q4_0"},
          CP_OK,
          "+-",
-         "variant m-Q4_0 taken of 2: it was asked for"},
-        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "quant=Q4_0"}, CP_OK, "+-", "asked for"},
-        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "m-Q8_0"}, CP_OK, "-+", "asked for"},
-        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "file=m-q8_0.gguf"}, CP_OK, "-+", "asked for"},
+         "variant m-Q4_0 taken of 2: named by --variant"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
+         {.variant = "quant=Q4_0"},
+         CP_OK,
+         "+-",
+         "named by --variant"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8", {.variant = "m-Q8_0"}, CP_OK, "-+", "named by --variant"},
+        {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
+         {.variant = "file=m-q8_0.gguf"},
+         CP_OK,
+         "-+",
+         "named by --variant"},
         {"m-Q4_0.gguf:4 m-Q8_0.gguf:8",
          {.variant = "Q5_0"},
          CP_NOT_FOUND,
          "",
          "no variant 'Q5_0'; there are: m-Q4_0 (0 MiB), m-Q8_0 (0 MiB)"},
         /* In any letters, between any marks, the last one in the name. */
-        {"a/x.iq4_xs.gguf:4 a/x_bf16.gguf:8", {.variant = "BF16"}, CP_OK, "-+", "asked for"},
+        {"a/x.iq4_xs.gguf:4 a/x_bf16.gguf:8",
+         {.variant = "BF16"},
+         CP_OK,
+         "-+",
+         "named by --variant"},
         {"Qwen3-F16-UD-Q2_K_XL.gguf:2 Qwen3-mxfp4.gguf:4",
          {.variant = "Q2_K_XL"},
          CP_OK,
          "+-",
-         "asked for"},
+         "named by --variant"},
         /* Shards are one; all of them are taken or none. */
         {"m-Q4_0-00001-of-00002.gguf:4 m-Q4_0-00002-of-00002.gguf:4 m-F16.gguf:7",
          {0},
@@ -172,7 +246,7 @@ static void among_files(void **state)
          {.variant = "f16"},
          CP_OK,
          "--+",
-         "asked for"},
+         "named by --variant"},
         {"m-Q4_0-00001-of-00002.gguf:4 m-Q4_0-00002-of-00002.gguf:4", {0}, CP_OK, "++", ""},
         /* What lies here comes first, but for a request. */
         {"m-Q4_0.gguf:4 !m-Q8_0.gguf:8", {0}, CP_OK, "+-", ""},
@@ -181,11 +255,15 @@ static void among_files(void **state)
         /* Names that do not tell may be shards: all stay, unless one is asked for. */
         {"a.gguf:4 b.gguf:8", {0}, CP_OK, "++", ""},
         {"a.gguf:4 b.gguf:8", {.variant = "c"}, CP_OK, "++", ""},
-        {"a.gguf:4 b.gguf:8", {.variant = "b"}, CP_OK, "-+", "asked for"},
+        {"a.gguf:4 b.gguf:8", {.variant = "b"}, CP_OK, "-+", "named by --variant"},
         {"a-Q4_0.gguf:4 b-Q4_0.gguf:8", {0}, CP_OK, "++", ""},
         {"a-Q4_0.gguf:4 b.gguf:8", {0}, CP_OK, "++", ""},
         /* Other things stay. */
-        {"m-Q4_0.gguf:4 weights.tar:9 m-Q8_0.gguf:8", {.variant = "Q4_0"}, CP_OK, "++-", "asked"},
+        {"m-Q4_0.gguf:4 weights.tar:9 m-Q8_0.gguf:8",
+         {.variant = "Q4_0"},
+         CP_OK,
+         "++-",
+         "named by"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         cp_choice_file f[4];
@@ -240,8 +318,20 @@ static void platforms(void **state)
     assert_int_equal(cp_variant_platform(&w, buf, "linux/arm64", NULL), CP_OK);
     assert_string_equal(w.os, "linux");
     assert_string_equal(w.arch, "arm64");
-    static const char *const bad[] = {"linux", "/arm64", "linux/", "/"};
-    for (size_t i = 0; i < 4; i++)
+    assert_null(w.cpu);
+    assert_int_equal(cp_variant_platform(&w, buf, "linux/arm64/v8", NULL), CP_OK);
+    assert_string_equal(w.os, "linux");
+    assert_string_equal(w.arch, "arm64");
+    assert_string_equal(w.cpu, "v8");
+    /* As `uname -m` says it. */
+    assert_int_equal(cp_variant_platform(&w, buf, "linux/x86_64", NULL), CP_OK);
+    assert_string_equal(w.arch, "amd64");
+    assert_int_equal(cp_variant_platform(&w, buf, "linux/aarch64/v9", NULL), CP_OK);
+    assert_string_equal(w.arch, "arm64");
+    assert_string_equal(w.cpu, "v9");
+    static const char *const bad[] = {"linux",     "/arm64",       "linux/",          "/",
+                                      "linux//v8", "linux/arm64/", "linux/arm64/v8/x"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_int_equal(cp_variant_platform(&w, buf, bad[i], NULL), CP_USAGE);
 }
 
