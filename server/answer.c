@@ -56,28 +56,11 @@ static cp_str piece_of(const cp_call *c, int32_t id)
     return s;
 }
 
-static bool is_utf8(cp_str s)
+/* The legacy object names a token by a string alone. */
+static void emit_piece(const cp_call *c, cp_buf *b, int32_t id)
 {
-    for (size_t i = 0; i < s.n;) {
-        size_t len = cp_utf8_len(s.p + i, s.n - i);
-        if (len == 0)
-            return false;
-        i += len;
-    }
-    return true;
-}
-
-/* The legacy object names a token by a string alone; bytes that are no text are spelled out. */
-static void emit_legacy_token(cp_buf *b, cp_str s)
-{
-    if (is_utf8(s)) {
-        cp_emit_str(b, s.p, s.n);
-        return;
-    }
-    cp_buf_adds(b, "\"bytes:");
-    for (size_t i = 0; i < s.n; i++)
-        cp_buf_printf(b, "\\\\x%02x", (unsigned char)s.p[i]);
-    cp_buf_addc(b, '"');
+    cp_str s = piece_of(c, id);
+    cp_emit_token(b, s.p, s.n);
 }
 
 static void emit_chat_token(cp_buf *b, cp_str s, float logprob)
@@ -86,13 +69,8 @@ static void emit_chat_token(cp_buf *b, cp_str s, float logprob)
     cp_emit_str(b, s.p, s.n);
     cp_buf_adds(b, ",\"logprob\":");
     cp_emit_logprob(b, logprob);
-    cp_buf_adds(b, ",\"bytes\":[");
-    for (size_t i = 0; i < s.n; i++) {
-        if (i > 0)
-            cp_buf_addc(b, ',');
-        cp_emit_int(b, (unsigned char)s.p[i]);
-    }
-    cp_buf_addc(b, ']');
+    cp_buf_adds(b, ",\"bytes\":");
+    cp_emit_bytes(b, s.p, s.n);
 }
 
 static void emit_chat_logprobs(const cp_call *c, cp_buf *b, span s)
@@ -123,7 +101,7 @@ static void emit_legacy_tops(const cp_call *c, cp_buf *b, const cp_logprob_recor
     for (uint32_t i = 0; i < r->n_top; i++) {
         if (i > 0)
             cp_buf_addc(b, ',');
-        emit_legacy_token(b, piece_of(c, tops(r)[i].id));
+        emit_piece(c, b, tops(r)[i].id);
         cp_buf_addc(b, ':');
         cp_emit_logprob(b, tops(r)[i].logprob);
         has = has || tops(r)[i].id == r->id;
@@ -131,7 +109,7 @@ static void emit_legacy_tops(const cp_call *c, cp_buf *b, const cp_logprob_recor
     if (!has) {
         if (r->n_top > 0)
             cp_buf_addc(b, ',');
-        emit_legacy_token(b, piece_of(c, r->id));
+        emit_piece(c, b, r->id);
         cp_buf_addc(b, ':');
         cp_emit_logprob(b, r->logprob);
     }
@@ -155,7 +133,7 @@ static void emit_prompt_column(const cp_call *c, const cp_part *p, column col, c
         if (i > 0)
             cp_buf_addc(b, ',');
         if (col == COL_TOKENS)
-            emit_legacy_token(b, piece_of(c, p->r.prompt[i]));
+            emit_piece(c, b, p->r.prompt[i]);
         else if (col == COL_OFFSETS)
             cp_emit_int(b, (int64_t)(chr < p->prompt_chr ? chr : p->prompt_chr));
         else if (!r)
@@ -187,7 +165,7 @@ static void emit_legacy_logprobs(const cp_call *c, const cp_part *p, cp_buf *b, 
             if (at > s.from || (prompt && p->r.n_prompt > 0))
                 cp_buf_addc(b, ',');
             if (col == COL_TOKENS)
-                emit_legacy_token(b, piece_of(c, r->id));
+                emit_piece(c, b, r->id);
             else if (col == COL_LOGPROBS)
                 cp_emit_logprob(b, r->logprob);
             else if (col == COL_TOPS)

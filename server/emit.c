@@ -27,6 +27,17 @@ size_t cp_utf8_len(const char *s, size_t n)
     return len;
 }
 
+bool cp_utf8_valid(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        size_t len = cp_utf8_len(p + i, n - i);
+        if (len == 0)
+            return false;
+        i += len;
+    }
+    return true;
+}
+
 size_t cp_utf8_count(const char *p, size_t n)
 {
     size_t count = 0;
@@ -85,6 +96,29 @@ void cp_emit_str(cp_buf *b, const char *s, size_t n)
     cp_buf_addc(b, '"');
     cp_emit_chars(b, s, n);
     cp_buf_addc(b, '"');
+}
+
+void cp_emit_token(cp_buf *b, const char *s, size_t n)
+{
+    if (cp_utf8_valid(s, n)) {
+        cp_emit_str(b, s, n);
+        return;
+    }
+    cp_buf_adds(b, "\"bytes:");
+    for (size_t i = 0; i < n; i++)
+        cp_buf_printf(b, "\\\\x%02x", (unsigned char)s[i]);
+    cp_buf_addc(b, '"');
+}
+
+void cp_emit_bytes(cp_buf *b, const char *s, size_t n)
+{
+    cp_buf_addc(b, '[');
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            cp_buf_addc(b, ',');
+        cp_emit_int(b, (unsigned char)s[i]);
+    }
+    cp_buf_addc(b, ']');
 }
 
 void cp_emit_int(cp_buf *b, int64_t v)

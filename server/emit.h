@@ -8,12 +8,17 @@
 #include "base/code.h"
 #include "base/mem.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The characters of a JSON string without its quotes; bytes that are not UTF-8 become U+FFFD. */
 void cp_emit_chars(cp_buf *b, const char *s, size_t n);
 /* A quoted JSON string. */
 void cp_emit_str(cp_buf *b, const char *s, size_t n);
+/* A token's bytes where only a string may name it: what is no UTF-8 is spelled "bytes:\\xHH...". */
+void cp_emit_token(cp_buf *b, const char *s, size_t n);
+/* The same as [byte, ...]. */
+void cp_emit_bytes(cp_buf *b, const char *s, size_t n);
 void cp_emit_int(cp_buf *b, int64_t v);
 /* JSON has no infinities: -9999 stands for minus infinity, as elsewhere. */
 void cp_emit_logprob(cp_buf *b, float v);
@@ -22,6 +27,7 @@ void cp_emit_error(cp_buf *b, cp_code code, const cp_err *err, int64_t n_prompt_
                    int64_t n_ctx);
 /* Length in bytes of the valid UTF-8 sequence at p (n bytes left); 0: invalid or cut off. */
 size_t cp_utf8_len(const char *p, size_t n);
+bool cp_utf8_valid(const char *p, size_t n);
 /* Code points in valid UTF-8. */
 size_t cp_utf8_count(const char *p, size_t n);
 

@@ -3,8 +3,8 @@
  *
  * cp_params_parse is a pure function of the body, the model's facts and its defaults; everything it
  * returns lies in the caller's arena (and the chat tree in the render arena). Any thread. Fields
- * are rows of a table in params_json.c; a field that would change the output and is not built is
- * refused by name, an unknown one is listed for the log.
+ * are rows of fields.def; a field that would change the output and is not built is refused by name,
+ * an unknown one is listed for the log.
  */
 #ifndef CP_SERVER_PARAMS_H
 #define CP_SERVER_PARAMS_H
@@ -18,6 +18,7 @@ enum {
     CP_AT_TOKENIZE = 4,
     CP_AT_DETOKENIZE = 8,
     CP_AT_APPLY = 16, /* /apply-template: as chat, rendered only */
+    CP_AT_COUNT = 32, /* /tokenize with messages; no route's own, the parser tells them apart */
 };
 
 /* Limits of the outside, in one place. */
@@ -45,11 +46,13 @@ typedef struct cp_params {
     double temperature, top_p, min_p;
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k, n, seed, max_tokens, min_tokens; /* max_tokens -1: not given */
+    int64_t max_completion;                         /* wins over max_tokens; -1: not given */
     int64_t top_logprobs;                           /* chat; -1: not given */
     int64_t logprobs;                               /* text: alternatives; -1: none */
     bool has_seed, stream, include_usage, echo, ignore_eos, include_stop, skip_special;
     bool want_logprobs; /* chat */
     bool add_generation_prompt, add_special, parse_special;
+    bool with_pieces, token_strs; /* /tokenize: texts beside the ids */
     const cp_str *stop;
     int n_stop;
     const int32_t *stop_ids;
@@ -59,7 +62,7 @@ typedef struct cp_params {
     const cp_prompt *prompts; /* text, tokenize (content), detokenize (tokens) */
     int n_prompts;
     cp_val *messages; /* list of dicts; NULL: none */
-    cp_val *vars;     /* dict: chat_template_kwargs and enable_thinking */
+    cp_val *vars;     /* dict: chat_template_kwargs, enable_thinking, reasoning_effort */
     cp_str cache_salt;
     const char *unknown[CP_UNKNOWN_MAX]; /* printable, shortened */
     int n_unknown;
@@ -128,17 +131,44 @@ cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *
 /* Put the keys of chat_template_kwargs into vars. */
 cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_err *err);
 
-/* One numeric field of the table, for tests that walk it. */
-typedef struct cp_param_range {
+/* ---- the table of fields (fields.def, which says what the members mean) ---- */
+enum { CP_OF_OPENAI = 1, CP_OF_VLLM = 2, CP_OF_LLAMA = 4, CP_OF_SGLANG = 8, CP_OF_AGENTS = 16 };
+typedef enum cp_field_kind {
+    CP_FIELD_FAMILY, /* no field: name is the title of those below it */
+    CP_FIELD_NUM,
+    CP_FIELD_INT,
+    CP_FIELD_BOOL,
+    CP_FIELD_HAND,
+    CP_FIELD_REFUSED,
+    CP_FIELD_TOLERATED,
+} cp_field_kind;
+typedef struct cp_field {
     const char *name;
-    unsigned where; /* mask of CP_AT_* */
-    bool is_int;
+    unsigned from, at; /* CP_OF_*, CP_AT_* */
+    cp_field_kind kind;
     bool above_min; /* min itself is not allowed */
     double min, max;
-} cp_param_range;
-/* Number of numeric fields; row i in *out. */
-int cp_param_ranges(int i, cp_param_range *out);
-/* Names of the fields that are refused unless harmless; NULL past the end. */
-const char *cp_param_unsupported(int i, unsigned *where);
+    size_t to;          /* NUM double, INT int64_t, BOOL bool: offset in cp_params */
+    size_t has;         /* bool set when the field is given; 0: none (offset 0 is `model`) */
+    const char *no_use; /* REFUSED */
+    const char *dflt, *empty, *good, *change, *code;
+    unsigned required; /* CP_AT_* */
+} cp_field;
+/* Row i, NULL past the end. */
+const cp_field *cp_field_at(int i);
+/* The row of a field that has a say at the route (one of CP_AT_*), else any row of that name, else
+ * NULL: unknown. */
+const cp_field *cp_field_find(const char *name, unsigned at);
+typedef enum cp_sample {
+    CP_SAMPLE_NULL,
+    CP_SAMPLE_DEFAULT,
+    CP_SAMPLE_EMPTY,
+    CP_SAMPLE_BENIGN,
+    CP_SAMPLE_CHANGING,
+    CP_SAMPLES
+} cp_sample;
+/* A value of the field as JSON and what the route says to it: "accepted", "ignored" or the error's
+ * code. NULL: the field has no such value. */
+const char *cp_field_sample(const cp_field *f, unsigned at, cp_sample which, const char **verdict);
 
 #endif

@@ -1,10 +1,7 @@
 /*
- * The table of request fields and its interpreter. A row says a field's name, where it may stand,
- * type, range and the place in cp_params; what is more than a number or a flag is read by hand
- * (stop, logit_bias, prompt ...). Three more lists follow: fields that are known and would change
- * the output but are not built, each with the values that are no use of it; fields that are known
- * and change nothing; and everything else, which is ignored and named to the log. null is "not
- * given" everywhere.
+ * The interpreter of the table of request fields (fields.def). What is more than a number or a flag
+ * is read by hand (stop, logit_bias, prompt ...). A field that would change the output and is not
+ * built is refused, but for the values that are no use of it. null is "not given" everywhere.
  */
 #include "server/params.h"
 
@@ -13,189 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { CT = CP_AT_CHAT | CP_AT_TEXT, CHAT = CP_AT_CHAT | CP_AT_APPLY };
+enum { GENERATE = CP_AT_CHAT | CP_AT_TEXT, CHAT = CP_AT_CHAT | CP_AT_APPLY | CP_AT_COUNT };
 
-typedef enum row_type { ROW_NUM, ROW_INT, ROW_BOOL } row_type;
-
-typedef struct row {
-    const char *name;
-    unsigned where;
-    row_type type;
-    bool above_min; /* the minimum itself is not allowed */
-    double min, max;
-    size_t at;  /* double, int64_t or bool in cp_params */
-    size_t has; /* bool that is set when the field is given; 0: none (offset 0 is `model`) */
-} row;
-
-#define AT(field) offsetof(cp_params, field)
-#define INT_TOP   2147483647.0
 #define INT64_TOP 9223372036854775807.0
-
-static const row rows[] = {
-    {"temperature", CT, ROW_NUM, false, 0, 2, AT(temperature), 0},
-    {"top_p", CT, ROW_NUM, false, 0, 1, AT(top_p), 0},
-    {"min_p", CT, ROW_NUM, false, 0, 1, AT(min_p), 0},
-    {"presence_penalty", CT, ROW_NUM, false, -2, 2, AT(presence_penalty), 0},
-    {"frequency_penalty", CT, ROW_NUM, false, -2, 2, AT(frequency_penalty), 0},
-    {"repetition_penalty", CT, ROW_NUM, true, 0, 100, AT(repetition_penalty), 0},
-    {"top_k", CT, ROW_INT, false, -1, INT_TOP, AT(top_k), 0},
-    {"n", CT, ROW_INT, false, 1, CP_N_MAX, AT(n), 0},
-    {"seed", CT, ROW_INT, false, -INT64_TOP, INT64_TOP, AT(seed), AT(has_seed)},
-    {"max_tokens", CP_AT_CHAT, ROW_INT, false, 1, INT_TOP, AT(max_tokens), 0},
-    {"max_tokens", CP_AT_TEXT, ROW_INT, false, 0, INT_TOP, AT(max_tokens), 0},
-    {"min_tokens", CT, ROW_INT, false, 0, INT_TOP, AT(min_tokens), 0},
-    {"top_logprobs", CP_AT_CHAT, ROW_INT, false, 0, CP_MAX_TOP, AT(top_logprobs), 0},
-    {"logprobs", CP_AT_TEXT, ROW_INT, false, 0, CP_MAX_TOP, AT(logprobs), 0},
-    {"logprobs", CP_AT_CHAT, ROW_BOOL, false, 0, 0, AT(want_logprobs), 0},
-    {"stream", CT, ROW_BOOL, false, 0, 0, AT(stream), 0},
-    {"echo", CP_AT_TEXT, ROW_BOOL, false, 0, 0, AT(echo), 0},
-    {"ignore_eos", CT, ROW_BOOL, false, 0, 0, AT(ignore_eos), 0},
-    {"include_stop_str_in_output", CT, ROW_BOOL, false, 0, 0, AT(include_stop), 0},
-    {"skip_special_tokens", CT, ROW_BOOL, false, 0, 0, AT(skip_special), 0},
-    {"add_generation_prompt", CHAT | CP_AT_TOKENIZE, ROW_BOOL, false, 0, 0,
-     AT(add_generation_prompt), 0},
-    {"add_special_tokens", CP_AT_TEXT | CP_AT_TOKENIZE, ROW_BOOL, false, 0, 0, AT(add_special), 0},
-    {"add_special", CP_AT_TOKENIZE, ROW_BOOL, false, 0, 0, AT(add_special), 0},
-    {"parse_special", CP_AT_TOKENIZE, ROW_BOOL, false, 0, 0, AT(parse_special), 0},
-};
-enum { N_ROWS = sizeof(rows) / sizeof(rows[0]) };
-
-/* Read before the table, because it wins over max_tokens. */
-static const row row_max_completion = {
-    "max_completion_tokens", CP_AT_CHAT, ROW_INT, false, 1, INT_TOP, AT(max_tokens), 0};
-
-/* Not built. harmless: values that are no use of the field, besides null: JSON scalars, [] and {},
- * `<=0`, `<=n` (not above the request's n), `text` (an object of type text). */
-typedef struct refused {
-    const char *name;
-    unsigned where;
-    const char *harmless;
-} refused;
-
-static const refused not_built[] = {
-    /* OpenAI */
-    {"tools", CT, "[]"},
-    {"tool_choice", CT, "\"none\" \"auto\""},
-    {"functions", CT, "[]"},
-    {"function_call", CT, "\"none\" \"auto\""},
-    {"response_format", CT, "text"},
-    {"best_of", CT, "<=n"},
-    {"suffix", CT, "\"\""},
-    {"modalities", CT, "[] [text]"},
-    {"audio", CT, ""},
-    {"web_search_options", CT, ""},
-    {"reasoning_effort", CT, ""},
-    {"reasoning", CT, ""},
-    {"verbosity", CT, "\"medium\""},
-    /* vLLM and SGLang */
-    {"echo", CP_AT_CHAT, "false"},
-    {"add_special_tokens", CP_AT_CHAT, "false"},
-    {"continue_final_message", CHAT, "false"},
-    {"chat_template", CHAT, "\"\""},
-    {"documents", CHAT, "[]"},
-    {"guided_json", CT, ""},
-    {"guided_regex", CT, "\"\""},
-    {"guided_choice", CT, "[]"},
-    {"guided_grammar", CT, "\"\""},
-    {"structured_outputs", CT, "{}"},
-    {"structural_tag", CT, ""},
-    {"regex", CT, "\"\""},
-    {"ebnf", CT, "\"\""},
-    {"allowed_token_ids", CT, ""},
-    {"bad_words", CT, "[]"},
-    {"logits_processors", CT, "[]"},
-    {"logprob_token_ids", CT, "[]"},
-    {"use_beam_search", CT, "false"},
-    {"prompt_logprobs", CT, ""},
-    {"truncate_prompt_tokens", CT, ""},
-    {"spaces_between_special_tokens", CT, "true"},
-    {"return_token_ids", CT, "false"},
-    {"return_tokens_as_token_ids", CT, "false"},
-    {"prompt_embeds", CT, "\"\""},
-    {"repetition_detection", CT, "false"},
-    {"thinking_token_budget", CT, ""},
-    {"priority", CT, "0"},
-    {"stop_regex", CT, "\"\" []"},
-    {"no_stop_trim", CT, "false"},
-    {"kv_transfer_params", CT, "{}"},
-    {"lora_path", CT, "\"\""},
-    /* llama-server */
-    {"grammar", CT, "\"\""},
-    {"json_schema", CT, ""},
-    {"typical_p", CT, "1"},
-    {"top_n_sigma", CT, "<=0"},
-    {"xtc_probability", CT, "0"},
-    {"dynatemp_range", CT, "0"},
-    {"mirostat", CT, "0"},
-    {"adaptive_target", CT, "<=-1"},
-    {"dry_multiplier", CT, "0"},
-    {"repeat_penalty", CT, "1"},
-    {"samplers", CT, ""},
-    {"min_keep", CT, "0"},
-    {"n_predict", CT, "<=-1"},
-    {"n_probs", CT, "0"},
-    {"n_indent", CT, "0"},
-    {"post_sampling_probs", CT, "false"},
-    {"t_max_predict_ms", CT, "<=0"},
-    {"timings_per_token", CT, "false"},
-    {"return_progress", CT, "false"},
-    {"return_tokens", CT, "false"},
-    {"response_fields", CT, "[]"},
-    {"reasoning_budget_tokens", CT, "-1"},
-    {"thinking_budget_tokens", CT, "-1"},
-    {"input_extra", CT, "[]"},
-    {"lora", CT, "[]"},
-};
-enum { N_NOT_BUILT = sizeof(not_built) / sizeof(not_built[0]) };
-
-/* Known and without a say in the output, or read by hand below. */
-static const char *const quiet[] = {"model",
-                                    "messages",
-                                    "prompt",
-                                    "content",
-                                    "tokens",
-                                    "stop",
-                                    "stop_token_ids",
-                                    "logit_bias",
-                                    "stream_options",
-                                    "chat_template_kwargs",
-                                    "enable_thinking",
-                                    "cache_salt",
-                                    "max_completion_tokens",
-                                    "user",
-                                    "metadata",
-                                    "store",
-                                    "service_tier",
-                                    "safety_identifier",
-                                    "prompt_cache_key",
-                                    "prompt_cache_retention",
-                                    "prediction",
-                                    "parallel_tool_calls",
-                                    "include_reasoning",
-                                    "separate_reasoning",
-                                    "request_id",
-                                    "session_id",
-                                    "id_slot",
-                                    "cache_prompt",
-                                    "n_cache_reuse",
-                                    "n_keep",
-                                    "stream_interval",
-                                    "repeat_last_n",
-                                    "xtc_threshold",
-                                    "dynatemp_exponent",
-                                    "mirostat_tau",
-                                    "mirostat_eta",
-                                    "adaptive_decay",
-                                    "dry_base",
-                                    "dry_allowed_length",
-                                    "dry_penalty_last_n",
-                                    "dry_sequence_breakers",
-                                    "length_penalty",
-                                    "early_stopping",
-                                    "add_special",
-                                    "parse_special",
-                                    "with_pieces"};
-enum { N_QUIET = sizeof(quiet) / sizeof(quiet[0]) };
 
 typedef struct parser {
     unsigned where;
@@ -238,45 +55,46 @@ static bool get_integer(const json_t *v, int64_t *out)
     return true;
 }
 
-static cp_code out_of_range(const row *r, const json_t *v, cp_err *err)
+static cp_code out_of_range(const cp_field *f, const json_t *v, cp_err *err)
 {
     char say[64];
     cp_json_say(v, say, sizeof(say));
-    if (r->type == ROW_BOOL)
-        return cp_fail_param(err, CP_INVALID_VALUE, r->name, "'%s' is %s; allowed: true or false",
-                             r->name, say);
-    if (r->type == ROW_INT && r->max >= INT64_TOP)
-        return cp_fail_param(err, CP_INVALID_VALUE, r->name,
-                             "'%s' is %s; allowed: an integer of 64 bits", r->name, say);
-    return cp_fail_param(err, CP_INVALID_VALUE, r->name, "'%s' is %s; allowed: %s %s%.15g to %.15g",
-                         r->name, say, r->type == ROW_INT ? "an integer from" : "a number from",
-                         r->above_min ? "above " : "", r->min, r->max);
+    if (f->kind == CP_FIELD_BOOL)
+        return cp_fail_param(err, CP_INVALID_VALUE, f->name, "'%s' is %s; allowed: true or false",
+                             f->name, say);
+    if (f->kind == CP_FIELD_INT && f->max >= INT64_TOP)
+        return cp_fail_param(err, CP_INVALID_VALUE, f->name,
+                             "'%s' is %s; allowed: an integer of 64 bits", f->name, say);
+    return cp_fail_param(err, CP_INVALID_VALUE, f->name, "'%s' is %s; allowed: %s %s%.15g to %.15g",
+                         f->name, say,
+                         f->kind == CP_FIELD_INT ? "an integer from" : "a number from",
+                         f->above_min ? "above " : "", f->min, f->max);
 }
 
-static cp_code read_row(const row *r, const json_t *v, cp_params *p, cp_err *err)
+static cp_code read_field(const cp_field *f, const json_t *v, cp_params *p, cp_err *err)
 {
-    char *at = (char *)p + r->at;
-    if (r->has)
-        *((bool *)((char *)p + r->has)) = true;
-    if (r->type == ROW_BOOL) {
+    char *to = (char *)p + f->to;
+    if (f->has)
+        *((bool *)((char *)p + f->has)) = true;
+    if (f->kind == CP_FIELD_BOOL) {
         if (!json_is_boolean(v))
-            return out_of_range(r, v, err);
-        *(bool *)at = json_is_true(v);
+            return out_of_range(f, v, err);
+        *(bool *)to = json_is_true(v);
         return CP_OK;
     }
-    if (r->type == ROW_INT) {
+    if (f->kind == CP_FIELD_INT) {
         int64_t i;
         if (!get_integer(v, &i))
-            return out_of_range(r, v, err);
-        if (r->max < INT64_TOP && ((double)i < r->min || (double)i > r->max))
-            return out_of_range(r, v, err);
-        *(int64_t *)(void *)at = i;
+            return out_of_range(f, v, err);
+        if (f->max < INT64_TOP && ((double)i < f->min || (double)i > f->max))
+            return out_of_range(f, v, err);
+        *(int64_t *)(void *)to = i;
         return CP_OK;
     }
     double d = number(v);
-    if (!(d >= r->min && d <= r->max) || (r->above_min && d <= r->min))
-        return out_of_range(r, v, err);
-    *(double *)(void *)at = d;
+    if (!(d >= f->min && d <= f->max) || (f->above_min && d <= f->min))
+        return out_of_range(f, v, err);
+    *(double *)(void *)to = d;
     return CP_OK;
 }
 
@@ -284,10 +102,6 @@ static cp_code read_row(const row *r, const json_t *v, cp_params *p, cp_err *err
 
 static bool literal_matches(const char *lit, size_t n, const json_t *v, int64_t n_choices)
 {
-    if (n == 2 && memcmp(lit, "[]", 2) == 0)
-        return json_is_array(v) && json_array_size(v) == 0;
-    if (n == 2 && memcmp(lit, "{}", 2) == 0)
-        return json_is_object(v) && json_object_size(v) == 0;
     if (n == 6 && memcmp(lit, "[text]", 6) == 0) {
         const char *s = json_string_value(json_array_get(v, 0));
         return json_array_size(v) == 1 && s && strcmp(s, "text") == 0;
@@ -312,15 +126,26 @@ static bool literal_matches(const char *lit, size_t n, const json_t *v, int64_t 
     return got <= want && (at_most || got >= want);
 }
 
-static bool harmless(const char *list, const json_t *v, int64_t n_choices)
+static bool is_empty(const json_t *v)
 {
+    return json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) ||
+           (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0);
+}
+
+static bool no_use(const parser *ps, const char *list, const json_t *v)
+{
+    const json_t *n = get(ps->body, "n");
+    int64_t n_choices = 1;
+    if (n)
+        (void)get_integer(n, &n_choices);
     while (*list) {
-        size_t n = strcspn(list, " ");
-        if (literal_matches(list, n, v, n_choices))
+        size_t len = strcspn(list, " ");
+        if (literal_matches(list, len, v, n_choices))
             return true;
-        list += n + (list[n] == ' ');
+        list += len + (list[len] == ' ');
     }
-    return false;
+    return is_empty(v);
 }
 
 static void note_unknown(parser *ps, const char *name)
@@ -337,42 +162,39 @@ static void note_unknown(parser *ps, const char *name)
         p->unknown[p->n_unknown++] = copy;
 }
 
-/* Every key of the body against the lists. */
+static cp_code refuse(const parser *ps, const cp_field *f, const json_t *v, cp_err *err)
+{
+    char say[64];
+    if (no_use(ps, f->no_use, v))
+        return CP_OK;
+    return cp_fail_param(err, CP_UNSUPPORTED_FIELD, f->name,
+                         "'%s' (%s) is not supported by this server; leave it out", f->name,
+                         cp_json_say(v, say, sizeof(say)));
+}
+
+/* Every key of the body against the table. A field that has no say at this route may hold what it
+ * likes. */
 static cp_code read_keys(parser *ps, cp_err *err)
 {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)ps->body, key, v)
     {
-        bool known = false;
-        for (int i = 0; i < N_ROWS && !known; i++) {
-            if (!(rows[i].where & ps->where) || strcmp(key, rows[i].name) != 0)
-                continue;
-            known = true;
-            cp_code code = json_is_null(v) ? CP_OK : read_row(&rows[i], v, ps->out, err);
-            if (code != CP_OK)
-                return code;
-        }
-        for (int i = 0; i < N_NOT_BUILT && !known; i++) {
-            if (!(not_built[i].where & ps->where) || strcmp(key, not_built[i].name) != 0)
-                continue;
-            known = true;
-            const json_t *n = get(ps->body, "n");
-            int64_t n_choices = 1;
-            if (n)
-                (void)get_integer(n, &n_choices);
-            if (json_is_null(v) || harmless(not_built[i].harmless, v, n_choices))
-                continue;
-            char say[64];
-            return cp_fail_param(err, CP_UNSUPPORTED_FIELD, key,
-                                 "'%s' (%s) is not supported by this server; leave it out", key,
-                                 cp_json_say(v, say, sizeof(say)));
-        }
-        for (int i = 0; i < N_QUIET && !known; i++)
-            known = strcmp(key, quiet[i]) == 0;
-        if (!known)
+        const cp_field *f = cp_field_find(key, ps->where);
+        if (!f)
             note_unknown(ps, key);
+        if (!f || !(f->at & ps->where) || f->kind == CP_FIELD_HAND || json_is_null(v))
+            continue;
+        cp_code code =
+            f->kind == CP_FIELD_REFUSED ? refuse(ps, f, v, err) : read_field(f, v, ps->out, err);
+        if (code != CP_OK)
+            return code;
     }
+    /* -1 is how vLLM and llama-server spell out a random seed. */
+    if (get(ps->body, "seed") && ps->out->seed == -1)
+        ps->out->has_seed = false;
+    if (ps->out->max_completion >= 0)
+        ps->out->max_tokens = ps->out->max_completion;
     return CP_OK;
 }
 
@@ -517,10 +339,10 @@ static cp_code read_stream_options(parser *ps, cp_err *err)
         return cp_fail_param(err, CP_INVALID_VALUE, "stream_options",
                              "'stream_options' is %s; allowed: an object",
                              cp_json_say(v, say, sizeof(say)));
-    if (!ps->out->stream)
+    const json_t *u = get(v, "include_usage");
+    if (!ps->out->stream && u && !json_is_false(u))
         return cp_fail_param(err, CP_INVALID_VALUE, "stream_options",
                              "'stream_options' needs 'stream': true");
-    const json_t *u = get(v, "include_usage");
     if (u && !json_is_boolean(u))
         return cp_fail_param(err, CP_INVALID_VALUE, "stream_options.include_usage",
                              "'stream_options.include_usage' is %s; allowed: true or false",
@@ -532,6 +354,20 @@ static cp_code read_stream_options(parser *ps, cp_err *err)
                              "'stream_options.continuous_usage_stats' is not supported by this "
                              "server; leave it out");
     return CP_OK;
+}
+
+/* An empty salt would share what its sender meant to keep apart. */
+static cp_code read_salt(parser *ps, cp_err *err)
+{
+    const json_t *v = get(ps->body, "cache_salt");
+    char say[64];
+    if (!v)
+        return CP_OK;
+    if (!json_is_string(v) || json_string_length(v) == 0)
+        return cp_fail_param(err, CP_INVALID_VALUE, "cache_salt",
+                             "'cache_salt' is %s; allowed: a string of at least one byte",
+                             json_is_string(v) ? "empty" : cp_json_say(v, say, sizeof(say)));
+    return copy_string(ps, v, &ps->out->cache_salt, err);
 }
 
 static cp_code one_prompt(parser *ps, const json_t *v, const char *field, cp_prompt *out,
@@ -605,6 +441,41 @@ static cp_code read_text(parser *ps, cp_err *err)
     return code;
 }
 
+/* As vLLM: reasoning_effort is a variable of the template, and where the request does not say it
+ * itself, also enable_thinking, false for "none". A template that reads neither ignores both. */
+static cp_code read_thinking(parser *ps, const json_t *kwargs, cp_err *err)
+{
+    const json_t *think = get(ps->body, "enable_thinking");
+    const json_t *effort = get(ps->body, "reasoning_effort");
+    cp_arena *a = ps->render;
+    cp_val *vars = ps->out->vars;
+    char say[64];
+    if (think && !json_is_boolean(think))
+        return cp_fail_param(err, CP_INVALID_VALUE, "enable_thinking",
+                             "'enable_thinking' is %s; allowed: true or false",
+                             cp_json_say(think, say, sizeof(say)));
+    if (effort && !json_is_string(effort) && !json_is_number(effort))
+        return cp_fail_param(err, CP_INVALID_VALUE, "reasoning_effort",
+                             "'reasoning_effort' is %s; allowed: a string or a number",
+                             cp_json_say(effort, say, sizeof(say)));
+    const char *word = json_string_value(effort);
+    if (word && !*word)
+        effort = NULL;
+    bool on = think ? json_is_true(think) : effort && !(word && strcmp(word, "none") == 0);
+    if (think || (effort && !json_object_get(kwargs, "enable_thinking"))) {
+        cp_val *v = cp_val_bool(a, on);
+        if (!v || !cp_val_set(a, vars, "enable_thinking", v))
+            return out_of_memory(err);
+    }
+    if (effort) {
+        cp_val *v = word ? cp_val_str(a, word, json_string_length(effort), true)
+                         : cp_val_float(a, number(effort));
+        if (!v || !cp_val_set(a, vars, "reasoning_effort", v))
+            return out_of_memory(err);
+    }
+    return CP_OK;
+}
+
 static cp_code read_chat(parser *ps, cp_err *err)
 {
     const json_t *m = get(ps->body, "messages");
@@ -619,22 +490,13 @@ static cp_code read_chat(parser *ps, cp_err *err)
     const json_t *kwargs = get(ps->body, "chat_template_kwargs");
     if (code == CP_OK && kwargs)
         code = cp_kwargs_parse(kwargs, ps->render, p->vars, err);
-    const json_t *think = get(ps->body, "enable_thinking");
-    if (code != CP_OK || !think)
-        return code;
-    char say[64];
-    if (!json_is_boolean(think))
-        return cp_fail_param(err, CP_INVALID_VALUE, "enable_thinking",
-                             "'enable_thinking' is %s; allowed: true or false",
-                             cp_json_say(think, say, sizeof(say)));
-    cp_val *b = cp_val_bool(ps->render, json_is_true(think));
-    return b && cp_val_set(ps->render, p->vars, "enable_thinking", b) ? CP_OK : out_of_memory(err);
+    return code == CP_OK ? read_thinking(ps, kwargs, err) : code;
 }
 
 /* What one field alone cannot say. */
 static cp_code check_together(const cp_params *p, unsigned where, cp_err *err)
 {
-    if (where == CP_AT_CHAT && p->top_logprobs >= 0 && !p->want_logprobs)
+    if (where == CP_AT_CHAT && p->top_logprobs > 0 && !p->want_logprobs)
         return cp_fail_param(err, CP_INVALID_VALUE, "top_logprobs",
                              "'top_logprobs' needs 'logprobs': true");
     if (where == CP_AT_TEXT && p->max_tokens == 0 && !p->echo)
@@ -667,7 +529,7 @@ static void set_defaults(cp_params *p, const cp_params_model *m)
     p->has_seed = d->has_seed;
     p->seed = d->seed;
     p->n = 1;
-    p->top_logprobs = p->logprobs = -1;
+    p->top_logprobs = p->logprobs = p->max_completion = -1;
     p->skip_special = p->add_generation_prompt = p->add_special = true;
 }
 
@@ -678,7 +540,10 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
     if (name && !json_is_string(name))
         return cp_fail_param(err, CP_INVALID_VALUE, "model", "'model' is %s; allowed: a string",
                              cp_json_say(name, say, sizeof(say)));
-    cp_str want = {json_string_value(name), json_string_length(name)};
+    /* "" is what front ends send before anybody chose a model. */
+    cp_str want = {0};
+    if (json_string_length(name) > 0)
+        want = (cp_str){json_string_value(name), json_string_length(name)};
     cp_params_model m = {0};
     cp_code code = env->find_model(env->arg, want, &m, err);
     if (code != CP_OK)
@@ -686,10 +551,7 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
     set_defaults(ps->out, &m);
     ps->n_vocab = m.n_vocab;
     code = read_keys(ps, err);
-    const json_t *completion = get(ps->body, row_max_completion.name);
-    if (code == CP_OK && completion && (ps->where & row_max_completion.where))
-        code = read_row(&row_max_completion, completion, ps->out, err);
-    if (code == CP_OK && (ps->where & CT)) {
+    if (code == CP_OK && (ps->where & GENERATE)) {
         code = read_stop(ps, m.defaults, err);
         if (code == CP_OK)
             code = read_stop_ids(ps, err);
@@ -697,18 +559,12 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
             code = read_bias(ps, err);
         if (code == CP_OK)
             code = read_stream_options(ps, err);
-        const json_t *salt = get(ps->body, "cache_salt");
-        if (code == CP_OK && salt && !json_is_string(salt))
-            code = cp_fail_param(err, CP_INVALID_VALUE, "cache_salt",
-                                 "'cache_salt' is %s; allowed: a string",
-                                 cp_json_say(salt, say, sizeof(say)));
-        else if (code == CP_OK && salt)
-            code = copy_string(ps, salt, &ps->out->cache_salt, err);
     }
+    if (code == CP_OK && (ps->where & (GENERATE | CHAT)))
+        code = read_salt(ps, err);
     if (code != CP_OK)
         return code;
-    bool chat = (ps->where & CHAT) || (ps->where == CP_AT_TOKENIZE && get(ps->body, "messages"));
-    if (chat)
+    if (ps->where & CHAT)
         code = read_chat(ps, err);
     else if (ps->where == CP_AT_TEXT)
         code = read_prompt(ps, err);
@@ -741,32 +597,9 @@ cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena
                  .body = doc.root,
                  .out = out,
                  .left = &left};
+    if (ps.where == CP_AT_TOKENIZE && get(ps.body, "messages"))
+        ps.where = CP_AT_COUNT;
     code = parse_body(&ps, env, err);
     cp_json_free(&doc, &left);
     return code;
-}
-
-int cp_param_ranges(int i, cp_param_range *out)
-{
-    int n = 0;
-    for (int r = 0; r <= N_ROWS; r++) {
-        const row *x = r < N_ROWS ? &rows[r] : &row_max_completion;
-        if (x->type == ROW_BOOL || n++ != i)
-            continue;
-        *out = (cp_param_range){.name = x->name,
-                                .where = x->where,
-                                .is_int = x->type == ROW_INT,
-                                .above_min = x->above_min,
-                                .min = x->min,
-                                .max = x->max};
-    }
-    return n;
-}
-
-const char *cp_param_unsupported(int i, unsigned *where)
-{
-    if (i < 0 || i >= N_NOT_BUILT)
-        return NULL;
-    *where = not_built[i].where;
-    return not_built[i].name;
 }

@@ -371,6 +371,35 @@ static cp_code prepare_generation(cp_call *c, cp_arena *a, cp_err *err)
 
 /* ---- /tokenize, /detokenize, /apply-template ---- */
 
+/* An id of /tokenize; with its piece as llama-server gives it: text, or bytes where it is none. */
+static void emit_id(const cp_call *c, cp_buf *b, int32_t id)
+{
+    if (!c->p.with_pieces) {
+        cp_emit_int(b, id);
+        return;
+    }
+    cp_str s = cp_tokenizer_piece(c->m->tokenizer, id);
+    cp_buf_printf(b, "{\"id\":%d,\"piece\":", id);
+    if (cp_utf8_valid(s.p, s.n))
+        cp_emit_str(b, s.p, s.n);
+    else
+        cp_emit_bytes(b, s.p, s.n);
+    cp_buf_addc(b, '}');
+}
+
+/* vLLM's list of texts beside the ids. */
+static void emit_token_strs(const cp_call *c, cp_buf *b, const cp_ids *ids)
+{
+    cp_buf_adds(b, ",\"token_strs\":[");
+    for (size_t i = 0; i < ids->n; i++) {
+        cp_str s = cp_tokenizer_piece(c->m->tokenizer, ids->id[i]);
+        if (i > 0)
+            cp_buf_addc(b, ',');
+        cp_emit_token(b, s.p, s.n);
+    }
+    cp_buf_addc(b, ']');
+}
+
 static cp_code prepare_tokenize(cp_call *c, cp_arena *a, cp_err *err)
 {
     cp_ids ids = {.account = &c->account};
@@ -385,9 +414,12 @@ static cp_code prepare_tokenize(cp_call *c, cp_arena *a, cp_err *err)
     for (size_t i = 0; i < ids.n; i++) {
         if (i > 0)
             cp_buf_addc(b, ',');
-        cp_emit_int(b, ids.id[i]);
+        emit_id(c, b, ids.id[i]);
     }
-    cp_buf_printf(b, "],\"count\":%zu,\"max_model_len\":%d}", ids.n, c->m->limits.ctx);
+    cp_buf_printf(b, "],\"count\":%zu,\"max_model_len\":%d", ids.n, c->m->limits.ctx);
+    if (c->p.token_strs)
+        emit_token_strs(c, b, &ids);
+    cp_buf_addc(b, '}');
     cp_ids_fini(&ids);
     return code;
 }

@@ -100,6 +100,7 @@ int run_auth_tests(void);
 int run_budget_tests(void);
 int run_http_tests(void);
 int run_mhd_tests(void);
+int run_fields_tests(void);
 int run_params_tests(void);
 int run_stops_tests(void);
 int run_openai_tests(void);

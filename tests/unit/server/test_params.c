@@ -1,6 +1,6 @@
 /*
- * Request fields, walked from the parser's own tables: every numeric field at and beside its
- * limits and with wrong types, every field that is not built, every hand-read field.
+ * Request fields: every numeric field of the table at and beside its limits and with wrong types,
+ * every field that is read by hand, and JSON's own limits. test_fields.c walks the whole table.
  */
 #include "harness.h"
 
@@ -76,14 +76,15 @@ static void expect(unsigned where, const char *field, const char *value, cp_code
     done(&r);
 }
 
-static void walk_range(const cp_param_range *row, unsigned where)
+static void walk_range(const cp_field *row, unsigned where)
 {
+    bool is_int = row->kind == CP_FIELD_INT;
     char v[64];
     static const char *const wrong[] = {"\"1\"", "[]", "{}", "true", "\"\""};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         expect(where, row->name, wrong[i], CP_INVALID_VALUE);
     expect(where, row->name, "null", CP_OK);
-    if (row->is_int && row->max > 9e18) {
+    if (is_int && row->max > 9e18) {
         expect(where, row->name, "9223372036854775807", CP_OK);
         expect(where, row->name, "-9223372036854775808", CP_OK);
         expect(where, row->name, "9223372036854775808", CP_INVALID_VALUE);
@@ -92,7 +93,7 @@ static void walk_range(const cp_param_range *row, unsigned where)
         expect(where, row->name, "0.5", CP_INVALID_VALUE);
         return;
     }
-    double step = row->is_int ? 1 : 0.001;
+    double step = is_int ? 1 : 0.001;
     cp_snprintf(v, sizeof(v), "%.15g", row->min);
     expect(where, row->name, v, row->above_min ? CP_INVALID_VALUE : CP_OK);
     cp_snprintf(v, sizeof(v), "%.15g", row->min - step);
@@ -107,54 +108,25 @@ static void walk_range(const cp_param_range *row, unsigned where)
     expect(where, row->name, "-1e+99999999999999999999", CP_INVALID_VALUE);
     expect(where, row->name, "12345678901234567890", CP_INVALID_VALUE);
     expect(where, row->name, "9223372036854775807", CP_INVALID_VALUE);
-    if (row->is_int)
+    if (is_int)
         expect(where, row->name, "1.5", CP_INVALID_VALUE);
 }
 
 static void test_numeric_fields_at_their_limits(void **state)
 {
     (void)state;
-    cp_param_range row;
-    int n = cp_param_ranges(-1, &row);
+    int n = 0;
+    for (int i = 0; cp_field_at(i); i++) {
+        const cp_field *f = cp_field_at(i);
+        if (f->kind != CP_FIELD_NUM && f->kind != CP_FIELD_INT)
+            continue;
+        n++;
+        if (f->at & CP_AT_CHAT)
+            walk_range(f, CP_AT_CHAT);
+        if (f->at & CP_AT_TEXT)
+            walk_range(f, CP_AT_TEXT);
+    }
     assert_true(n >= 12);
-    for (int i = 0; i < n; i++) {
-        cp_param_ranges(i, &row);
-        if (row.where & CP_AT_CHAT)
-            walk_range(&row, CP_AT_CHAT);
-        if (row.where & CP_AT_TEXT)
-            walk_range(&row, CP_AT_TEXT);
-    }
-}
-
-static void test_fields_not_built_are_refused(void **state)
-{
-    (void)state;
-    unsigned where = 0;
-    for (int i = 0; cp_param_unsupported(i, &where); i++) {
-        const char *name = cp_param_unsupported(i, &where);
-        unsigned at = where & CP_AT_CHAT ? CP_AT_CHAT : CP_AT_TEXT;
-        expect(at, name, "{\"x\":1}", CP_UNSUPPORTED_FIELD);
-        expect(at, name, "null", CP_OK);
-    }
-    /* Values that are no use of the field. */
-    expect(CP_AT_CHAT, "tools", "[]", CP_OK);
-    expect(CP_AT_CHAT, "tools", "[{}]", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_CHAT, "tool_choice", "\"none\"", CP_OK);
-    expect(CP_AT_CHAT, "tool_choice", "\"auto\"", CP_OK);
-    expect(CP_AT_CHAT, "tool_choice", "\"required\"", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_CHAT, "response_format", "{\"type\":\"text\"}", CP_OK);
-    expect(CP_AT_CHAT, "response_format", "{\"type\":\"json_object\"}", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_CHAT, "modalities", "[\"text\"]", CP_OK);
-    expect(CP_AT_CHAT, "modalities", "[\"text\",\"audio\"]", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_TEXT, "best_of", "1", CP_OK);
-    expect(CP_AT_TEXT, "best_of", "2", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_TEXT, "suffix", "\"\"", CP_OK);
-    expect(CP_AT_TEXT, "suffix", "\"x\"", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_CHAT, "typical_p", "1.0", CP_OK);
-    expect(CP_AT_CHAT, "typical_p", "0.9", CP_UNSUPPORTED_FIELD);
-    expect(CP_AT_CHAT, "top_n_sigma", "-1", CP_OK);
-    expect(CP_AT_CHAT, "mirostat", "0", CP_OK);
-    expect(CP_AT_CHAT, "repeat_penalty", "1.1", CP_UNSUPPORTED_FIELD);
 }
 
 static void test_flags_take_booleans_only(void **state)
@@ -718,7 +690,6 @@ int run_params_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numeric_fields_at_their_limits),
-        cmocka_unit_test(test_fields_not_built_are_refused),
         cmocka_unit_test(test_flags_take_booleans_only),
         cmocka_unit_test(test_stop_lists),
         cmocka_unit_test(test_messages),
