@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "loader/extras.h"
+#include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
@@ -68,9 +69,8 @@ static cp_code open_part(part *p, const cp_resolved *r, size_t i, bool verify_al
     if (code)
         return code;
     const cp_format *format = cp_format_of(p->map.p, p->map.n);
-    if (!format)
-        return cp_fail(err, CP_CORRUPT, "%s: is no GGUF file", what);
-    code = format->parse(&p->w, p->map.p, p->map.n, err);
+    code = format ? format->parse(&p->w, p->map.p, p->map.n, err)
+                  : cp_foreign_file(p->map.p, p->map.n, err);
     if (code) {
         cp_err_prefix(err, "%s", what);
         return code;

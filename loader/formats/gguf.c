@@ -9,6 +9,7 @@
  * there. Each value is read from the map once: it may change under us.
  */
 #include "base/mem.h"
+#include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 #include "loader/loader.h"
 
@@ -378,8 +379,7 @@ static cp_code read_header(reader *r, uint64_t *n_tensors, uint64_t *n_kv)
     if (!cp_cur_bytes(&r->c, 4, &magic))
         return cut(r, "the magic");
     if (memcmp(magic, "GGUF", 4) != 0)
-        return cp_fail(r->err, CP_CORRUPT, "GGUF: magic is %02x %02x %02x %02x, not \"GGUF\"",
-                       magic[0], magic[1], magic[2], magic[3]);
+        return cp_foreign_file(r->c.p, r->c.n, r->err);
     if (!cp_cur_u32(&r->c, &version))
         return cut(r, "the version");
     if (version && (version & 0xffff) == 0)

@@ -1,14 +1,15 @@
 /*
  * The reference grammar. Order of the rules: an explicit scheme (oci:, docker://, oci://, file:),
- * then what is surely a path (/ ./ ../ or *.gguf), then an existing path with a slash, then a name.
- * A name is cut from its right end: digest, tag, then the components; the first of several is a
- * registry when it has `.` or `:` or is localhost.
+ * those of other tools (refused), then what is surely a path (/ ./ ../ or *.gguf), then an existing
+ * path with a slash, then a name. A name is cut from its right end: digest, tag, then the
+ * components; the first of several is a registry when it has `.` or `:` or is localhost.
  */
 #include "loader/oci/reference.h"
 #include "base/digest.h"
 #include "base/mem.h"
 
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 static bool has_prefix(const char *s, const char *prefix)
@@ -20,6 +21,47 @@ static bool has_suffix(const char *s, const char *suffix)
 {
     size_t n = strlen(s), k = strlen(suffix);
     return n >= k && strcmp(s + n - k, suffix) == 0;
+}
+
+/* Forms of other tools, which would read as a name and a tag or as a path, and what to do. */
+static const struct {
+    const char *prefix, *remedy;
+} foreign[] = {
+    {"oci-archive:", "unpack the file (mkdir DIR && tar -xf FILE -C DIR) and name oci:DIR"},
+    {"docker-archive:", "skopeo copy docker-archive:FILE oci:DIR, and name oci:DIR"},
+    {"dir:", "skopeo copy dir:PATH oci:DIR, and name oci:DIR"},
+    {"docker-daemon:", "skopeo copy docker-daemon:NAME:TAG oci:DIR, and name oci:DIR"},
+    {"containers-storage:", "skopeo copy containers-storage:NAME oci:DIR, and name oci:DIR"},
+    {"ollama://", "name registry.ollama.ai/library/NAME:TAG"},
+    {"hf://", "download the .gguf file and give its path"},
+    {"huggingface://", "download the .gguf file and give its path"},
+    {"https://", "a registry is named HOST[:PORT]/NAME:TAG; a file has to be downloaded first"},
+    {"http://",
+     "a registry is named HOST[:PORT]/NAME:TAG, and --plain-http HOST[:PORT] beside it; a "
+     "file has to be downloaded first"},
+    {"oras://", "name HOST[:PORT]/NAME:TAG"},
+};
+
+/* SCHEME:// of any other kind. */
+static bool has_scheme(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+    return n > 0 && has_prefix(s + n, "://");
+}
+
+/* CP_USAGE where text is of another tool's form. */
+static cp_code refuse_foreign(const char *text, cp_err *err)
+{
+    for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++)
+        if (strncasecmp(text, foreign[i].prefix, strlen(foreign[i].prefix)) == 0)
+            return cp_fail(err, CP_USAGE, "reference '%.200s': %s is not taken: %s", text,
+                           foreign[i].prefix, foreign[i].remedy);
+    if (has_scheme(text))
+        return cp_fail(err, CP_USAGE,
+                       "reference '%.200s': schemes are docker://NAME, oci://NAME, oci:DIR and "
+                       "file:PATH",
+                       text);
+    return CP_OK;
 }
 
 static bool lower_or_digit(char c)
@@ -115,6 +157,8 @@ cp_code cp_ref_parse_name(cp_ref *out, const char *text, const char *default_reg
         s += strlen("docker://");
     else if (has_prefix(s, "oci://"))
         s += strlen("oci://");
+    else if (refuse_foreign(s, err))
+        return CP_USAGE;
     char name[CP_REF_NAME_MAX + sizeof(out->digest)];
     if (!cp_strcopy(name, sizeof(name), s))
         return cp_fail(err, CP_USAGE, "reference is longer than %zu characters", sizeof(name) - 1);
@@ -226,6 +270,8 @@ cp_code cp_ref_parse(cp_ref *out, const char *text, const char *default_registry
         return as_path(out, text + strlen("file://"), err);
     if (has_prefix(text, "file:"))
         return as_path(out, text + strlen("file:"), err);
+    if (refuse_foreign(text, err))
+        return CP_USAGE;
     if (text[0] == '/' || has_prefix(text, "./") || has_prefix(text, "../") ||
         has_suffix(text, ".gguf"))
         return as_path(out, text, err);

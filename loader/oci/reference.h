@@ -3,7 +3,9 @@
  *
  * A cp_ref is a plain caller-owned value. Parsing touches the file system only to ask whether a
  * name with a slash in it is an existing path. Grammar of names: distribution/reference (lower-case
- * components, `._-` between), checked whole.
+ * components, `._-` between), checked whole. What other tools' transports and schemes look like
+ * (oci-archive:, dir:, https://, ...) is refused with what to do; docker://dir:TAG is a model
+ * "dir".
  */
 #ifndef CP_LOADER_OCI_REFERENCE_H
 #define CP_LOADER_OCI_REFERENCE_H

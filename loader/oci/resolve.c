@@ -5,6 +5,7 @@
  * levels, each entry chosen by variant.c.
  */
 #include "loader/oci/resolve.h"
+#include "loader/formats/foreign.h"
 
 #include "loader/oci/choice.h"
 #include "loader/oci/folder.h"
@@ -161,8 +162,7 @@ static cp_code resolve_path(cp_resolved *r, cp_err *err)
         return cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
                        r->ref.path, strerror(errno));
     if (S_ISDIR(st.st_mode))
-        return cp_fail(err, CP_UNSUPPORTED,
-                       "%s is a directory; a .gguf file or oci:DIR is expected", r->ref.path);
+        return cp_foreign_folder(r->ref.path, CP_UNSUPPORTED, err);
     char *real = realpath(r->ref.path, NULL);
     bool fits = real && cp_strcopy(r->absolute, sizeof(r->absolute), real);
     free(real);

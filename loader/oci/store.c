@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "base/map.h"
+#include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 #include "loader/loader.h"
 #include "loader/oci/choice.h"
@@ -37,9 +38,8 @@ static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what, cp
     if (code)
         return code;
     const cp_format *format = cp_format_of(map.p, map.n);
-    if (!format)
-        code = cp_fail(err, CP_CORRUPT, "%s: is no GGUF file", what);
-    else if ((code = format->parse(&w, map.p, map.n, err)))
+    code = format ? format->parse(&w, map.p, map.n, err) : cp_foreign_file(map.p, map.n, err);
+    if (code)
         cp_err_prefix(err, "%s", what);
     if (cp_map_poisoned(&map))
         code = cp_fail(err, CP_CORRUPT, "%s: cut while it was read", what);
@@ -422,6 +422,8 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
     if (!code && ((fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0 || fstat(fd, &st) != 0))
         code = cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
                        file, strerror(errno));
+    if (!code && S_ISDIR(st.st_mode))
+        code = cp_foreign_folder(file, CP_CORRUPT, err);
     if (!code && (!S_ISREG(st.st_mode) || st.st_size == 0))
         code = cp_fail(err, CP_CORRUPT, "%s is no regular file, or empty", file);
     if (!code)

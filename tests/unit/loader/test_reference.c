@@ -147,6 +147,50 @@ static void refusals(void **state)
     }
 }
 
+/* What other tools take: refused, with what to do. */
+static void other_tools_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
+        {"oci-archive:arch.tar", "oci:DIR"},
+        {"oci-archive:arch.tar:m1", "oci:DIR"},
+        {"oci-archive:/a/b.gguf", "oci:DIR"},
+        {"docker-archive:x.tar", "oci:DIR"},
+        {"docker-archive:/x/y.tar:n:t", "oci:DIR"},
+        {"dir:/x", "oci:DIR"},
+        {"dir:x", "oci:DIR"},
+        {"docker-daemon:n:t", "oci:DIR"},
+        {"containers-storage:localhost/n", "oci:DIR"},
+        {"ollama://llama3.2", "registry.ollama.ai/library/NAME:TAG"},
+        {"hf://o/R/x.gguf", "download"},
+        {"huggingface://o/R", "download"},
+        {"https://huggingface.co/o/R/x.gguf", "download"},
+        {"HTTPS://ghcr.io/o/m", "HOST[:PORT]/NAME:TAG"},
+        {"http://reg.lan:5000/o/m", "--plain-http"},
+        {"s3://bucket/m.gguf", "docker://NAME"},
+        {"DOCKER://m", "docker://NAME"},
+        {"oras://ghcr.io/o/m:1", "HOST[:PORT]/NAME:TAG"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_ref r;
+        cp_err err = {0};
+        if (cp_ref_parse(&r, rows[i].text, NULL, exists_dir_model, &err) != CP_USAGE ||
+            !strstr(err.msg, rows[i].says))
+            fail_msg("'%s': %s", rows[i].text, err.msg);
+        err = (cp_err){0};
+        if (cp_ref_parse_name(&r, rows[i].text, NULL, &err) != CP_USAGE ||
+            !strstr(err.msg, rows[i].says))
+            fail_msg("'%s' as a name: %s", rows[i].text, err.msg);
+    }
+    cp_ref r;
+    assert_int_equal(cp_ref_parse(&r, "docker://dir:x", NULL, NULL, NULL), CP_OK);
+    assert_string_equal(r.canonical, "docker.io/ai/dir:x");
+    assert_int_equal(cp_ref_parse(&r, "./dir:x", NULL, NULL, NULL), CP_OK);
+    assert_int_equal(r.kind, CP_REF_PATH);
+}
+
 static void pack_names_are_never_paths(void **state)
 {
     (void)state;
@@ -163,6 +207,7 @@ int cp_suite_reference(void)
         cmocka_unit_test(paths_and_layouts),
         cmocka_unit_test(names),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(other_tools_forms),
         cmocka_unit_test(pack_names_are_never_paths),
     };
     return cmocka_run_group_tests_name("reference", tests, NULL, NULL);
