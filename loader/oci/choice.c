@@ -2,6 +2,7 @@
  * Choosing among files: each alternative becomes the entry of an index, and variant.c chooses.
  */
 #include "loader/oci/choice.h"
+#include "loader/oci/whole.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +32,11 @@ static bool is_digits(const char *s, size_t n)
 static bool stem_of(const char *path, char out[STEM])
 {
     const char *note;
-    size_t n = strlen(path);
+    size_t n = strlen(path), n_prefix;
+    unsigned no, count;
     if (cp_name_kind_of(path, &note) != CP_NAME_GGUF || n - 5 >= STEM)
         return false;
-    n -= 5;
-    if (n > 15 && path[n - 15] == '-' && is_digits(path + n - 14, 5) &&
-        strncmp(path + n - 9, "-of-", 4) == 0 && is_digits(path + n - 5, 5))
-        n -= 15;
+    n = cp_shard_name(path, &n_prefix, &no, &count) ? n_prefix : n - 5;
     memcpy(out, path, n);
     out[n] = '\0';
     return true;

@@ -423,6 +423,30 @@ cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, 
 }
 
 /* See files.h. */
+cp_code cp_file_open(const cp_layout *l, const cp_manifest *m, const cp_places *places,
+                     const cp_file *f, int *fd, uint64_t *offset, cp_err *err)
+{
+    const cp_descriptor *d = &m->layer[f->layer];
+    char hex[CP_DIGEST_STR];
+    uint64_t size = 0;
+    *fd = -1;
+    *offset = f->number >= 0 ? 0 : f->offset;
+    if (f->number >= 0) {
+        hex_of(d, hex);
+        return cp_extracted_open(places, f->place, hex, f->number, fd, err);
+    }
+    cp_code code = cp_layout_blob_open(l, d->raw, fd, &size, err);
+    if (!code && size != d->size) {
+        close(*fd);
+        *fd = -1;
+        code =
+            cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                    d->digest, size, d->size);
+    }
+    return code;
+}
+
+/* See files.h. */
 void cp_files_left_out(const cp_files *f, char out[CP_LEFT_OUT_MAX])
 {
     enum { NAMED = 4 };

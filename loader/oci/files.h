@@ -58,6 +58,10 @@ cp_code cp_files_check(const cp_layout *l, const cp_manifest *m, const cp_plan *
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                       const cp_places *places, cp_err *err);
 void cp_files_free(cp_files *f);
+/* Open the bytes of file f: size bytes from *offset. The blob has the size that m gives it; its
+ * digest is not compared. */
+cp_code cp_file_open(const cp_layout *l, const cp_manifest *m, const cp_places *places,
+                     const cp_file *f, int *fd, uint64_t *offset, cp_err *err);
 /* One line that names the members which were left out, "" when there are none. */
 enum { CP_LEFT_OUT_MAX = 400 };
 void cp_files_left_out(const cp_files *f, char out[CP_LEFT_OUT_MAX]);

@@ -13,6 +13,7 @@
 #include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
 #include "loader/oci/transfer.h"
+#include "loader/oci/whole.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -257,7 +258,7 @@ static cp_code resolve(pull *p, cp_err *err)
         if (why[0])
             cp_log(CP_LOG_INFO, "%s: %s", p->name, why);
     }
-    return code;
+    return code ? code : cp_whole_layers(&p->plan, p->m, err);
 }
 
 /* ---- what is needed, what is here, what fits ---- */
@@ -483,8 +484,9 @@ static cp_code check_files(pull *p, cp_err *err)
     cp_files_left_out(files, left_out);
     if (left_out[0])
         cp_log(CP_LOG_INFO, "%s: %s", p->name, left_out);
+    code = cp_whole_files(&p->l, p->m, &p->places, files, err);
     cp_files_free(files);
-    return CP_OK;
+    return code;
 }
 
 /* Manifest first, then the indexes around it, then the name. */

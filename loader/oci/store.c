@@ -76,7 +76,6 @@ static cp_code describe(const cp_layout *l, const cp_places *places, const cp_ma
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
-    char hex[CP_DIGEST_STR];
     cp_code code = CP_OK;
     cp_files *files = NULL;
     if (!row)
@@ -85,20 +84,14 @@ static cp_code describe(const cp_layout *l, const cp_places *places, const cp_ma
         return CP_OK; /* not extracted yet, or broken: the layers are told all the same */
     for (size_t i = 0; i < files->n; i++) {
         const cp_file *f = &files->v[i];
-        const cp_descriptor *d = &m->layer[f->layer];
-        int fd = -1;
-        uint64_t size = 0;
+        int fd;
+        uint64_t offset;
         if (f->role != CP_ROLE_WEIGHTS)
             continue;
-        cp_record_key_blob(hex, d->raw);
-        bool ok =
-            f->number >= 0
-                ? cp_extracted_open(places, f->place, hex, f->number, &fd, NULL) == CP_OK
-                : cp_layout_blob_open(l, d->raw, &fd, &size, NULL) == CP_OK && size == d->size;
-        if (ok)
-            code = peek(fd, f->number >= 0 ? 0 : f->offset, f->size, d->digest, e, err);
-        if (fd >= 0)
+        if (cp_file_open(l, m, places, f, &fd, &offset, NULL) == CP_OK) {
+            code = peek(fd, offset, f->size, m->layer[f->layer].digest, e, err);
             close(fd);
+        }
         break;
     }
     cp_files_free(files);

@@ -115,5 +115,5 @@ int cp_room_child(int (*fn)(void *arg), void *arg)
 
 int main(void)
 {
-    return cp_suite_partial() + cp_suite_transfer() + cp_suite_pull() > 0;
+    return cp_suite_partial() + cp_suite_transfer() + cp_suite_pull() + cp_suite_whole() > 0;
 }

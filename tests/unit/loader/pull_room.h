@@ -34,5 +34,6 @@ int cp_room_child(int (*fn)(void *arg), void *arg);
 int cp_suite_partial(void);
 int cp_suite_transfer(void);
 int cp_suite_pull(void);
+int cp_suite_whole(void);
 
 #endif
