@@ -244,9 +244,9 @@ bool cp_credential_helper(const char *helper, const char *server, int timeout_ms
     cp_snprintf(program, sizeof(program), "docker-credential-%s", helper);
     int in = input_of(server);
     if (in < 0 || pipe2(fds, O_CLOEXEC) != 0) {
+        cp_snprintf(out->from, sizeof(out->from), "%s: %s", program, strerror(errno));
         if (in >= 0)
             close(in);
-        cp_snprintf(out->from, sizeof(out->from), "%s: %s", program, strerror(errno));
         return false;
     }
     int rc = spawn(&pid, program, in, fds[1]);

@@ -16,6 +16,15 @@
 
 enum { MAX_LISTED = 1 << 20 };
 
+/* The length of s without slashes at its end: "/" is "". */
+static int trimmed(const char *s)
+{
+    size_t n = strlen(s);
+    while (n > 0 && s[n - 1] == '/')
+        n--;
+    return (int)n;
+}
+
 /* $variable/tail, or $HOME/fallback/tail; false when neither is there or it is too long. */
 static bool xdg(char out[CP_DIR_MAX], const char *variable, const char *fallback, const char *tail)
 {
@@ -23,9 +32,9 @@ static bool xdg(char out[CP_DIR_MAX], const char *variable, const char *fallback
     char path[2 * CP_DIR_MAX];
     size_t n;
     if (base && base[0] == '/')
-        n = cp_snprintf(path, sizeof(path), "%s/%s", base, tail);
+        n = cp_snprintf(path, sizeof(path), "%.*s/%s", trimmed(base), base, tail);
     else if (home && home[0] == '/')
-        n = cp_snprintf(path, sizeof(path), "%s/%s/%s", home, fallback, tail);
+        n = cp_snprintf(path, sizeof(path), "%.*s/%s/%s", trimmed(home), home, fallback, tail);
     else
         return false;
     return n < CP_DIR_MAX && cp_strcopy(out, CP_DIR_MAX, path);
@@ -45,6 +54,17 @@ cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err)
     return CP_OK;
 }
 
+/* mkdir; true also where `path` is there already, whatever mkdir says then. errno is mkdir's. */
+static bool make_one(const char *path, unsigned mode)
+{
+    if (mkdir(path, mode) == 0 || errno == EEXIST)
+        return true;
+    int saved = errno;
+    bool there = access(path, F_OK) == 0;
+    errno = saved;
+    return there;
+}
+
 /* See dirs.h. */
 bool cp_dir_make(const char *path, unsigned mode)
 {
@@ -57,14 +77,12 @@ bool cp_dir_make(const char *path, unsigned mode)
         if (*p != '/')
             continue;
         *p = '\0';
-        if (mkdir(part, mode) != 0 && errno != EEXIST && access(part, F_OK) != 0)
+        if (!make_one(part, mode))
             return false;
         *p = '/';
     }
     struct stat st;
-    if (mkdir(part, mode) != 0 && errno != EEXIST && stat(part, &st) != 0)
-        return false;
-    if (stat(part, &st) != 0)
+    if (!make_one(part, mode) || stat(part, &st) != 0)
         return false;
     if (!S_ISDIR(st.st_mode)) {
         errno = ENOTDIR;

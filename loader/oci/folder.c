@@ -128,7 +128,8 @@ cp_code cp_folder_open_writable(cp_layout *l, const char *path, bool *fresh, cp_
 static cp_code begin(cp_layout *l, const char *path, cp_err *err)
 {
     if (!cp_dir_make(path, 0777))
-        return cp_fail(err, CP_IO, "%s: cannot make it: %s", path, strerror(errno));
+        return cp_fail(err, CP_IO, "cannot make %s: %s; --store names another folder", path,
+                       strerror(errno));
     l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (l->dir < 0)
         return cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { NO_LOCKS = 1, NO_SYNC = 2 };
@@ -40,12 +41,27 @@ cp_flock_state cp_fs_flock(int fd, int operation)
 }
 
 /* See fsys.h. */
+int cp_fs_folder(int dir, const char *name, unsigned mode)
+{
+    int why = mkdirat(dir, name, mode) == 0 ? 0 : errno;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT && why)
+        errno = why;
+    return fd;
+}
+
+/* See fsys.h. */
 int cp_fs_lock_file(int dir, const char *name, bool make)
 {
     const int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     int fd = openat(dir, name, O_RDWR | flags | (make ? O_CREAT : 0), 0666);
     if (fd < 0 && (errno == EACCES || (errno == EROFS && !make))) /* another user's */
+    {
+        int why = errno; /* also why it cannot be made, where it is not there */
         fd = openat(dir, name, O_RDONLY | flags);
+        if (fd < 0 && errno == ENOENT && make)
+            errno = why;
+    }
     return fd;
 }
 

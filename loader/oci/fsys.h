@@ -16,6 +16,10 @@ typedef enum cp_flock_state {
 /* flock(2), tried again after signals. */
 cp_flock_state cp_fs_flock(int fd, int operation);
 
+/* Make folder `name` of dir unless it is there, and open it, not through a link. -1 with errno: why
+ * it could not be made, where it is not there. */
+int cp_fs_folder(int dir, const char *name, unsigned mode);
+
 /* Open file `name` of dir to lock it; made (what the umask leaves of 0666) if `make`. For writing
  * where that may be: NFS grants an exclusive lock on nothing else. -1 with errno. */
 int cp_fs_lock_file(int dir, const char *name, bool make);

@@ -226,14 +226,10 @@ int cp_layout_blobs_dir(const cp_layout *l)
 static int own_dir(const cp_layout *l, const char *name, bool make)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    if (make)
-        mkdirat(l->dir, "capstan", 0777);
-    int own = openat(l->dir, "capstan", flags);
+    int own = make ? cp_fs_folder(l->dir, "capstan", 0777) : openat(l->dir, "capstan", flags);
     if (own < 0)
         return -1;
-    if (make)
-        mkdirat(own, name, 0777);
-    int dir = openat(own, name, flags);
+    int dir = make ? cp_fs_folder(own, name, 0777) : openat(own, name, flags);
     int saved = errno;
     close(own);
     errno = saved;

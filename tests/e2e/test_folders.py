@@ -346,6 +346,44 @@ def big(registry, repo, n):
 
 
 @unittest.skipUnless(IS_ROOT, "two users need root")
+@unittest.skipUnless(IS_ROOT, "needs a user who may not write somewhere, and root to arrange it")
+class Reasons(Room):
+    """An error says why its own call failed, not what a later one found."""
+
+    def pull(self, store=None, umask=0o022, **env):
+        args = [str(self.bin), "pull", self.ref, *(["--store", str(store)] if store else [])]
+        done = subprocess.run(args, capture_output=True, text=True, timeout=120, check=False, cwd=self.top, umask=umask,
+                              env={"PATH": os.environ["PATH"], **env}, **as_user(USER_B))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        return done.stderr.strip().splitlines()[-1]
+
+    def test_a_home_that_cannot_be_written(self):
+        self.assertIn(": cannot make /.local/share/capstan/store: Permission denied; --store", self.pull(HOME="/"))
+
+    def test_a_umask_that_closes_what_was_made(self):
+        home = self.top / "closed"
+        home.mkdir()
+        home.chmod(0o777)
+        self.assertIn(f": cannot make {home}/.local/share/capstan/store: Permission denied; --store",
+                      self.pull(HOME=str(home) + "/", umask=0o277))
+
+    def test_folders_of_a_store_that_are_anothers(self):
+        for below in ("leases", "blobs.lock", "partial"):
+            with self.subTest(missing=below):
+                store = self.top / f"without-{below}"
+                (store / "blobs/sha256").mkdir(parents=True)
+                (store / "capstan").mkdir()
+                write(store / "oci-layout", LAYOUT)
+                write(store / "index.json", EMPTY_INDEX)
+                for name in {"leases", "partial"} - {below}:
+                    (store / "capstan" / name).mkdir()
+                for name in {"blobs.lock", "index.lock"} - {below}:
+                    write(store / "capstan" / name, b"")
+                give(store, USER_B)
+                os.chown(store / "capstan", 0, 0)  # its own folder is root's
+                self.assertRegex(self.pull(store, HOME=str(self.top)), rf"capstan/{below}.*Permission denied")
+
+
 class Shared(Room):
     """One group, one store: a folder of mode 2775, umask 0002."""
 
