@@ -222,6 +222,7 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
             cp_detok_push(&f.detok, ev.id, &f.piece);
             flow_on(&f, false, &a->text);
         } else if (ev.type == CP_EV_FINISH) {
+            a->n_generated += !f.met && ev.reason == CP_FINISH_STOP; /* the end token */
             flow_on(&f, true, &a->text);
             a->reason = f.met ? CP_FINISH_STOP : (cp_finish)ev.reason;
         } else {

@@ -39,7 +39,7 @@ typedef enum cp_event_type {
     CP_EV_TOKEN,  /* one generated id of a choice */
     CP_EV_PROMPT, /* log-probability of prompt position `pos` (pos >= 1), in order; only when asked
                    */
-    CP_EV_FINISH, /* a choice ended: reason; n_cached valid */
+    CP_EV_FINISH, /* a choice ended: reason; n_cached valid. STOP: by a token that has no record */
     CP_EV_ERROR,  /* the whole request ended: code; the last event */
     CP_EV_END     /* all choices have finished: the last event */
 } cp_event_type;

@@ -103,6 +103,10 @@ static void push_finish(cp_sched *s, cp_live *l, int choice, cp_finish reason)
     CP_ASSERT(!(l->finished[choice / 64] >> (choice % 64) & 1) && "sched-8");
     l->finished[choice / 64] |= UINT64_C(1) << (choice % 64);
     l->n_finished++;
+    if (reason == CP_FINISH_STOP) { /* its last token was sampled, too, and is not shown */
+        s->stats.generated++;
+        l->n_generated++;
+    }
     s->stats.finished_stop += reason == CP_FINISH_STOP;
     s->stats.finished_length += reason == CP_FINISH_LENGTH;
 }

@@ -132,21 +132,20 @@ static void emit_prompt_column(const cp_call *c, const cp_part *p, column col, c
             r = record_at(&p->prompt_records, at, &at);
         if (i > 0)
             cp_buf_addc(b, ',');
-        if (col == COL_TOKENS)
+        if (col == COL_OFFSETS) {
+            cp_buf_clear(&text);
+            cp_detok_push(&d, p->r.prompt[i], &text);
+            size_t begin = chr + d.broke;
+            cp_emit_int(b, (int64_t)(begin < p->prompt_chr ? begin : p->prompt_chr));
+            chr += text.n > 0 ? cp_utf8_count(text.p, text.n) : 0;
+        } else if (col == COL_TOKENS)
             emit_piece(c, b, p->r.prompt[i]);
-        else if (col == COL_OFFSETS)
-            cp_emit_int(b, (int64_t)(chr < p->prompt_chr ? chr : p->prompt_chr));
         else if (!r)
             cp_buf_adds(b, "null");
         else if (col == COL_LOGPROBS)
             cp_emit_logprob(b, r->logprob);
         else
             emit_legacy_tops(c, b, r);
-        if (col == COL_OFFSETS) {
-            cp_buf_clear(&text);
-            cp_detok_push(&d, p->r.prompt[i], &text);
-            chr += text.n > 0 ? cp_utf8_count(text.p, text.n) : 0;
-        }
     }
     cp_buf_fini(&text);
 }
@@ -235,13 +234,21 @@ static void chunk_begin(const cp_call *c, int index, cp_buf *b)
     cp_emit_int(b, index);
 }
 
-static void chunk_finish(const cp_call *c, const char *reason, cp_buf *b)
+/* n_tokens: of this choice so far, for clients that want to know it with every chunk. */
+static void chunk_finish(const cp_call *c, const cp_part *p, int n_tokens, const char *reason,
+                         cp_buf *b)
 {
     if (reason)
         cp_buf_printf(b, ",\"finish_reason\":\"%s\"}]", reason);
     else
         cp_buf_adds(b, ",\"finish_reason\":null}]");
-    cp_buf_adds(b, c->p.include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
+    if (c->p.continuous_usage)
+        cp_buf_printf(b,
+                      ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,"
+                      "\"total_tokens\":%d}}\n\n",
+                      p->r.n_prompt, n_tokens, p->r.n_prompt + n_tokens);
+    else
+        cp_buf_adds(b, c->p.include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 
 void cp_answer_chunk(cp_call *c, cp_part *p, int index, bool last, cp_buf *out)
@@ -255,14 +262,14 @@ void cp_answer_chunk(cp_call *c, cp_part *p, int index, bool last, cp_buf *out)
             chunk_begin(c, index, out);
             cp_buf_adds(out, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\","
                              "\"refusal\":null},\"logprobs\":null");
-            chunk_finish(c, NULL, out);
+            chunk_finish(c, p, 0, NULL, out);
         } else if (c->p.echo) {
             chunk_begin(c, index, out);
             cp_buf_adds(out, ",\"text\":");
             cp_emit_str(out, p->prompt_text.p, p->prompt_text.n);
             cp_buf_adds(out, ",\"logprobs\":");
             emit_logprobs(c, p, out, none, true);
-            chunk_finish(c, NULL, out);
+            chunk_finish(c, p, 0, NULL, out);
         }
     }
     if (ch->text.n > 0) {
@@ -271,14 +278,14 @@ void cp_answer_chunk(cp_call *c, cp_part *p, int index, bool last, cp_buf *out)
         cp_emit_str(out, ch->text.p, ch->text.n);
         cp_buf_adds(out, chat ? "},\"logprobs\":" : ",\"logprobs\":");
         emit_logprobs(c, p, out, take_records(ch), false);
-        chunk_finish(c, NULL, out);
+        chunk_finish(c, p, ch->n_tokens, NULL, out);
         cp_buf_clear(&ch->text);
     }
     if (last) {
         chunk_begin(c, index, out);
         cp_buf_adds(out, chat ? ",\"delta\":{},\"logprobs\":" : ",\"text\":\"\",\"logprobs\":");
         emit_logprobs(c, p, out, take_records(ch), false);
-        chunk_finish(c, ch->finish, out);
+        chunk_finish(c, p, ch->n_tokens, ch->finish, out);
     }
     if (ch->records_at == ch->records.n) {
         cp_buf_clear(&ch->records);

@@ -285,6 +285,7 @@ static void on_event(cp_part *p, const cp_event *ev)
         if (dropped || ch->closed)
             break;
         cp_choice_end(p, ch, reason_name(ev->reason));
+        ch->n_tokens += ev->reason == CP_FINISH_STOP; /* the end was sampled, too */
         check_kept(p, ch);
         write_chunk(p, index, true);
         break;

@@ -100,10 +100,10 @@ typedef struct cp_choice {
     cp_buf text;    /* whole text, or of a stream what has not been sent */
     cp_buf records; /* of tokens not yet written; records_at is the next */
     size_t records_at;
-    size_t n_shown;   /* bytes that have passed the stop strings, sent or not */
-    size_t n_raw;     /* bytes before the stop strings */
-    size_t n_raw_chr; /* code points of those */
-    int n_tokens;
+    size_t n_shown;     /* bytes that have passed the stop strings, sent or not */
+    size_t n_raw;       /* bytes before the stop strings */
+    size_t n_raw_chr;   /* code points of those */
+    int n_tokens;       /* sampled; with the one that ended it, which shows nothing */
     bool begun;         /* its first chunk was sent */
     bool closed;        /* text is final: a stop string met, or the engine ended it */
     bool cut;           /* by a stop string */

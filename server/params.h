@@ -47,9 +47,11 @@ typedef struct cp_params {
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k, n, seed, max_tokens, min_tokens; /* max_tokens -1: not given */
     int64_t max_completion;                         /* wins over max_tokens; -1: not given */
+    int64_t default_max_tokens;                     /* the model's; -1: none */
     int64_t top_logprobs;                           /* chat; -1: not given */
     int64_t logprobs;                               /* text: alternatives; -1: none */
-    bool has_seed, stream, include_usage, echo, ignore_eos, include_stop, skip_special;
+    bool has_seed, stream, include_usage, continuous_usage, echo, ignore_eos, include_stop,
+        skip_special;
     bool want_logprobs; /* chat */
     bool add_generation_prompt, add_special, parse_special;
     bool with_pieces, token_strs; /* /tokenize: texts beside the ids */

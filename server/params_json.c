@@ -309,12 +309,13 @@ static cp_code read_bias(parser *ps, cp_err *err)
     json_t *e;
     json_object_foreach((json_t *)(uintptr_t)v, key, e)
     {
+        /* One spelling an id, so that none stands there twice. */
         char *end = NULL;
         long id = key[0] >= '0' && key[0] <= '9' ? strtol(key, &end, 10) : -1;
-        if (id < 0 || *end || id >= ps->n_vocab)
+        if (id < 0 || *end || id >= ps->n_vocab || (key[0] == '0' && key[1]))
             return cp_fail_param(err, CP_INVALID_VALUE, "logit_bias",
                                  "'logit_bias' has the key '%.24s'; allowed: token ids from \"0\" "
-                                 "to \"%d\"",
+                                 "to \"%d\", without leading zeros",
                                  key, ps->n_vocab - 1);
         double d = number(e);
         if (!(d >= -100 && d <= 100))
@@ -339,20 +340,23 @@ static cp_code read_stream_options(parser *ps, cp_err *err)
         return cp_fail_param(err, CP_INVALID_VALUE, "stream_options",
                              "'stream_options' is %s; allowed: an object",
                              cp_json_say(v, say, sizeof(say)));
-    const json_t *u = get(v, "include_usage");
-    if (!ps->out->stream && u && !json_is_false(u))
+    static const char *const names[] = {"include_usage", "continuous_usage_stats"};
+    bool on[2] = {false, false};
+    for (int i = 0; i < 2; i++) {
+        const json_t *flag = get(v, names[i]);
+        char param[64];
+        cp_snprintf(param, sizeof(param), "stream_options.%s", names[i]);
+        if (flag && !json_is_boolean(flag))
+            return cp_fail_param(err, CP_INVALID_VALUE, param, "'%s' is %s; allowed: true or false",
+                                 param, cp_json_say(flag, say, sizeof(say)));
+        on[i] = json_is_true(flag);
+    }
+    if ((on[0] || on[1]) && !ps->out->stream)
         return cp_fail_param(err, CP_INVALID_VALUE, "stream_options",
                              "'stream_options' needs 'stream': true");
-    if (u && !json_is_boolean(u))
-        return cp_fail_param(err, CP_INVALID_VALUE, "stream_options.include_usage",
-                             "'stream_options.include_usage' is %s; allowed: true or false",
-                             cp_json_say(u, say, sizeof(say)));
-    ps->out->include_usage = u && json_is_true(u);
-    const json_t *c = get(v, "continuous_usage_stats");
-    if (c && !json_is_false(c))
-        return cp_fail_param(err, CP_UNSUPPORTED_FIELD, "stream_options.continuous_usage_stats",
-                             "'stream_options.continuous_usage_stats' is not supported by this "
-                             "server; leave it out");
+    /* As in vLLM the one is a way of the other. */
+    ps->out->include_usage = on[0];
+    ps->out->continuous_usage = on[0] && on[1];
     return CP_OK;
 }
 
@@ -525,7 +529,8 @@ static void set_defaults(cp_params *p, const cp_params_model *m)
     p->presence_penalty = d->presence_penalty;
     p->frequency_penalty = d->frequency_penalty;
     p->top_k = d->top_k;
-    p->max_tokens = d->max_tokens;
+    p->max_tokens = -1;
+    p->default_max_tokens = d->max_tokens;
     p->has_seed = d->has_seed;
     p->seed = d->seed;
     p->n = 1;

@@ -214,17 +214,22 @@ static cp_code fill_part(cp_call *c, cp_part *p, const cp_sampling *sp, const in
                          size_t n, cp_err *err)
 {
     const cp_params *q = &c->p;
-    int64_t ctx = c->m->limits.ctx, max = q->max_tokens;
+    int64_t ctx = c->m->limits.ctx, left = ctx - (int64_t)n, max = q->max_tokens;
     if (n == 0)
         return cp_fail_param(err, CP_INVALID_VALUE,
                              c->route->where == CP_AT_CHAT ? "messages" : "prompt",
                              "the prompt is empty and this model has no token to begin with; "
                              "allowed: at least one token");
-    if (max < 0)
-        max = c->route->where == CP_AT_CHAT ? ctx - (int64_t)n : 16;
-    if (max < 1 && !(max == 0 && q->echo))
-        return too_long(c, (int64_t)n, 1, err);
-    if ((int64_t)n + max > ctx)
+    if (max < 0) { /* a default gives way: to what is left, and to what the request asks for */
+        max = q->default_max_tokens;
+        if (max < 1)
+            max = c->route->where == CP_AT_CHAT ? left : 16;
+        if (max < q->min_tokens)
+            max = q->min_tokens;
+        if (max > left)
+            max = left > 1 ? left : 1;
+    }
+    if (max > left)
         return too_long(c, (int64_t)n, max, err);
     cp_request *r = &p->r;
     int32_t *copy = cp_arena_alloc(c->arena, n * sizeof(*copy));
@@ -259,19 +264,27 @@ static cp_code fill_part(cp_call *c, cp_part *p, const cp_sampling *sp, const in
     return CP_OK;
 }
 
+/* The text of ids, as a stream of them shows it: what is no UTF-8 becomes U+FFFD. */
+static bool decode(const cp_tokenizer *t, const cp_prompt *p, bool skip_special, cp_buf *out)
+{
+    cp_detok d;
+    cp_detok_init(&d, t, true, skip_special);
+    for (int i = 0; i < p->n_ids; i++)
+        if (!cp_detok_push(&d, p->ids[i], out))
+            return false;
+    return cp_detok_finish(&d, out);
+}
+
 /* What echo puts in front: the prompt as it was given, or its tokens' text. */
 static cp_code prompt_text(cp_call *c, cp_part *p, const cp_prompt *given, cp_err *err)
 {
     p->prompt_text = given->text;
     if (!given->text.p) {
         cp_buf b = {.account = &c->account};
-        cp_code code = cp_tokenizer_decode(c->m->tokenizer, given->ids, (size_t)given->n_ids,
-                                           c->p.skip_special, &b, err);
+        bool whole = decode(c->m->tokenizer, given, c->p.skip_special, &b);
         p->prompt_text.n = b.n;
-        p->prompt_text.p = code == CP_OK ? cp_arena_strndup(c->arena, b.p ? b.p : "", b.n) : NULL;
+        p->prompt_text.p = whole ? cp_arena_strndup(c->arena, b.p ? b.p : "", b.n) : NULL;
         cp_buf_fini(&b);
-        if (code != CP_OK)
-            return code;
     }
     if (!p->prompt_text.p)
         return out_of_memory(err);
@@ -427,8 +440,7 @@ static cp_code prepare_tokenize(cp_call *c, cp_arena *a, cp_err *err)
 static cp_code prepare_detokenize(cp_call *c, cp_err *err)
 {
     cp_buf text = {.account = &c->account};
-    cp_code code = cp_tokenizer_decode(c->m->tokenizer, c->p.prompts[0].ids,
-                                       (size_t)c->p.prompts[0].n_ids, false, &text, err);
+    bool whole = decode(c->m->tokenizer, &c->p.prompts[0], false, &text);
     const char *p = text.p ? text.p : "";
     cp_buf_adds(&c->reply, "{\"content\":");
     cp_emit_str(&c->reply, p, text.n);
@@ -436,7 +448,7 @@ static cp_code prepare_detokenize(cp_call *c, cp_err *err)
     cp_emit_str(&c->reply, p, text.n);
     cp_buf_addc(&c->reply, '}');
     cp_buf_fini(&text);
-    return code;
+    return whole ? CP_OK : out_of_memory(err);
 }
 
 static cp_code prepare_apply(cp_call *c, cp_arena *a, cp_err *err)

@@ -47,12 +47,14 @@ void cp_choice_token(cp_part *p, cp_choice *ch, const cp_event *ev)
     if (ch->closed)
         return;
     ch->n_tokens++;
-    if (p->r.sampling.n_top >= 0)
-        add_record(&ch->records, ev, ch->n_raw, ch->n_raw_chr);
     cp_buf *piece = &c->s->scratch;
     cp_buf_clear(piece);
+    ch->detok.broke = false;
     if (ev->id >= 0 && ev->id < cp_tokenizer_size(c->m->tokenizer))
         cp_detok_push(&ch->detok, ev->id, piece);
+    size_t broke = ch->detok.broke; /* characters of 3 bytes that are not its own */
+    if (p->r.sampling.n_top >= 0)
+        add_record(&ch->records, ev, ch->n_raw + 3 * broke, ch->n_raw_chr + broke);
     if (piece->n > 0 && show(c, ch, piece)) {
         ch->cut = !c->p.include_stop;
         ch->closed = true;

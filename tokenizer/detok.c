@@ -75,12 +75,14 @@ static bool may_follow(const uint8_t *held, unsigned n, uint8_t b)
 bool cp_detok_push(cp_detok *d, int32_t id, cp_buf *out)
 {
     cp_str s = shown(d->t, id, d->skip_special, &d->first);
+    d->broke = false;
     for (size_t i = 0; i < s.n;) {
         uint8_t b = (uint8_t)s.p[i];
         if (d->n_held > 0) {
             if (!may_follow(d->held, d->n_held, b)) {
                 cp_buf_adds(out, REPLACEMENT);
                 d->n_held = 0;
+                d->broke = d->broke || i == 0;
                 continue; /* b begins anew */
             }
             d->held[d->n_held++] = b;

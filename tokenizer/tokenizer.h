@@ -78,6 +78,7 @@ typedef struct cp_detok {
     const cp_tokenizer *t;
     uint8_t held[4];
     uint8_t n_held;
+    bool broke; /* by the last push: what was held before became U+FFFD, in front of its own text */
     bool first, skip_special;
 } cp_detok;
 void cp_detok_init(cp_detok *d, const cp_tokenizer *t, bool first, bool skip_special);

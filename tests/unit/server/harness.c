@@ -88,6 +88,8 @@ void h_open(harness *h, const h_config *cfg)
                          .defaults = cp_sampling_defaults_off(),
                          .created = 1700000000,
                          .metrics = h->model_metrics};
+    if (cfg->default_max_tokens)
+        m.defaults.max_tokens = cfg->default_max_tokens;
     assert_int_equal(cp_server_add_model(h->s, &m, &err), CP_OK);
     if (!cfg->loading)
         cp_server_ready(h->s);

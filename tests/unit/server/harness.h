@@ -39,6 +39,7 @@ typedef struct h_config {
     const cp_api_key *keys;
     size_t n_keys;
     int ctx, max_queue, max_connections;
+    int default_max_tokens; /* of the model; 0: none */
     int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms, slow_ms;
     uint64_t body_bytes;
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */

@@ -86,8 +86,8 @@ static void test_chat_answer(void **state)
     assert_true(json_is_null(at(v, "choices[0].logprobs")));
     /* <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n */
     assert_int_equal(int_at(v, "usage.prompt_tokens"), 1 + 5 + 2 + 1 + 1 + 1 + 10);
-    assert_int_equal(int_at(v, "usage.completion_tokens"), 5);
-    assert_int_equal(int_at(v, "usage.total_tokens"), 26);
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 6); /* with the end */
+    assert_int_equal(int_at(v, "usage.total_tokens"), 27);
     assert_int_equal(int_at(v, "usage.prompt_tokens_details.cached_tokens"), 10);
     json_decref(v);
     v = ok(&h, CHAT, "{" USER ",\"max_tokens\":3}");
@@ -133,7 +133,7 @@ static void test_chat_stream(void **state)
             assert_true(json_is_null(json_object_get(e, "usage")));
         } else {
             assert_int_equal(json_array_size(at(e, "choices")), 0);
-            assert_int_equal(int_at(e, "usage.completion_tokens"), 4);
+            assert_int_equal(int_at(e, "usage.completion_tokens"), 5);
         }
         json_decref(e);
     }
@@ -191,7 +191,7 @@ static void test_choices_and_prompts(void **state)
         assert_string_equal(str_at(c, "text"), text[i]);
     }
     assert_int_equal(int_at(v, "usage.prompt_tokens"), 6);
-    assert_int_equal(int_at(v, "usage.completion_tokens"), 30);
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 36);
     json_decref(v);
     assert_int_equal(cp_fake_read(h.fake).submitted, 3);
     h_answer a = stream(&h, CHAT, "{" USER ",\"stream\":true,\"n\":3}");
@@ -630,12 +630,280 @@ static void test_messages_of_history(void **state)
     h_close(&h);
 }
 
+/* What is sampled counts, the token that ends a choice too, whatever it is; nothing else does. */
+static void test_usage_counts_the_end(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more;
+        int n_tokens;
+        const char *finish;
+    } rows[] = {
+        {"", 6, "stop"},
+        {",\"n\":3", 18, "stop"},
+        {",\"max_tokens\":6", 6, "stop"},
+        {",\"max_tokens\":5", 5, "length"},
+        {",\"stop_token_ids\":[108]", 3, "stop"},
+        {",\"stop_token_ids\":[72]", 1, "stop"},
+        {",\"stop\":\"ll\"", 4, "stop"},
+        {",\"stop\":\"lx\"", 6, "stop"},
+        {",\"max_tokens\":3,\"stop_token_ids\":[111]", 3, "length"},
+    };
+    harness h;
+    h_open(&h, &(h_config){0});
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char body[256];
+        cp_snprintf(body, sizeof(body), "{\"prompt\":\"ab\"%s}", rows[i].more);
+        json_t *v = ok(&h, TEXT, body);
+        if (int_at(v, "usage.completion_tokens") != rows[i].n_tokens)
+            fail_msg("%s: %lld, wanted %d", body, int_at(v, "usage.completion_tokens"),
+                     rows[i].n_tokens);
+        assert_int_equal(int_at(v, "usage.total_tokens"), 2 + rows[i].n_tokens);
+        assert_string_equal(str_at(v, "choices[0].finish_reason"), rows[i].finish);
+        json_decref(v);
+    }
+    h_close(&h);
+}
+
+/* Every chunk says how many tokens its choice has so far; the last one, all of them. */
+static void check_continuous(const harness *h, const char *path, const char *what, int n,
+                             int n_prompt)
+{
+    char body[256];
+    cp_snprintf(body, sizeof(body),
+                "{%s,\"n\":%d,\"stream\":true,\"stream_options\":{\"include_usage\":true,"
+                "\"continuous_usage_stats\":true}}",
+                what, n);
+    h_answer a = stream(h, path, body);
+    int events = h_events(&a), seen[3] = {0};
+    for (int i = 0; i < events - 1; i++) {
+        json_t *e = json_loads(h_event(&a, i), 0, NULL);
+        long long done = int_at(e, "usage.completion_tokens");
+        bool last = i == events - 2;
+        assert_int_equal(int_at(e, "usage.prompt_tokens"), n_prompt);
+        assert_int_equal(int_at(e, "usage.total_tokens"), n_prompt + done);
+        if (last) {
+            assert_int_equal(json_array_size(at(e, "choices")), 0);
+            assert_int_equal(done, 6 * n);
+        } else {
+            int *k = &seen[int_at(e, "choices[0].index")];
+            assert_true(done == *k || done == *k + 1);
+            *k = (int)done;
+            if (json_is_string(at(e, "choices[0].finish_reason")))
+                assert_int_equal(done, 6);
+        }
+        json_decref(e);
+    }
+    for (int k = 0; k < n; k++)
+        assert_int_equal(seen[k], 6);
+    h_answer_fini(&a);
+}
+
+static void test_usage_in_every_chunk(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    check_continuous(&h, CHAT, USER, 1, 21);
+    check_continuous(&h, CHAT, USER, 3, 21);
+    check_continuous(&h, TEXT, "\"prompt\":\"ab\"", 2, 2);
+    check_continuous(&h, TEXT, "\"prompt\":\"ab\",\"echo\":true", 1, 2);
+    /* It is a way of include_usage, and nothing without it. */
+    static const char *const none[] = {"null", "{}", "{\"continuous_usage_stats\":true}",
+                                       "{\"include_usage\":false,\"continuous_usage_stats\":true}",
+                                       "{\"include_usage\":null,\"continuous_usage_stats\":null}"};
+    char body[256];
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        cp_snprintf(body, sizeof(body), "{\"prompt\":\"a\",\"stream\":true,\"stream_options\":%s}",
+                    none[i]);
+        h_answer a = stream(&h, TEXT, body);
+        assert_null(strstr(a.body.p, "usage"));
+        h_answer_fini(&a);
+    }
+    h_answer a = stream(&h, TEXT,
+                        "{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":"
+                        "true,\"continuous_usage_stats\":false}}");
+    assert_non_null(strstr(a.body.p, "\"usage\":null"));
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+/* The model's max_tokens gives way to what is left, and to min_tokens; a request's own does not. */
+static void test_default_max_tokens_never_refuse(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *more;
+        int max_tokens; /* that the model's is */
+        int n_tokens;   /* of the answer; 0: refused */
+    } rows[] = {
+        {"", 512, 54},
+        {"", 5, 5},
+        {"", 54, 54},
+        {",\"min_tokens\":20", 5, 20},
+        {",\"min_tokens\":60", 5, 54},
+        {",\"max_tokens\":54", 5, 54},
+        {",\"max_tokens\":55", 5, 0},
+        {",\"max_tokens\":10", 512, 10},
+        {",\"max_tokens\":null", 512, 54},
+        {",\"max_tokens\":3,\"min_tokens\":4", 512, 0},
+    };
+    char body[256];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        harness h;
+        h_open(&h, &(h_config){.ctx = 64, .default_max_tokens = rows[i].max_tokens});
+        h.script.endless = true;
+        cp_snprintf(body, sizeof(body), "{\"prompt\":\"0123456789\"%s}", rows[i].more);
+        h_answer a = h_call(&h, "POST", TEXT, "", body);
+        assert_int_equal(a.status, rows[i].n_tokens ? 200 : 400);
+        if (rows[i].n_tokens) {
+            json_t *v = h_json(&a);
+            if (int_at(v, "usage.completion_tokens") != rows[i].n_tokens)
+                fail_msg("%s of %d: %lld, wanted %d", body, rows[i].max_tokens,
+                         int_at(v, "usage.completion_tokens"), rows[i].n_tokens);
+            json_decref(v);
+        }
+        h_answer_fini(&a);
+        h_close(&h);
+    }
+    harness h;
+    h_open(&h, &(h_config){.ctx = 64});
+    h.script.endless = true;
+    json_t *v =
+        ok(&h, TEXT, "{\"prompt\":\"01234567890123456789012345678901234567890123456789012345\"}");
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 8); /* 16 do not fit */
+    json_decref(v);
+    v = ok(&h, TEXT, "{\"prompt\":\"a\",\"min_tokens\":30}");
+    assert_int_equal(int_at(v, "usage.completion_tokens"), 30);
+    json_decref(v);
+    refused(&h, TEXT,
+            "{\"prompt\":\"0123456789012345678901234567890123456789012345678901234567890123\"}",
+            400, "context_length_exceeded");
+    h_close(&h);
+}
+
+/* ---- text_offset against a slow reference ---- */
+
+/* Can bytes follow so that s[0, n) and they are a character? */
+static bool begins_char(const unsigned char *s, size_t n)
+{
+    static const char more[] = {(char)0x80, (char)0x8F, (char)0x90,
+                                (char)0x9F, (char)0xA0, (char)0xBF};
+    char c[4] = {0};
+    memcpy(c, s, n);
+    for (size_t len = n + 1; len <= 4; len++)
+        for (int k = 0; k < 6 * 6 * 6; k++) {
+            int rest = k;
+            for (size_t i = n; i < len; i++, rest /= 6)
+                c[i] = more[rest % 6];
+            if (cp_utf8_len(c, len) == len)
+                return true;
+        }
+    return false;
+}
+
+/* Ids to the text that they are alone, and for each the number of characters before the one that
+ * its first byte is in. */
+static void slow_text(const int32_t *ids, int n, cp_buf *text, cp_buf *offsets, int base)
+{
+    unsigned char bytes[64], owner_chr[65];
+    int first[64], n_bytes = 0;
+    for (int i = 0; i < n; i++) {
+        first[i] = n_bytes;
+        if (ids[i] < 256)
+            bytes[n_bytes++] = (unsigned char)ids[i];
+    }
+    int chr = 0;
+    for (int at = 0; at < n_bytes; chr++) {
+        int len = (int)cp_utf8_len((const char *)bytes + at, (size_t)(n_bytes - at));
+        if (len > 0) {
+            cp_buf_add(text, bytes + at, (size_t)len);
+        } else {
+            cp_buf_adds(text, "\xEF\xBF\xBD");
+            for (len = 3; len > 1; len--)
+                if (at + len <= n_bytes && begins_char(bytes + at, (size_t)len))
+                    break;
+        }
+        for (int k = 0; k < len; k++)
+            owner_chr[at + k] = (unsigned char)chr;
+        at += len;
+    }
+    owner_chr[n_bytes] = (unsigned char)chr;
+    for (int i = 0; i < n; i++)
+        cp_buf_printf(offsets, "%d ", base + owner_chr[first[i]]);
+}
+
+static void list_of(json_t *logprobs, cp_buf *out)
+{
+    const json_t *l = json_object_get(logprobs, "text_offset");
+    for (size_t i = 0; i < json_array_size(l); i++)
+        cp_buf_printf(out, "%d ", (int)json_integer_value(json_array_get(l, i)));
+}
+
+static void test_offsets_of_broken_characters(void **state)
+{
+    (void)state;
+    static const unsigned char bytes[] = {'a',  'b',  0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0xF0, 0x9F,
+                                          0x98, 0x80, 0xED, 0xA0, 0xFF, 0xEF, 0xBF, 0xBD};
+    harness h;
+    h_open(&h, &(h_config){0});
+    uint32_t random = 1;
+    for (int round = 0; round < 400; round++) {
+        int32_t prompt[12];
+        int n_prompt = 1 + round % 8;
+        h.script.n = 1 + round / 8 % 8;
+        for (int i = 0; i < n_prompt + h.script.n; i++) {
+            random = random * 1664525 + 1013904223;
+            int32_t id = bytes[(random >> 16) % sizeof(bytes)];
+            *(i < n_prompt ? &prompt[i] : &h.script.id[i - n_prompt]) = id;
+        }
+        cp_buf body = {0}, text = {0}, offsets = {0}, got = {0}, got_text = {0};
+        cp_buf_adds(&body, "{\"echo\":true,\"logprobs\":1,\"prompt\":[");
+        for (int i = 0; i < n_prompt; i++)
+            cp_buf_printf(&body, "%s%d", i ? "," : "", (int)prompt[i]);
+        cp_buf_adds(&body, "]");
+        slow_text(prompt, n_prompt, &text, &offsets, 0);
+        slow_text(h.script.id, h.script.n, &text, &offsets, (int)cp_utf8_count(text.p, text.n));
+        size_t n = body.n;
+        cp_buf_adds(&body, "}");
+        json_t *v = ok(&h, TEXT, body.p);
+        list_of(at(v, "choices[0].logprobs"), &got);
+        if (strcmp(str_at(v, "choices[0].text"), text.p) != 0 || strcmp(got.p, offsets.p) != 0)
+            fail_msg("%s: '%s' %s, wanted '%s' %s", body.p, str_at(v, "choices[0].text"), got.p,
+                     text.p, offsets.p);
+        json_decref(v);
+        body.n = n;
+        cp_buf_clear(&got);
+        cp_buf_adds(&body, ",\"stream\":true}");
+        h_answer a = stream(&h, TEXT, body.p);
+        for (int i = 0; i < h_events(&a) - 1; i++) {
+            json_t *e = json_loads(h_event(&a, i), 0, NULL);
+            cp_buf_adds(&got_text, str_at(e, "choices[0].text"));
+            list_of(at(e, "choices[0].logprobs"), &got);
+            json_decref(e);
+        }
+        assert_string_equal(got_text.p, text.p);
+        assert_string_equal(got.p, offsets.p);
+        h_answer_fini(&a);
+        cp_buf_fini(&body);
+        cp_buf_fini(&text);
+        cp_buf_fini(&offsets);
+        cp_buf_fini(&got);
+        cp_buf_fini(&got_text);
+    }
+    h_close(&h);
+}
+
 int run_openai_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat_answer),
         cmocka_unit_test(test_chat_stream),
         cmocka_unit_test(test_messages_of_history),
+        cmocka_unit_test(test_usage_counts_the_end),
+        cmocka_unit_test(test_usage_in_every_chunk),
+        cmocka_unit_test(test_default_max_tokens_never_refuse),
+        cmocka_unit_test(test_offsets_of_broken_characters),
         cmocka_unit_test(test_text_answer_and_stream),
         cmocka_unit_test(test_choices_and_prompts),
         cmocka_unit_test(test_stop_strings),

@@ -168,6 +168,12 @@ static void test_stop_lists(void **state)
     expect(CP_AT_CHAT, "logit_bias", "{\"5\":-101}", CP_INVALID_VALUE);
     expect(CP_AT_CHAT, "logit_bias", "{\"261\":1}", CP_INVALID_VALUE);
     expect(CP_AT_CHAT, "logit_bias", "{\"x\":1}", CP_INVALID_VALUE);
+    expect(CP_AT_CHAT, "logit_bias", "{\"0\":1,\"1\":1}", CP_OK);
+    expect(CP_AT_CHAT, "logit_bias", "{\"01\":1}", CP_INVALID_VALUE);
+    expect(CP_AT_CHAT, "logit_bias", "{\"00\":1}", CP_INVALID_VALUE);
+    expect(CP_AT_CHAT, "logit_bias", "{\"1 \":1}", CP_INVALID_VALUE);
+    expect(CP_AT_CHAT, "logit_bias", "{\"+1\":1}", CP_INVALID_VALUE);
+    expect(CP_AT_CHAT, "logit_bias", "{\"\":1}", CP_INVALID_VALUE);
     expect(CP_AT_CHAT, "logit_bias", "{\"-1\":1}", CP_INVALID_VALUE);
     expect(CP_AT_CHAT, "logit_bias", "[]", CP_INVALID_VALUE);
     expect(CP_AT_CHAT, "cache_salt", "\"tenant\"", CP_OK);
@@ -293,8 +299,20 @@ static void test_fields_together(void **state)
             CP_INVALID_VALUE, "stream_options.include_usage");
     code_of(CP_AT_TEXT,
             "{\"prompt\":\"x\",\"stream\":true,\"stream_options\":{\"include_usage\":true,"
-            "\"continuous_usage_stats\":true}}",
-            CP_UNSUPPORTED_FIELD, "stream_options.continuous_usage_stats");
+            "\"continuous_usage_stats\":\"yes\"}}",
+            CP_INVALID_VALUE, "stream_options.continuous_usage_stats");
+    code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"stream_options\":{\"continuous_usage_stats\":true}}",
+            CP_INVALID_VALUE, "stream_options");
+    code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"stream_options\":7}", CP_INVALID_VALUE,
+            "stream_options");
+    static const char *const unused[] = {"null", "{}", "{\"include_usage\":false}",
+                                         "{\"include_usage\":null,\"include_obfuscation\":false}",
+                                         "{\"continuous_usage_stats\":false}"};
+    for (size_t i = 0; i < sizeof(unused) / sizeof(unused[0]); i++) {
+        char body[128];
+        cp_snprintf(body, sizeof(body), "{\"prompt\":\"x\",\"stream_options\":%s}", unused[i]);
+        code_of(CP_AT_TEXT, body, CP_OK, NULL);
+    }
     parsed r = parse(CP_AT_CHAT, MSG("{\"role\":\"user\",\"content\":\"x\"}],"
                                      "\"max_tokens\":3,\"max_completion_tokens\":7,\"x\":["));
     assert_int_equal(r.code, CP_OK);
