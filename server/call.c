@@ -112,7 +112,8 @@ static void common_headers(cp_call *c)
         cp_http_add_header(c->q, "Vary", "Origin");
     if (origin) {
         cp_http_add_header(c->q, "Access-Control-Allow-Origin", origin);
-        cp_http_add_header(c->q, "Access-Control-Expose-Headers", "X-Request-Id");
+        cp_http_add_header(c->q, "Access-Control-Expose-Headers",
+                           "X-Request-Id, X-Should-Retry, Retry-After");
     }
 }
 

@@ -14,6 +14,9 @@
 bool cp_host_allowed(const char *authority, char *const *names, size_t n_names);
 /* The entry that allows this Origin ("*" allows each); NULL: none, or no origin. */
 const char *cp_origin_allowed(const char *origin, char *const *origins, size_t n_origins);
+/* What a preflight answers to Access-Control-Request-Headers: those names (up to 200 bytes), or a
+ * value that allows each, where none, too many or no names are asked for. */
+const char *cp_origin_headers(const char *asked);
 /* Is SCHEME://HOST[:PORT] the origin of what is asked for at this authority? */
 bool cp_origin_same(const char *origin, const char *authority);
 /* Is a Content-Type (NULL: none) application/json, or any type with +json? */

@@ -255,10 +255,9 @@ static void refuse_framing(cp_call *c, int status)
 static void preflight(cp_call *c)
 {
     const char *asked = cp_http_header(c->q, "Access-Control-Request-Headers");
-    if (!asked || !*asked || strlen(asked) > 200)
-        asked = "authorization, content-type, x-api-key, x-request-id";
     cp_http_add_header(c->q, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    cp_http_add_header(c->q, "Access-Control-Allow-Headers", asked);
+    cp_http_add_header(c->q, "Access-Control-Allow-Headers", cp_origin_headers(asked));
+    cp_http_add_header(c->q, "Vary", "Access-Control-Request-Headers");
     cp_http_add_header(c->q, "Access-Control-Max-Age", "600");
     cp_call_reply(c, 204, NULL, NULL);
 }

@@ -57,11 +57,14 @@ void h_open(harness *h, const h_config *cfg)
     assert_int_equal(cp_jobs_open(&h->jobs, 1, 1024, &err), CP_OK);
     h->process = cp_metrics_new(NULL);
     h->model_metrics = cp_metrics_new("smol");
+    size_t n_cors = 0;
+    while (n_cors < 3 && cfg->cors[n_cors])
+        n_cors++;
     cp_server_config sc = {.keys = cfg->keys,
                            .n_keys = cfg->n_keys,
                            .host = cfg->host,
-                           .cors_origins = &cfg->cors,
-                           .n_cors_origins = cfg->cors ? 1 : 0,
+                           .cors_origins = cfg->cors,
+                           .n_cors_origins = n_cors,
                            .allowed_hosts = &cfg->allowed_host,
                            .n_allowed_hosts = cfg->allowed_host ? 1 : 0,
                            .engine = cp_fake_api(h->fake),

@@ -43,7 +43,8 @@ typedef struct h_config {
     int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms, slow_ms;
     uint64_t body_bytes;
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
-    const char *cors, *allowed_host, *host;
+    const char *cors[3];   /* up to a NULL */
+    const char *allowed_host, *host;
     bool loading; /* do not call cp_server_ready */
 } h_config;
 

@@ -210,7 +210,7 @@ static void test_cors(void **state)
     cp_api_key keys[2];
     two_keys(keys);
     harness h;
-    h_open(&h, &(h_config){.keys = keys, .n_keys = 2, .cors = "https://app.example"});
+    h_open(&h, &(h_config){.keys = keys, .n_keys = 2, .cors = {"https://app.example"}});
     static const char *const paths[] = {"/v1/chat/completions", "/health", "/nothing", "/v1//x"};
     char v[64], names[64];
     h_answer a;
@@ -240,7 +240,7 @@ static void test_cors(void **state)
     assert_non_null(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)));
     h_answer_fini(&a);
     h_close(&h);
-    h_open(&h, &(h_config){.cors = "*"});
+    h_open(&h, &(h_config){.cors = {"*"}});
     a = h_call(&h, "GET", "/health", "Origin: x\r\n", NULL);
     assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)), "*");
     h_answer_fini(&a);
@@ -252,6 +252,75 @@ static void test_cors(void **state)
     h_answer_fini(&a);
     expect(&h, "OPTIONS", "/v1/models", "", 401, "invalid_api_key");
     expect(&h, "OPTIONS", "/nothing", "", 401, "invalid_api_key");
+    h_close(&h);
+}
+
+/* A browser's preflight: names as SDKs send them, and what else may stand there. */
+static void test_preflight(void **state)
+{
+    (void)state;
+#define STAINLESS                                                                                  \
+    "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,"                 \
+    "x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,"                     \
+    "x-stainless-runtime-version"
+    static const struct {
+        const char *asked, *allowed;
+    } rows[] = {
+        {"authorization,content-type,x-stainless-os,x-stainless-lang",
+         "authorization,content-type,x-stainless-os,x-stainless-lang"},
+        {STAINLESS, STAINLESS},
+        {STAINLESS ",x-stainless-timeout,anthropic-version", "*, authorization"},
+        {"X-A ,\tx_b", "X-A ,\tx_b"},
+        {NULL, "*, authorization"},
+        {"", "*, authorization"},
+        {"a b,c:d", "*, authorization"},
+        {",", "*, authorization"},
+        {"a,,b", "*, authorization"},
+        {"a,", "*, authorization"},
+        {"<script>", "*, authorization"},
+    };
+#undef STAINLESS
+    static const char *const origins[] = {"http://localhost:5173", "app://obsidian.md",
+                                          "https://other.example"};
+    cp_api_key keys[2];
+    two_keys(keys);
+    harness h;
+    h_open(&h, &(h_config){.keys = keys, .n_keys = 2, .cors = {origins[0], origins[1]}});
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int k = 0; k < 3; k++) {
+            char head[512], v[256];
+            size_t n =
+                cp_snprintf(head, sizeof(head),
+                            "Origin: %s\r\nAccess-Control-Request-Method: POST\r\n", origins[k]);
+            if (rows[i].asked)
+                cp_snprintf(head + n, sizeof(head) - n, "Access-Control-Request-Headers: %s\r\n",
+                            rows[i].asked);
+            h_answer a = h_call(&h, "OPTIONS", "/v1/chat/completions", head, NULL);
+            assert_int_equal(a.status, 204);
+            assert_string_equal(h_header(&a, "Access-Control-Allow-Headers", v, sizeof(v)),
+                                rows[i].allowed);
+            assert_non_null(strstr(a.head, "Vary: Origin"));
+            assert_non_null(strstr(a.head, "Vary: Access-Control-Request-Headers"));
+            const char *origin = h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v));
+            if (k < 2)
+                assert_string_equal(origin, origins[k]);
+            else
+                assert_null(origin);
+            h_answer_fini(&a);
+        }
+    /* The answer itself, and an error, may be read, too. */
+    char v[256];
+    static const char *const key[] = {"Authorization: Bearer sk-use\r\n", ""};
+    for (int i = 0; i < 2; i++) {
+        char head[256];
+        cp_snprintf(head, sizeof(head), "Origin: %s\r\n%s", origins[1], key[i]);
+        h_answer a = h_call(&h, "POST", "/v1/completions", head, "{\"prompt\":\"x\"}");
+        assert_int_equal(a.status, i ? 401 : 200);
+        assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", v, sizeof(v)), origins[1]);
+        assert_non_null(
+            strstr(h_header(&a, "Access-Control-Expose-Headers", v, sizeof(v)), "X-Request-Id"));
+        h_answer_fini(&a);
+    }
     h_close(&h);
 }
 
@@ -307,7 +376,7 @@ static void test_other_sites_cannot_post(void **state)
         {"Origin: https://app.example\r\nContent-Type: text/plain\r\n", false},
     };
     harness h;
-    h_open(&h, &(h_config){.cors = "https://app.example"});
+    h_open(&h, &(h_config){.cors = {"https://app.example"}});
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const cp_route *r;
         for (size_t k = 0; (r = cp_route_at(k)); k++) {
@@ -406,7 +475,7 @@ static void test_rebound_names_are_refused(void **state)
                      200);
     h_close(&h);
     /* Every route, and a preflight. */
-    h_open(&h, &(h_config){.cors = "*"});
+    h_open(&h, &(h_config){.cors = {"*"}});
     const cp_route *r;
     for (size_t i = 0; (r = cp_route_at(i)); i++)
         assert_int_equal(status_for_host(&h, "Host: evil.example\r\n", r->path), 403);
@@ -430,6 +499,7 @@ int run_auth_tests(void)
         cmocka_unit_test(test_model_id_is_decoded_once),
         cmocka_unit_test(test_key_lines),
         cmocka_unit_test(test_cors),
+        cmocka_unit_test(test_preflight),
         cmocka_unit_test(test_other_sites_cannot_post),
         cmocka_unit_test(test_rebound_names_are_refused),
     };
