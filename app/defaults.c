@@ -14,7 +14,7 @@ static void from_file(const cp_meta *meta, cp_sampling_defaults *d)
     } rows[] = {
         {"general.sampling.temp", 0, 2, &d->temperature, NULL},
         {"general.sampling.top_p", 0, 1, &d->top_p, NULL},
-        {"general.sampling.top_k", -1, 1e6, NULL, &d->top_k},
+        {"general.sampling.top_k", -1, 2147483647, NULL, &d->top_k},
         {"general.sampling.min_p", 0, 1, &d->min_p, NULL},
         {"general.sampling.penalty_repeat", 0.01, 10, &d->repetition_penalty, NULL},
     };

@@ -33,7 +33,7 @@ static const row rows[] = {
     F("repeat_penalty", 0.01, 10, repetition_penalty),
     F("presence_penalty", -2, 2, presence_penalty),
     F("frequency_penalty", -2, 2, frequency_penalty),
-    I("top_k", -1, 1e6, top_k),
+    I("top_k", -1, 2147483647, top_k),
     I("num_predict", -1, 16777216, max_tokens), /* -1: as much as there is room for */
     I("seed", -9007199254740992.0, 9007199254740992.0, seed),
 };

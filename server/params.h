@@ -148,7 +148,6 @@ typedef struct cp_field {
     const char *name;
     unsigned from, at; /* CP_OF_*, CP_AT_* */
     cp_field_kind kind;
-    bool above_min; /* min itself is not allowed */
     double min, max;
     size_t to;          /* NUM double, INT int64_t, BOOL bool: offset in cp_params */
     size_t has;         /* bool set when the field is given; 0: none (offset 0 is `model`) */

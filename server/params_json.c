@@ -65,10 +65,9 @@ static cp_code out_of_range(const cp_field *f, const json_t *v, cp_err *err)
     if (f->kind == CP_FIELD_INT && f->max >= INT64_TOP)
         return cp_fail_param(err, CP_INVALID_VALUE, f->name,
                              "'%s' is %s; allowed: an integer of 64 bits", f->name, say);
-    return cp_fail_param(err, CP_INVALID_VALUE, f->name, "'%s' is %s; allowed: %s %s%.15g to %.15g",
-                         f->name, say,
-                         f->kind == CP_FIELD_INT ? "an integer from" : "a number from",
-                         f->above_min ? "above " : "", f->min, f->max);
+    return cp_fail_param(
+        err, CP_INVALID_VALUE, f->name, "'%s' is %s; allowed: %s %.15g to %.15g", f->name, say,
+        f->kind == CP_FIELD_INT ? "an integer from" : "a number from", f->min, f->max);
 }
 
 static cp_code read_field(const cp_field *f, const json_t *v, cp_params *p, cp_err *err)
@@ -92,7 +91,7 @@ static cp_code read_field(const cp_field *f, const json_t *v, cp_params *p, cp_e
         return CP_OK;
     }
     double d = number(v);
-    if (!(d >= f->min && d <= f->max) || (f->above_min && d <= f->min))
+    if (!(d >= f->min && d <= f->max))
         return out_of_range(f, v, err);
     *(double *)(void *)to = d;
     return CP_OK;
