@@ -9,6 +9,7 @@
 #include "server/origin.h"
 
 #include <string.h>
+#include <strings.h>
 
 static const char TYPE_JSON[] = "application/json";
 
@@ -292,6 +293,17 @@ static cp_code check_origin(const cp_server *s, const cp_http_req *q, const cp_r
                    origin ? origin : site);
 }
 
+/* Compressed bytes would be told that they are no JSON, which does not help. */
+static cp_code check_encoding(const cp_http_req *q, const cp_route *route, cp_err *err)
+{
+    const char *coding = cp_http_header(q, "Content-Encoding");
+    if (route->where == 0 || !coding || !*coding || strcasecmp(coding, "identity") == 0)
+        return CP_OK;
+    return cp_fail(err, CP_INVALID_VALUE,
+                   "the body has Content-Encoding '%.64s'; send it as it is, without the header",
+                   coding);
+}
+
 /* What a state of the server refuses: CP_OK, or CP_LOADING, CP_OVERLOADED. */
 static cp_code check_state(const cp_server *s, const cp_route *route, cp_err *err)
 {
@@ -344,6 +356,8 @@ static cp_code admit(const cp_server *s, cp_http_req *q, const cp_route *route,
                        other->method == CP_GET ? "GET" : "POST");
     }
     code = check_origin(s, q, route, err);
+    if (code == CP_OK)
+        code = check_encoding(q, route, err);
     if (code == CP_OK && cp_http_length(q) > body_max(s))
         code = cp_fail(err, CP_TOO_LARGE, "the body has %llu bytes; allowed: at most %llu",
                        (unsigned long long)cp_http_length(q), (unsigned long long)body_max(s));
