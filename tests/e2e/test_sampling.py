@@ -1,5 +1,6 @@
 """Sampling parameters at both ends of their ranges, alone and in pairs, on real logits: an answer with finite
-log-probabilities, or 400 by name for what is outside; never the model's fault. Standard library only."""
+log-probabilities, or 400 by name for what is outside; never the model's fault. And what is counted as sampled. Standard
+library only."""
 import itertools
 import json
 import math
@@ -45,8 +46,7 @@ class Extremes(unittest.TestCase):
 
     def test_both_ends(self):
         pairs = [{**a, **b} for a, b in itertools.combinations(INSIDE, 2) if a.keys() != b.keys()]
-        greedy = [{**a, "temperature": 0} for a in INSIDE]
-        rows = INSIDE + greedy + pairs
+        rows = INSIDE + pairs
         with Server(MODEL, "--ctx", "256") as s:
             parallel(8, lambda k: [self.good(s, row) for row in rows[k::8]])
             for row in OUTSIDE:
@@ -56,12 +56,37 @@ class Extremes(unittest.TestCase):
                                      (400, "invalid_value", next(iter(row))))
 
     def test_penalties_over_a_long_output(self):
+        rows = [{"prompt": PROMPT * 20, "max_tokens": 64, "ignore_eos": True, "temperature": t, "presence_penalty": p,
+                 "frequency_penalty": f, "repetition_penalty": r}
+                for t, p, f, r in itertools.product((0, 1e-4, 2), (-2, 2), (-2, 2), (0.01, 10))]
         with Server(MODEL) as s:
-            for presence, frequency, repetition in itertools.product((-2, 2), (-2, 2), (0.01, 10)):
-                for temperature in (0, 1e-4, 2):
-                    self.good(s, {"prompt": PROMPT * 20, "max_tokens": 64, "ignore_eos": True, "temperature": temperature,
-                                  "presence_penalty": presence, "frequency_penalty": frequency,
-                                  "repetition_penalty": repetition})
+            parallel(8, lambda k: [self.good(s, row) for row in rows[k::8]])
+
+
+class Usage(unittest.TestCase):
+    def test_counts_agree(self):
+        """The answer's count, a stream's, and the metric's are one, whatever ends the text."""
+        with Server(MODEL, "--ctx", "512") as s:
+            def count(finish, **fields):
+                body = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0, **fields}
+                before = s.metric("capstan_generation_tokens_total")
+                answer = json.loads(s.request("/v1/chat/completions", body)[2])
+                n = answer["usage"]["completion_tokens"]
+                self.assertEqual(answer["choices"][0]["finish_reason"], finish)
+                self.assertEqual(s.metric("capstan_generation_tokens_total") - before, n)
+                lines = s.request("/v1/chat/completions",
+                                  {**body, "stream": True, "stream_options": {"include_usage": True}})[2].split(b"\n\n")
+                self.assertEqual(json.loads(lines[-3][6:])["usage"], {**answer["usage"], "prompt_tokens_details":
+                                 json.loads(lines[-3][6:])["usage"]["prompt_tokens_details"]})
+                return n, answer["choices"][0]["message"]["content"]
+
+            n, text = count("stop", max_tokens=400)
+            shown = json.loads(s.request("/tokenize", {"content": text, "add_special": False})[2])["tokens"]
+            self.assertEqual(n, len(shown) + 1)  # and the end
+            self.assertEqual(count("stop", max_tokens=n)[0], n)
+            self.assertEqual(count("length", max_tokens=n - 1), (n - 1, text))
+            self.assertEqual(count("length", max_tokens=n + 3, ignore_eos=True)[0], n + 3)
+            self.assertEqual(count("stop", stop_token_ids=[shown[2]], max_tokens=400)[0], shown.index(shown[2]) + 1)
 
 
 if __name__ == "__main__":
