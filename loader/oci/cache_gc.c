@@ -8,6 +8,7 @@
 #include "loader/oci/cache_gc.h"
 #include "loader/oci/extract.h"
 #include "loader/oci/places.h"
+#include "loader/oci/record.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -63,14 +64,6 @@ static bool is_hex(const char *s, size_t n)
     return strspn(s, "0123456789abcdef") == n;
 }
 
-/* A record's name, or its temporary file's. */
-static bool is_record(const char *name)
-{
-    if (name[0] != '.')
-        return is_hex(name, 64) && !name[64];
-    return is_hex(name + 1, 64) && name[65] == '.' && is_hex(name + 66, 16) && !name[82];
-}
-
 static void sweep_file(const sweep *s, int dir, const char *name)
 {
     struct stat st;
@@ -86,7 +79,7 @@ static void sweep_file(const sweep *s, int dir, const char *name)
 
 static void sweep_record(const sweep *s, int dir, const char *name)
 {
-    if (is_record(name))
+    if (cp_record_is_name(name))
         sweep_file(s, dir, name);
 }
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_LISTED = 1 << 20 };
+enum { MAX_LISTED = 1 << 20, MAX_DEPTH = 8 };
 
 /* The length of s without slashes at its end: "/" is "". */
 static int trimmed(const char *s)
@@ -117,31 +117,39 @@ bool cp_dir_cache(char out[CP_DIR_MAX], bool make)
     return ok;
 }
 
-/* See dirs.h. */
-bool cp_dir_remove_flat(int dir, const char *name, bool dry_run, uint64_t *bytes)
+/* Entry `name` of dir, depth folders below the one that goes: a folder with all in it, anything
+ * else by itself. What another file system is mounted on stays. */
+static bool remove_at(int dir, const char *name, int depth, bool dry_run, uint64_t *bytes)
 {
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    struct stat st;
-    if (!d) {
-        bool absent = fd < 0 && errno == ENOENT;
-        bool other = fd < 0 && (errno == ENOTDIR || errno == ELOOP);
-        if (fd >= 0)
-            close(fd);
-        if (!other || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
-            return absent;
+    struct stat st, parent;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT;
+    if (!S_ISDIR(st.st_mode)) {
         if (!dry_run && unlinkat(dir, name, 0) != 0)
             return false;
         *bytes += (uint64_t)st.st_size;
         return true;
     }
-    struct dirent *e;
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
-        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode))
-            continue;
-        if (dry_run || unlinkat(fd, e->d_name, 0) == 0)
-            *bytes += (uint64_t)st.st_size;
+    if (depth == MAX_DEPTH || fstat(dir, &parent) != 0 || parent.st_dev != st.st_dev)
+        return false;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return false;
     }
+    struct dirent *e;
+    bool all = true;
+    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            all = remove_at(fd, e->d_name, depth + 1, dry_run, bytes) && all;
     closedir(d);
-    return dry_run || unlinkat(dir, name, AT_REMOVEDIR) == 0;
+    return dry_run ? all : unlinkat(dir, name, AT_REMOVEDIR) == 0;
+}
+
+/* See dirs.h. */
+bool cp_dir_remove(int dir, const char *name, bool dry_run, uint64_t *bytes)
+{
+    return remove_at(dir, name, 0, dry_run, bytes);
 }

@@ -21,10 +21,10 @@ cp_code cp_dir_store(char out[CP_DIR_MAX], const char *store, cp_err *err);
 bool cp_dir_cache(char out[CP_DIR_MAX], bool make);
 /* mkdir -p. False: errno says why. */
 bool cp_dir_make(const char *path, unsigned mode);
-/* Remove folder `name` (one component) of dir with the files in it; it has no folders. A file or a
- * link (not what it leads to) that has its name goes too. *bytes grows by their sizes; dry_run only
- * counts. True: it is (or would be) gone, or was not there. */
-bool cp_dir_remove_flat(int dir, const char *name, bool dry_run, uint64_t *bytes);
+/* Remove folder `name` (one component) of dir with all in it, eight folders deep at most, or the
+ * file or link (not what it leads to) of that name; what is mounted there stays. *bytes grows by
+ * their sizes; dry_run only counts. True: it is (or would be) gone, or was not there. */
+bool cp_dir_remove(int dir, const char *name, bool dry_run, uint64_t *bytes);
 /* Is it a folder in which this process may make files? */
 bool cp_dir_writable(const char *path);
 

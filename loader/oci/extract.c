@@ -5,6 +5,7 @@
  * its list, then renamed; a killed extraction leaves a .tmp folder that the next one removes.
  */
 #include "loader/oci/extract.h"
+#include "base/log.h"
 #include "loader/oci/fsys.h"
 #include "loader/oci/members.h"
 #include "loader/oci/record.h"
@@ -34,6 +35,8 @@ enum {
     MAX_LISTED = 1 << 20,
 };
 
+static const char temp_prefix[] = ".tmp-";
+
 /* ---- folders ---- */
 
 /* Below dir and through no link. Where the kernel or a filter lacks openat2, openat does: every
@@ -50,9 +53,50 @@ static int open_beneath(int dir, const char *name, int flags, mode_t mode)
     return fd;
 }
 
+/* See extract.h. */
+void cp_extract_each(int root, const char *hex, void (*f)(void *arg, const char *hex, int number),
+                     void *arg)
+{
+    int fd = openat(root, hex, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+    if (!d && fd >= 0)
+        close(fd);
+    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++) {
+        size_t n = strlen(e->d_name);
+        if (n < 7 && strspn(e->d_name, "0123456789") == n) /* fewer than CP_MEMBERS_MAX */
+            f(arg, hex, (int)strtol(e->d_name, NULL, 10));
+    }
+    if (d)
+        closedir(d);
+}
+
+static void drop_record(void *arg, const char *hex, int number)
+{
+    char key[CP_DIGEST_STR];
+    cp_record_key_extracted(key, hex, number);
+    unlinkat(*(const int *)arg, key, 0);
+}
+
+/* Remove folder `name` of root, whatever is in it, and from `records` (-1: none) those of its
+ * files; one in the making (.tmp-HEX) has none. */
+static bool remove_layer(int root, int records, const char *name, bool dry_run, uint64_t *bytes)
+{
+    if (!dry_run && records >= 0)
+        cp_extract_each(root, name, drop_record, &records);
+    return cp_dir_remove(root, name, dry_run, bytes);
+}
+
+/* A folder or a link in the lock's place was never locked by anybody, so it may go. */
 static cp_code lock_root(int root, const char *cache_dir, int *lock, cp_err *err)
 {
+    uint64_t ignored = 0;
     *lock = cp_fs_lock_file(root, "lock", true);
+    if (*lock < 0 && (errno == EISDIR || errno == ELOOP)) {
+        cp_log(CP_LOG_WARN, "%s/extracted/lock: was no file; replaced", cache_dir);
+        cp_dir_remove(root, "lock", false, &ignored);
+        *lock = cp_fs_lock_file(root, "lock", true);
+    }
     if (*lock >= 0 && cp_fs_flock(*lock, LOCK_EX) == CP_FLOCK_FAILED) {
         close(*lock);
         *lock = -1;
@@ -338,9 +382,19 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
 {
     char temp[NAME_MAX_BYTES];
     uint64_t ignored = 0;
-    cp_snprintf(temp, sizeof(temp), ".tmp-%s", x->hex);
-    cp_dir_remove_flat(x->root, temp, false, &ignored);
-    cp_dir_remove_flat(x->root, x->hex, false, &ignored); /* not whole, or of the other kind */
+    bool gone;
+    int records = cp_places_open(x->places, x->places->write, "records", false);
+    cp_snprintf(temp, sizeof(temp), "%s%s", temp_prefix, x->hex);
+    /* A killed extraction's, and what is not whole, or of the other kind. */
+    gone = remove_layer(x->root, -1, temp, false, &ignored) &&
+           remove_layer(x->root, records, x->hex, false, &ignored);
+    if (records >= 0)
+        close(records);
+    if (!gone)
+        return cp_fail(err, CP_IO,
+                       "%s/extracted: what is there as %s or %s cannot be replaced: %s; remove it "
+                       "by hand",
+                       x->cache_dir, x->hex, temp, strerror(errno));
     if (mkdirat(x->root, temp, 0755) != 0 ||
         (x->dir = open_beneath(x->root, temp, O_RDONLY | O_DIRECTORY, 0)) < 0)
         return cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, temp, strerror(errno));
@@ -350,7 +404,7 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     if (!code)
         write_records(x);
     else
-        cp_dir_remove_flat(x->root, temp, false, &ignored);
+        cp_dir_remove(x->root, temp, false, &ignored);
     cp_members_free(x->members);
     close(x->dir);
     return code;
@@ -509,8 +563,8 @@ cp_code cp_extracted_open(const cp_places *places, int place, const char *hex, i
 /* A folder of ours, finished or not? */
 static bool is_layer(const char *name)
 {
-    if (strncmp(name, ".tmp-", 5) == 0)
-        name += 5;
+    if (strncmp(name, temp_prefix, strlen(temp_prefix)) == 0)
+        name += strlen(temp_prefix);
     return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
 }
 
@@ -519,23 +573,29 @@ cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, 
                           uint64_t *bytes, cp_err *err)
 {
     const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    int lock = -1, own = open(cache_dir, flags), root = openat(own, "extracted", flags);
+    int lock = -1, own = open(cache_dir, flags), root = openat(own, "extracted", flags),
+        records = openat(own, "records", flags);
     if (own >= 0)
         close(own);
-    if (root < 0)
+    if (root < 0) {
+        if (records >= 0)
+            close(records);
         return CP_OK;
+    }
     cp_code code = dry_run ? CP_OK : lock_root(root, cache_dir, &lock, err);
     int again = code ? -1 : openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = again < 0 ? NULL : fdopendir(again);
     struct dirent *e;
     for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
         if (is_layer(e->d_name) && (!hex || strcmp(e->d_name, hex) == 0) &&
-            cp_dir_remove_flat(root, e->d_name, dry_run, bytes))
+            remove_layer(root, records, e->d_name, dry_run, bytes))
             ++*folders;
     if (d)
         closedir(d);
     if (lock >= 0)
         close(lock);
+    if (records >= 0)
+        close(records);
     close(root);
     return code;
 }

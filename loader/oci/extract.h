@@ -85,9 +85,14 @@ cp_code cp_extract(const cp_places *places, const char *hex, int fd, uint64_t si
 cp_code cp_extract_check(const cp_places *places, const char *hex, int fd, uint64_t size,
                          bool image, const cp_extract_progress *progress, cp_err *err);
 
-/* For gc and rm: remove what was extracted from layer hex, NULL: from every layer. Counts folders
- * and bytes; dry_run only counts. CP_OK when there is nothing. */
+/* For gc and rm: remove what was extracted from layer hex, NULL: from every layer, and the records
+ * of its files. Counts folders and bytes; dry_run only counts. CP_OK when there is nothing. */
 cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, uint64_t *folders,
                           uint64_t *bytes, cp_err *err);
+
+/* Call f with the number of each file that lies in the folder of layer hex, in the folder `root` of
+ * extracted layers. */
+void cp_extract_each(int root, const char *hex, void (*f)(void *arg, const char *hex, int number),
+                     void *arg);
 
 #endif

@@ -26,7 +26,7 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
     cp_digest_set leased = {0}, have = {0};
     char hex[CP_DIGEST_STR];
     cp_store_leased(l, dry_run, &leased);
-    cp_digest_set_list(&have, cp_layout_own_dir(l, "partial"));
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "partial"), false);
     for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
         if (!cp_digest_set_has(&leased, have.d[i]))
@@ -41,13 +41,60 @@ static void gc_caches(const cp_layout *l, cp_digest_set *blobs, bool dry_run, cp
 {
     cp_digest_set have = {0};
     char hex[CP_DIGEST_STR];
-    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"));
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"), true);
     for (size_t i = 0; i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
         if (!cp_digest_set_has(blobs, have.d[i]))
             cp_store_cache_drop(l, hex, dry_run, &out->bytes);
     }
     cp_digest_set_fini(&have);
+}
+
+static void add_key(void *arg, const char *hex, int number)
+{
+    char key[CP_DIGEST_STR], digest[CP_DIGEST_STR + 8];
+    uint8_t raw[32];
+    cp_record_key_extracted(key, hex, number);
+    cp_snprintf(digest, sizeof(digest), "sha256:%s", key);
+    if (cp_digest_parse(digest, raw))
+        cp_digest_set_add(arg, raw);
+}
+
+/* The keys of the records of what was extracted, and the blobs that there are. */
+static void recorded_files(const cp_layout *l, cp_digest_set *keys)
+{
+    cp_digest_set layers = {0};
+    char hex[CP_DIGEST_STR];
+    int extracted = cp_layout_own_dir(l, "extracted");
+    cp_digest_set_list(&layers, cp_layout_own_dir(l, "extracted"), true);
+    for (size_t i = 0; i < layers.n; i++) {
+        cp_record_key_blob(hex, layers.d[i]);
+        cp_extract_each(extracted, hex, add_key, keys);
+    }
+    if (extracted >= 0)
+        close(extracted);
+    cp_digest_set_list(keys, cp_layout_blobs_dir(l), true);
+    cp_digest_set_fini(&layers);
+}
+
+/* Records of files that are gone, and what writers of records left that were killed. Listed before
+ * what they are of: a record is written after its file has its name. */
+static void gc_records(const cp_layout *l, cp_digest_set *used)
+{
+    cp_digest_set have = {0}, keys = {0};
+    char key[CP_DIGEST_STR];
+    int dir = cp_layout_own_dir(l, "records");
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "records"), true);
+    recorded_files(l, &keys);
+    for (size_t i = 0; dir >= 0 && i < have.n; i++) {
+        cp_record_key_blob(key, have.d[i]);
+        if (!cp_digest_set_has(&keys, have.d[i]) && !cp_digest_set_has(used, have.d[i]))
+            unlinkat(dir, key, 0);
+    }
+    if (dir >= 0)
+        cp_record_temps_sweep(dir);
+    cp_digest_set_fini(&have);
+    cp_digest_set_fini(&keys);
 }
 
 static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp_err *err)
@@ -66,18 +113,20 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
                        l->path, broken[0] ? broken : "a lease");
     if (!code) {
         cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
-        cp_digest_set_list(&have, cp_layout_own_dir(l, "extracted"));
+        cp_digest_set_list(&have, cp_layout_own_dir(l, "extracted"), true);
         for (size_t i = 0; i < have.n; i++) {
             cp_record_key_blob(hex, have.d[i]);
             if (!cp_digest_set_has(&used, have.d[i]) && !cp_store_extracted_mapped(l, hex))
                 cp_extract_remove(own, hex, dry_run, &out->extracted, &out->bytes, NULL);
         }
         cp_digest_set_fini(&have);
-        cp_digest_set_list(&have, cp_layout_blobs_dir(l));
+        cp_digest_set_list(&have, cp_layout_blobs_dir(l), true);
         for (size_t i = 0; i < have.n; i++)
             if (!cp_digest_set_has(&used, have.d[i]))
                 out->blobs += cp_store_blob_drop(l, have.d[i], dry_run, &out->bytes);
         gc_caches(l, &have, dry_run, out);
+        if (!dry_run)
+            gc_records(l, &used);
     }
     cp_digest_set_fini(&have);
     cp_digest_set_fini(&used);

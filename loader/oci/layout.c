@@ -513,7 +513,7 @@ bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const c
 }
 
 /* See layout.h. */
-bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed)
+bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], bool keep, uint64_t *freed)
 {
     char hex[CP_DIGEST_STR];
     cp_record_key_blob(hex, digest);
@@ -522,10 +522,10 @@ bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_
     if (dir < 0)
         return errno == ENOENT;
     bool there = fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    bool gone = unlinkat(dir, hex, 0) == 0;
+    bool gone = keep ? !there || !S_ISDIR(st.st_mode) : unlinkat(dir, hex, 0) == 0;
     if (there && gone)
         *freed += (uint64_t)st.st_size;
-    gone = gone || errno == ENOENT;
+    gone = gone || (!keep && errno == ENOENT);
     close(dir);
     return gone;
 }

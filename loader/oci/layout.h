@@ -53,8 +53,10 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
 /* Remove what imports that were killed left among the blobs, where locks tell that nobody writes it
  * and nobody did for a minute; dry_run only counts. *bytes grows by what went. */
 void cp_layout_temps_sweep(const cp_layout *l, bool dry_run, uint64_t *bytes);
-/* Remove a blob; its size is added to *freed. An absent one is fine. False: it is still there. */
-bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], uint64_t *freed);
+/* Remove a blob (keep: only look); its size is added to *freed. An absent one is fine. False: it is
+ * still there, or it is a folder, which is no blob. */
+bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], bool keep,
+                           uint64_t *freed);
 
 /* The folder blobs/sha256, or capstan/<name>; -1 with errno. _make: made if it is not there. */
 int cp_layout_blobs_dir(const cp_layout *l);

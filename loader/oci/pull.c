@@ -401,7 +401,7 @@ static uint64_t cache_bytes(const cp_layout *l)
     cp_digest_set have = {0};
     uint64_t sum = 0;
     char hex[CP_DIGEST_STR];
-    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"));
+    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"), true);
     for (size_t i = 0; i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
         cp_store_cache_drop(l, hex, true, &sum);

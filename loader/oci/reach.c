@@ -71,7 +71,7 @@ void cp_digest_set_fini(cp_digest_set *s)
 }
 
 /* See reach.h. */
-void cp_digest_set_list(cp_digest_set *s, int dir)
+void cp_digest_set_list(cp_digest_set *s, int dir, bool whole)
 {
     DIR *d = dir < 0 ? NULL : fdopendir(dir);
     struct dirent *e;
@@ -84,7 +84,7 @@ void cp_digest_set_list(cp_digest_set *s, int dir)
         char digest[CP_DIGEST_STR];
         uint8_t raw[32];
         cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);
-        if (cp_digest_parse(digest, raw))
+        if (cp_digest_parse(digest, raw) && (!whole || strlen(e->d_name) == 64))
             cp_digest_set_add(s, raw);
     }
     closedir(d);
@@ -316,7 +316,7 @@ void cp_store_cache_drop(const cp_layout *l, const char *hex, bool keep, uint64_
 {
     int dir = cp_layout_own_dir(l, "cache");
     if (dir >= 0) {
-        cp_dir_remove_flat(dir, hex, keep, freed);
+        cp_dir_remove(dir, hex, keep, freed);
         close(dir);
     }
 }
@@ -336,13 +336,10 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
         return false;
     }
     cp_store_cache_drop(l, hex, keep, freed);
-    bool gone = true;
-    if (keep) {
-        *freed += size;
-    } else {
+    bool gone = cp_layout_blob_remove(l, d, keep, freed);
+    if (!keep) {
         cp_snprintf(path, sizeof(path), "%s/capstan", l->path);
         cp_extract_remove(path, hex, false, &folders, freed, NULL);
-        gone = cp_layout_blob_remove(l, d, freed);
         int records = cp_layout_own_dir(l, "records");
         if (records >= 0) {
             unlinkat(records, hex, 0);

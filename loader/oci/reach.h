@@ -32,8 +32,9 @@ void cp_store_leased(const cp_layout *l, bool keep, cp_digest_set *s);
  * made it incomplete. CP_CORRUPT: the index. */
 cp_code cp_store_used(const cp_layout *l, bool keep, cp_digest_set *s, char broken[256],
                       cp_err *err);
-/* Add the digests that names in folder dir begin with; closes dir, -1 is fine. */
-void cp_digest_set_list(cp_digest_set *s, int dir);
+/* Add the digests that names in folder dir are, or, unless whole, begin with; closes dir, -1 is
+ * fine. */
+void cp_digest_set_list(cp_digest_set *s, int dir, bool whole);
 /* Remove a blob, its record, its caches and what was extracted from it, unless a process has it
  * mapped. keep: only count. True: it is (or would be) gone. */
 bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t *freed);

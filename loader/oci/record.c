@@ -6,6 +6,7 @@
 #include "loader/oci/record.h"
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,9 +15,10 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { HASH_CHUNK = 1 << 20, RECORD_MAX = 256 };
+enum { HASH_CHUNK = 1 << 20, RECORD_MAX = 256, MAX_LISTED = 1 << 20, LEFT_SECONDS = 60 };
 
 static int64_t ns(struct timespec t)
 {
@@ -43,6 +45,51 @@ void cp_record_name_blob(char name[CP_RECORD_NAME], const uint8_t digest[32])
 void cp_record_name_extracted(char name[CP_RECORD_NAME], const char *layer_hex, int number)
 {
     cp_snprintf(name, CP_RECORD_NAME, "extracted/%s/%d", layer_hex, number);
+}
+
+/* See record.h. */
+void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number)
+{
+    char name[CP_RECORD_NAME];
+    uint8_t d[32];
+    cp_record_name_extracted(name, layer_hex, number);
+    cp_sha256_of(name, strlen(name), d);
+    cp_record_key_blob(key, d);
+}
+
+static bool is_hex(const char *s, size_t n)
+{
+    return strspn(s, "0123456789abcdef") >= n;
+}
+
+static bool is_temp(const char *name)
+{
+    return name[0] == '.' && is_hex(name + 1, 64) && name[65] == '.' && is_hex(name + 66, 16) &&
+           !name[82];
+}
+
+/* See record.h. */
+bool cp_record_is_name(const char *name)
+{
+    return is_temp(name) || (is_hex(name, 64) && !name[64]);
+}
+
+/* See record.h. */
+void cp_record_temps_sweep(int dir)
+{
+    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+    struct stat st;
+    time_t now = time(NULL);
+    if (!d && fd >= 0)
+        close(fd);
+    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
+        if (is_temp(e->d_name) && fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            now - st.st_mtime > LEFT_SECONDS)
+            unlinkat(dir, e->d_name, 0);
+    if (d)
+        closedir(d);
 }
 
 /*

@@ -67,6 +67,20 @@ static int count(const cp_mkl *m, const char *name)
     return n;
 }
 
+/* Files in CACHE/records. */
+static int records(const cp_mkl *m)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/records", m->cache);
+    DIR *d = opendir(path);
+    int n = 0;
+    for (const struct dirent *e; d && (e = readdir(d));)
+        n += strlen(e->d_name) > 2;
+    if (d)
+        closedir(d);
+    return n;
+}
+
 static void model_tar(cp_buf *t, const char *weights)
 {
     cp_mk_tar_member(t, "models/", '5', "", 0);
@@ -124,6 +138,7 @@ static void writes_what_counts(void **state)
         assert_memory_equal(recorded, want, 32);
         cp_digest_format(recorded, digest);
         close(fd);
+        assert_int_equal(records(m), 3);
         cp_members_free(ms);
         /* The other reading of the same layer is another extraction. */
         assert_int_equal(found(m, false, &ms), CP_NOT_FOUND);
@@ -131,6 +146,7 @@ static void writes_what_counts(void **state)
         assert_true(folders == 1 && bytes > 12 && count(m, HEX) == 4);
         assert_int_equal(cp_extract_remove(m->cache, NULL, false, &folders, &bytes, NULL), CP_OK);
         assert_true(folders == 2 && count(m, HEX) == -1);
+        assert_int_equal(records(m), 0); /* they were of its files */
         cp_buf_fini(&t);
         cp_buf_fini(&packed);
     }
@@ -421,6 +437,62 @@ static void no_folder(void **state)
     cp_buf_fini(&packed);
 }
 
+/* Whatever lies where an extraction puts its things gives way: a start must not fail by it. */
+static void in_the_way(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf t = {0}, packed = {0};
+    cp_members *ms;
+    char outside[256], kept[300], path[300];
+    static const char *const folders[] = {
+        HEX, HEX "/a", HEX "/a/b", ".tmp-" HEX, ".tmp-" HEX "/0", "lock", "lock/a",
+    };
+    model_tar(&t, "GGUF weights");
+    cp_mk_compress(&packed, &t, "gzip");
+    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+        snprintf(path, sizeof(path), "%s/extracted/%s", m->cache, folders[i]);
+        assert_int_equal(mkdir(path, 0755), 0);
+        snprintf(path, sizeof(path), "%s/extracted/%s/x", m->cache, folders[i]);
+        assert_int_equal(mknod(path, S_IFREG | 0644, 0), 0);
+    }
+    cp_err err = {0};
+    if (extract(m, &packed, true, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(found(m, true, &ms), CP_OK);
+    cp_members_free(ms);
+    assert_int_equal(count(m, HEX), 4);
+    assert_int_equal(count(m, ".tmp-" HEX), -1);
+    /* One that came later, and a damaged list. */
+    snprintf(path, sizeof(path), "%s/extracted/" HEX "/later", m->cache);
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(found(m, true, &ms), CP_OK);
+    cp_members_free(ms);
+    snprintf(path, sizeof(path), "%s/extracted/" HEX "/list", m->cache);
+    assert_int_equal(truncate(path, 10), 0);
+    assert_int_equal(extract(m, &packed, true, NULL), CP_OK);
+    assert_int_equal(count(m, HEX), 4);
+    /* A link is not followed: it goes, what it leads to stays. */
+    snprintf(outside, sizeof(outside), "%s/outside", m->cache);
+    snprintf(kept, sizeof(kept), "%s/kept", outside);
+    assert_int_equal(mkdir(outside, 0755) | mknod(kept, S_IFREG | 0644, 0), 0);
+    static const char *const links[] = {"lock", HEX "/l", ".tmp-" HEX "/l"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof(path), "%s/extracted/.tmp-" HEX, m->cache);
+        mkdir(path, 0755);
+        snprintf(path, sizeof(path), "%s/extracted/" HEX "/list", m->cache);
+        unlink(path);
+        snprintf(path, sizeof(path), "%s/extracted/%s", m->cache, links[i]);
+        unlink(path);
+        assert_int_equal(symlink(outside, path), 0);
+        if (extract(m, &packed, true, &err))
+            fail_msg("%s: %s", links[i], err.msg);
+        assert_int_equal(access(kept, F_OK), 0);
+        assert_int_equal(count(m, HEX), 4);
+    }
+    cp_buf_fini(&t);
+    cp_buf_fini(&packed);
+}
+
 /* Dies at the n-th call of its progress function. */
 typedef struct killer {
     int at, n;
@@ -500,9 +572,10 @@ int cp_suite_extract(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(writes_what_counts), TEST(again),      TEST(joined_streams), TEST(damaged_streams),
-        TEST(hostile_members),    TEST(bombs),      TEST(no_folder),      TEST(killed),
-        TEST(together),           TEST(whose_list), TEST(whose_files),
+        TEST(writes_what_counts), TEST(again),           TEST(joined_streams),
+        TEST(damaged_streams),    TEST(hostile_members), TEST(bombs),
+        TEST(no_folder),          TEST(in_the_way),      TEST(killed),
+        TEST(together),           TEST(whose_list),      TEST(whose_files),
     };
     return cmocka_run_group_tests_name("extract", tests, NULL, NULL);
 }

@@ -542,6 +542,8 @@ static void damage(void **state)
     assert_int_equal(stat(folder, &st), 0);
     assert_int_equal(cp_store_rm(&m->opt, "car:1", &freed, NULL), CP_OK);
     assert_int_not_equal(stat(folder, &st), 0);
+    snprintf(folder, sizeof(folder), "%s/capstan/records", m->store);
+    assert_int_equal(rmdir(folder), 0); /* with them went all records */
     cp_store_entries_free(e, 1);
     cp_buf_fini(&g);
     cp_buf_fini(&t);

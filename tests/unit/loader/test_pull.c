@@ -514,6 +514,52 @@ static void gc_removes_what_nothing_names(void **state)
     assert_int_equal(cp_store_gc(&none, false, &g, NULL), CP_OK);
 }
 
+/* What is no blob by its whole name is not ours; a record without its file is of no use. */
+static void gc_takes_whole_names_alone(void **state)
+{
+    cp_room *r = *state;
+    model a;
+    char path[512], hex[65];
+    static const struct {
+        const char *folder, *suffix;
+    } others[] = {{"blobs/sha256", ".bak"},
+                  {"blobs/sha256", "a"},
+                  {"capstan/cache", ".bak"},
+                  {"capstan/extracted", ".bak"}};
+    serve(r, "v1", 100, 1, &a);
+    pulls(r, "r.example/m:v1", a.digest);
+    memset(hex, 'c', 64);
+    hex[64] = '\0';
+    mkdir(cp_room_path(r, path, "capstan/extracted"), 0755);
+    mkdir(cp_room_path(r, path, "capstan/cache"), 0755);
+    for (size_t i = 0; i < 4; i++) {
+        cp_room_path(r, path, "%s/%s%s", others[i].folder, hex, others[i].suffix);
+        int fd = open(path, O_WRONLY | O_CREAT, 0644);
+        assert_true(fd >= 0 && write(fd, "0123456789", 10) == 10);
+        close(fd);
+    }
+    assert_int_equal(mkdir(cp_room_path(r, path, "blobs/sha256/%s", hex), 0755), 0);
+    size_t records = cp_room_count(r, "capstan/records");
+    for (int i = 0; i < 2; i++) { /* of a file that is gone, and of a writer that died */
+        struct timespec old[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+        cp_room_path(r, path, "capstan/records/%s%s%s", i ? "." : "", hex,
+                     i ? ".0123456789abcdef" : "");
+        assert_int_equal(mknod(path, S_IFREG | 0644, 0), 0);
+        assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    }
+    cp_gc_result dry = gc(r, true);
+    assert_int_equal(cp_room_count(r, "capstan/records"), records + 2);
+    cp_gc_result g = gc(r, false);
+    assert_memory_equal(&g, &dry, sizeof(g));
+    assert_true(g.blobs == 0 && g.bytes == 0 && g.extracted == 0);
+    assert_int_equal(cp_room_count(r, "capstan/records"), records);
+    assert_int_equal(opens(r, "r.example/m:v1"), CP_OK);
+    for (size_t i = 0; i < 4; i++) {
+        cp_room_path(r, path, "%s/%s%s", others[i].folder, hex, others[i].suffix);
+        assert_int_equal(access(path, F_OK), 0);
+    }
+}
+
 /* What an import that was killed left goes; what somebody writes, or just began, stays. */
 static void gc_removes_killed_imports(void **state)
 {
@@ -847,6 +893,7 @@ int cp_suite_pull(void)
         T(two_pull_at_once),
         T(gc_removes_what_nothing_names),
         T(gc_removes_killed_imports),
+        T(gc_takes_whole_names_alone),
         T(caches_go_with_their_weights),
         T(gc_keeps_what_is_mapped),
         T(pulls_beside_gc),
