@@ -16,6 +16,7 @@ import zipfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from harness import BIN  # noqa: E402  pylint: disable=wrong-import-position
 
+TINY = pathlib.Path(__file__).resolve().parents[1] / "golden/tiny/llama.gguf"
 FORMS = [("oci-archive:arch.tar", "oci:DIR"), ("oci-archive:./arch.tar:m1", "oci:DIR"), ("docker-archive:x.tar", "oci:DIR"),
          ("dir:/x", "oci:DIR"), ("docker-daemon:n:t", "oci:DIR"), ("containers-storage:localhost/n", "oci:DIR"),
          ("ollama://llama3.2", "registry.ollama.ai/library/NAME:TAG"), ("hf://o/R/x.gguf", "download"),
@@ -50,6 +51,15 @@ class References(unittest.TestCase):
                     code, last = self.capstan(command(words, ref))
                     self.assertEqual(code, 2, last)
                     self.assertIn(says, last)
+
+    def test_an_authfile_that_is_missing(self):
+        """Also where nothing needs to be pulled: who names it believes that it is read."""
+        for words in READERS:
+            if "verify" in words or "inspect" in words:
+                continue  # they take no registry options
+            with self.subTest(command=words[0]):
+                code, last = self.capstan([*command(words, str(TINY)), "--authfile", "/nowhere/auth.json"])
+                self.assertEqual((code, "authfile: /nowhere/auth.json: No such file" in last), (2, True), last)
 
     def files(self):
         """{path: what the message says}"""
