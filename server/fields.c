@@ -76,13 +76,15 @@ const cp_field *cp_field_find(const char *name, unsigned at)
     return other;
 }
 
-const char *cp_field_sample(const cp_field *f, unsigned at, cp_sample which, const char **verdict)
+const char *cp_field_sample(const cp_field *f, unsigned at, cp_sample which, const char **beside,
+                            const char **verdict)
 {
     const char *const samples[CP_SAMPLES] = {"null", f->dflt, f->empty, f->good, f->change};
     const char *value = samples[which];
     bool bad = value && value[0] == '!', says = f->at & at;
     if (bad)
         value++;
+    *beside = says && which == CP_SAMPLE_CHANGING ? f->beside : NULL;
     if (!says || f->kind == CP_FIELD_TOLERATED)
         *verdict = "ignored";
     else if (which == CP_SAMPLE_NULL)

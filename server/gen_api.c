@@ -38,7 +38,7 @@ static void origins(cp_buf *b, unsigned from)
 static void value_cell(cp_buf *b, const cp_field *f, cp_sample s)
 {
     unsigned at = f->at & -f->at;
-    const char *verdict, *value = cp_field_sample(f, at, s, &verdict);
+    const char *beside, *verdict, *value = cp_field_sample(f, at, s, &beside, &verdict);
     bool plain = strcmp(verdict, "accepted") == 0 || strcmp(verdict, "ignored") == 0;
     if (s == CP_SAMPLE_NULL && f->required)
         verdict = "missing_field", plain = false;
@@ -49,6 +49,8 @@ static void value_cell(cp_buf *b, const cp_field *f, cp_sample s)
     cp_buf_adds(b, " ");
     if (s != CP_SAMPLE_NULL)
         cp_buf_printf(b, "`%s` ", value);
+    if (beside)
+        cp_buf_printf(b, "with `%s` ", beside);
     cp_buf_printf(b, plain ? "%s |" : "**%s** |", verdict);
 }
 
@@ -107,13 +109,15 @@ static void json(cp_buf *b)
                 (cp_field_find(f->name, routes[r].at)->at & routes[r].at))
                 continue; /* another row of the name speaks there */
             for (cp_sample s = 0; s < CP_SAMPLES; s++) {
-                const char *verdict, *value = cp_field_sample(f, routes[r].at, s, &verdict);
+                const char *beside, *verdict;
+                const char *value = cp_field_sample(f, routes[r].at, s, &beside, &verdict);
                 if (!value)
                     continue;
                 member(b, "field", f->name);
                 member(b, "route", routes[r].path);
                 member(b, "kind", kinds[s]);
                 member(b, "value", value);
+                member(b, "beside", beside ? beside : "");
                 member(b, "verdict", verdict);
                 cp_buf_adds(b, "}\n");
             }

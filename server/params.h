@@ -152,7 +152,7 @@ typedef struct cp_field {
     size_t to;          /* NUM double, INT int64_t, BOOL bool: offset in cp_params */
     size_t has;         /* bool set when the field is given; 0: none (offset 0 is `model`) */
     const char *no_use; /* REFUSED */
-    const char *dflt, *empty, *good, *change, *code;
+    const char *dflt, *empty, *good, *change, *beside, *code;
     unsigned required; /* CP_AT_* */
 } cp_field;
 /* Row i, NULL past the end. */
@@ -169,7 +169,8 @@ typedef enum cp_sample {
     CP_SAMPLES
 } cp_sample;
 /* A value of the field as JSON and what the route says to it: "accepted", "ignored" or the error's
- * code. NULL: the field has no such value. */
-const char *cp_field_sample(const cp_field *f, unsigned at, cp_sample which, const char **verdict);
+ * code; *beside: a member that stands with it, or NULL. NULL: the field has no such value. */
+const char *cp_field_sample(const cp_field *f, unsigned at, cp_sample which, const char **beside,
+                            const char **verdict);
 
 #endif

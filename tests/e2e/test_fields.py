@@ -47,7 +47,8 @@ class Fields(unittest.TestCase):
     def ask(self, connection, case):
         body = {k: v for k, v in BODIES[case["route"]].items()
                 if k != case["field"] and not (k == "content" and case["field"] == "prompt")}
-        text = json.dumps({**body, case["field"]: 0})[:-2] + case["value"] + "}"
+        beside = "," + case["beside"] if case["beside"] else ""
+        text = json.dumps({**body, case["field"]: 0})[:-2] + case["value"] + beside + "}"
         connection.request("POST", case["route"].split()[0], text, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         data = answer.read()

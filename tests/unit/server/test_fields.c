@@ -77,11 +77,15 @@ static void test_every_value_at_every_route(void **state)
         const cp_field *f = cp_field_at(i);
         for (int k = 0; k < N_PLACES && f->kind != CP_FIELD_FAMILY; k++)
             for (cp_sample s = 0; s < CP_SAMPLES; s++) {
-                const char *verdict, *value = cp_field_sample(f, places[k], s, &verdict);
+                const char *beside, *verdict;
+                const char *value = cp_field_sample(f, places[k], s, &beside, &verdict);
+                char text[256];
                 bool elsewhere =
                     !(f->at & places[k]) && (cp_field_find(f->name, places[k])->at & places[k]);
                 if (value && !elsewhere) {
-                    says(places[k], f->name, value, verdict);
+                    cp_snprintf(text, sizeof(text), "%s%s%s", value, beside ? "," : "",
+                                beside ? beside : "");
+                    says(places[k], f->name, text, verdict);
                     n++;
                 }
             }
