@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -339,9 +340,18 @@ class Folders(Room):
                 self.assertEqual(self.capstan(d, "verify", name).returncode, 0)
 
 
+def one_tensor(n):
+    """A GGUF file of one F32 tensor of n bytes, and nothing that a model needs."""
+    def text(s):
+        return struct.pack("<Q", len(s)) + s
+    head = (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama") +
+            text(b"x.weight") + struct.pack("<IQIQ", 1, n // 4, 0, 0))
+    return head + bytes(-len(head) % 32) + bytes(n)
+
+
 def big(registry, repo, n):
-    """A model that is pulled in several pieces: the tiny one and n bytes behind it."""
-    add_model(registry, repo, TINY.read_bytes() + bytes(n))
+    """A file that is pulled in several pieces."""
+    add_model(registry, repo, one_tensor(n))
     return f"{registry.host}/{repo}:v1"
 
 
