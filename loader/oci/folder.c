@@ -5,6 +5,7 @@
  */
 #include "loader/oci/folder.h"
 #include "base/fault.h"
+#include "base/trust.h"
 #include "loader/oci/fsys.h"
 
 #include <dirent.h>
@@ -66,6 +67,7 @@ static cp_code open_dir(cp_layout *l, const char *path, bool *fresh, cp_err *err
         return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 1);
     l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     *fresh = l->dir < 0 && errno == ENOENT;
+    l->owned = l->dir >= 0 && cp_dir_fd_owned(l->dir);
     if (l->dir >= 0 || *fresh)
         return CP_OK;
     return errno == ENOTDIR ? cp_fail(err, CP_CORRUPT, "%s is no directory, so no store", path)
@@ -80,7 +82,7 @@ static cp_code check_layout(const cp_layout *l, cp_err *err)
     if (!code)
         code = cp_layout_index(l, &x, NULL, err);
     cp_index_free(x);
-    return code;
+    return code ? code : cp_layout_blobs_check(l, err);
 }
 
 /* See folder.h. */
@@ -133,6 +135,7 @@ static cp_code begin(cp_layout *l, const char *path, cp_err *err)
     l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (l->dir < 0)
         return cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
+    l->owned = cp_dir_fd_owned(l->dir);
     cp_code code = cp_layout_file_new(l, "index.json", empty_index, strlen(empty_index), err);
     cp_fault_point("layout");
     if (!code)
@@ -142,16 +145,9 @@ static cp_code begin(cp_layout *l, const char *path, cp_err *err)
 
 static cp_code make_folders(const cp_layout *l, cp_err *err)
 {
-    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    bool ok = (mkdirat(l->dir, "capstan", 0777) == 0 || errno == EEXIST) &&
-              (mkdirat(l->dir, "blobs", 0777) == 0 || errno == EEXIST);
-    int blobs = ok ? openat(l->dir, "blobs", flags) : -1;
-    ok = blobs >= 0 && (mkdirat(blobs, "sha256", 0777) == 0 || errno == EEXIST);
-    int saved = errno;
-    if (blobs >= 0)
-        close(blobs);
-    return ok ? CP_OK
-              : cp_fail(err, CP_IO, "%s: cannot make its folders: %s", l->path, strerror(saved));
+    if (mkdirat(l->dir, "capstan", 0777) != 0 && errno != EEXIST)
+        return cp_fail(err, CP_IO, "%s: cannot make its folders: %s", l->path, strerror(errno));
+    return cp_layout_blobs_make(l, err);
 }
 
 /* See folder.h. */

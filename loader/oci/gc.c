@@ -26,7 +26,7 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
     cp_digest_set leased = {0}, have = {0};
     char hex[CP_DIGEST_STR];
     cp_store_leased(l, dry_run, &leased);
-    cp_digest_set_list(&have, cp_layout_own_dir(l, "partial"), false);
+    cp_digest_set_list(&have, cp_layout_partial_dir(l, false), false);
     for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
         cp_record_key_blob(hex, have.d[i]);
         if (!cp_digest_set_has(&leased, have.d[i]))

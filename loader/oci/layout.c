@@ -30,6 +30,9 @@ enum {
     MAX_LISTED = 1 << 20
 };
 static const char temp_prefix[] = ".capstan-tmp-";
+static const int folder_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+static const char not_followed[] = "links are not followed there: put what it leads to in its "
+                                   "place (`cp -rL` copies a layout so)";
 
 static cp_code io(cp_err *err, const cp_layout *l, const char *name, const char *call)
 {
@@ -42,9 +45,9 @@ static cp_code read_small(const cp_layout *l, int dir, const char *name, size_t 
 {
     int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
-        return errno == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s has no %s", l->path, name)
-               : errno == ELOOP
-                   ? cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link", l->path, name)
+        return errno == ENOENT  ? cp_fail(err, CP_NOT_FOUND, "%s has no %s", l->path, name)
+               : errno == ELOOP ? cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link, and %s",
+                                          l->path, name, not_followed)
                : errno == EACCES || errno == EPERM
                    ? cp_fail(err, CP_CORRUPT, "%s/%s cannot be read: %s", l->path, name,
                              strerror(errno))
@@ -156,6 +159,7 @@ cp_code cp_layout_check(const cp_layout *l, cp_err *err)
 cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
 {
     l->dir = -1;
+    l->owned = false;
     if (!cp_strcopy(l->path, sizeof(l->path), path))
         return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 1);
     l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -165,6 +169,8 @@ cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
                    ? cp_fail(err, CP_CORRUPT, "%s is no directory, so no OCI image-layout", path)
                    : cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
     cp_code code = cp_layout_check(l, err);
+    if (!code)
+        code = cp_layout_blobs_check(l, err);
     if (code)
         cp_layout_close(l);
     return code;
@@ -209,18 +215,118 @@ cp_code cp_layout_file_new(const cp_layout *l, const char *name, const char *tex
     return write_atomic(l, l->dir, name, text, n, false, err);
 }
 
+static bool is_link(int dir, const char *name)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
+/* Does the `blobs` of a store lead elsewhere? */
+static bool is_linked(const cp_layout *l)
+{
+    return l->owned && is_link(l->dir, "blobs");
+}
+
+/* What the link `blobs` leads to; -1 with errno, EPERM for a link that anybody else has made, EXDEV
+ * where it leads into another layout, whose blobs they are. */
+static int linked_blobs(const cp_layout *l)
+{
+    struct stat st, above, own;
+    if (fstatat(l->dir, "blobs", &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return -1;
+    if (st.st_uid != geteuid() && st.st_uid != 0) {
+        errno = EPERM;
+        return -1;
+    }
+    int fd = openat(l->dir, "blobs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fstatat(fd, "../oci-layout", &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return fd;
+    if (fstatat(fd, "..", &above, 0) == 0 && fstat(l->dir, &own) == 0 &&
+        above.st_dev == own.st_dev && above.st_ino == own.st_ino)
+        return fd; /* a folder beside it, in this very store */
+    close(fd);
+    errno = EXDEV;
+    return -1;
+}
+
+/* The folder blobs; -1 with errno. */
+static int blobs_open(const cp_layout *l)
+{
+    int fd = openat(l->dir, "blobs", folder_flags);
+    return fd < 0 && errno != ENOENT && is_linked(l) ? linked_blobs(l) : fd;
+}
+
 /* See layout.h. */
 int cp_layout_blobs_dir(const cp_layout *l)
 {
-    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    int blobs = openat(l->dir, "blobs", flags);
+    int blobs = blobs_open(l);
     if (blobs < 0)
         return -1;
-    int dir = openat(blobs, "sha256", flags);
+    int dir = openat(blobs, "sha256", folder_flags);
     int saved = errno;
     close(blobs);
     errno = saved;
     return dir;
+}
+
+/* Why the link `blobs` of a store is not followed, or cannot be. */
+static cp_code link_failed(const cp_layout *l, int why, cp_err *err)
+{
+    char to[200] = "";
+    ssize_t n = readlinkat(l->dir, "blobs", to, sizeof(to) - 1);
+    to[n > 0 ? n : 0] = '\0';
+    return why == EPERM
+               ? cp_fail(err, CP_CORRUPT,
+                         "%s/blobs is a symbolic link that neither this user nor root made",
+                         l->path)
+           : why == EXDEV
+               ? cp_fail(
+                     err, CP_CORRUPT,
+                     "%s/blobs is a symbolic link into another layout, '%s', whose blobs gc and "
+                     "rm would remove; let it lead to a folder of this store's own",
+                     l->path, to)
+               : cp_fail(err, CP_IO, "%s/blobs is a symbolic link to '%s': %s%s", l->path, to,
+                         strerror(why), why == ENOENT ? " (is its disk mounted?)" : "");
+}
+
+/* Why blobs/sha256 could not be opened: what is in its place. */
+static cp_code blobs_failed(const cp_layout *l, int why, cp_err *err)
+{
+    static const char *const names[] = {"blobs", "blobs/sha256"};
+    if (is_linked(l)) {
+        int fd = linked_blobs(l);
+        if (fd < 0)
+            return link_failed(l, errno, err);
+        close(fd);
+    }
+    for (size_t i = is_linked(l) ? 1 : 0; i < 2; i++) {
+        struct stat st;
+        if (fstatat(l->dir, names[i], &st, AT_SYMLINK_NOFOLLOW) != 0)
+            break;
+        if (S_ISLNK(st.st_mode))
+            return cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link, and %s", l->path, names[i],
+                           not_followed);
+        if (!S_ISDIR(st.st_mode))
+            return cp_fail(err, CP_CORRUPT, "%s/%s is no folder, so there are no blobs", l->path,
+                           names[i]);
+    }
+    return cp_fail(err, CP_IO, "%s/blobs/sha256: %s", l->path, strerror(why));
+}
+
+/* See layout.h. */
+cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err)
+{
+    int fd = cp_layout_blobs_dir(l), why = errno;
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 || (why == ENOENT && !is_linked(l)))
+        return CP_OK;
+    if (why == ENOENT) { /* a link to an empty folder will do */
+        fd = linked_blobs(l);
+        if (fd >= 0)
+            close(fd);
+    }
+    return fd >= 0 ? CP_OK : blobs_failed(l, why, err);
 }
 
 static int own_dir(const cp_layout *l, const char *name, bool make)
@@ -248,23 +354,116 @@ int cp_layout_own_make(const cp_layout *l, const char *name)
     return own_dir(l, name, true);
 }
 
+/* ---- blobs behind a link ---- */
+
+enum { ID_DIGITS = 32 };
+
+/* The id in a file of dir; "" when there is none. */
+static void read_id(int dir, const char *name, char id[ID_DIGITS + 1])
+{
+    int fd = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t n = fd < 0 ? 0 : read(fd, id, ID_DIGITS);
+    id[n > 0 ? n : 0] = '\0';
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Write an id unless one is there, and read what is there then. */
+static cp_code write_id(const cp_layout *l, int dir, const char *name, char id[ID_DIGITS + 1],
+                        cp_err *err)
+{
+    cp_code code = write_atomic(l, dir, name, id, strlen(id), false, err);
+    read_id(dir, name, id);
+    return code;
+}
+
+/*
+ * The folder behind the link belongs to one store: gc and rm of a second one would remove the
+ * first one's blobs. An id in it, and the same in capstan/, tell whose it is, wherever the two are
+ * mounted.
+ */
+static cp_code claim(const cp_layout *l, int blobs, cp_err *err)
+{
+    char theirs[ID_DIGITS + 1], mine[ID_DIGITS + 1];
+    uint64_t rnd[2];
+    int own = own_dir(l, ".", true);
+    cp_code code = own < 0 ? io(err, l, "capstan", "open") : CP_OK;
+    read_id(blobs, ".capstan-id", theirs);
+    read_id(own, "blobs.id", mine);
+    if (!code && !theirs[0]) {
+        if (getrandom(rnd, sizeof(rnd), 0) != sizeof(rnd))
+            code = io(err, l, "capstan/blobs.id", "getrandom");
+        cp_snprintf(mine, sizeof(mine), "%016" PRIx64 "%016" PRIx64, rnd[0], rnd[1]);
+        if (!code)
+            code = write_id(l, own, "blobs.id", mine, err);
+        cp_strcopy(theirs, sizeof(theirs), mine);
+        if (!code)
+            code = write_id(l, blobs, ".capstan-id", theirs, err);
+    }
+    if (own >= 0)
+        close(own);
+    if (!code && strcmp(mine, theirs) != 0)
+        code = cp_fail(err, CP_CORRUPT,
+                       "%s/blobs is a symbolic link to the blobs of another store, which gc and rm "
+                       "would remove (.capstan-id there is not capstan/blobs.id here); let it lead "
+                       "to a folder of this store's own",
+                       l->path);
+    return code;
+}
+
+/* See layout.h. */
+cp_code cp_layout_blobs_make(const cp_layout *l, cp_err *err)
+{
+    bool made = mkdirat(l->dir, "blobs", 0777) == 0 || errno == EEXIST;
+    int blobs = made ? blobs_open(l) : -1;
+    cp_code code = CP_OK;
+    if (blobs < 0)
+        return made ? blobs_failed(l, errno, err) : io(err, l, "blobs", "mkdir");
+    if (is_linked(l))
+        code = claim(l, blobs, err);
+    if (!code && mkdirat(blobs, "sha256", 0777) != 0 && errno != EEXIST)
+        code = io(err, l, "blobs/sha256", "mkdir");
+    close(blobs);
+    return code ? code : cp_layout_blobs_check(l, err);
+}
+
+/* See layout.h. */
+int cp_layout_partial_dir(const cp_layout *l, bool make)
+{
+    if (!is_linked(l))
+        return own_dir(l, "partial", make);
+    int blobs = linked_blobs(l);
+    if (blobs < 0)
+        return -1;
+    if (make)
+        mkdirat(blobs, ".capstan-partial", 0777);
+    int dir = openat(blobs, ".capstan-partial", folder_flags);
+    int saved = errno;
+    close(blobs);
+    errno = saved;
+    return dir;
+}
+
 /* See layout.h. */
 cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
                             cp_err *err)
 {
     char hex[CP_DIGEST_STR];
     cp_record_key_blob(hex, digest);
+    *size = 0;
     int dir = cp_layout_blobs_dir(l);
     *fd = dir < 0 ? -1 : openat(dir, hex, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     int saved = errno;
     if (dir >= 0)
         close(dir);
+    if (dir < 0 && saved != ENOENT)
+        return blobs_failed(l, saved, err);
     if (*fd < 0)
         return saved == ENOENT
                    ? cp_fail(err, CP_NOT_FOUND, "%s: blob sha256:%s is missing", l->path, hex)
-               : saved == ELOOP || saved == ENOTDIR
-                   ? cp_fail(err, CP_CORRUPT, "%s: blob sha256:%s lies behind a symbolic link",
-                             l->path, hex)
+               : saved == ELOOP
+                   ? cp_fail(err, CP_CORRUPT, "%s/blobs/sha256/%s is a symbolic link, and %s",
+                             l->path, hex, not_followed)
                    : cp_fail(err, CP_IO, "%s: blob sha256:%s: %s", l->path, hex, strerror(saved));
     struct stat st;
     if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {

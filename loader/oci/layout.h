@@ -2,10 +2,10 @@
  * An OCI image-layout on disk: oci-layout, index.json, blobs/sha256/<hex>.
  *
  * A cp_layout is a caller-owned value that holds the folder's descriptor; one thread at a time.
- * Everything is opened relative to it, without following links, and blob paths are made from
- * decoded digest bytes alone. Files appear whole: temporary name, fsync, rename, fsync of the
- * folder. Modes are what the umask leaves of 0777 and 0666, so that a group can share a store.
- * Readers need no lock; writers take the locks named below.
+ * Everything is opened relative to it, without following links (but for a store's `blobs`, see
+ * `owned`), and blob paths are made from decoded digest bytes alone. Files appear whole: temporary
+ * name, fsync, rename, fsync of the folder. Modes are what the umask leaves of 0777 and 0666, so
+ * that a group can share a store. Readers need no lock; writers take the locks named below.
  */
 #ifndef CP_LOADER_OCI_LAYOUT_H
 #define CP_LOADER_OCI_LAYOUT_H
@@ -17,6 +17,9 @@
 
 typedef struct cp_layout {
     int dir;
+    /* A store of this user's or root's (folder.h): its `blobs` may be a link, made by one of the
+     * two, to a folder on another disk. */
+    bool owned;
     char path[CP_DIR_MAX];
 } cp_layout;
 
@@ -58,6 +61,14 @@ void cp_layout_temps_sweep(const cp_layout *l, bool dry_run, uint64_t *bytes);
 bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], bool keep,
                            uint64_t *freed);
 
+/* Is `blobs` a folder, or a link that may be followed, and blobs/sha256 a folder, or are they
+ * absent? CP_CORRUPT or CP_IO says what else there is, and what to do. */
+cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err);
+/* Make blobs/sha256, and where `blobs` is a link claim what it leads to: one store removes blobs
+ * there. CP_CORRUPT: another store has. */
+cp_code cp_layout_blobs_make(const cp_layout *l, cp_err *err);
+/* The folder of pulls under way, on the file system of the blobs; -1 with errno. */
+int cp_layout_partial_dir(const cp_layout *l, bool make);
 /* The folder blobs/sha256, or capstan/<name>; -1 with errno. _make: made if it is not there. */
 int cp_layout_blobs_dir(const cp_layout *l);
 int cp_layout_own_dir(const cp_layout *l, const char *name);

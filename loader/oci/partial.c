@@ -333,7 +333,7 @@ cp_code cp_partial_open(cp_partial **out, const cp_layout *l, const cp_descripto
     p->live = cp_xcalloc(p->n_bytes_map + 1, 1);
     p->synced = cp_xcalloc(p->n_bytes_map + 1, 1);
     cp_strcopy(p->name, sizeof(p->name), p->hex);
-    p->dir = cp_layout_own_make(l, "partial");
+    p->dir = cp_layout_partial_dir(l, true);
     cp_code code = p->dir >= 0
                        ? take(p, busy, err)
                        : cp_fail(err, CP_IO, "%s/capstan/partial: %s", l->path, strerror(errno));
@@ -501,7 +501,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
     char hex[CP_DIGEST_STR], name[NAME_MAX_BYTES];
     struct stat st;
     *done = *allocated = 0;
-    int dir = cp_layout_own_dir(l, "partial");
+    int dir = cp_layout_partial_dir(l, false);
     if (dir < 0)
         return;
     cp_record_key_blob(hex, d->raw);
@@ -530,7 +530,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
 bool cp_partial_sweep(const cp_layout *l, const char *hex, bool keep, uint64_t *bytes)
 {
     struct stat st;
-    int dir = cp_layout_own_dir(l, "partial");
+    int dir = cp_layout_partial_dir(l, false);
     if (dir < 0)
         return false;
     int lock;

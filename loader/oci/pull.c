@@ -415,6 +415,10 @@ static cp_code check_room(const pull *p, cp_err *err)
 {
     uint64_t missing = 0, reserved = 0;
     struct statvfs fs;
+    int blobs = cp_layout_blobs_dir(&p->l);
+    bool known = blobs >= 0 && fstatvfs(blobs, &fs) == 0; /* maybe on another disk */
+    if (blobs >= 0)
+        close(blobs);
     for (size_t i = 0; i < p->n_needs; i++) {
         uint64_t done, allocated;
         if (p->needs[i].here)
@@ -425,7 +429,7 @@ static cp_code check_room(const pull *p, cp_err *err)
     }
     if (missing == 0)
         return CP_OK;
-    if (fstatvfs(p->l.dir, &fs) == 0) {
+    if (known) {
         uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
         if (missing - reserved > free_bytes || free_bytes - (missing - reserved) < HEADROOM)
             return cp_fail(err, CP_IO,
@@ -439,7 +443,7 @@ static cp_code check_room(const pull *p, cp_err *err)
     uint64_t folders = 0, extracted = 0;
     cp_extract_remove(p->cache, NULL, true, &folders, &extracted, NULL);
     uint64_t held = folder_bytes(cp_layout_blobs_dir(&p->l), false) + extracted +
-                    cache_bytes(&p->l) + folder_bytes(cp_layout_own_dir(&p->l, "partial"), true) -
+                    cache_bytes(&p->l) + folder_bytes(cp_layout_partial_dir(&p->l, false), true) -
                     reserved;
     if (held > p->opt->store_quota || missing > p->opt->store_quota - held)
         return cp_fail(err, CP_IO,

@@ -180,6 +180,17 @@ def layout_unreadable(d):
     (d / "oci-layout").chmod(0)
 
 
+def blobs_a_file(d):
+    shutil.rmtree(d / "blobs")
+    write(d / "blobs")
+
+
+def blobs_in_a_layout(d):
+    write(d / ".inner/oci-layout", LAYOUT)
+    (d / "blobs").rename(d / ".inner/blobs")
+    (d / "blobs").symlink_to(".inner/blobs")
+
+
 def read_only(d):
     for p in [*d.rglob("*"), d]:
         p.chmod(p.stat().st_mode & ~0o222)
@@ -212,6 +223,8 @@ BROKEN = {  # of a store with a model
     "oci-layout missing": (layout_missing, "oci-layout"),
     "oci-layout garbage": (layout_garbage, "imageLayoutVersion|oci-layout|JSON"),
     "oci-layout mode 000": (layout_unreadable, "oci-layout"),
+    "blobs a file": (blobs_a_file, "blobs is no folder"),
+    "blobs a link into a layout": (blobs_in_a_layout, "a symbolic link into another layout, '.inner/blobs'"),
 }
 # command: words, exit code in a fresh folder, in a read-only store, in a store that has the model
 COMMANDS = {
@@ -231,13 +244,15 @@ COMMANDS = {
 READS = ("list", "inspect", "verify", "gc", "gc --dry-run", "rm")  # write nothing in a fresh folder
 
 
-class Folders(Room):
+class Cells(Room):
+    """Commands against states of a folder."""
+
     count = 0
 
     def folder(self, state, base=None):
         """A new folder in a state, user A's; what is in it."""
-        Folders.count += 1
-        d = self.top / f"d{Folders.count}"
+        Cells.count += 1
+        d = self.top / f"d{Cells.count}"
         if base:
             shutil.copytree(base, d, symlinks=True)
         elif state:
@@ -245,9 +260,9 @@ class Folders(Room):
         if d.exists():
             give(d)
         else:  # its parent is user A's
-            (self.top / f"p{Folders.count}").mkdir()
-            give(self.top / f"p{Folders.count}")
-            d = self.top / f"p{Folders.count}/absent/store"
+            (self.top / f"p{Cells.count}").mkdir()
+            give(self.top / f"p{Cells.count}")
+            d = self.top / f"p{Cells.count}/absent/store"
         if state:
             state(d)
             give(d)
@@ -281,6 +296,8 @@ class Folders(Room):
             wrong = [w for w in pool.map(one, cells) if w]
         self.assertEqual(wrong, [], "\n".join([f"{len(wrong)} of {len(cells)} cells", *wrong]))
 
+
+class Folders(Cells):
     def test_fresh(self):
         self.check(FRESH, lambda name: COMMANDS[name][1], lambda name: name in READS)
 
@@ -491,6 +508,51 @@ int chmod(const char *p, mode_t m) { return lacks("chmod") ? no(EPERM) : ((int (
 int renameat2(int a, const char *p, int b, const char *q, unsigned f) { return lacks("noreplace") && f ? no(EINVAL)
     : ((int (*)(int, const char *, int, const char *, unsigned))dlsym(RTLD_NEXT, "renameat2"))(a, p, b, q, f); }
 """
+
+
+class Linked(Cells):
+    """`blobs` of a store is a link to a folder on another file system."""
+
+    def setUp(self):
+        if not os.access("/dev/shm", os.W_OK):
+            self.skipTest("no second file system")
+        self.shm = tempfile.TemporaryDirectory(dir="/dev/shm")
+        pathlib.Path(self.shm.name).chmod(0o755)
+        self.addCleanup(self.shm.cleanup)
+
+    def link(self, d):
+        disk = pathlib.Path(self.shm.name) / d.name
+        shutil.move(d / "blobs", disk)
+        (d / "blobs").symlink_to(disk)
+        give(disk)
+
+    def test_every_command(self):
+        self.check({"linked": self.link}, lambda name: COMMANDS[name][3], lambda name: name in ("list", "inspect", "gc --dry-run"),
+                   self.filled("linked-base"))
+
+    def test_a_pull_goes_on_there(self):
+        d, _ = self.folder(self.link, self.filled("linked-base"))
+        disk = pathlib.Path(self.shm.name) / d.name
+        add_model(self.registry, "m/linked", TINY.read_bytes())
+        other = f"{self.registry.host}/m/linked:v1"
+        self.assertEqual(self.capstan(d, "rm", self.ref).returncode, 0)
+        self.assertEqual(list((disk / "sha256").iterdir()), [])
+        p = self.capstan(d, "pull", other, "--store-quota", "1KiB")
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("over the quota", p.stderr)
+        p = self.capstan(d, "pull", other, CAPSTAN_FAULT="bytes=200000:kill")
+        self.assertEqual(p.returncode, -9, p.stderr)
+        self.assertTrue(list((disk / ".capstan-partial").iterdir()))
+        self.assertFalse(list((d / "capstan").glob("partial/*")))
+        dry = json.loads(self.capstan(d, "gc", "--dry-run", "--json").stdout)
+        self.assertGreater(dry["partials"], 0)
+        p = self.capstan(d, "pull", other)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(self.capstan(d, "verify", other).returncode, 0)
+        self.assertEqual(list((disk / ".capstan-partial").iterdir()), [])
+        gone = json.loads(self.capstan(d, "gc", "--json").stdout)
+        self.assertEqual((gone["partials"], gone["blobs"]), (0, 0))
+        self.assertEqual(self.capstan(d, "run", other, "-p", "a", "-n", "1", "--raw", "--threads", "1").returncode, 0)
 
 
 class Lacking(Room):
