@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/listen.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -15,8 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Of the second that a second signal leaves, the kernel gets a part to take the memory back. */
-enum { AGAIN_MS = 800, OVERTIME_MS = 2000, POLL_MAX_MS = 60000 };
+/* Of the second that a second signal leaves, the kernel gets a part to take the memory back, and
+ * the file system one to remove the socket's path. */
+enum { AGAIN_MS = 700, REMOVE_MS = 100, OVERTIME_MS = 2000, POLL_MAX_MS = 60000 };
+
+/* What the guard is told; GUARD_EXIT with an exit code added. */
+enum { GUARD_QUIT = 1, GUARD_EXIT = 2 };
 
 struct cp_signals {
     const char *uds;  /* borrowed */
@@ -25,10 +30,16 @@ struct cp_signals {
     pthread_t thread;
     bool started;
 
+    /* The thread that ends the process where the file system of the path hangs. */
+    int guard_fd;
+    pthread_t guard;
+    bool guarded; /* it runs */
+
     pthread_mutex_t lock; /* guards all below; nothing that can block happens under it */
     pthread_cond_t come;
     cp_server *server;
     bool bound; /* the path is, or was, the server's */
+    cp_path_id socket_id;
     unsigned news;
     int ends; /* SIGTERM and SIGINT so far */
 };
@@ -39,11 +50,25 @@ static void tell(cp_signals *s, unsigned news)
     pthread_cond_signal(&s->come);
 }
 
+static void *guard(void *arg)
+{
+    const cp_signals *s = arg;
+    uint64_t what = 0;
+    pthread_setname_np(pthread_self(), "guard");
+    if (read(s->guard_fd, &what, sizeof what) == (ssize_t)sizeof what && what >= GUARD_EXIT) {
+        (void)poll(NULL, 0, REMOVE_MS);
+        _exit((int)(what - GUARD_EXIT));
+    }
+    return NULL;
+}
+
 void cp_signals_leave(cp_signals *s, int exit_code)
 {
+    uint64_t what = GUARD_EXIT + (uint64_t)exit_code;
     pthread_mutex_lock(&s->lock);
-    if (s->bound && s->uds) {
-        unlink(s->uds);
+    /* Without a word to the guard the path stays: it could keep the process. */
+    if (s->bound && s->guarded && write(s->guard_fd, &what, sizeof what) > 0) {
+        cp_path_remove(s->uds, s->socket_id);
     }
     /* A pull that runs for this process dies with it. */
     _exit(exit_code);
@@ -121,25 +146,32 @@ cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_
     pthread_sigmask(SIG_BLOCK, &ours, NULL);
     s->signal_fd = signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
     s->quit_fd = eventfd(0, EFD_CLOEXEC);
-    if (s->signal_fd < 0 || s->quit_fd < 0) {
+    s->guard_fd = eventfd(0, EFD_CLOEXEC);
+    if (s->signal_fd < 0 || s->quit_fd < 0 || s->guard_fd < 0) {
         return cp_fail(err, CP_IO, "signals: %s", strerror(errno));
     }
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = pthread_create(&s->thread, NULL, watch, s);
+    s->started = rc == 0;
+    if (rc == 0 && uds) {
+        rc = pthread_create(&s->guard, NULL, guard, s);
+        s->guarded = rc == 0;
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc) {
         return cp_fail(err, CP_IO, "the signal thread did not start: %s", strerror(rc));
     }
-    s->started = true;
     return CP_OK;
 }
 
 void cp_signals_serve(cp_signals *s, cp_server *server)
 {
+    cp_path_id id = server && s->uds ? cp_path_id_of(s->uds) : (cp_path_id){0};
     pthread_mutex_lock(&s->lock);
     s->server = server;
     s->bound = s->bound || server;
+    s->socket_id = server ? id : s->socket_id;
     if (server && s->ends > 0) {
         cp_server_drain_begin(server); /* the signal came first */
     }
@@ -178,9 +210,14 @@ bool cp_signals_close(cp_signals *s)
         CP_ASSERT(write(s->quit_fd, &one, sizeof one) == (ssize_t)sizeof one);
         pthread_join(s->thread, NULL);
     }
+    if (s->guarded) {
+        uint64_t quit = GUARD_QUIT;
+        CP_ASSERT(write(s->guard_fd, &quit, sizeof quit) == (ssize_t)sizeof quit);
+        pthread_join(s->guard, NULL);
+    }
     bool again = s->ends > 1;
-    for (size_t i = 0; i < 2; i++) {
-        int fd = (const int[]){s->signal_fd, s->quit_fd}[i];
+    for (size_t i = 0; i < 3; i++) {
+        int fd = (const int[]){s->signal_fd, s->quit_fd, s->guard_fd}[i];
         if (fd >= 0) {
             close(fd);
         }

@@ -5,8 +5,9 @@
  * another thread, so that it acts whatever the others do: a step of twenty seconds, a loader that
  * hangs, a log line that nobody reads out of a full pipe. The first SIGTERM or SIGINT begins the
  * server's drain, a second one cuts it. main hears of both and ends the process in good order; what
- * takes too long (800 ms after a second signal, two seconds after a drain must be over) is left
- * behind: the Unix socket's path is removed and the process exits with 1.
+ * takes too long (700 ms after a second signal, two seconds after a drain must be over) is left
+ * behind: the Unix socket's path is removed, for which its file system has 100 ms, and the process
+ * exits with 1.
  */
 #ifndef CP_APP_SIGNALS_H
 #define CP_APP_SIGNALS_H

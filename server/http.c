@@ -27,6 +27,7 @@
 #include "server/head.h"
 #include "server/listen.h"
 #include "server/mhd.h"
+#include "server/server.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -145,8 +146,9 @@ struct cp_http {
     _Atomic int n_conns;
     int listen_fd, ep, wake_fd, timer_fd, port;
     bool uds, loopback;
-    bool listening;  /* the listening socket is in the epoll */
-    int64_t full_at; /* 0: accepting; else since when there is no room */
+    cp_path_id socket_id; /* of uds, when it was bound */
+    bool listening;       /* the listening socket is in the epoll */
+    int64_t full_at;      /* 0: accepting; else since when there is no room */
     char url[300];
     cp_mhd *mhd;
     char *scratch; /* [READ_BYTES] */
@@ -828,8 +830,9 @@ static void size_tables(cp_http *h, int wanted)
     reserve = reserve < RESERVE_MIN ? RESERVE_MIN : reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
     if (room > most - reserve) {
         room = most - reserve > 1 ? most - reserve : 1;
-        cp_log(CP_LOG_INFO, "max_connections %d is lowered to %ld: %ld files may be open", wanted,
-               room, fds);
+        /* nobody asked for as many as the default */
+        cp_log(wanted == CP_SERVER_CONNECTIONS ? CP_LOG_DEBUG : CP_LOG_WARN,
+               "max_connections %d is lowered to %ld: %ld files may be open", wanted, room, fds);
     }
     h->max_conns = (int)room;
     h->reserve = (int)reserve;
@@ -861,6 +864,8 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
                      sizeof(h->url), err);
     if (code != CP_OK)
         goto failed;
+    if (h->uds)
+        h->socket_id = cp_path_id_of(cfg->uds);
     h->ep = epoll_create1(EPOLL_CLOEXEC);
     h->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -943,7 +948,7 @@ void cp_http_close(cp_http *h)
         pthread_join(h->thread, NULL);
     }
     if (h->uds && h->url[0])
-        unlink(h->url + strlen("unix:"));
+        cp_path_remove(h->url + strlen("unix:"), h->socket_id);
     cp_mhd_close(h->mhd);
     close_fd(h->listen_fd);
     close_fd(h->ep);

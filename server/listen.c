@@ -63,6 +63,19 @@ static cp_code listen_unix(const char *path, int *fd, char *url, size_t url_cap,
     return CP_OK;
 }
 
+cp_path_id cp_path_id_of(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 ? (cp_path_id){st.st_dev, st.st_ino} : (cp_path_id){0};
+}
+
+void cp_path_remove(const char *path, cp_path_id id)
+{
+    cp_path_id now = cp_path_id_of(path);
+    if (now.ino != 0 && now.ino == id.ino && now.dev == id.dev)
+        unlink(path);
+}
+
 static cp_code bind_tcp(const struct addrinfo *ai, const char *host, int port, int *fd, cp_err *err)
 {
     int s = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,8 +44,8 @@ class Local(http.client.HTTPConnection):
 class Unix(Server):
     """A server on a Unix socket in a folder of its own."""
 
-    def __init__(self, *args, ready=True, stderr=None, env=None):  # pylint: disable=super-init-not-called
-        self.folder = tempfile.TemporaryDirectory()
+    def __init__(self, *args, ready=True, stderr=None, env=None, folder=None):  # pylint: disable=super-init-not-called
+        self.folder = tempfile.TemporaryDirectory(dir=folder)
         self.path = os.path.join(self.folder.name, "s")
         self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
         self.process = subprocess.Popen([BIN, "serve", *args, "--uds", self.path], stderr=stderr or self.err,
@@ -74,13 +75,16 @@ class Frozen:
     def __init__(self, process, awake):
         self.process, self.tids = process, []
         for tid in map(int, os.listdir(f"/proc/{process.pid}/task")):
-            with open(f"/proc/{process.pid}/task/{tid}/comm", encoding="ascii") as f:
-                if f.read().strip() == awake:
-                    continue
-            self.trace(PTRACE_SEIZE, tid)
-            self.trace(PTRACE_INTERRUPT, tid)
-            os.waitpid(tid, WALL)
-            self.tids.append(tid)
+            try:
+                with open(f"/proc/{process.pid}/task/{tid}/comm", encoding="ascii") as f:
+                    if f.read().strip() == awake:
+                        continue
+                self.trace(PTRACE_SEIZE, tid)
+                self.trace(PTRACE_INTERRUPT, tid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # the thread that loaded has just ended
+            if os.WIFSTOPPED(os.waitpid(tid, WALL)[1]):
+                self.tids.append(tid)
 
     @staticmethod
     def trace(what, tid):
@@ -218,6 +222,45 @@ class Second(unittest.TestCase):
             s.terminate()
             self.assertEqual(frozen.wait(), 1)
             self.assertFalse(os.path.exists(s.path))
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("bindfs") and os.path.exists("/dev/fuse"), "needs root, bindfs and /dev/fuse")
+    def test_the_socket_s_file_system_hangs(self):
+        with tempfile.TemporaryDirectory() as under, tempfile.TemporaryDirectory() as mount:
+            fs = subprocess.Popen(["bindfs", "-f", under, mount])
+            try:
+                end = time.monotonic() + LIMIT
+                while not os.path.ismount(mount):
+                    if fs.poll() is not None or time.monotonic() > end:
+                        self.skipTest("bindfs cannot mount here")
+                    time.sleep(0.01)
+                with Unix(TINY, *TINY_KV, folder=mount) as s:
+                    fs.send_signal(signal.SIGSTOP)
+                    s.process.send_signal(signal.SIGTERM)
+                    s.process.send_signal(signal.SIGINT)
+                    try:
+                        self.assertEqual(s.process.wait(LIMIT), 1)
+                    finally:
+                        s.process.kill()
+                        fs.send_signal(signal.SIGCONT)
+            finally:
+                fs.send_signal(signal.SIGCONT)
+                subprocess.run(["umount", mount], check=False)
+                fs.wait(LIMIT)
+
+    def test_what_another_process_bound_stays(self):
+        for again in (False, True):
+            with Unix(TINY, *TINY_KV, "--drain-grace", "60m" if again else "0ms") as s:
+                os.unlink(s.path)
+                with socket.socket(socket.AF_UNIX) as other:
+                    other.bind(s.path)
+                    s.terminate()
+                    if again:
+                        frozen = Frozen(s.process, "signals")
+                        s.process.send_signal(signal.SIGTERM)
+                        self.assertEqual(frozen.wait(), 1)
+                    else:
+                        self.assertEqual(s.process.wait(LIMIT), 0)
+                    self.assertTrue(os.path.exists(s.path))
 
     def test_nobody_reads_the_log(self):
         r, w = os.pipe()
