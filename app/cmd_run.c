@@ -1,7 +1,7 @@
 /*
  * run: one completion, or a chat in the terminal, through the real engine. A turn renders the whole
- * conversation again and lets the prefix cache do the rest. Ctrl-C ends the answer, not the
- * program; at the prompt it ends the program.
+ * conversation again and lets the prefix cache do the rest. Ctrl-C ends the answer; at the prompt
+ * it drops the line, and never ends a chat. While the model is loaded it ends the program.
  */
 #include "app/command.h"
 #include "app/compose.h"
@@ -14,23 +14,22 @@
 #include "server/stops.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-    (void)sig;
-    interrupted = 1;
-}
+/* A line of the chat; 130 is what a shell says of a command that SIGINT ended. */
+enum { LINE_BYTES_MAX = 16 << 20, EXIT_INTERRUPTED = 130 };
 
 typedef struct runner {
     const cp_options *o;
+    int interrupts; /* signalfd of SIGINT, not blocking */
     cp_stack stack;
     cp_app_model m;
     cp_local *local;
@@ -39,13 +38,13 @@ typedef struct runner {
     const cp_stops *stops; /* NULL: none */
     int32_t *stop_ids;     /* the tokenizer's ends, and stop strings that spell a special token */
     int n_stop_ids;
-    bool chatting;
 } runner;
 
 typedef struct answer {
     cp_buf text;
     int n_prompt, n_generated;
     cp_finish reason;
+    bool interrupted;
 } answer;
 
 typedef struct turn {
@@ -118,8 +117,8 @@ static void fill_sampling(const runner *r, cp_sampling *s)
     s->repetition = (float)d->repetition_penalty;
     s->presence = (float)d->presence_penalty;
     s->frequency = (float)d->frequency_penalty;
-    s->seed = (uint64_t)o->seed;
-    if (!cp_option_given(o, CP_OPT_seed) &&
+    s->seed = (uint64_t)(cp_option_given(o, CP_OPT_seed) ? o->seed : d->seed);
+    if (!cp_option_given(o, CP_OPT_seed) && !d->has_seed &&
         getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed) {
         s->seed = (uint64_t)cp_now_ns();
     }
@@ -177,6 +176,21 @@ static void flow_on(flow *f, bool last, cp_buf *text)
     cp_buf_clear(&f->piece);
 }
 
+/* Was SIGINT sent since the last call? */
+static bool interrupted(const runner *r)
+{
+    struct signalfd_siginfo info;
+    return read(r->interrupts, &info, sizeof info) == (ssize_t)sizeof info;
+}
+
+/* The flag, else what models.toml or packaging says, and never more than fits. */
+static int most_tokens(const runner *r, int room)
+{
+    int64_t most =
+        cp_option_given(r->o, CP_OPT_max_tokens) ? r->o->max_tokens : r->defaults.max_tokens;
+    return most > 0 && most < room ? (int)most : room;
+}
+
 /* Generate after ids; text goes to stdout as it comes (unless --json) and into a. */
 static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
 {
@@ -192,9 +206,7 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     q->model = r->m.engine;
     q->prompt = ids->id;
     q->n_prompt = (int)ids->n;
-    q->max_tokens = cp_option_given(r->o, CP_OPT_max_tokens) && r->o->max_tokens < room
-                        ? (int)r->o->max_tokens
-                        : room;
+    q->max_tokens = most_tokens(r, room);
     fill_sampling(r, &q->sampling);
     cp_code rc = cp_local_submit(r->local, q, err);
     if (rc) {
@@ -207,7 +219,8 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     bool done = false, cancelled = false;
     while (!done) {
         bool got = cp_local_next(r->local, 50, &from, &ev);
-        if ((interrupted || f.met || rc) && !cancelled && !done) {
+        a->interrupted = a->interrupted || interrupted(r);
+        if ((a->interrupted || f.met || rc) && !cancelled) {
             cancelled = true;
             if (!(got && (ev.type == CP_EV_END || ev.type == CP_EV_ERROR))) {
                 cp_local_cancel(r->local, q);
@@ -242,19 +255,13 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     return rc;
 }
 
-static int run_once(runner *r, cp_err *err)
+static int run_once(runner *r, const cp_buf *prompt, cp_err *err)
 {
-    cp_buf prompt = {0};
     cp_ids ids = {0};
     answer a = {0};
-    cp_code rc = strcmp(r->o->prompt, "-") == 0 ? cp_stdio_read((size_t)64 << 20, &prompt, err)
-                 : cp_buf_adds(&prompt, r->o->prompt) ? CP_OK
-                                                      : cp_fail(err, CP_NO_MEMORY, "out of memory");
-    if (rc == CP_OK) {
-        turn t = {(char[]){"user"}, prompt.p ? prompt.p : (char[]){""}};
-        rc = r->o->raw ? encode_raw(r, t.content, prompt.n, &ids, err)
-                       : encode_chat(r, &t, 1, &ids, err);
-    }
+    turn t = {(char[]){"user"}, prompt->p ? prompt->p : (char[]){""}};
+    cp_code rc = r->o->raw ? encode_raw(r, t.content, prompt->n, &ids, err)
+                           : encode_chat(r, &t, 1, &ids, err);
     if (rc == CP_OK) {
         rc = generate(r, &ids, &a, err);
     }
@@ -263,94 +270,269 @@ static int run_once(runner *r, cp_err *err)
         cp_emit_string(stdout, a.text.p ? a.text.p : "", a.text.n);
         printf(",\"finish_reason\":\"%s\",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,"
                "\"total_tokens\":%d}}\n",
-               a.reason == CP_FINISH_LENGTH ? "length"
+               a.interrupted                ? "cancelled"
                : a.reason == CP_FINISH_STOP ? "stop"
-                                            : "cancelled",
+                                            : "length",
                a.n_prompt, a.n_generated, a.n_prompt + a.n_generated);
     } else if (rc == CP_OK) {
         putchar('\n');
     }
     cp_buf_fini(&a.text);
     cp_ids_fini(&ids);
-    cp_buf_fini(&prompt);
-    return rc ? cp_app_fail(err) : 0;
+    return rc ? cp_app_fail(err) : a.interrupted ? EXIT_INTERRUPTED : 0;
+}
+
+/* ---- chat ---- */
+
+/* Standard input, cut into lines. */
+typedef struct input {
+    cp_buf ahead; /* read and not yet taken */
+    bool end;
+} input;
+
+typedef enum news { NEWS_LINE, NEWS_DROPPED, NEWS_END } news;
+
+/* A line out of what was read, without its newline; the last one may have none. */
+static bool take_line(input *in, cp_buf *line)
+{
+    const char *nl = in->ahead.n ? memchr(in->ahead.p, '\n', in->ahead.n) : NULL;
+    size_t n = nl ? (size_t)(nl - in->ahead.p) : in->ahead.n;
+    if (!nl && (!in->end || n == 0)) {
+        return false;
+    }
+    cp_buf_add(line, in->ahead.p, n);
+    n += nl != NULL;
+    memmove(in->ahead.p, in->ahead.p + n, in->ahead.n - n);
+    in->ahead.n -= n;
+    return true;
+}
+
+static cp_code read_ahead(input *in, cp_err *err)
+{
+    char piece[65536];
+    ssize_t n = read(STDIN_FILENO, piece, sizeof piece);
+    if (n < 0 && errno != EINTR && errno != EAGAIN) {
+        return cp_fail(err, CP_IO, "cannot read stdin: %s", strerror(errno));
+    }
+    in->end = n == 0;
+    if (n > 0 && (in->ahead.n > LINE_BYTES_MAX || !cp_buf_add(&in->ahead, piece, (size_t)n))) {
+        return cp_fail(err, CP_TOO_LARGE, "a line of stdin is longer than %d bytes",
+                       LINE_BYTES_MAX);
+    }
+    return CP_OK;
+}
+
+/* The next line, or news of Ctrl-C, which drops what was typed of it. */
+static cp_code read_line(const runner *r, input *in, cp_buf *line, news *what, cp_err *err)
+{
+    cp_buf_clear(line);
+    for (;;) {
+        struct pollfd p[] = {{.fd = r->interrupts, .events = POLLIN},
+                             {.fd = STDIN_FILENO, .events = POLLIN}};
+        *what = NEWS_LINE;
+        if (take_line(in, line)) {
+            return CP_OK;
+        }
+        if (in->end) {
+            *what = NEWS_END;
+            return CP_OK;
+        }
+        (void)poll(p, 2, -1);
+        if (interrupted(r)) {
+            cp_buf_clear(&in->ahead);
+            *what = NEWS_DROPPED;
+            return CP_OK;
+        }
+        cp_code rc = p[1].revents ? read_ahead(in, err) : CP_OK;
+        if (rc) {
+            return rc;
+        }
+    }
+}
+
+/* The line without blanks around it, NUL-terminated within line; NULL: out of memory. */
+static char *trim(cp_buf *line)
+{
+    if (!cp_buf_addc(line, '\0') || line->failed) {
+        return NULL;
+    }
+    char *s = line->p + strspn(line->p, " \t\r\f\v");
+    size_t n = strlen(s);
+    while (n > 0 && strchr(" \t\r\f\v", s[n - 1])) {
+        n--;
+    }
+    s[n] = 0;
+    return s;
+}
+
+typedef enum verdict { SAY, GO_ON, QUIT } verdict;
+
+static const struct {
+    const char *word, *help;
+    verdict then;
+} commands[] = {
+    {"/help", "this text", GO_ON},
+    {"/quit", "end (so do /exit, /bye and Ctrl-D)", QUIT},
+    {"/exit", NULL, QUIT},
+    {"/bye", NULL, QUIT},
+};
+
+static void help(void)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (commands[i].help) {
+            fprintf(stderr, "%-8s %s\n", commands[i].word, commands[i].help);
+        }
+    }
+    fputs("//text   say /text to the model: what begins with one / is a command\n"
+          "Ctrl-C   end the answer; at the prompt: drop the line\n",
+          stderr);
+}
+
+/* *text: trimmed; moves behind a slash that was doubled to be said. */
+static verdict obey(char **text)
+{
+    if (**text == 0) {
+        return GO_ON;
+    }
+    if (**text != '/' || (*text)[1] == '/') {
+        *text += **text == '/';
+        return SAY;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcasecmp(*text, commands[i].word) == 0) {
+            if (commands[i].then == GO_ON) {
+                help();
+            }
+            return commands[i].then;
+        }
+    }
+    char shown[41];
+    cp_snprintf(shown, sizeof shown, "%s", *text);
+    for (char *c = shown; *c; c++) {
+        *c = (unsigned char)*c < ' ' || *c == 127 ? '?' : *c;
+    }
+    fprintf(stderr, "unknown command '%s'; /help lists them, /%s is said to the model\n", shown,
+            shown);
+    return GO_ON;
+}
+
+typedef struct dialogue {
+    turn *turns;
+    int n;
+} dialogue;
+
+static void add_turn(dialogue *d, const char *role, const char *content)
+{
+    d->turns = cp_xrealloc(d->turns, (size_t)(d->n + 1) * sizeof *d->turns);
+    d->turns[d->n++] = (turn){cp_xstrdup(role), cp_xstrdup(content)};
+}
+
+static void drop_turn(dialogue *d)
+{
+    free(d->turns[--d->n].role);
+    free(d->turns[d->n].content);
+}
+
+/* One answer to what was said. Where it fails, neither is kept. */
+static cp_code converse(runner *r, dialogue *d, const char *text, cp_err *err)
+{
+    cp_ids ids = {0};
+    answer a = {0};
+    add_turn(d, "user", text);
+    cp_code rc = encode_chat(r, d->turns, d->n, &ids, err);
+    if (rc == CP_OK) {
+        rc = generate(r, &ids, &a, err);
+    }
+    putchar('\n');
+    if (rc) {
+        drop_turn(d);
+    } else {
+        add_turn(d, "assistant", cp_buf_addc(&a.text, '\0') ? a.text.p : "");
+    }
+    cp_buf_fini(&a.text);
+    cp_ids_fini(&ids);
+    return rc;
 }
 
 static int chat(runner *r, cp_err *err)
 {
-    turn *turns = NULL;
-    int n = 0, rc = 0;
-    char *line = NULL;
-    size_t cap = 0;
-    r->chatting = true;
+    dialogue d = {0};
+    input in = {0};
+    cp_buf line = {0};
+    int rc = 0;
     fprintf(stderr, "chatting with %s; /help lists commands\n", r->m.ref);
     for (;;) {
+        news what;
         fputs("> ", stderr);
-        interrupted = 0;
-        ssize_t got = getline(&line, &cap, stdin);
-        if (got < 0 && ferror(stdin) && errno != EINTR) {
-            cp_fail(err, CP_IO, "cannot read stdin: %s", strerror(errno));
+        if (read_line(r, &in, &line, &what, err)) {
             rc = cp_app_fail(err);
-        }
-        if (got < 0) {
-            break; /* end of input, or Ctrl-C at the prompt */
-        }
-        line[strcspn(line, "\n")] = 0;
-        if (strcmp(line, "/quit") == 0) {
             break;
         }
-        if (strcmp(line, "/help") == 0) {
-            fputs("/help   this text\n/quit   end (so does Ctrl-D)\nCtrl-C  end the answer\n",
-                  stderr);
+        if (what != NEWS_LINE) {
+            fputc('\n', stderr);
+            if (what == NEWS_END) {
+                break;
+            }
             continue;
         }
-        if (!*line) {
-            continue;
+        char *text = trim(&line);
+        verdict v = text ? obey(&text) : QUIT;
+        if (v == QUIT) {
+            break;
         }
-        turns = cp_xrealloc(turns, (size_t)(n + 2) * sizeof *turns);
-        turns[n++] = (turn){cp_xstrdup("user"), cp_xstrdup(line)};
-        cp_ids ids = {0};
-        answer a = {0};
-        cp_code code = encode_chat(r, turns, n, &ids, err);
-        if (code == CP_OK) {
-            code = generate(r, &ids, &a, err);
-        }
-        cp_ids_fini(&ids);
-        putchar('\n');
-        if (code) {
-            rc = cp_app_fail(err);
-            free(turns[--n].role);
-            free(turns[n].content);
-        } else {
-            turns[n++] = (turn){cp_xstrdup("assistant"), cp_xstrdup(a.text.p ? a.text.p : "")};
-        }
-        cp_buf_fini(&a.text);
+        cp_code code = v == SAY ? converse(r, &d, text, err) : CP_OK;
+        rc = code ? cp_app_fail(err) : rc;
         if (code == CP_NO_TEMPLATE || ferror(stdout)) {
             break;
         }
     }
-    while (n) {
-        free(turns[--n].role);
-        free(turns[n].content);
+    while (d.n) {
+        drop_turn(&d);
     }
-    free(turns);
-    free(line);
+    free(d.turns);
+    cp_buf_fini(&in.ahead);
+    cp_buf_fini(&line);
     return rc;
 }
 
-int cp_cmd_run(const cp_options *o)
+/* ---- the command ---- */
+
+/* Sampling of the [[model]] with this ref in the --config file; NULL: none. */
+static const cp_sampling_options *configured(const cp_options *o)
 {
-    runner r = {.o = o};
-    cp_err err = {0};
-    int rc;
-    cp_progress p;
-    cp_progress_init(&p, o->args.p[0], false);
-    cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o,
-                                     cp_progress_report, &p, &err);
-    cp_progress_end(&p);
-    if (code) {
-        return cp_app_fail(&err);
+    for (int i = 0; i < o->n_models; i++) {
+        if (strcmp(o->models[i].ref, o->args.p[0]) == 0) {
+            return &o->models[i].sampling;
+        }
     }
+    return NULL;
+}
+
+/* SIGINT is for the main thread alone, and there for a descriptor. Others never see it, so they are
+ * started while it is blocked. */
+static void block_interrupts(bool block)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
+static cp_code open_interrupts(runner *r, cp_err *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    block_interrupts(true);
+    r->interrupts = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return r->interrupts >= 0 ? CP_OK : cp_fail(err, CP_IO, "signals: %s", strerror(errno));
+}
+
+/* Pool and engine; the model is packed between them, which Ctrl-C ends. */
+static cp_code open_engine(runner *r, cp_err *err)
+{
+    const cp_options *o = r->o;
     cp_engine_model em = {.ctx = (int)o->ctx,
                           .kv_bytes = o->kv_bytes,
                           .max_seqs = 1,
@@ -361,18 +543,45 @@ int cp_cmd_run(const cp_options *o)
     cp_options one = *o;
     one.max_queue = 4;
     one.max_queue_tokens = INT64_MAX;
-    r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, NULL);
-    if (set_stops(&r, &err) || cp_stack_open(&r.stack, o, &err) ||
-        cp_stack_engine(&r.stack, &one, &err) || cp_app_model_add(&r.m, &r.stack, &em, &err) ||
-        cp_engine_start(r.stack.engine, &err)) {
+    block_interrupts(true);
+    cp_code rc = cp_stack_open(&r->stack, o, err);
+    block_interrupts(false);
+    rc = rc ? rc : cp_stack_engine(&r->stack, &one, err);
+    return rc ? rc : cp_app_model_add(&r->m, &r->stack, &em, err);
+}
+
+static cp_code read_prompt(const cp_options *o, cp_buf *prompt, cp_err *err)
+{
+    if (o->prompt && strcmp(o->prompt, "-") == 0) {
+        return cp_stdio_read((size_t)64 << 20, prompt, err);
+    }
+    return cp_buf_adds(prompt, o->prompt ? o->prompt : "")
+               ? CP_OK
+               : cp_fail(err, CP_NO_MEMORY, "out of memory");
+}
+
+int cp_cmd_run(const cp_options *o)
+{
+    runner r = {.o = o, .interrupts = -1};
+    cp_err err = {0};
+    cp_buf prompt = {0};
+    int rc;
+    cp_progress p;
+    cp_progress_init(&p, o->args.p[0], false);
+    cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o,
+                                     cp_progress_report, &p, &err);
+    cp_progress_end(&p);
+    if (code) {
+        return cp_app_fail(&err);
+    }
+    r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, CP_DEFAULTS_LLAMA_CPP, configured(o));
+    if (set_stops(&r, &err) || open_engine(&r, &err) || read_prompt(o, &prompt, &err) ||
+        open_interrupts(&r, &err) || cp_engine_start(r.stack.engine, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }
     r.local = cp_local_open(cp_engine_front(r.stack.engine));
-    struct sigaction sa = {.sa_handler =
-                               on_interrupt}; /* no SA_RESTART: getline ends at the prompt */
-    sigaction(SIGINT, &sa, NULL);
-    rc = o->prompt ? run_once(&r, &err) : chat(&r, &err);
+    rc = o->prompt ? run_once(&r, &prompt, &err) : chat(&r, &err);
     cp_engine_stop(r.stack.engine);
 done:
     cp_local_close(r.local);
@@ -381,6 +590,10 @@ done:
     if (r.arena) {
         cp_arena_free(r.arena);
     }
+    if (r.interrupts >= 0) {
+        close(r.interrupts);
+    }
+    cp_buf_fini(&prompt);
     free(r.stop_ids);
     return rc;
 }

@@ -159,7 +159,8 @@ static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
                           .digest = digest,
                           .quantization = cp_loaded_quant(m->file),
                           .fingerprint = fingerprint,
-                          .defaults = cp_app_sampling_defaults(m->file, ids[0], &mo->sampling),
+                          .defaults = cp_app_sampling_defaults(
+                              m->file, ids[0], s->o->sampling_defaults, &mo->sampling),
                           .index = m->engine,
                           .created = cp_wall_sec(),
                           .metrics = m->metrics};

@@ -34,10 +34,16 @@ static void from_file(const cp_meta *meta, cp_sampling_defaults *d)
     }
 }
 
-cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name,
+cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name, int whose,
                                               const cp_sampling_options *toml)
 {
     cp_sampling_defaults d = cp_sampling_defaults_off();
+    if (whose == CP_DEFAULTS_LLAMA_CPP) { /* common/common.h of llama.cpp, its penalties are off */
+        d.temperature = 0.8;
+        d.top_k = 40;
+        d.top_p = 0.95;
+        d.min_p = 0.05;
+    }
     from_file(cp_loaded_meta(file), &d);
     if (cp_loaded_params(file)) {
         cp_app_params_apply(cp_loaded_params(file), name, &d);

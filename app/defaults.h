@@ -1,5 +1,6 @@
 /* Sampling defaults of a model: models.toml > what its packaging brought > the file's
- * general.sampling.* > temperature 1, top_p 1, everything else off. */
+ * general.sampling.* > temperature 1, top_p 1, everything else off, or llama.cpp's 0.8, top_k 40,
+ * top_p 0.95, min_p 0.05. */
 #ifndef CP_APP_DEFAULTS_H
 #define CP_APP_DEFAULTS_H
 
@@ -7,9 +8,10 @@
 #include "loader/loader.h"
 #include "server/server.h"
 
-/* toml may be NULL. Values of file and packaging outside a request's ranges, and options that are
- * not built, are ignored with a log line that begins with `name`. */
-cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name,
+/* whose: CP_DEFAULTS_*, where nothing else says. toml may be NULL. Values of file and packaging
+ * outside a request's ranges, and options that are not built, are ignored with a log line that
+ * begins with `name`. */
+cp_sampling_defaults cp_app_sampling_defaults(const cp_loaded *file, const char *name, int whose,
                                               const cp_sampling_options *toml);
 
 /* Sampling options of a packaging, a JSON object in Ollama's names, hostile, into d; what cannot be

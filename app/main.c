@@ -25,9 +25,14 @@ static int (*const commands[CP_CMD_COUNT])(const cp_options *) = {
     [CP_CMD_VERSION] = cp_cmd_version,
 };
 
-/* What was not given and is not the default, either: said once. */
+/* What was given and is ignored, or not given and not the default, either: said once. */
 static void say_what_follows(const cp_options *o)
 {
+    if (o->service_link)
+        cp_log(CP_LOG_WARN,
+               "ignored %.120s: the address of a service (Kubernetes sets it unless "
+               "enableServiceLinks is false), no number",
+               o->service_link);
     if (o->source[CP_OPT_max_seqs] == CP_FROM_OTHER)
         cp_log(CP_LOG_INFO, "--max-seqs is %lld: no more than --max-batch-rows",
                (long long)o->max_seqs);
@@ -50,7 +55,7 @@ int main(int argc, char **argv)
     int rc = 0;
     if (o->help || o->command == CP_CMD_NONE) {
         cp_buf text = {0};
-        cp_options_help(&text, o->command);
+        cp_options_help(&text, o->command, o->group);
         fputs(text.p ? text.p : "", o->help ? stdout : stderr);
         cp_buf_fini(&text);
         rc = o->help ? 0 : 2;

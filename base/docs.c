@@ -59,14 +59,28 @@ static void help_option(cp_buf *out, const cp_opt_row *row)
     add_wrapped(out, text, HELP_COLUMN);
 }
 
-void cp_options_help(cp_buf *out, cp_command command)
+static void help_commands(cp_buf *out, const char *group)
 {
+    size_t n = group ? strlen(group) : 0;
+    for (int c = 0; c < CP_CMD_COUNT; c++) {
+        const char *words = cp_command_rows[c].words;
+        if (n == 0 || (strncmp(words, group, n) == 0 && words[n] == ' '))
+            cp_buf_printf(out, "  %-18s %s\n", words, cp_command_rows[c].summary);
+    }
+}
+
+void cp_options_help(cp_buf *out, cp_command command, const char *group)
+{
+    if (command >= CP_CMD_COUNT && group) {
+        cp_buf_printf(out, "Usage: capstan %s PART [OPTION]...\n\nParts:\n", group);
+        help_commands(out, group);
+        cp_buf_printf(out, "\n`capstan %s PART --help` shows the options of a part.\n", group);
+        return;
+    }
     if (command >= CP_CMD_COUNT) {
         cp_buf_adds(out, "capstan serves large language models.\n\n"
                          "Usage: capstan COMMAND [OPTION]... [ARGUMENT]...\n\nCommands:\n");
-        for (int c = 0; c < CP_CMD_COUNT; c++)
-            cp_buf_printf(out, "  %-18s %s\n", cp_command_rows[c].words,
-                          cp_command_rows[c].summary);
+        help_commands(out, NULL);
         cp_buf_adds(
             out,
             "\n`capstan COMMAND --help` shows the options of a command. Each option --a-b is also\n"
@@ -284,7 +298,9 @@ void cp_docs_configuration(cp_buf *out)
         "not edit. -->\n# Configuration\n\n"
         "Each option `--a-b` is also the environment's `CAPSTAN_A_B` and the key `a_b` of the TOML "
         "file that `--config` names.\nA flag wins over the environment, that over the file, that "
-        "over the default. An empty variable counts as unset.\n\n"
+        "over the default. An empty variable counts as unset.\nOther `CAPSTAN_` variables are "
+        "ignored. So is, with one line in the log, `CAPSTAN_PORT` where Kubernetes sets it to "
+        "the address of a\nService called capstan (`tcp://10.96.12.3:8080`).\n\n"
         "Sizes take `KiB`, `MiB`, `GiB`; times need `ms`, `s` or `m`; on|off is also true|false. A "
         "list is a TOML array, a comma list in the\nenvironment, and a repeated flag. A wrong name "
         "or value ends the program with exit code 2 and names the place, the value and what is "
@@ -302,7 +318,9 @@ void cp_docs_configuration(cp_buf *out)
                      "[model.sampling]\ntemperature = 0.7\ntop_p = 0.9\n```\n\n### [[model]]\n");
     markdown_keys(out, cp_model_rows, CP_MODEL_KEY_COUNT);
     cp_buf_adds(out, "\n### [model.sampling]\n\nDefaults of requests to this model that do not say "
-                     "otherwise.\n");
+                     "otherwise, and of `run` with the same ref. A request wins over them, they "
+                     "over\nwhat the packaging brings, that over the file's `general.sampling.*`, "
+                     "that over `--sampling-defaults`, which for `run` are llama.cpp's.\n");
     markdown_keys(out, cp_sampling_rows, CP_SAMPLING_COUNT);
     markdown_errors(out);
     markdown_metrics(out);

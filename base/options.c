@@ -129,6 +129,25 @@ static void apply_defaults(parse *ps)
     }
 }
 
+/*
+ * Kubernetes and docker set NAME_PORT=tcp://ADDRESS:PORT for a service called NAME, so that one
+ * called like the program would spell an option. The variable says where others listen.
+ */
+static bool is_service_link(const cp_opt_row *row, const char *text)
+{
+    static const char *const schemes[] = {"tcp://", "udp://", "sctp://"};
+    if (row != &cp_opt_rows[CP_OPT_port])
+        return false;
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        size_t n = strlen(schemes[i]);
+        const char *colon = strrchr(text, ':'), *digits = colon ? colon + 1 : "";
+        if (strncmp(text, schemes[i], n) == 0 && colon > text + n && !strchr(text + n, '/') &&
+            *digits && !digits[strspn(digits, "0123456789")])
+            return true;
+    }
+    return false;
+}
+
 static cp_code apply_environment(parse *ps, char *const *environment)
 {
     for (int i = 0; i < CP_OPT_COUNT && environment; i++) {
@@ -142,6 +161,10 @@ static cp_code apply_environment(parse *ps, char *const *environment)
             /* An empty variable is an unset one. */
             if (strncmp(*e, name, n) != 0 || (*e)[n] != '=' || !(*e)[n + 1])
                 continue;
+            if (is_service_link(row, *e + n + 1)) {
+                ps->o->service_link = cp_arena_strndup(ps->o->arena, *e, strlen(*e));
+                continue;
+            }
             raise_source(ps, row, CP_FROM_ENV);
             cp_code code = set_from(ps, row, ps->o, *e + n + 1, true, name);
             if (code)
@@ -372,11 +395,11 @@ done:
 
 /* ---- command line ---- */
 
-/* The command whose words begin at argv[1]; CP_CMD_NONE: none. *two when argv[1] is the first of
- * two words. */
-static cp_command match_command(int argc, char *const *argv, bool *two)
+/* The command whose words begin at argv[1]; CP_CMD_NONE: none. *group: argv[1] where it is the
+ * first of two words, else NULL. */
+static cp_command match_command(int argc, char *const *argv, const char **group)
 {
-    *two = false;
+    *group = NULL;
     for (int c = 0; c < CP_CMD_COUNT; c++) {
         const char *words = cp_command_rows[c].words, *space = strchr(words, ' ');
         size_t n = space ? (size_t)(space - words) : strlen(words);
@@ -384,7 +407,7 @@ static cp_command match_command(int argc, char *const *argv, bool *two)
             continue;
         if (!space || (argc > 2 && strcmp(argv[2], space + 1) == 0))
             return (cp_command)c;
-        *two = true;
+        *group = argv[1];
     }
     return CP_CMD_NONE;
 }
@@ -394,17 +417,31 @@ static bool is_help(const char *word)
     return strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0;
 }
 
-/* Sets o->command and *next, the first argument after its words. */
+/* "bench nonsense" where there are bench engine and bench perplexity. */
+static cp_code unknown_part(parse *ps, const char *group, const char *word)
+{
+    char allowed[200];
+    size_t n = 0, k = strlen(group);
+    for (int c = 0; c < CP_CMD_COUNT; c++) {
+        const char *words = cp_command_rows[c].words;
+        if (strncmp(words, group, k) == 0 && words[k] == ' ')
+            n +=
+                cp_snprintf(allowed + n, sizeof(allowed) - n, "%s%s", n ? ", " : "", words + k + 1);
+    }
+    return cp_fail(ps->err, CP_USAGE, "%s: got '%.*s'; allowed: %s", group, NAME_SHOWN, word,
+                   allowed);
+}
+
+/* Sets o->command and *next, the first argument after its words; CP_CMD_NONE with o->help, or
+ * where there is no command to name. */
 static cp_code find_command(parse *ps, int argc, char *const *argv, int *next)
 {
     cp_options *o = ps->o;
-    char text[80], wanted[NAME_SHOWN + 1];
-    bool two;
+    char text[80];
+    const char *group;
     o->command = CP_CMD_NONE;
-    if (argc < 2)
-        return cp_fail(ps->err, CP_USAGE, "no command; `capstan --help` lists them");
-    o->help = is_help(argv[1]) || strcmp(argv[1], "help") == 0;
-    if (o->help && (argc == 2 || is_help(argv[1])))
+    o->help = argc > 1 && (is_help(argv[1]) || strcmp(argv[1], "help") == 0);
+    if (argc < 2 || (o->help && (argc == 2 || is_help(argv[1]))))
         return CP_OK;
     if (o->help) { /* help COMMAND */
         argc--;
@@ -414,17 +451,18 @@ static cp_code find_command(parse *ps, int argc, char *const *argv, int *next)
         *next = 2;
         return CP_OK;
     }
-    o->command = match_command(argc, argv, &two);
+    o->command = match_command(argc, argv, &group);
     if (o->command != CP_CMD_NONE) {
         *next = strchr(cp_command_rows[o->command].words, ' ') ? 3 : 2;
         return CP_OK;
     }
-    if (two && argc > 2 && is_help(argv[2])) {
-        o->help = true;
-        return CP_OK;
+    if (group) {
+        o->help = o->help || (argc > 2 && is_help(argv[2]));
+        o->group = cp_arena_strndup(o->arena, group, strlen(group));
+        return argc == 2 || is_help(argv[2]) ? CP_OK : unknown_part(ps, group, argv[2]);
     }
-    cp_snprintf(wanted, sizeof(wanted), "%s%s%s", argv[1], two && argc > 2 ? " " : "",
-                two && argc > 2 ? argv[2] : "");
+    char wanted[NAME_SHOWN + 1];
+    cp_strcopy(wanted, sizeof(wanted), argv[1]);
     nearest near = nearest_to(wanted);
     for (int c = 0; c < CP_CMD_COUNT; c++)
         consider(&near, cp_command_rows[c].words);
@@ -656,9 +694,9 @@ cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *co
     parse ps = {.o = o, .err = err};
     int next = argc;
     cp_code code = find_command(&ps, argc, argv, &next);
-    if (!code && !o->help)
+    if (!code && !o->help && o->command != CP_CMD_NONE)
         code = take_arguments(&ps, argc, argv, next);
-    if (code || o->help)
+    if (code || o->help || o->command == CP_CMD_NONE)
         goto done;
     apply_defaults(&ps);
     find_config(&ps, environment);

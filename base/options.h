@@ -32,10 +32,11 @@ typedef struct cp_ints {
 } cp_ints;
 
 /* Values of ENUM rows are indices into their range, in its order. */
-enum { CP_KV_TYPE_BF16, CP_KV_TYPE_F16 };        /* kv_type */
-enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };  /* format */
-enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };   /* verify */
-enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON }; /* log_format; log_level is a cp_log_level */
+enum { CP_KV_TYPE_BF16, CP_KV_TYPE_F16 };           /* kv_type */
+enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };     /* format */
+enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };      /* verify */
+enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON };    /* log_format; log_level is a cp_log_level */
+enum { CP_DEFAULTS_OPENAI, CP_DEFAULTS_LLAMA_CPP }; /* sampling_defaults */
 
 #define CP_FIELD_STR    const char * /* NULL: unset */
 #define CP_FIELD_TEXT   const char * /* NULL: unset */
@@ -97,9 +98,10 @@ typedef enum cp_source {
 
 typedef struct cp_options {
     cp_command command;
-    bool help; /* --help: print cp_options_help(command) on stdout, exit 0; nothing else is checked
-                */
-    cp_strings args; /* REFs and files in order */
+    bool help; /* --help: print cp_options_help on stdout, exit 0; nothing else is checked */
+    const char *group; /* CP_CMD_NONE: "bench", whose parts the help lists; NULL: all commands */
+    const char *service_link; /* "CAPSTAN_PORT=tcp://10.0.0.1:80", ignored; NULL: none */
+    cp_strings args;          /* REFs and files in order */
 #define CP_OPTION(name, short, type, ...) CP_FIELD_##type name;
 #include "base/options.def"
     cp_model_options *models; /* serve only */
@@ -110,7 +112,8 @@ typedef struct cp_options {
 
 /*
  * Parse argv (argv[0] is skipped) and environ (NULL-terminated, may be NULL), and the file that
- * --config or CAPSTAN_CONFIG names. *out is untouched on failure.
+ * --config or CAPSTAN_CONFIG names. *out is untouched on failure. No command, or the first word
+ * alone of those that have two, is CP_OK with CP_CMD_NONE: help for stderr, exit 2.
  */
 cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
                          cp_err *err);
@@ -129,8 +132,9 @@ static inline bool cp_option_given(const cp_options *o, cp_option id)
 cp_code cp_options_forward(const cp_options *o, cp_command to, cp_arena *arena, cp_strings *out,
                            cp_err *err);
 
-/* Help of a command, or of the program for CP_CMD_NONE. Any thread. */
-void cp_options_help(cp_buf *out, cp_command command);
+/* Help of a command; for CP_CMD_NONE of the program, or of the commands that begin with `group`.
+ * Any thread. */
+void cp_options_help(cp_buf *out, cp_command command, const char *group);
 /* The words of a command: "bench engine". */
 const char *cp_command_name(cp_command command);
 

@@ -221,10 +221,11 @@ static void values_take_their_units(void **state)
 static const struct {
     const char *line, *message;
 } refusals[] = {
-    {"", "no command; `capstan --help` lists them"},
     {"srve m", "unknown command 'srve'; did you mean 'serve'?; `capstan --help` lists them"},
-    {"bench engin", "unknown command 'bench engin'; did you mean 'bench engine'?; `capstan --help` "
-                    "lists them"},
+    {"bench engin", "bench: got 'engin'; allowed: engine, perplexity"},
+    {"bench -m x", "bench: got '-m'; allowed: engine, perplexity"},
+    {"help bench nonsense", "bench: got 'nonsense'; allowed: engine, perplexity"},
+    {"Bench", "unknown command 'Bench'; `capstan --help` lists them"},
     {"qqqqqq", "unknown command 'qqqqqq'; `capstan --help` lists them"},
     {"serve", "serve: no REF and no [[model]] in a --config file"},
     {"serve a b --alias x", "--alias: got it with 2 models; allowed: one REF"},
@@ -281,6 +282,53 @@ static void refusals_name_value_and_allowed(void **state)
     assert_int_equal(parse_env(&o, "serve m", env, &err), CP_USAGE);
     assert_string_equal(err.msg,
                         "CAPSTAN_MAX_SEQS: got '0'; allowed: an integer, 1..4096 sequences");
+}
+
+/* What Kubernetes sets in a pod beside a Service called capstan stops no start. */
+static void service_links_are_ignored(void **state)
+{
+    (void)state;
+    static const char *const links[] = {"CAPSTAN_PORT=tcp://10.96.12.3:8080",
+                                        "CAPSTAN_PORT=udp://10.96.12.3:53",
+                                        "CAPSTAN_PORT=sctp://[fd00::1]:8080"};
+    char path[64], line[100];
+    temp_file(path, "port = 7");
+    cp_snprintf(line, sizeof(line), "serve m --config %s", path);
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++) {
+        char *const env[] = {(char *)(uintptr_t) "CAPSTAN_SERVICE_HOST=10.96.12.3",
+                             (char *)(uintptr_t) "CAPSTAN_SERVICE_PORT_HTTP=8080",
+                             (char *)(uintptr_t) "CAPSTAN_PORT_8080_TCP=tcp://10.96.12.3:8080",
+                             (char *)(uintptr_t) "CAPSTAN_PORT_8080_TCP_PROTO=tcp",
+                             (char *)(uintptr_t)links[i],
+                             NULL};
+        const struct {
+            const char *line;
+            int port, source;
+        } rows[] = {{"serve m", 8080, CP_FROM_DEFAULT},
+                    {"serve m --port 9", 9, CP_FROM_FLAG},
+                    {line, 7, CP_FROM_FILE}};
+        for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+            cp_options *o = good(rows[r].line, env);
+            assert_int_equal(o->port, rows[r].port);
+            assert_int_equal(o->source[CP_OPT_port], rows[r].source);
+            assert_string_equal(o->service_link, links[i]);
+            cp_options_free(o);
+        }
+        cp_options *o = good("list", env);
+        assert_null(o->service_link);
+        cp_options_free(o);
+    }
+    unlink(path);
+    static const char *const bad[] = {"CAPSTAN_PORT=tcp://",      "CAPSTAN_PORT=tcp://:80",
+                                      "CAPSTAN_PORT=tcp://h:",    "CAPSTAN_PORT=tcp://h:80/x",
+                                      "CAPSTAN_PORT=http://h:80", "CAPSTAN_PORT=h:80",
+                                      "CAPSTAN_PORT=65536",       "CAPSTAN_THREADS=tcp://h:80"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char *const env[] = {(char *)(uintptr_t)bad[i], NULL};
+        cp_options *o = NULL;
+        cp_err err;
+        assert_int_equal(parse_env(&o, "serve m --port 9", env, &err), CP_USAGE);
+    }
 }
 
 /* What `serve --config FILE` says about a file, with FILE's name cut off. */
@@ -393,7 +441,7 @@ static void help_shows_every_option(void **state)
     (void)state;
     for (int c = 0; c <= CP_CMD_COUNT; c++) {
         cp_buf b = {0};
-        cp_options_help(&b, (cp_command)c);
+        cp_options_help(&b, (cp_command)c, NULL);
         assert_false(b.failed);
         assert_non_null(strstr(b.p, "Usage: capstan "));
         assert_non_null(strstr(b.p, "Example:\n"));
@@ -415,9 +463,23 @@ static void help_shows_every_option(void **state)
     o = good("help bench perplexity", NULL);
     assert_true(o->help && o->command == CP_CMD_BENCH_PERPLEXITY);
     cp_options_free(o);
-    o = good("bench --help", NULL);
-    assert_true(o->help && o->command == CP_CMD_NONE);
-    cp_options_free(o);
+    static const struct {
+        const char *line;
+        bool help, group;
+    } parts[] = {{"bench", false, true},     {"bench --help", true, true}, {"bench -h", true, true},
+                 {"help bench", true, true}, {"", false, false},           {"help", true, false}};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        o = good(parts[i].line, NULL);
+        assert_true(o->command == CP_CMD_NONE && o->help == parts[i].help);
+        assert_int_equal(o->group != NULL, parts[i].group);
+        cp_buf b = {0};
+        cp_options_help(&b, o->command, o->group);
+        assert_non_null(strstr(b.p, "\n  bench engine       Measure "));
+        assert_non_null(strstr(b.p, "\n  bench perplexity   Perplexity "));
+        assert_int_equal(!strstr(b.p, "  serve "), parts[i].group);
+        cp_buf_fini(&b);
+        cp_options_free(o);
+    }
     o = good("-h", NULL);
     assert_true(o->help && o->command == CP_CMD_NONE);
     cp_options_free(o);
@@ -458,6 +520,7 @@ int suite_options(void)
         cmocka_unit_test(rows_and_sequences_go_together),
         cmocka_unit_test(values_take_their_units),
         cmocka_unit_test(refusals_name_value_and_allowed),
+        cmocka_unit_test(service_links_are_ignored),
         cmocka_unit_test(file_errors_name_line_and_column),
         cmocka_unit_test(models_inherit_what_they_leave_open),
         cmocka_unit_test(options_are_handed_on),
