@@ -1,6 +1,7 @@
 /*
  * cp_progress: what a person and a log see of something that takes long: a bar with bytes, rate and
- * time left on a terminal, a log line every 5 s elsewhere. A caller-owned value, one thread;
+ * time left on a terminal, as much of it as fits into its width; a log line every 5 s elsewhere and
+ * on a terminal that says it is dumb. A caller-owned value, one thread;
  * cp_progress_report is a cp_progress_fn. With a watcher, the numbers go there, too (the server's
  * probes), or go nowhere else (a pull that another process started). Every line goes to stderr.
  */
@@ -8,6 +9,7 @@
 #define CP_APP_PROGRESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* phase is a static string. */
@@ -19,7 +21,8 @@ typedef struct cp_progress {
     cp_progress_watch_fn *watch;
     void *watch_arg;
     bool terminal, quiet;
-    int drawn; /* columns of the bar that stands there */
+    bool standing; /* a bar stands on the terminal's last line */
+    size_t drawn;  /* its columns */
     const char *phase;
     int64_t begin_ns, line_ns;  /* of the phase; of the last line or bar */
     uint64_t begin_bytes, rate; /* done when the phase was first seen: a pull that is resumed */
