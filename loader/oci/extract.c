@@ -91,10 +91,14 @@ static bool remove_layer(int root, int records, const char *name, bool dry_run, 
 static cp_code lock_root(int root, const char *cache_dir, int *lock, cp_err *err)
 {
     uint64_t ignored = 0;
+    struct stat st;
     *lock = cp_fs_lock_file(root, "lock", true);
     if (*lock < 0 && (errno == EISDIR || errno == ELOOP)) {
-        cp_log(CP_LOG_WARN, "%s/extracted/lock: was no file; replaced", cache_dir);
-        cp_dir_remove(root, "lock", false, &ignored);
+        /* Unless another process has just done so. */
+        if (fstatat(root, "lock", &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode)) {
+            cp_log(CP_LOG_WARN, "%s/extracted/lock: was no file; replaced", cache_dir);
+            cp_dir_remove(root, "lock", false, &ignored);
+        }
         *lock = cp_fs_lock_file(root, "lock", true);
     }
     if (*lock >= 0 && cp_fs_flock(*lock, LOCK_EX) == CP_FLOCK_FAILED) {
