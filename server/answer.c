@@ -120,25 +120,77 @@ static void emit_legacy_tops(const cp_call *c, cp_buf *b, const cp_logprob_recor
  * has no log-probability), then the span's. Offsets count code points from the text's start. */
 typedef enum column { COL_TOKENS, COL_LOGPROBS, COL_TOPS, COL_OFFSETS } column;
 
+/* Where text s of a token lies in the given one, at *at or behind it. Tokens are its next bytes,
+ * but for what encoding adds and eats: a begin token (no text), a space in front (SentencePiece),
+ * blanks beside a special token. What the tokenizer spells otherwise counts as it spells it. */
+static cp_str find_given(cp_str given, size_t *at, cp_str s, bool special, bool after_special)
+{
+    for (size_t i = *at; s.n > 0 && i < given.n; i++) {
+        size_t left = given.n - i, space = s.p[0] == ' ';
+        if (left >= s.n && memcmp(given.p + i, s.p, s.n) == 0) {
+            *at = i;
+            return s;
+        }
+        if (space && left >= s.n - 1 && memcmp(given.p + i, s.p + 1, s.n - 1) == 0) {
+            *at = i;
+            return (cp_str){s.p + 1, s.n - 1};
+        }
+        bool blank = given.p[i] == ' ' || (given.p[i] >= '\t' && given.p[i] <= '\r');
+        if (!blank || !(special || after_special))
+            break;
+    }
+    return special ? (cp_str){"", 0} : s;
+}
+
+/* The prompt's offsets, in the text that it was given as, or in that of its ids. */
+static void emit_prompt_offsets(const cp_call *c, const cp_part *p, cp_buf *b)
+{
+    const cp_tokenizer *t = c->m->tokenizer;
+    cp_str given = c->p.prompts[p - c->parts].text;
+    cp_buf text = {0};
+    cp_detok d;
+    cp_detok_init(&d, t, true, !given.p && c->p.skip_special);
+    size_t chr = 0, at = 0;
+    bool after_special = false;
+    for (int i = 0; i < p->r.n_prompt; i++) {
+        int32_t id = p->r.prompt[i];
+        bool special = cp_tokenizer_is_special(t, id);
+        bool added = given.p && i == 0 && c->p.add_special && cp_tokenizer_add_bos(t);
+        cp_buf_clear(&text);
+        d.broke = false;
+        if (!added)
+            cp_detok_push(&d, id, &text);
+        cp_str s = {text.n > 0 ? text.p : "", text.n};
+        if (given.p) {
+            size_t from = at;
+            s = find_given(given, &at, s, special, after_special);
+            chr += cp_utf8_count(given.p + from, at - from);
+            at += s.n < given.n - at ? s.n : given.n - at;
+        }
+        size_t begin = chr + d.broke;
+        if (i > 0)
+            cp_buf_addc(b, ',');
+        cp_emit_int(b, (int64_t)(begin < p->prompt_chr ? begin : p->prompt_chr));
+        chr += cp_utf8_count(s.p, s.n);
+        after_special = special;
+    }
+    cp_buf_fini(&text);
+}
+
 static void emit_prompt_column(const cp_call *c, const cp_part *p, column col, cp_buf *b)
 {
-    cp_detok d;
-    cp_detok_init(&d, c->m->tokenizer, true, c->p.skip_special);
-    cp_buf text = {0};
-    size_t chr = 0, at = 0;
+    if (col == COL_OFFSETS) {
+        emit_prompt_offsets(c, p, b);
+        return;
+    }
+    size_t at = 0;
     for (int i = 0; i < p->r.n_prompt; i++) {
         const cp_logprob_record *r = NULL;
         if (i > 0 && at < p->prompt_records.n)
             r = record_at(&p->prompt_records, at, &at);
         if (i > 0)
             cp_buf_addc(b, ',');
-        if (col == COL_OFFSETS) {
-            cp_buf_clear(&text);
-            cp_detok_push(&d, p->r.prompt[i], &text);
-            size_t begin = chr + d.broke;
-            cp_emit_int(b, (int64_t)(begin < p->prompt_chr ? begin : p->prompt_chr));
-            chr += text.n > 0 ? cp_utf8_count(text.p, text.n) : 0;
-        } else if (col == COL_TOKENS)
+        if (col == COL_TOKENS)
             emit_piece(c, b, p->r.prompt[i]);
         else if (!r)
             cp_buf_adds(b, "null");
@@ -147,7 +199,6 @@ static void emit_prompt_column(const cp_call *c, const cp_part *p, column col, c
         else
             emit_legacy_tops(c, b, r);
     }
-    cp_buf_fini(&text);
 }
 
 static void emit_legacy_logprobs(const cp_call *c, const cp_part *p, cp_buf *b, span s, bool prompt)

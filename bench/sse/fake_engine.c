@@ -116,6 +116,14 @@ cp_fake_meta *cp_fake_meta_new(void)
     return f;
 }
 
+void cp_fake_meta_add_bos(cp_fake_meta *m)
+{
+    static const char key[] = "tokenizer.ggml.add_bos_token";
+    cp_meta_kv kv = {.key = {key, sizeof(key) - 1}, .type = CP_META_BOOL, .count = 1};
+    kv.v.u = 1;
+    CP_ASSERT(cp_meta_put(m->meta, &kv));
+}
+
 const cp_meta *cp_fake_meta_view(const cp_fake_meta *m)
 {
     return m->meta;

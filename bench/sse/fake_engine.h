@@ -25,6 +25,8 @@ enum {
 /* Metadata of a byte-level vocabulary as above; free with cp_fake_meta_free. */
 typedef struct cp_fake_meta cp_fake_meta;
 cp_fake_meta *cp_fake_meta_new(void);
+/* Before its tokenizer is opened: add_special puts BOS in front. */
+void cp_fake_meta_add_bos(cp_fake_meta *m);
 const cp_meta *cp_fake_meta_view(const cp_fake_meta *m);
 void cp_fake_meta_free(cp_fake_meta *m);
 

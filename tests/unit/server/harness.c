@@ -50,6 +50,8 @@ void h_open(harness *h, const h_config *cfg)
                          .arg = &h->script};
     h->fake = cp_fake_open(&fc);
     h->meta = cp_fake_meta_new();
+    if (cfg->add_bos)
+        cp_fake_meta_add_bos(h->meta);
     assert_int_equal(cp_tokenizer_open(&h->tok, cp_fake_meta_view(h->meta), &err), CP_OK);
     const char *src = cfg->template_ ? cfg->template_ : join;
     if (*src)

@@ -45,6 +45,7 @@ typedef struct h_config {
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
     const char *cors[3];   /* up to a NULL */
     const char *allowed_host, *host;
+    bool add_bos; /* the tokenizer puts BOS in front */
     bool loading; /* do not call cp_server_ready */
 } h_config;
 

@@ -894,6 +894,42 @@ static void test_offsets_of_broken_characters(void **state)
     h_close(&h);
 }
 
+/* Special tokens of a prompt that is a string are in the text that is echoed, the one that
+ * add_special puts in front is not. */
+static void test_offsets_of_special_tokens(void **state)
+{
+    (void)state;
+    static const struct {
+        bool add_bos;
+        const char *prompt, *offsets; /* the answer is "ok" */
+    } rows[] = {
+        {false, "\"<|im_start|>a<|im_end|>\"", "0 12 13 23 24 "},
+        {true, "\"<|im_start|>a<|im_end|>\"", "0 0 12 13 23 24 "},
+        {true, "\"a\\u00e9\"", "0 0 1 1 2 3 "},
+        {true, "\"<|bos|>a\"", "0 0 7 8 9 "},
+        {true, "\"<|bos|>a\",\"add_special_tokens\":false", "0 7 8 9 "},
+        {false, "\" a <|eos|> \"", "0 1 2 3 10 11 12 "},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        for (int skip = 0; skip < 2; skip++) {
+            harness h;
+            h_open(&h, &(h_config){.add_bos = rows[i].add_bos});
+            h_say(&h, "ok");
+            char body[256];
+            cp_snprintf(body, sizeof(body),
+                        "{\"echo\":true,\"logprobs\":0,\"skip_special_tokens\":%s,\"prompt\":%s}",
+                        skip ? "true" : "false", rows[i].prompt);
+            json_t *v = ok(&h, TEXT, body);
+            cp_buf got = {0};
+            list_of(at(v, "choices[0].logprobs"), &got);
+            if (strcmp(got.p, rows[i].offsets) != 0)
+                fail_msg("%s: %s, wanted %s", body, got.p, rows[i].offsets);
+            json_decref(v);
+            cp_buf_fini(&got);
+            h_close(&h);
+        }
+}
+
 int run_openai_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -904,6 +940,7 @@ int run_openai_tests(void)
         cmocka_unit_test(test_usage_in_every_chunk),
         cmocka_unit_test(test_default_max_tokens_never_refuse),
         cmocka_unit_test(test_offsets_of_broken_characters),
+        cmocka_unit_test(test_offsets_of_special_tokens),
         cmocka_unit_test(test_text_answer_and_stream),
         cmocka_unit_test(test_choices_and_prompts),
         cmocka_unit_test(test_stop_strings),
