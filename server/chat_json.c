@@ -64,11 +64,11 @@ static cp_val *convert(cp_arena *a, const json_t *v, int depth)
     }
 }
 
-static bool role_known(const char *role)
+static bool role_known(const json_t *role)
 {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
-        if (strcmp(role, roles[i]) == 0)
+        if (cp_json_is(role, roles[i]))
             return true;
     return false;
 }
@@ -101,7 +101,7 @@ static cp_code part_text(const json_t *part, const char *param, const json_t **o
         return cp_fail_param(err, t ? CP_INVALID_VALUE : CP_MISSING_FIELD, param,
                              t ? "'%s.type' must be a string" : "'%s.type' is missing", param);
     size_t i = 0;
-    while (i < N_TEXT_PARTS && strcmp(type, text_parts[i].type) != 0)
+    while (i < N_TEXT_PARTS && !cp_json_is(t, text_parts[i].type))
         i++;
     if (i == N_TEXT_PARTS)
         return cp_fail_param(err, CP_UNSUPPORTED_FIELD, param,
@@ -158,6 +158,11 @@ static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena 
                              cp_json_say(c, say, sizeof(say)));
     }
     return *out ? CP_OK : out_of_memory(err);
+}
+
+cp_val *cp_val_of_json(cp_arena *a, const json_t *v)
+{
+    return convert(a, v, 0);
 }
 
 /* An object as it is, but for the value of one key, which it has then. */
@@ -255,7 +260,7 @@ static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena
     if (!role)
         return cp_fail_param(err, CP_MISSING_FIELD, param, "'%s' is missing", param);
     const char *role_s = json_string_value(role);
-    if (!role_s || !role_known(role_s))
+    if (!role_known(role))
         return cp_fail_param(err, CP_INVALID_VALUE, param,
                              "'%s' is %s%.32s%s; allowed: system, developer, user, assistant, tool",
                              param, role_s ? "'" : "",

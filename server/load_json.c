@@ -91,6 +91,13 @@ void cp_json_free(cp_json *j, cp_json_left *left)
     *j = (cp_json){0};
 }
 
+bool cp_json_is(const struct json_t *v, const char *word)
+{
+    size_t n = strlen(word);
+    return json_is_string(v) && json_string_length(v) == n &&
+           memcmp(json_string_value(v), word, n) == 0;
+}
+
 const char *cp_json_say(const struct json_t *v, char *buf, size_t cap)
 {
     switch (json_typeof(v)) {

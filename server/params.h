@@ -123,6 +123,8 @@ cp_code cp_json_load(char *p, size_t n, const char *field, const char *const *te
 void cp_json_free(cp_json *j, cp_json_left *left);
 /* Once a process, before threads parse. */
 void cp_json_setup(void);
+/* v (NULL: nothing) is this string, and not one that goes on behind a NUL. */
+bool cp_json_is(const struct json_t *v, const char *word);
 /* "a string", "an object" ... or the number itself; for messages. */
 const char *cp_json_say(const struct json_t *v, char *buf, size_t cap);
 
@@ -130,6 +132,8 @@ const char *cp_json_say(const struct json_t *v, char *buf, size_t cap);
  * checked and are not. */
 cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
                           cp_err *err);
+/* JSON as a template's value, its strings marked as input. NULL: the arena is exhausted. */
+cp_val *cp_val_of_json(cp_arena *a, const struct json_t *v);
 /* Put the keys of chat_template_kwargs into vars. */
 cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_err *err);
 

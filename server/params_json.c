@@ -101,14 +101,10 @@ static cp_code read_field(const cp_field *f, const json_t *v, cp_params *p, cp_e
 
 static bool literal_matches(const char *lit, size_t n, const json_t *v, int64_t n_choices)
 {
-    if (n == 6 && memcmp(lit, "[text]", 6) == 0) {
-        const char *s = json_string_value(json_array_get(v, 0));
-        return json_array_size(v) == 1 && s && strcmp(s, "text") == 0;
-    }
-    if (n == 4 && memcmp(lit, "text", 4) == 0) {
-        const char *s = json_string_value(json_object_get(v, "type"));
-        return s && strcmp(s, "text") == 0;
-    }
+    if (n == 6 && memcmp(lit, "[text]", 6) == 0)
+        return json_array_size(v) == 1 && cp_json_is(json_array_get(v, 0), "text");
+    if (n == 4 && memcmp(lit, "text", 4) == 0)
+        return cp_json_is(json_object_get(v, "type"), "text");
     if (n == 4 && memcmp(lit, "true", 4) == 0)
         return json_is_true(v);
     if (n == 5 && memcmp(lit, "false", 5) == 0)
@@ -116,9 +112,9 @@ static bool literal_matches(const char *lit, size_t n, const json_t *v, int64_t 
     if (lit[0] == '"')
         return json_is_string(v) && json_string_length(v) == n - 2 &&
                memcmp(json_string_value(v), lit + 1, n - 2) == 0;
+    int64_t count;
     if (n == 3 && memcmp(lit, "<=n", 3) == 0)
-        return json_is_integer(v) && json_integer_value(v) >= 1 &&
-               json_integer_value(v) <= n_choices;
+        return get_integer(v, &count) && count >= 1 && count <= n_choices;
     bool at_most = n > 2 && memcmp(lit, "<=", 2) == 0;
     double want = strtod(lit + (at_most ? 2 : 0), NULL);
     double got = number(v);
@@ -263,9 +259,9 @@ static cp_code read_ids(parser *ps, const json_t *v, const char *field, const in
         return out_of_memory(err);
     for (size_t i = 0; i < count; i++) {
         const json_t *e = json_array_get(v, i);
-        int64_t id = json_is_integer(e) ? json_integer_value(e) : -1;
+        int64_t id;
         char say[64];
-        if (id < 0 || id >= ps->n_vocab)
+        if (!get_integer(e, &id) || id < 0 || id >= ps->n_vocab)
             return cp_fail_param(err, CP_INVALID_VALUE, field,
                                  "'%s[%zu]' is %s; allowed: token ids from 0 to %d", field, i,
                                  cp_json_say(e, say, sizeof(say)), ps->n_vocab - 1);
@@ -461,18 +457,16 @@ static cp_code read_thinking(parser *ps, const json_t *kwargs, cp_err *err)
         return cp_fail_param(err, CP_INVALID_VALUE, "reasoning_effort",
                              "'reasoning_effort' is %s; allowed: a string or a number",
                              cp_json_say(effort, say, sizeof(say)));
-    const char *word = json_string_value(effort);
-    if (word && !*word)
+    if (cp_json_is(effort, ""))
         effort = NULL;
-    bool on = think ? json_is_true(think) : effort && !(word && strcmp(word, "none") == 0);
+    bool on = think ? json_is_true(think) : effort && !cp_json_is(effort, "none");
     if (think || (effort && !json_object_get(kwargs, "enable_thinking"))) {
         cp_val *v = cp_val_bool(a, on);
         if (!v || !cp_val_set(a, vars, "enable_thinking", v))
             return out_of_memory(err);
     }
     if (effort) {
-        cp_val *v = word ? cp_val_str(a, word, json_string_length(effort), true)
-                         : cp_val_float(a, number(effort));
+        cp_val *v = cp_val_of_json(a, effort);
         if (!v || !cp_val_set(a, vars, "reasoning_effort", v))
             return out_of_memory(err);
     }
@@ -580,10 +574,21 @@ static cp_code parse_body(parser *ps, const cp_params_env *env, cp_err *err)
 /* The fields whose text is used, NULL behind the last. */
 static const char *const *texts_of(unsigned where)
 {
-    static const char *const chat[] = {"messages", "model", "stop", "cache_salt", NULL};
+    static const char *const chat[] = {"messages", "model", "cache_salt", "stop", NULL};
+    static const char *const apply[] = {"messages", "model", "cache_salt", NULL};
     static const char *const text[] = {"prompt", "model", "stop", "cache_salt", NULL};
     static const char *const tokenize[] = {"messages", "content", "prompt", "model", NULL};
-    return where & CHAT ? chat : where == CP_AT_TEXT ? text : tokenize;
+    static const char *const detokenize[] = {"model", NULL};
+    switch (where) {
+    case CP_AT_CHAT:
+        return chat;
+    case CP_AT_APPLY:
+        return apply;
+    case CP_AT_TEXT:
+        return text;
+    default: /* COUNT is told from TOKENIZE after the scan */
+        return where == CP_AT_DETOKENIZE ? detokenize : tokenize;
+    }
 }
 
 cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,

@@ -49,7 +49,7 @@ typedef struct name {
 typedef struct scan {
     cp_json_use *use;
     size_t depth, longest;
-    name top, sub;                       /* the keys open at depth 1, and at depth 3 */
+    name top, sub, part;                 /* the keys open at depths 1, 3 and 5 */
     size_t item;                         /* commas so far at depth 2: an index where it is a list */
     uint32_t members[CP_JSON_DEPTH + 1]; /* of the object open at each depth */
 } scan;
@@ -200,27 +200,46 @@ static bool is_scalar(char ch)
            ch != '}';
 }
 
-static bool is(name s, const char *word)
+/* A key and a word of ASCII; characters of the key may be spelled \uXXXX. */
+static bool is(name key, const char *word)
 {
-    return s.n == strlen(word) && memcmp(s.p, word, s.n) == 0;
+    size_t i = 0;
+    for (; i < key.n && *word; word++) {
+        int unit = unit_at(key.p, i, key.n);
+        if ((unit < 0 ? key.p[i] : unit) != *word)
+            return false;
+        i += unit < 0 ? 1 : 6;
+    }
+    return i == key.n && !*word;
 }
 
-/* Is what stands here the text of a field of ours? Of messages, role and content are. */
-static bool is_text(const scan *s, const char *const *texts)
+/* Of messages the role is text, the content, each string of its list and the text of each part. */
+static const char *text_of_message(const scan *s)
 {
-    for (; texts && *texts; texts++)
-        if (is(s->top, *texts))
-            return !is(s->top, "messages") || is(s->sub, "content") || is(s->sub, "role");
-    return false;
+    if (is(s->sub, "role"))
+        return "role";
+    bool part = s->depth == 5 && (is(s->part, "text") || is(s->part, "refusal"));
+    return is(s->sub, "content") && (s->depth < 5 || part) ? "content" : NULL;
 }
 
-static cp_code half_a_pair(const scan *s, size_t at, cp_err *err)
+/* The name of the field of ours whose text stands here, "" where it is none. */
+static void text_field(const scan *s, const char *const *texts, char *out, size_t cap)
 {
-    char param[64];
-    if (is(s->top, "messages"))
-        cp_snprintf(param, sizeof(param), "messages[%zu].%.*s", s->item, (int)s->sub.n, s->sub.p);
-    else
-        cp_snprintf(param, sizeof(param), "%.*s", (int)s->top.n, s->top.p);
+    *out = '\0';
+    while (texts && *texts && !is(s->top, *texts))
+        texts++;
+    if (!texts || !*texts)
+        return;
+    bool messages = strcmp(*texts, "messages") == 0;
+    const char *sub = messages ? text_of_message(s) : NULL;
+    if (sub)
+        cp_snprintf(out, cap, "messages[%zu].%s", s->item, sub);
+    else if (!messages)
+        cp_snprintf(out, cap, "%s", *texts);
+}
+
+static cp_code half_a_pair(const char *param, size_t at, cp_err *err)
+{
     return cp_fail_param(err, CP_INVALID_VALUE, param,
                          "'%s' has half of a surrogate pair at byte %zu, which is no character; "
                          "send whole characters",
@@ -234,7 +253,7 @@ static cp_code on_string(scan *s, char *p, size_t n, size_t i, size_t end, bool 
     if (end - i > s->longest)
         s->longest = end - i;
     add_value(s, TREE_SCALAR, VALS_SCALAR);
-    if (!escaped && s->depth != 1 && s->depth != 3)
+    if (!escaped && s->depth != 1 && s->depth != 3 && s->depth != 5)
         return CP_OK;
     size_t after = end + (end < n);
     while (after < n && (p[after] == ' ' || (p[after] >= '\t' && p[after] <= '\r')))
@@ -242,15 +261,18 @@ static cp_code on_string(scan *s, char *p, size_t n, size_t i, size_t end, bool 
     bool key = after < n && p[after] == ':';
     if (escaped) {
         size_t lone = fix_escapes(p, i + 1, end, key);
-        if (lone < end && !key && is_text(s, texts))
-            return half_a_pair(s, lone, err);
+        char param[64] = "";
+        if (lone < end && !key)
+            text_field(s, texts, param, sizeof(param));
+        if (*param)
+            return half_a_pair(param, lone, err);
     }
     if (key && s->depth == 1) {
         s->top = (name){p + i + 1, end - i - 1};
         s->sub = (name){0};
         s->item = 0;
-    } else if (key && s->depth == 3) {
-        s->sub = (name){p + i + 1, end - i - 1};
+    } else if (key && (s->depth == 3 || s->depth == 5)) {
+        *(s->depth == 3 ? &s->sub : &s->part) = (name){p + i + 1, end - i - 1};
     }
     return CP_OK;
 }
@@ -288,6 +310,8 @@ cp_code cp_json_scan(char *p, size_t n, const char *field, int64_t max_values,
             s.members[s.depth] = 0;
             if (s.depth == 3)
                 s.sub = (name){0};
+            if (s.depth == 5)
+                s.part = (name){0};
             if (p[i] == '[')
                 add_value(&s, TREE_ARRAY, VALS_ARRAY);
             else

@@ -234,6 +234,7 @@ static void test_reasoning_effort_reaches_the_template(void **state)
     renders(&h, ",\"reasoning_effort\":\"high\"", "high|True");
     renders(&h, ",\"reasoning_effort\":\"none\"", "none|False");
     renders(&h, ",\"reasoning_effort\":0.5", "0.5|True");
+    renders(&h, ",\"reasoning_effort\":5", "5|True");
     renders(&h, ",\"reasoning_effort\":\"low\",\"enable_thinking\":false", "low|False");
     renders(&h,
             ",\"reasoning_effort\":\"low\",\"chat_template_kwargs\":{\"enable_thinking\":false}",

@@ -453,6 +453,37 @@ static void test_valid_json_is_never_invalid(void **state)
     code_of(CP_AT_TEXT, "{\"prompt\":[1,18446744073709551615]}", CP_INVALID_VALUE, "prompt");
     code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"messages\":[{\"content\":\"\\ud800\"}]}", CP_OK, NULL);
     code_of(CP_AT_TOKENIZE, "{\"content\":\"\\ud800\"}", CP_INVALID_VALUE, "content");
+    /* a word that goes on behind a NUL is another one */
+    code_of(CP_AT_CHAT, MSG("{\"role\":\"user\\u0000\",\"content\":\"x\"}"), CP_INVALID_VALUE,
+            "messages[0].role");
+    code_of(CP_AT_CHAT,
+            MSG("{\"role\":\"user\",\"content\":[{\"type\":\"text\\u0000\",\"text\":\"x\"}]}"),
+            CP_UNSUPPORTED_FIELD, "messages[0].content[0]");
+    code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"response_format\":{\"type\":\"text\\u0000\"}}",
+            CP_UNSUPPORTED_FIELD, "response_format");
+    /* integers may be spelled 5.0 wherever they stand */
+    code_of(CP_AT_TEXT, "{\"prompt\":[5.0,1e1],\"stop_token_ids\":[7.0],\"n\":2.0,\"best_of\":2.0}",
+            CP_OK, NULL);
+    code_of(CP_AT_TEXT, "{\"prompt\":[5.5]}", CP_INVALID_VALUE, "prompt");
+    code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"best_of\":1.5}", CP_UNSUPPORTED_FIELD, "best_of");
+    /* keys that are spelled with escapes are the same keys */
+    code_of(CP_AT_TEXT, "{\"p\\u0072ompt\":\"\\ud800\"}", CP_INVALID_VALUE, "prompt");
+    code_of(CP_AT_CHAT, "{\"\\u006Dessages\":[{\"role\":\"user\",\"conten\\u0074\":\"\\ud800\"}]}",
+            CP_INVALID_VALUE, "messages[0].content");
+    /* what has no say beside the text, or at this route */
+    code_of(
+        CP_AT_CHAT,
+        MSG("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\",\"cache_control\":"
+            "{\"text\":\"\\ud800\"},\"id\":\"\\ud800\"}]}"),
+        CP_OK, NULL);
+    code_of(CP_AT_CHAT, MSG("{\"role\":\"user\",\"content\":[\"x\",\"\\ud800\"]}"),
+            CP_INVALID_VALUE, "messages[0].content");
+    code_of(CP_AT_CHAT,
+            MSG("{\"role\":\"user\",\"content\":[{\"refusal\":\"\\ud800\",\"type\":\"refusal\"}]}"),
+            CP_INVALID_VALUE, "messages[0].content");
+    code_of(CP_AT_APPLY, MSG("{\"role\":\"user\",\"content\":\"x\"}],\"stop\":[\"\\ud800\""), CP_OK,
+            NULL);
+    code_of(CP_AT_DETOKENIZE, "{\"tokens\":[5],\"content\":\"\\ud800\"}", CP_OK, NULL);
     code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"temperature\":1e400}", CP_INVALID_VALUE,
             "temperature");
     code_of(CP_AT_TEXT, "{\"prompt\":\"x\",\"logit_bias\":{\"1\":1e400}}", CP_INVALID_VALUE,
