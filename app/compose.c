@@ -109,7 +109,8 @@ static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
             return rc;
         }
         m->template_source = b.p ? b.p : cp_xstrdup("");
-        return cp_template_open(&m->chat_template, m->template_source, b.n, err);
+        rc = cp_template_open(&m->chat_template, m->template_source, b.n, err);
+        return rc ? cp_err_prefix(err, "%s", file) : CP_OK;
     }
     if (s.n == 0 && !cp_meta_str(cp_loaded_meta(m->file), "tokenizer.chat_template", &s)) {
         return CP_OK;

@@ -2,11 +2,12 @@
 on answering probes, and each rendering ends with an error that says why."""
 import json
 import pathlib
+import subprocess
 import tempfile
 import threading
 import unittest
 
-from harness import Server
+from harness import BIN, Server
 
 MODEL = pathlib.Path(__file__).resolve().parents[1] / "golden" / "tiny" / "llama.gguf"
 PROBES = 200
@@ -57,6 +58,16 @@ class Templates(unittest.TestCase):
                     self.assertGreaterEqual(len(got), PROBES)
                     self.assertEqual(set(got), {200})
                     self.assertEqual(set(done), {(400, "template_error")})
+
+    def test_a_file_that_does_not_compile_is_named(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8") as f:
+            f.write("\n{{ messages|nonesuch }}")
+            f.flush()
+            for command in ("serve", "--port", "0"), ("run", "-p", "x"):
+                p = subprocess.run([BIN, command[0], MODEL, *command[1:], "--chat-template-file", f.name], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+                self.assertEqual(p.returncode, 1)
+                self.assertIn(f"{f.name}: line 2: no filter named 'nonesuch'", p.stderr)
 
 
 if __name__ == "__main__":
