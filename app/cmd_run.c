@@ -63,7 +63,9 @@ static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_i
 {
     if (!r->m.chat_template) {
         return cp_fail(err, CP_NO_TEMPLATE,
-                       "%s has no chat template; use --raw, or --chat-template-file", r->m.ref);
+                       "%s has no chat template; use --prompt with --raw, or "
+                       "--chat-template-file",
+                       r->m.ref);
     }
     const cp_tokenizer *t = r->m.tokenizer;
     cp_arena *a = cp_arena_new((size_t)256 << 20);
@@ -560,6 +562,15 @@ static cp_code read_prompt(const cp_options *o, cp_buf *prompt, cp_err *err)
                : cp_fail(err, CP_NO_MEMORY, "out of memory");
 }
 
+/* A chat is text in turns: it has no object to print, and each turn is rendered. */
+static cp_code check_chat(const cp_options *o, cp_err *err)
+{
+    return o->prompt || (!o->json && !o->raw)
+               ? CP_OK
+               : cp_fail(err, CP_USAGE, "run: %s needs --prompt; without one run is a chat",
+                         o->json ? "--json" : "--raw");
+}
+
 int cp_cmd_run(const cp_options *o)
 {
     runner r = {.o = o, .interrupts = -1};
@@ -567,6 +578,9 @@ int cp_cmd_run(const cp_options *o)
     cp_buf prompt = {0};
     int rc;
     cp_progress p;
+    if (check_chat(o, &err)) {
+        return cp_app_fail(&err);
+    }
     cp_progress_init(&p, o->args.p[0], false);
     cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o,
                                      cp_progress_report, &p, &err);

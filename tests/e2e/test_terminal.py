@@ -118,6 +118,13 @@ class Chat(unittest.TestCase):
         """A chat whose answer lasts for thousands of tokens."""
         return Terminal("run", MODEL, "--kv-bytes", "256MiB", "--temp", "0", "--chat-template-file", self.plain, *args, **kw)
 
+    def test_a_chat_takes_nothing_that_is_for_one_completion(self):
+        """Its answers went nowhere with --json; --raw, which the message of a model without a template named, did nothing."""
+        for option in ("--json", "--raw"):
+            r = subprocess.run([BIN, "run", TINY, option], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            self.assertEqual((r.returncode, r.stdout, r.stderr),
+                             (2, "", f"capstan: run: {option} needs --prompt; without one run is a chat\n"))
+
     def test_commands_are_trimmed_and_never_said(self):
         for words in ("/quit", "/exit", "/bye", "  /quit", "/bye ", "\t/EXIT\t", "/Bye"):
             with self.chat() as t:
