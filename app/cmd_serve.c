@@ -107,10 +107,9 @@ static void describe(const serving *s, const cp_app_model *m, const char *id)
     cp_engine_describe(s->stack.engine, m->engine, &ctx, &kv, &full);
     cp_log(CP_LOG_INFO,
            "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
-           "cache %.1f MiB, %d "
-           "full-length sequences fit",
+           "cache %.1f MiB, %d full-length sequence%s",
            id, h->arch, cp_loaded_quant(m->file), (double)h->n_params / 1e6, ctx, h->ctx_train,
-           (double)kv / 1048576.0, full);
+           (double)kv / 1048576.0, full, full == 1 ? " fits" : "s fit");
 }
 
 static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
@@ -181,8 +180,8 @@ static void *load_all(void *arg)
     free(share);
     if (rc == CP_OK) {
         cp_server_ready(s->server);
-        cp_log(CP_LOG_INFO, "ready: %d model%s, %d threads, %s", s->o->n_models,
-               s->o->n_models == 1 ? "" : "s", s->stack.threads,
+        cp_log(CP_LOG_INFO, "ready: %d model%s, %d thread%s, ISA level %s", s->o->n_models,
+               s->o->n_models == 1 ? "" : "s", s->stack.threads, s->stack.threads == 1 ? "" : "s",
                cp_backend_level(s->stack.backend));
     }
     atomic_store_explicit(&s->loaded, rc == CP_OK ? 1 : -1, memory_order_release);
