@@ -14,7 +14,7 @@ enum {
     V = CP_OF_VLLM,
     L = CP_OF_LLAMA,
     S = CP_OF_SGLANG,
-    C = CP_OF_AGENTS,
+    A = CP_OF_AGENTS,
     CHAT = CP_AT_CHAT,
     TEXT = CP_AT_TEXT,
     APPLY = CP_AT_APPLY,
@@ -29,7 +29,7 @@ enum {
 };
 
 #define INT_TOP   2147483647.0
-#define INT64_TOP 9223372036854775807.0
+#define INT64_TOP CP_FIELD_INT64_TOP
 
 #define AT(field)          offsetof(cp_params, field)
 #define NUM(lo, hi, field) CP_FIELD_NUM, .min = (lo), .max = (hi), .to = AT(field), .empty = "!\"\""
@@ -44,8 +44,8 @@ enum {
     CP_FIELD_TOLERATED, .empty = "{}", .good = "\"x\"", .change = "{\"a\":[\"b\",1.5]}"
 
 static const cp_field fields[] = {
-#define CP_FAMILY(title)                   {.name = (title), .kind = CP_FIELD_FAMILY},
-#define CP_FIELD(title, whose, where, ...) {(title), (whose), (where), __VA_ARGS__},
+#define CP_FAMILY(title)               {.name = (title), .kind = CP_FIELD_FAMILY},
+#define CP_FIELD(field, from, at, ...) {(field), (from), (at), __VA_ARGS__},
 #include "server/fields.def"
 };
 enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };

@@ -148,6 +148,8 @@ typedef enum cp_field_kind {
     CP_FIELD_REFUSED,
     CP_FIELD_TOLERATED,
 } cp_field_kind;
+/* The max of an INT row that takes all of 64 bits. */
+#define CP_FIELD_INT64_TOP 9223372036854775807.0
 typedef struct cp_field {
     const char *name;
     unsigned from, at; /* CP_OF_*, CP_AT_* */

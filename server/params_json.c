@@ -12,8 +12,6 @@
 
 enum { GENERATE = CP_AT_CHAT | CP_AT_TEXT, CHAT = CP_AT_CHAT | CP_AT_APPLY | CP_AT_COUNT };
 
-#define INT64_TOP 9223372036854775807.0
-
 typedef struct parser {
     unsigned where;
     cp_arena *arena, *render;
@@ -62,7 +60,7 @@ static cp_code out_of_range(const cp_field *f, const json_t *v, cp_err *err)
     if (f->kind == CP_FIELD_BOOL)
         return cp_fail_param(err, CP_INVALID_VALUE, f->name, "'%s' is %s; allowed: true or false",
                              f->name, say);
-    if (f->kind == CP_FIELD_INT && f->max >= INT64_TOP)
+    if (f->kind == CP_FIELD_INT && f->max >= CP_FIELD_INT64_TOP)
         return cp_fail_param(err, CP_INVALID_VALUE, f->name,
                              "'%s' is %s; allowed: an integer of 64 bits", f->name, say);
     return cp_fail_param(
@@ -85,7 +83,7 @@ static cp_code read_field(const cp_field *f, const json_t *v, cp_params *p, cp_e
         int64_t i;
         if (!get_integer(v, &i))
             return out_of_range(f, v, err);
-        if (f->max < INT64_TOP && ((double)i < f->min || (double)i > f->max))
+        if (f->max < CP_FIELD_INT64_TOP && ((double)i < f->min || (double)i > f->max))
             return out_of_range(f, v, err);
         *(int64_t *)(void *)to = i;
         return CP_OK;
