@@ -13,7 +13,7 @@
 
 static const struct {
     unsigned at;
-    const char *path, *head; /* NULL in head: as the path */
+    const char *path, *head; /* of --json, and of the table's column */
 } routes[] = {
     {CP_AT_CHAT, "/v1/chat/completions", "chat"},
     {CP_AT_TEXT, "/v1/completions", "completions"},
@@ -69,7 +69,10 @@ static void family(cp_buf *b, const char *title)
 
 static void field(cp_buf *b, const cp_field *f)
 {
-    cp_buf_printf(b, "| `%s` | ", f->name);
+    cp_buf_printf(b, "| `%s`", f->name);
+    if (f->kind == CP_FIELD_NUM || (f->kind == CP_FIELD_INT && f->max < CP_FIELD_INT64_TOP))
+        cp_buf_printf(b, " %.15g..%.15g", f->min, f->max);
+    cp_buf_adds(b, " | ");
     origins(b, f->from);
     cp_buf_adds(b, " |");
     if (f->kind == CP_FIELD_TOLERATED)
@@ -94,10 +97,19 @@ static void table(cp_buf *b)
     cp_buf_addc(b, '\n');
 }
 
-static void member(cp_buf *b, const char *key, const char *value)
+/* A line of the sample that f has at route r; nothing where it has none. */
+static void json_line(cp_buf *b, const cp_field *f, int r, cp_sample s)
 {
-    cp_buf_printf(b, "%s\"%s\":", key[0] == 'f' ? "{" : ",", key);
-    cp_emit_str(b, value, strlen(value));
+    const char *beside, *verdict;
+    const char *value = cp_field_sample(f, routes[r].at, s, &beside, &verdict);
+    const char *const members[][2] = {
+        {"field", f->name}, {"route", routes[r].path},        {"kind", kinds[s]},
+        {"value", value},   {"beside", beside ? beside : ""}, {"verdict", verdict}};
+    for (size_t i = 0; value && i < sizeof(members) / sizeof(members[0]); i++) {
+        cp_buf_printf(b, "%s\"%s\":", i ? "," : "{", members[i][0]);
+        cp_emit_str(b, members[i][1], strlen(members[i][1]));
+    }
+    cp_buf_adds(b, value ? "}\n" : "");
 }
 
 static void json(cp_buf *b)
@@ -108,19 +120,8 @@ static void json(cp_buf *b)
             if (!(f->at & routes[r].at) &&
                 (cp_field_find(f->name, routes[r].at)->at & routes[r].at))
                 continue; /* another row of the name speaks there */
-            for (cp_sample s = 0; s < CP_SAMPLES; s++) {
-                const char *beside, *verdict;
-                const char *value = cp_field_sample(f, routes[r].at, s, &beside, &verdict);
-                if (!value)
-                    continue;
-                member(b, "field", f->name);
-                member(b, "route", routes[r].path);
-                member(b, "kind", kinds[s]);
-                member(b, "value", value);
-                member(b, "beside", beside ? beside : "");
-                member(b, "verdict", verdict);
-                cp_buf_adds(b, "}\n");
-            }
+            for (cp_sample s = 0; s < CP_SAMPLES; s++)
+                json_line(b, f, r, s);
         }
     }
 }
