@@ -56,6 +56,11 @@ void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR])
     out[71] = '\0';
 }
 
+bool cp_is_hex(const char *s, size_t n)
+{
+    return strspn(s, "0123456789abcdef") >= n;
+}
+
 static int nibble(char c)
 {
     if (c >= '0' && c <= '9')

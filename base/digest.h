@@ -17,6 +17,8 @@ void cp_sha256_of(const void *p, size_t n, uint8_t out[32]);
 #define CP_DIGEST_STR 72 /* "sha256:" + 64 + NUL */
 void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR]);
 bool cp_digest_parse(const char *s, uint8_t out[32]); /* exactly ^sha256:[0-9a-f]{64}$ */
+/* Does s begin with n lower-case hex digits? */
+bool cp_is_hex(const char *s, size_t n);
 /* Constant-time comparison of n bytes. */
 bool cp_secret_equal(const void *a, const void *b, size_t n);
 

@@ -39,15 +39,31 @@ static const struct {
     {0, 9, "<!doctype", "a web page", "download the file itself"},
     {0, 5, "<html", "a web page", "download the file itself"},
 };
+enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
+
+static size_t row_of(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    while (i < N_KINDS && (n < kinds[i].at + kinds[i].n ||
+                           memcmp(p + kinds[i].at, kinds[i].magic, kinds[i].n) != 0))
+        i++;
+    return i;
+}
+
+/* See foreign.h. */
+const char *cp_foreign_kind(const uint8_t *p, size_t n)
+{
+    size_t row = row_of(p, n);
+    return row < N_KINDS ? kinds[row].what : NULL;
+}
 
 /* See foreign.h. */
 cp_code cp_foreign_file(const uint8_t *p, size_t n, cp_err *err)
 {
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-        if (n >= kinds[i].at + kinds[i].n &&
-            memcmp(p + kinds[i].at, kinds[i].magic, kinds[i].n) == 0)
-            return cp_fail(err, CP_CORRUPT, "is no GGUF file but %s: %s", kinds[i].what,
-                           kinds[i].remedy);
+    size_t row = row_of(p, n);
+    if (row < N_KINDS)
+        return cp_fail(err, CP_CORRUPT, "is no GGUF file but %s: %s", kinds[row].what,
+                       kinds[row].remedy);
     if (n < 4)
         return cp_fail(err, CP_CORRUPT, "is no GGUF file: it has %zu bytes", n);
     return cp_fail(err, CP_CORRUPT,

@@ -11,6 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What the first n bytes of a file that is no GGUF are: "a tar archive". Static; NULL: not known.
+ */
+const char *cp_foreign_kind(const uint8_t *p, size_t n);
 /* The first n bytes of a file are no GGUF. Always CP_CORRUPT: "is no GGUF file", and what it is
  * instead where that is known. */
 cp_code cp_foreign_file(const uint8_t *p, size_t n, cp_err *err);

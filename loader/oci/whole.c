@@ -4,6 +4,7 @@
  */
 #include "loader/oci/whole.h"
 #include "base/map.h"
+#include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 
 #include <inttypes.h>
@@ -141,14 +142,11 @@ cp_code cp_whole_layers(const cp_plan *plan, const cp_manifest *m, cp_err *err)
 /* What is in place of a GGUF file, for a message. */
 static cp_code no_gguf(const uint8_t *p, size_t n, const char *what, cp_err *err)
 {
-    bool tar = n >= 262 && memcmp(p + 257, "ustar", 5) == 0;
-    bool packed = (n >= 2 && p[0] == 0x1f && p[1] == 0x8b) ||
-                  (n >= 4 && memcmp(p, "\x28\xb5\x2f\xfd", 4) == 0);
-    if (tar || packed)
-        return cp_fail(err, CP_CORRUPT,
-                       "%s is %s, and its type says that it is the file itself: pack it again",
-                       what, tar ? "a tar" : "compressed");
-    return cp_fail(err, CP_CORRUPT, "%s is no GGUF file", what);
+    const char *kind = cp_foreign_kind(p, n);
+    return kind ? cp_fail(err, CP_CORRUPT,
+                          "%s is %s, and its type says that it is the model itself: pack it again",
+                          what, kind)
+                : cp_fail(err, CP_CORRUPT, "%s is no GGUF file", what);
 }
 
 /* The split.no and split.count of file f; *count 0: it says nothing, or cannot be parsed. */

@@ -182,10 +182,10 @@ static void refused(void **state)
         /* No model. */
         {MP_C,
          {{MP_W "raw", "m.gguf", "tar"}},
-         "'m.gguf' is a tar, and its type says that it is the file itself",
+         "'m.gguf' is a tar archive, and its type says that it is the model itself",
          false},
-        {DK1_C, {{DK_W, "", "tar"}}, "layer 0 is a tar, and", false},
-        {OL_C, {{OL_W, "", "z m.gguf=gguf"}}, "layer 0 is compressed, and", false},
+        {DK1_C, {{DK_W, "", "tar"}}, "layer 0 is a tar archive, and", false},
+        {OL_C, {{OL_W, "", "z m.gguf=gguf"}}, "layer 0 is compressed with gzip, and", false},
         {MP_C, {{MP_W "raw", "m.gguf", "text"}}, "'m.gguf' is no GGUF file", false},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
