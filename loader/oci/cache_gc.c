@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEEP_SECONDS = 30 * 24 * 3600, MAX_LISTED = 1 << 20 };
+enum { KEEP_SECONDS = 30 * 24 * 3600 };
 
 typedef struct sweep {
     const cp_places *places;
@@ -52,16 +52,11 @@ static void each(const sweep *s, int fd, void (*f)(const sweep *s, int dir, cons
     if (!d && fd >= 0)
         close(fd);
     const struct dirent *e;
-    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
+    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             f(s, dirfd(d), e->d_name);
     if (d)
         closedir(d);
-}
-
-static bool is_hex(const char *s, size_t n)
-{
-    return strspn(s, "0123456789abcdef") == n;
 }
 
 static void sweep_file(const sweep *s, int dir, const char *name)
@@ -95,7 +90,7 @@ static void sweep_panels(const sweep *s, int dir, const char *name)
 static void sweep_model(const sweep *s, int dir, const char *name)
 {
     struct stat st;
-    if (!is_hex(name, 64) || name[64])
+    if (!cp_is_hex(name, 64) || name[64])
         return;
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
@@ -115,7 +110,7 @@ static void sweep_extracted(const sweep *s, int dir, const char *name)
     if (fd >= 0 && !d)
         close(fd);
     const struct dirent *e;
-    for (int i = 0; d && old && i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; d && old && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         int file = open_entry(dirfd(d), e->d_name);
         old = file < 0 || e->d_name[0] == '.' || !is_locked(file);
         if (file >= 0)

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_LISTED = 1 << 20, MAX_DEPTH = 8 };
+enum { MAX_DEPTH = 8 };
 
 /* The length of s without slashes at its end: "/" is "". */
 static int trimmed(const char *s)
@@ -141,7 +141,7 @@ static bool remove_at(int dir, const char *name, int depth, bool dry_run, uint64
     }
     struct dirent *e;
     bool all = true;
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++)
+    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             all = remove_at(fd, e->d_name, depth + 1, dry_run, bytes) && all;
     closedir(d);

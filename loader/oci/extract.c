@@ -32,7 +32,6 @@ enum {
     OUT_CHUNK = 1 << 20,
     NAME_MAX_BYTES = 80,
     LIST_MAX_BYTES = 80 << 20,
-    MAX_LISTED = 1 << 20,
 };
 
 static const char temp_prefix[] = ".tmp-";
@@ -62,7 +61,7 @@ void cp_extract_each(int root, const char *hex, void (*f)(void *arg, const char 
     const struct dirent *e;
     if (!d && fd >= 0)
         close(fd);
-    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         size_t n = strlen(e->d_name);
         if (n < 7 && strspn(e->d_name, "0123456789") == n) /* fewer than CP_MEMBERS_MAX */
             f(arg, hex, (int)strtol(e->d_name, NULL, 10));
@@ -569,7 +568,7 @@ static bool is_layer(const char *name)
 {
     if (strncmp(name, temp_prefix, strlen(temp_prefix)) == 0)
         name += strlen(temp_prefix);
-    return strlen(name) == 64 && strspn(name, "0123456789abcdef") == 64;
+    return cp_is_hex(name, 64) && !name[64];
 }
 
 /* See extract.h. */
@@ -590,7 +589,7 @@ cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, 
     int again = code ? -1 : openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = again < 0 ? NULL : fdopendir(again);
     struct dirent *e;
-    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
+    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
         if (is_layer(e->d_name) && (!hex || strcmp(e->d_name, hex) == 0) &&
             remove_layer(root, records, e->d_name, dry_run, bytes))
             ++*folders;

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_LISTED = 1 << 20, NAME_MAX_BYTES = 256 };
+enum { NAME_MAX_BYTES = 256 };
 static const char empty_index[] =
     "{\"schemaVersion\":2,\"mediaType\":\"" CP_MT_OCI_INDEX "\",\"manifests\":[]}";
 static const char layout_version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
@@ -44,7 +44,7 @@ static cp_code first_strange(const cp_layout *l, char name[NAME_MAX_BYTES], cp_e
             close(fd);
         return code;
     }
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         const char *s = e->d_name;
         bool plain = s[0] == '.' || strcmp(s, "lost+found") == 0 ||
                      (strcmp(s, "index.json") == 0 && is_begun(fd));

@@ -55,8 +55,7 @@ int cp_fs_lock_file(int dir, const char *name, bool make)
 {
     const int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     int fd = openat(dir, name, O_RDWR | flags | (make ? O_CREAT : 0), 0666);
-    if (fd < 0 && (errno == EACCES || (errno == EROFS && !make))) /* another user's */
-    {
+    if (fd < 0 && (errno == EACCES || (errno == EROFS && !make))) { /* another user's */
         int why = errno; /* also why it cannot be made, where it is not there */
         fd = openat(dir, name, O_RDONLY | flags);
         if (fd < 0 && errno == ENOENT && make)

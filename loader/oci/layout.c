@@ -27,7 +27,6 @@ enum {
     TEMP_NAME = 64,
     STALE_SECONDS = 24 * 3600,
     LEFT_SECONDS = 60, /* longer than between a file's making and its lock */
-    MAX_LISTED = 1 << 20
 };
 static const char temp_prefix[] = ".capstan-tmp-";
 static const int folder_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
@@ -331,11 +330,11 @@ cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err)
 
 static int own_dir(const cp_layout *l, const char *name, bool make)
 {
-    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    int own = make ? cp_fs_folder(l->dir, "capstan", 0777) : openat(l->dir, "capstan", flags);
+    int own =
+        make ? cp_fs_folder(l->dir, "capstan", 0777) : openat(l->dir, "capstan", folder_flags);
     if (own < 0)
         return -1;
-    int dir = make ? cp_fs_folder(own, name, 0777) : openat(own, name, flags);
+    int dir = make ? cp_fs_folder(own, name, 0777) : openat(own, name, folder_flags);
     int saved = errno;
     close(own);
     errno = saved;
@@ -567,7 +566,7 @@ static void sweep_temps(int dir, int seconds, bool unsure, bool dry_run, uint64_
     }
     time_t now = time(NULL);
     struct dirent *e;
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         struct stat st;
         if (strncmp(e->d_name, temp_prefix, strlen(temp_prefix)) == 0 &&
             fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&

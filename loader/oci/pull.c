@@ -25,7 +25,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3, MAX_SIZED = 64, MAX_LISTED = 1 << 20, TICK_NS = 100000000 };
+enum { MAX_NESTING = 3, MAX_SIZED = 64, TICK_NS = 100000000 };
 #define HEADROOM (UINT64_C(64) << 20) /* bytes of the file system that a pull leaves alone */
 
 /* A manifest, or an index on the way to it. */
@@ -385,7 +385,7 @@ static uint64_t folder_bytes(int dir, bool blocks)
     struct dirent *e;
     if (!d && dir >= 0)
         close(dir);
-    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         struct stat st;
         if (fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
             sum += blocks ? (uint64_t)st.st_blocks * 512 : (uint64_t)st.st_size;

@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20, MAX_LEASES = 4096, MAX_LISTED = 1 << 20 };
+enum { MAX_NESTING = 3, MAX_REACHED = 1 << 20, MAX_LEASES = 4096 };
 
 /* ---- sets ---- */
 
@@ -80,7 +80,7 @@ void cp_digest_set_list(cp_digest_set *s, int dir, bool whole)
             close(dir);
         return;
     }
-    for (int i = 0; i < MAX_LISTED && (e = readdir(d)); i++) {
+    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
         char digest[CP_DIGEST_STR];
         uint8_t raw[32];
         cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HASH_CHUNK = 1 << 20, RECORD_MAX = 256, MAX_LISTED = 1 << 20, LEFT_SECONDS = 60 };
+enum { HASH_CHUNK = 1 << 20, RECORD_MAX = 256, LEFT_SECONDS = 60 };
 
 static int64_t ns(struct timespec t)
 {
@@ -57,21 +57,16 @@ void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int
     cp_record_key_blob(key, d);
 }
 
-static bool is_hex(const char *s, size_t n)
-{
-    return strspn(s, "0123456789abcdef") >= n;
-}
-
 static bool is_temp(const char *name)
 {
-    return name[0] == '.' && is_hex(name + 1, 64) && name[65] == '.' && is_hex(name + 66, 16) &&
-           !name[82];
+    return name[0] == '.' && cp_is_hex(name + 1, 64) && name[65] == '.' &&
+           cp_is_hex(name + 66, 16) && !name[82];
 }
 
 /* See record.h. */
 bool cp_record_is_name(const char *name)
 {
-    return is_temp(name) || (is_hex(name, 64) && !name[64]);
+    return is_temp(name) || (cp_is_hex(name, 64) && !name[64]);
 }
 
 /* See record.h. */
@@ -84,7 +79,7 @@ void cp_record_temps_sweep(int dir)
     time_t now = time(NULL);
     if (!d && fd >= 0)
         close(fd);
-    for (int i = 0; d && i < MAX_LISTED && (e = readdir(d)); i++)
+    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
         if (is_temp(e->d_name) && fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             now - st.st_mtime > LEFT_SECONDS)
             unlinkat(dir, e->d_name, 0);
