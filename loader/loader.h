@@ -33,10 +33,10 @@ typedef struct cp_loader_options {
 typedef struct cp_loaded cp_loaded;
 
 /*
- * Open what REF names (INTERFACE, row REF: a path, oci:DIR[:REFNAME], or name[:tag][@digest] in the
- * store), verify it and map it. Errors: CP_NOT_FOUND (exit 3), CP_CORRUPT (exit 4: digest, size,
- * malformed manifest, layout or GGUF), CP_UNSUPPORTED (a removed tensor type, big-endian file),
- * CP_USAGE (ambiguous oci: layout).
+ * Open what REF names (docs/MODELS.md, References: a path, oci:DIR[:REFNAME], or
+ * name[:tag][@digest] in the store), verify it and map it. Errors: CP_NOT_FOUND (exit 3),
+ * CP_CORRUPT (exit 4: digest, size, malformed manifest, layout or GGUF), CP_UNSUPPORTED (a removed
+ * tensor type, big-endian file), CP_USAGE (ambiguous oci: layout).
  */
 cp_code cp_loader_open(cp_loaded **out, const char *ref, const cp_loader_options *opt, cp_err *err);
 void cp_loaded_close(cp_loaded *m);

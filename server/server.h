@@ -66,7 +66,7 @@ typedef struct cp_sampling_defaults {
     double temperature, top_p, min_p;
     double repetition_penalty, presence_penalty, frequency_penalty;
     int64_t top_k;      /* 0 or -1: off */
-    int64_t max_tokens; /* -1: as INTERFACE says */
+    int64_t max_tokens; /* -1: none: the rest of the context, 16 for text */
     bool has_seed;
     int64_t seed;
     int n_stop;

@@ -1,5 +1,5 @@
 /*
- * References: what a user types to name a model, INTERFACE row REF.
+ * References: what a user types to name a model (docs/MODELS.md, References).
  *
  * A cp_ref is a plain caller-owned value. Parsing touches the file system only to ask whether a
  * name with a slash in it is an existing path. Grammar of names: distribution/reference (lower-case

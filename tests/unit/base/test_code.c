@@ -1,5 +1,5 @@
 /*
- * Errors, weight types, clock and version: the tables say what INTERFACE and GGUF say, messages
+ * Errors, weight types, clock and version: the tables say what clients and GGUF rely on, messages
  * survive truncation.
  */
 #include "tests/unit/base/suites.h"
