@@ -80,7 +80,7 @@ int cp_cmd_pull(const cp_options *o)
         rc = cp_fail(&err, CP_USAGE, "%s is a path; what is pulled is [registry/]name[:tag]", ref);
     }
     if (rc == CP_OK && (rc = cp_pull(&po, ref, cp_progress_report, &p, digest, &err))) {
-        cp_err_prefix(&err, "%s", ref);
+        cp_app_err_ref(&err, ref);
     }
     cp_progress_end(&p);
     if (rc) {

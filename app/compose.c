@@ -18,6 +18,13 @@ int cp_app_fail(const cp_err *err)
     return cp_code_info(err->code)->exit;
 }
 
+void cp_app_err_ref(cp_err *err, const char *ref)
+{
+    if (strncmp(err->msg, ref, strlen(ref)) != 0) {
+        cp_err_prefix(err, "%s", ref);
+    }
+}
+
 static uint64_t read_number(const char *path, const char *prefix)
 {
     cp_buf b = {0};

@@ -60,5 +60,7 @@ uint64_t cp_app_default_kv_bytes(void);
 
 /* Print "capstan: message" on stderr and return the exit code of err's row. */
 int cp_app_fail(const cp_err *err);
+/* Put ref in front of what is wrong with it, unless the message begins with it. */
+void cp_app_err_ref(cp_err *err, const char *ref);
 
 #endif

@@ -236,9 +236,8 @@ cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
             rc = cp_loader_open(out, ref, &lo, err);
         }
     }
-    /* What is wrong with a file by path begins with that path. */
-    if (rc && strncmp(err->msg, ref, strlen(ref)) != 0) {
-        cp_err_prefix(err, "%s", ref);
+    if (rc) {
+        cp_app_err_ref(err, ref);
     }
     return rc;
 }
