@@ -90,7 +90,8 @@ static const struct {
 static size_t compose(const cp_progress *p, size_t room, char line[LINE_MAX_COLUMNS + 1])
 {
     char text[128], percent[16] = "", bar[BAR_MAX + 1];
-    double part = p->total ? (double)p->done / (double)p->total : 0;
+    /* More than was announced, as of a file that grows, is all of it. */
+    double part = !p->total ? 0 : p->done < p->total ? (double)p->done / (double)p->total : 1;
     for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
         char phase[16] = "";
         bool with_bar = looks[i].bar && p->total;

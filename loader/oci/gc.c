@@ -196,6 +196,21 @@ static void told(void *arg, const char *phase, uint64_t done, uint64_t total)
     s->progress(s->arg, "verifying", s->before + done, s->total);
 }
 
+/* Is layer i hashed? A large one is left out by pulls, but other tools bring it. */
+static bool is_hashed(const cp_resolved *r, size_t i)
+{
+    const cp_descriptor *d = &r->manifest->layer[i];
+    uint64_t size;
+    int fd;
+    if (cp_plan_needs(&r->plan, i))
+        return true;
+    if (!d->sha256 || cp_layout_blob_open(&r->layout, d->raw, &fd, &size, NULL) == CP_NOT_FOUND)
+        return false;
+    if (fd >= 0)
+        close(fd);
+    return true;
+}
+
 static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
 {
     const cp_descriptor *d = &r->manifest->layer[i];
@@ -211,8 +226,6 @@ static cp_code verify_layer(const cp_resolved *r, size_t i, sum *s, cp_err *err)
         return cp_fail(err, CP_CORRUPT, "layer %zu: its digest is not sha256, which alone is built",
                        i);
     cp_code code = cp_layout_blob_open(&r->layout, d->raw, &fd, &size, err);
-    if (code == CP_NOT_FOUND && !cp_plan_needs(&r->plan, i))
-        return CP_OK; /* a large one is left out by pulls */
     if (code == CP_NOT_FOUND)
         return cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
     if (code)
@@ -283,14 +296,14 @@ cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progre
         const cp_manifest *m = r.manifest;
         s.total = m->config.size;
         for (size_t i = 0; i < m->n_layers; i++)
-            s.total += cp_plan_brings(&r.plan, m, i) ? m->layer[i].size : 0;
+            s.total += is_hashed(&r, i) ? m->layer[i].size : 0;
         code = cp_layout_blob_read(&r.layout, &m->config, &config, err);
         if (code == CP_NOT_FOUND)
             code =
                 cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r.layout.path, m->config.digest);
         s.before = m->config.size;
         for (size_t i = 0; !code && i < m->n_layers; i++)
-            if (m->layer[i].sha256 || cp_plan_needs(&r.plan, i))
+            if (is_hashed(&r, i))
                 code = verify_layer(&r, i, &s, err);
         if (!code)
             code = verify_extracted(&r, &s, err);

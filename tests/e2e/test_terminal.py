@@ -20,9 +20,10 @@ import unittest
 from harness import BIN
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/fakes"))
+sys.path[:0] = [str(ROOT / "tests/fakes"), str(ROOT / "tests/registry")]
+import fixtures  # noqa: E402  pylint: disable=wrong-import-position
 from registry import Registry  # noqa: E402  pylint: disable=wrong-import-position
-from test_pull import add_model, slow  # noqa: E402  pylint: disable=wrong-import-position
+from test_pull import CNCF, add_model, slow  # noqa: E402  pylint: disable=wrong-import-position
 
 MODEL = os.environ["CAPSTAN_MODEL"]
 TINY = str(ROOT / "tests/golden/tiny/llama.gguf")
@@ -277,6 +278,21 @@ class Bar(unittest.TestCase):
         for term in ("dumb", ""):
             text, code = self.pack(term=term)
             self.assertEqual((code, text), (0, ""))
+
+    def test_a_verify_of_what_no_pull_brings(self):
+        """A large layer that the model does not need, as other tools copy it, is hashed and counted, too."""
+        folder = pathlib.Path(self.folder.name, "layout")
+        made = fixtures.Layout(folder)
+        layers = [made.blob(data, CNCF + kind) for data, kind in
+                  ((pathlib.Path(TINY).read_bytes(), "weight.v1.raw"), (bytes(65 << 20), "dataset.v1.raw"))]
+        made.name(fixtures.modelpack(made, layers))
+        for columns in (80, 200):
+            with Terminal("verify", f"oci:{folder}", columns=columns) as t:
+                text, code = t.end()
+            self.assertEqual(code, 0, text)
+            lines = Screen(text, columns).lines
+            self.assertRegex(lines[0], r"^verifying +\[#+\] 100 %  65\.4 of 65\.4 MiB", text)
+            self.assertEqual(max(int(n) for n in re.findall(r"(\d+) %", text)), 100, text)
 
     def test_a_pull_ends_with_all_of_it(self):
         """Several frames; the terminal becomes narrow meanwhile."""
