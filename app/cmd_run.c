@@ -201,8 +201,10 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
         return cp_fail(err, CP_INVALID_VALUE, "the prompt is empty");
     }
     if (room < 1) {
-        return cp_fail(err, CP_CONTEXT_LENGTH, "the prompt has %zu tokens, the context %d", ids->n,
-                       r->m.ctx);
+        return cp_fail(err, CP_CONTEXT_LENGTH,
+                       "the prompt has %zu tokens, the context %d: %s, or raise --ctx", ids->n,
+                       r->m.ctx,
+                       r->o->prompt ? "shorten it" : "say less, or /quit and begin a new chat");
     }
     cp_request *q = cp_local_request(r->local, 256, -1, -1), *from;
     q->model = r->m.engine;
@@ -411,9 +413,7 @@ static verdict obey(char **text)
     }
     char shown[41];
     cp_snprintf(shown, sizeof shown, "%s", *text);
-    for (char *c = shown; *c; c++) {
-        *c = (unsigned char)*c < ' ' || *c == 127 ? '?' : *c;
-    }
+    cp_printable(shown);
     fprintf(stderr, "unknown command '%s'; /help lists them, /%s is said to the model\n", shown,
             shown);
     return GO_ON;

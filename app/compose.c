@@ -14,7 +14,9 @@
 
 int cp_app_fail(const cp_err *err)
 {
-    fprintf(stderr, "capstan: %s\n", err->msg);
+    cp_err shown = *err; /* it may quote a file or a server */
+    cp_printable(shown.msg);
+    fprintf(stderr, "capstan: %s\n", shown.msg);
     return cp_code_info(err->code)->exit;
 }
 

@@ -334,6 +334,17 @@ size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
     return (size_t)n < cap ? (size_t)n : cap - 1;
 }
 
+void cp_printable(char *s)
+{
+    for (unsigned char *p = (unsigned char *)s; *p; p++) {
+        bool wide = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+        if (*p < 0x20 || *p == 0x7f || wide)
+            *p = '?';
+        if (wide)
+            *++p = '?';
+    }
+}
+
 const char *cp_path_base(const char *path)
 {
     const char *slash = strrchr(path, '/');

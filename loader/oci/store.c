@@ -47,6 +47,7 @@ static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what, cp
         cp_str arch = {0};
         if (cp_meta_str(w->meta, "general.architecture", &arch))
             cp_snprintf(e->arch, sizeof(e->arch), "%.*s", arch.n < 47 ? (int)arch.n : 47, arch.p);
+        cp_printable(e->arch);
         cp_strcopy(e->quant, sizeof(e->quant), cp_weights_quant(w));
     }
     cp_weights_free(w);

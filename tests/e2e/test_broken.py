@@ -190,6 +190,17 @@ class Broken(unittest.TestCase):
         self.assertEqual([e["name"] for e in json.loads(r.stdout)], ["x:1"], r.stderr)
         self.assertEqual(self.capstan("rm", "x:1").returncode, 0)
 
+    def test_what_a_file_says_steers_no_terminal(self):
+        """Values that are shown as they stand in the file: escape sequences and line breaks in them are not obeyed."""
+        for key in (b"general.architecture", b"tokenizer.ggml.model", b"tokenizer.ggml.pre"):
+            at = TINY.index(key) + len(key) + 4
+            n = int.from_bytes(TINY[at:at + 8], "little")
+            paint = (b"\x1b]\n" + b"\xc2\x9b" * (n > 4)).ljust(n, b"x")
+            self.write(TINY[:at + 8] + paint + TINY[at + 8 + n:])
+            for command in (("inspect", self.path), ("run", self.path, "-p", "x", "--raw"), ("tokenize", "-m", self.path)):
+                r = self.capstan(*command)
+                self.assertNotRegex(r.stdout + r.stderr, r"[^\n\t -\uffff]|[\x7f-\x9f]|\n[x?]", (key, command))
+
     def test_a_vocabulary_only(self):
         for b in (vocabulary(), vocabulary() + bytes(-len(vocabulary()) % 32)):
             self.write(b)

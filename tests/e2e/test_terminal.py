@@ -215,6 +215,12 @@ class Chat(unittest.TestCase):
             self.assertEqual(answer["finish_reason"], "cancelled")
             self.assertIsInstance(answer["text"], str)
 
+    def test_a_context_that_is_full(self):
+        """The error says what helps, and the chat goes on."""
+        r = subprocess.run([BIN, "run", TINY, "--kv-bytes", "1MiB", "--ctx", "64", "--chat-template-file", self.plain, "-n", "1"],
+                           input="word " * 100 + "\n/quit\n", capture_output=True, text=True, timeout=LIMIT, check=False)
+        self.assertRegex(r.stderr, r"the prompt has \d+ tokens, the context 64: say less, or /quit .*, or raise --ctx\n> $")
+
     def test_lines_of_a_pipe(self):
         """The same commands where nobody types: CRLF, a last line without a newline, several at once."""
         def run(lines):

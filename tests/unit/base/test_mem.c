@@ -127,6 +127,15 @@ static void strings_are_bounded(void **state)
     assert_false(cp_strcopy(d, 0, ""));
 }
 
+/* What would steer a terminal is seen; other bytes stay as they are, also where they are cut. */
+static void text_for_a_terminal(void **state)
+{
+    (void)state;
+    char text[] = "a\x1b]0;b\x07\n\x7f\xC2\x9B\xC2\xA0\xC3\xA9\xFF\xC2";
+    cp_printable(text);
+    assert_string_equal(text, "a?]0;b?????\xC2\xA0\xC3\xA9\xFF\xC2");
+}
+
 static void files_are_read_up_to_a_limit(void **state)
 {
     (void)state;
@@ -189,6 +198,7 @@ int suite_mem(void)
         cmocka_unit_test(buffer_appends),
         cmocka_unit_test(buffer_failure_is_sticky),
         cmocka_unit_test(strings_are_bounded),
+        cmocka_unit_test(text_for_a_terminal),
         cmocka_unit_test(files_are_read_up_to_a_limit),
         cmocka_unit_test(cursor_never_reads_past_the_end),
     };
