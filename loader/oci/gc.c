@@ -23,17 +23,24 @@
 /* Beginnings of pulls. That nobody works on one now does not mean that no pull is about to. */
 static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
 {
-    cp_digest_set leased = {0}, have = {0};
+    cp_digest_set leased = {0};
     char hex[CP_DIGEST_STR];
     cp_store_leased(l, dry_run, &leased);
-    cp_digest_set_list(&have, cp_layout_partial_dir(l, false), false);
-    for (size_t i = 0; !leased.incomplete && i < have.n; i++) {
-        cp_record_key_blob(hex, have.d[i]);
-        if (!cp_digest_set_has(&leased, have.d[i]))
-            out->partials += cp_partial_sweep(l, hex, dry_run, &out->bytes);
+    for (int left = 0; !leased.incomplete && left < 2; left++) {
+        int dir = left ? cp_layout_partial_left(l) : cp_layout_partial_dir(l, false);
+        cp_digest_set have = {0};
+        if (dir < 0)
+            continue;
+        cp_digest_set_list(&have, openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), false);
+        for (size_t i = 0; i < have.n; i++) {
+            cp_record_key_blob(hex, have.d[i]);
+            if (!cp_digest_set_has(&leased, have.d[i]))
+                out->partials += cp_partial_sweep(dir, hex, dry_run, &out->bytes);
+        }
+        close(dir);
+        cp_digest_set_fini(&have);
     }
     cp_digest_set_fini(&leased);
-    cp_digest_set_fini(&have);
 }
 
 /* Caches whose blob is not there; the others go with their blob. */

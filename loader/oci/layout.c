@@ -355,58 +355,96 @@ int cp_layout_own_make(const cp_layout *l, const char *name)
 
 /* ---- blobs behind a link ---- */
 
-enum { ID_DIGITS = 32 };
+enum { ID_DIGITS = 32, ID_BYTES = ID_DIGITS + 1 + CP_DIR_MAX };
 
-/* The id in a file of dir; "" when there is none. */
-static void read_id(int dir, const char *name, char id[ID_DIGITS + 1])
+/* The first cap-1 bytes of a file of dir; "" when there is none. */
+static void read_id(int dir, const char *name, char *text, size_t cap)
 {
     int fd = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    ssize_t n = fd < 0 ? 0 : read(fd, id, ID_DIGITS);
-    id[n > 0 ? n : 0] = '\0';
+    ssize_t n = fd < 0 ? 0 : read(fd, text, cap - 1);
+    text[n > 0 ? n : 0] = '\0';
     if (fd >= 0)
         close(fd);
 }
 
-/* Write an id unless one is there, and read what is there then. */
-static cp_code write_id(const cp_layout *l, int dir, const char *name, char id[ID_DIGITS + 1],
+/* Write an id, and what follows it, unless one is there, and read what is there then. */
+static cp_code write_id(const cp_layout *l, int dir, const char *name, char *text, size_t cap,
                         cp_err *err)
 {
-    cp_code code = write_atomic(l, dir, name, id, strlen(id), false, err);
-    read_id(dir, name, id);
+    cp_code code = write_atomic(l, dir, name, text, strlen(text), false, err);
+    read_id(dir, name, text, cap);
     return code;
+}
+
+/* Is the store at `path` another one than l, whose `blobs` leads to the same folder? */
+static bool shares_blobs(const cp_layout *l, int blobs, const char *path)
+{
+    struct stat mine, its, folder, its_folder;
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool yes = dir >= 0 && fstat(dir, &its) == 0 && fstat(l->dir, &mine) == 0 &&
+               (its.st_dev != mine.st_dev || its.st_ino != mine.st_ino) &&
+               fstat(blobs, &folder) == 0 && fstatat(dir, "blobs", &its_folder, 0) == 0 &&
+               its_folder.st_dev == folder.st_dev && its_folder.st_ino == folder.st_ino;
+    if (dir >= 0)
+        close(dir);
+    return yes;
+}
+
+/* A folder that has no id: write ours to both places. *theirs becomes what stands there then. */
+static cp_code claim_new(const cp_layout *l, int own, int blobs, char mine[ID_DIGITS + 1],
+                         char theirs[ID_BYTES], cp_err *err)
+{
+    uint64_t rnd[2];
+    if (mine[0] && faccessat(blobs, "sha256", F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        return cp_fail(err, CP_IO,
+                       "%s/blobs leads to a folder without blobs, and it led to others (is its "
+                       "disk mounted?); to begin anew there, remove capstan/blobs.id",
+                       l->path);
+    /* Before our own id, which says that it is there. */
+    if (mkdirat(blobs, "sha256", 0777) != 0 && errno != EEXIST)
+        return io(err, l, "blobs/sha256", "mkdir");
+    if (getrandom(rnd, sizeof(rnd), 0) != sizeof(rnd))
+        return io(err, l, "capstan/blobs.id", "getrandom");
+    cp_snprintf(mine, ID_DIGITS + 1, "%016" PRIx64 "%016" PRIx64, rnd[0], rnd[1]);
+    cp_code code = write_id(l, own, "blobs.id", mine, ID_DIGITS + 1, err);
+    char *path = realpath(l->path, NULL);
+    cp_snprintf(theirs, ID_BYTES, "%s%s%s", mine, path ? "\n" : "", path ? path : "");
+    free(path);
+    return code ? code : write_id(l, blobs, ".capstan-id", theirs, ID_BYTES, err);
 }
 
 /*
  * The folder behind the link belongs to one store: gc and rm of a second one would remove the
  * first one's blobs. An id in it, and the same in capstan/, tell whose it is, wherever the two are
- * mounted.
+ * mounted. A copy of a store has its id, too; so the path of the one that came first stands behind
+ * it.
  */
 static cp_code claim(const cp_layout *l, int blobs, cp_err *err)
 {
-    char theirs[ID_DIGITS + 1], mine[ID_DIGITS + 1];
-    uint64_t rnd[2];
+    char theirs[ID_BYTES], mine[ID_DIGITS + 1];
     int own = own_dir(l, ".", true);
     cp_code code = own < 0 ? io(err, l, "capstan", "open") : CP_OK;
-    read_id(blobs, ".capstan-id", theirs);
-    read_id(own, "blobs.id", mine);
-    if (!code && !theirs[0]) {
-        if (getrandom(rnd, sizeof(rnd), 0) != sizeof(rnd))
-            code = io(err, l, "capstan/blobs.id", "getrandom");
-        cp_snprintf(mine, sizeof(mine), "%016" PRIx64 "%016" PRIx64, rnd[0], rnd[1]);
-        if (!code)
-            code = write_id(l, own, "blobs.id", mine, err);
-        cp_strcopy(theirs, sizeof(theirs), mine);
-        if (!code)
-            code = write_id(l, blobs, ".capstan-id", theirs, err);
-    }
+    read_id(blobs, ".capstan-id", theirs, sizeof(theirs));
+    read_id(own, "blobs.id", mine, sizeof(mine));
+    if (!code && !theirs[0])
+        code = claim_new(l, own, blobs, mine, theirs, err);
     if (own >= 0)
         close(own);
+    char *path = strchr(theirs, '\n');
+    if (path)
+        *path++ = '\0';
     if (!code && strcmp(mine, theirs) != 0)
         code = cp_fail(err, CP_CORRUPT,
                        "%s/blobs is a symbolic link to the blobs of another store, which gc and rm "
                        "would remove (.capstan-id there is not capstan/blobs.id here); let it lead "
                        "to a folder of this store's own",
                        l->path);
+    else if (!code && path && shares_blobs(l, blobs, path))
+        code =
+            cp_fail(err, CP_CORRUPT,
+                    "%s/blobs is a symbolic link to the blobs of %s, of which this is a copy: gc "
+                    "and rm would remove them; `cp -aL` copies a store with its blobs",
+                    l->path, path);
     return code;
 }
 
@@ -440,6 +478,18 @@ int cp_layout_partial_dir(const cp_layout *l, bool make)
     int saved = errno;
     close(blobs);
     errno = saved;
+    return dir;
+}
+
+/* See layout.h. */
+int cp_layout_partial_left(const cp_layout *l)
+{
+    if (is_linked(l))
+        return own_dir(l, "partial", false);
+    int blobs = blobs_open(l);
+    int dir = blobs < 0 ? -1 : openat(blobs, ".capstan-partial", folder_flags);
+    if (blobs >= 0)
+        close(blobs);
     return dir;
 }
 

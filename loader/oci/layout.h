@@ -69,6 +69,9 @@ cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err);
 cp_code cp_layout_blobs_make(const cp_layout *l, cp_err *err);
 /* The folder of pulls under way, on the file system of the blobs; -1 with errno. */
 int cp_layout_partial_dir(const cp_layout *l, bool make);
+/* The folder that pulls had for them before `blobs` became a link, or before it was none any more;
+ * -1 there is none. */
+int cp_layout_partial_left(const cp_layout *l);
 /* The folder blobs/sha256, or capstan/<name>; -1 with errno. _make: made if it is not there. */
 int cp_layout_blobs_dir(const cp_layout *l);
 int cp_layout_own_dir(const cp_layout *l, const char *name);

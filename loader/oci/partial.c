@@ -527,10 +527,9 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
 }
 
 /* See partial.h. */
-bool cp_partial_sweep(const cp_layout *l, const char *hex, bool keep, uint64_t *bytes)
+bool cp_partial_sweep(int dir, const char *hex, bool keep, uint64_t *bytes)
 {
     struct stat st;
-    int dir = cp_layout_partial_dir(l, false);
     if (dir < 0)
         return false;
     int lock;
@@ -542,6 +541,5 @@ bool cp_partial_sweep(const cp_layout *l, const char *hex, bool keep, uint64_t *
         unlink_files(dir, hex, true);
     if (lock >= 0)
         close(lock);
-    close(dir);
     return mine;
 }

@@ -51,8 +51,9 @@ cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err);
 void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
                      uint64_t *allocated);
 
-/* For gc: remove the partial files named <hex> unless a process holds them; their size is added to
- * *bytes. keep: only look. True: there was something that nobody holds. */
-bool cp_partial_sweep(const cp_layout *l, const char *hex, bool keep, uint64_t *bytes);
+/* For gc: remove from folder dir (-1: none) the partial files named <hex> unless a process holds
+ * them; their size is added to *bytes. keep: only look. True: there was something that nobody
+ * holds. */
+bool cp_partial_sweep(int dir, const char *hex, bool keep, uint64_t *bytes);
 
 #endif

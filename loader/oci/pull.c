@@ -370,8 +370,11 @@ static cp_code look(pull *p, cp_err *err)
         p->here += k->here ? size : 0;
         if (k->here && hashed) { /* a pull died between its rename and its record */
             char hex[CP_DIGEST_STR];
+            int dir = cp_layout_partial_dir(&p->l, false);
             cp_record_key_blob(hex, k->d->raw);
-            cp_partial_sweep(&p->l, hex, false, &swept);
+            cp_partial_sweep(dir, hex, false, &swept);
+            if (dir >= 0)
+                close(dir);
         }
     }
     return CP_OK;

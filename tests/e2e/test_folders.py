@@ -555,6 +555,32 @@ class Linked(Cells):
         self.assertEqual(self.capstan(d, "run", other, "-p", "a", "-n", "1", "--raw", "--threads", "1").returncode, 0)
 
 
+    def test_pulls_of_before_are_swept(self):
+        """A disk that was full is why blobs are moved: what a pull had by then is on the old disk. And back again."""
+        d, _ = self.folder(untouched, self.filled("linked-base"))
+        for name in ("before", "behind"):
+            add_model(self.registry, f"m/{name}", TINY.read_bytes() + name.encode())
+        def begin(name, where):
+            p = self.capstan(d, "pull", f"{self.registry.host}/m/{name}:v1", CAPSTAN_FAULT="bytes=200000:kill")
+            self.assertEqual(p.returncode, -9, p.stderr)
+            self.assertTrue(list(where.iterdir()))
+        def swept(where):
+            dry = json.loads(self.capstan(d, "gc", "--dry-run", "--json").stdout)
+            gone = json.loads(self.capstan(d, "gc", "--json").stdout)
+            self.assertEqual((dry["partials"], gone["partials"]), (1, 1))
+            self.assertGreater(gone["bytes"], 200000)
+            self.assertEqual(list(where.iterdir()), [])
+        begin("before", d / "capstan/partial")
+        self.link(d)
+        swept(d / "capstan/partial")
+        disk = pathlib.Path(self.shm.name) / d.name
+        begin("behind", disk / ".capstan-partial")
+        (d / "blobs").unlink()
+        shutil.move(disk, d / "blobs")
+        give(d / "blobs")
+        swept(d / "blobs/.capstan-partial")
+
+
 class Lacking(Room):
     """File systems without locks, chmod, fsync of folders, renaming without replacing."""
 

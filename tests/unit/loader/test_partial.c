@@ -253,19 +253,22 @@ static void one_process_holds_it(void **state)
     cp_descriptor d = cp_room_descriptor(j.it);
     const char *hex = j.it->name + strlen("sha256:");
     cp_partial *p = take(r, j.it);
+    int dir = cp_layout_partial_dir(&r->l, false);
     put(p, j.it, 0);
     assert_int_equal(WEXITSTATUS(cp_room_child(try_lock, &j)), 7);
     cp_partial_peek(&r->l, &d, &done, &allocated);
     assert_int_equal(done, CP_UNIT);
     assert_true(allocated >= CP_UNIT); /* all of it where the file system reserves */
-    assert_false(cp_partial_sweep(&r->l, hex, false, &bytes));
+    assert_false(cp_partial_sweep(dir, hex, false, &bytes));
     assert_true(bytes == 0 && cp_room_count(r, "capstan/partial") == 3);
     cp_partial_close(p);
     assert_int_equal(WEXITSTATUS(cp_room_child(try_lock, &j)), 0);
-    assert_true(cp_partial_sweep(&r->l, hex, true, &bytes));
+    assert_true(cp_partial_sweep(dir, hex, true, &bytes));
     assert_true(bytes >= CP_UNIT && cp_room_count(r, "capstan/partial") == 3);
-    assert_true(cp_partial_sweep(&r->l, hex, false, &bytes));
+    assert_true(cp_partial_sweep(dir, hex, false, &bytes));
     assert_int_equal(cp_room_count(r, "capstan/partial"), 0);
+    assert_false(cp_partial_sweep(-1, hex, false, &bytes));
+    close(dir);
 }
 
 /* Dies at the named point of publishing. */

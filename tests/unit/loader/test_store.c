@@ -771,6 +771,25 @@ static void hostile_layouts(void **state)
     cp_buf_fini(&good);
 }
 
+/* As `cp -a` does with a store whose blobs are a link to `disk`. */
+static void copy_linked(const char *store, const char *to, const char *disk)
+{
+    static const char *const names[] = {"oci-layout", "index.json", "capstan/blobs.id"};
+    char path[600];
+    snprintf(path, sizeof(path), "%s/capstan", to);
+    assert_true(mkdir(to, 0755) == 0 && mkdir(path, 0755) == 0);
+    for (size_t i = 0; i < 3; i++) {
+        cp_buf b = {0};
+        snprintf(path, sizeof(path), "%s/%s", store, names[i]);
+        assert_int_equal(cp_file_read(path, 1 << 20, &b, NULL), CP_OK);
+        snprintf(path, sizeof(path), "%s/%s", to, names[i]);
+        overwrite(path, b.p, b.n);
+        cp_buf_fini(&b);
+    }
+    snprintf(path, sizeof(path), "%s/blobs", to);
+    assert_int_equal(symlink(disk, path), 0);
+}
+
 /* A store's blobs behind a link, on whatever disk: everything works through it, for one store. */
 static void blobs_on_another_disk(void **state)
 {
@@ -804,6 +823,26 @@ static void blobs_on_another_disk(void **state)
     /* As a layout it is one that holds a link. */
     snprintf(ref, sizeof(ref), "oci:%s", r->store);
     refused(r, ref, CP_CORRUPT, "/blobs is a symbolic link, and links are not followed there");
+    /* A copy of it shares the folder, and has its id. */
+    at(r, "copy", second);
+    copy_linked(r->store, second, disk);
+    r->opt.store = second;
+    opens(r, "m");
+    assert_int_equal(cp_store_rm(&r->opt, "m", &freed, &err), CP_CORRUPT);
+    assert_non_null(strstr(err.msg, "deep/store, of which this is a copy: gc and rm would remove"));
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, &err), CP_CORRUPT);
+    assert_int_equal(n_blobs(r), 3);
+    r->opt.store = r->store; /* the first one goes on */
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, NULL), CP_OK);
+    /* A disk that is not mounted leaves an empty folder. */
+    at(r, "unmounted", path);
+    assert_true(rename(disk, path) == 0 && mkdir(disk, 0755) == 0);
+    assert_int_equal(
+        cp_store_pack(&r->opt, at(r, "y.gguf", file), "z", "docker", NULL, NULL, d, &err), CP_IO);
+    assert_non_null(strstr(err.msg, "is its disk mounted?"));
+    assert_int_equal(rmdir(disk), 0); /* nothing was written */
+    assert_int_equal(rename(path, disk), 0);
+    assert_int_equal(cp_store_gc(&r->opt, false, &g, NULL), CP_OK);
     /* A second store that shares the folder: its gc would remove the first one's blobs. */
     at(r, "second", second);
     r->opt.store = second;
