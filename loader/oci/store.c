@@ -226,18 +226,36 @@ void cp_store_entries_free(cp_store_entry *e, size_t n)
 
 /* ---- rm ---- */
 
+/* Is `name` the same as `other` but for what follows the repository, a tag or a digest? */
+static bool same_repository(const char *name, const char *other)
+{
+    const char *tag = strrchr(other, ':');
+    size_t n = tag ? (size_t)(tag - other) : strlen(other);
+    return strncmp(name, other, n) == 0 && (name[n] == ':' || name[n] == '@' || !name[n]);
+}
+
+/* Does NAME@DIGEST mean this entry? Other names that have the digest, too, are none of its
+ * business. */
+static bool is_meant(const cp_descriptor *d, const cp_ref *ref)
+{
+    return strcmp(d->digest, ref->digest) == 0 && d->ref_name[0] &&
+           (same_repository(d->ref_name, ref->typed) ||
+            same_repository(d->ref_name, ref->canonical));
+}
+
 /* Which entries of x the reference means; false: none. */
 static bool mark_entries(const cp_index *x, const cp_ref *ref, bool *drop)
 {
     int64_t first = cp_resolve_name(x, ref);
-    if (first < 0)
-        return false;
-    const cp_descriptor *d = &x->item[first];
-    for (size_t i = 0; i < x->n; i++)
-        drop[i] = ref->digest[0]    ? strcmp(x->item[i].digest, d->digest) == 0
+    bool any = false;
+    for (size_t i = 0; first >= 0 && i < x->n; i++) {
+        const cp_descriptor *d = &x->item[first];
+        drop[i] = ref->digest[0]    ? is_meant(&x->item[i], ref)
                   : !d->ref_name[0] ? cp_resolve_unnamed(&x->item[i], d->digest)
                                     : strcmp(x->item[i].ref_name, d->ref_name) == 0;
-    return true;
+        any = any || drop[i];
+    }
+    return any;
 }
 
 /* sweep: blobs may go too. */

@@ -302,7 +302,13 @@ static void rm_keeps_shared_blobs(void **state)
     assert_int_equal(cp_store_rm(&r->opt, "b:latest", &freed, NULL), CP_OK);
     assert_true(freed > 0 && n_blobs(r) == 3); /* c still needs the weights */
     opens(r, "c");
+    pack(r, "x.gguf", "cc", "docker", dk); /* other names keep what has the same digest */
+    snprintf(ref, sizeof(ref), "d@%s", dk);
+    assert_int_equal(cp_store_rm(&r->opt, ref, &freed, NULL), CP_NOT_FOUND);
     snprintf(ref, sizeof(ref), "c@%s", dk);
+    assert_int_equal(cp_store_rm(&r->opt, ref, &freed, NULL), CP_OK);
+    opens(r, "cc");
+    snprintf(ref, sizeof(ref), "cc:v2@%s", dk);
     assert_int_equal(cp_store_rm(&r->opt, ref, &freed, NULL), CP_OK);
     assert_int_equal(n_blobs(r), 0);
     assert_int_equal(cp_store_list(&r->opt, &e, &n, NULL), CP_OK);
