@@ -52,6 +52,14 @@ class References(unittest.TestCase):
                     self.assertEqual(code, 2, last)
                     self.assertIn(says, last)
 
+    def test_digests_are_not_asked_for(self):
+        """Whole, or cut as tables show them: nobody is asked for a tag of a model that is called sha256."""
+        for ref in ("sha256:" + "a" * 64, "sha256:07cd0fa7e76e", "sha256:07CD0FA7E76E"):
+            for words in (["pull", ref], ["run", ref, "-p", "x"]):
+                self.assertEqual(self.capstan(words)[0], 3, (words, ref))
+            self.assertIn("a digest alone names no repository", self.capstan(["pull", ref])[1])
+        self.assertEqual(self.capstan(["pull", "sha256:v1"])[0], 5)
+
     def test_an_authfile_that_is_missing(self):
         """Also where nothing needs to be pulled: who names it believes that it is read."""
         for words in READERS:
