@@ -428,22 +428,13 @@ cp_code cp_file_open(const cp_layout *l, const cp_manifest *m, const cp_places *
 {
     const cp_descriptor *d = &m->layer[f->layer];
     char hex[CP_DIGEST_STR];
-    uint64_t size = 0;
     *fd = -1;
     *offset = f->number >= 0 ? 0 : f->offset;
     if (f->number >= 0) {
         hex_of(d, hex);
         return cp_extracted_open(places, f->place, hex, f->number, fd, err);
     }
-    cp_code code = cp_layout_blob_open(l, d->raw, fd, &size, err);
-    if (!code && size != d->size) {
-        close(*fd);
-        *fd = -1;
-        code =
-            cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
-                    d->digest, size, d->size);
-    }
-    return code;
+    return cp_layout_blob_of(l, d, fd, err);
 }
 
 /* See files.h. */

@@ -525,6 +525,21 @@ cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *f
 }
 
 /* See layout.h. */
+cp_code cp_layout_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *err)
+{
+    uint64_t size;
+    cp_code code = cp_layout_blob_open(l, d->raw, fd, &size, err);
+    if (!code && size != d->size) {
+        close(*fd);
+        *fd = -1;
+        code =
+            cp_fail(err, CP_CORRUPT, "%s: %s has %" PRIu64 " bytes, its descriptor says %" PRIu64,
+                    l->path, d->digest, size, d->size);
+    }
+    return code;
+}
+
+/* See layout.h. */
 cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err)
 {
     if (!d->sha256)
@@ -534,15 +549,10 @@ cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *
         return cp_fail(err, CP_CORRUPT, "%s: %s claims %" PRIu64 " bytes, the limit is %d", l->path,
                        d->digest, d->size, CP_MANIFEST_MAX_BYTES);
     int fd;
-    uint64_t size;
-    cp_code code = cp_layout_blob_open(l, d->raw, &fd, &size, err);
+    cp_code code = cp_layout_blob_of(l, d, &fd, err);
     if (code)
         return code;
-    if (size != d->size)
-        code =
-            cp_fail(err, CP_CORRUPT, "%s: %s has %" PRIu64 " bytes, its descriptor says %" PRIu64,
-                    l->path, d->digest, size, d->size);
-    else if (!cp_buf_reserve(out, (size_t)size + 1))
+    if (!cp_buf_reserve(out, (size_t)d->size + 1))
         code = cp_fail(err, CP_NO_MEMORY, "%s: %s: no memory", l->path, d->digest);
     char chunk[16384];
     size_t start = out->n;
@@ -554,7 +564,7 @@ cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *
             code = cp_fail(err, CP_IO, "%s: %s: read: %s", l->path, d->digest, strerror(errno));
         if (n <= 0)
             break;
-        if (out->n - start + (size_t)n > size || !cp_buf_add(out, chunk, (size_t)n))
+        if (out->n - start + (size_t)n > d->size || !cp_buf_add(out, chunk, (size_t)n))
             code = cp_fail(err, CP_CORRUPT, "%s: %s grew while it was read", l->path, d->digest);
     }
     close(fd);

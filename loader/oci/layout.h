@@ -41,6 +41,8 @@ cp_code cp_layout_file_new(const cp_layout *l, const char *name, const char *tex
  * folder). */
 cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
                             cp_err *err);
+/* The same of a manifest's blob. CP_CORRUPT also: its size is not d's. */
+cp_code cp_layout_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *err);
 /* A small blob (<= 4 MiB) whole, its size and digest checked against d. */
 cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err);
 /* Store bytes as a blob; d gets digest, raw, sha256 and size. */

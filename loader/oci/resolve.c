@@ -336,21 +336,13 @@ static bool state_of(int fd, cp_file_state *out)
 static cp_code open_blob(const cp_resolved *r, size_t i, int *fd, cp_err *err)
 {
     const cp_descriptor *d = &r->manifest->layer[i];
-    uint64_t size = 0;
     *fd = -1;
     if (!d->sha256)
         return cp_fail(err, CP_CORRUPT, "layer %zu: its digest is not sha256, which alone is built",
                        i);
-    cp_code code = cp_layout_blob_open(&r->layout, d->raw, fd, &size, err);
+    cp_code code = cp_layout_blob_of(&r->layout, d, fd, err);
     if (code == CP_NOT_FOUND)
         return cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
-    if (!code && size != d->size) {
-        close(*fd);
-        *fd = -1;
-        code =
-            cp_fail(err, CP_CORRUPT, "%s: blob has %" PRIu64 " bytes, the manifest says %" PRIu64,
-                    d->digest, size, d->size);
-    }
     return code;
 }
 

@@ -468,7 +468,7 @@ static void damaged_blobs_are_refused(void **state)
     damage(path, st.st_size - 40);
     opens(r, "m");
     assert_int_equal(truncate(path, st.st_size - 1), 0);
-    refused(r, "m", CP_CORRUPT, "the manifest says");
+    refused(r, "m", CP_CORRUPT, "its descriptor says");
     assert_int_equal(unlink(path), 0);
     refused(r, "m", CP_CORRUPT, "lacks the blob");
     assert_int_equal(symlink("/etc/hostname", path), 0);
