@@ -324,8 +324,3 @@ bool cp_mhd_answer_over(const cp_mhd_link *l)
 {
     return l->drained && !l->requested;
 }
-
-const char *cp_mhd_version(void)
-{
-    return MHD_get_version();
-}

@@ -63,6 +63,4 @@ void cp_mhd_stream_end(cp_mhd_link *l);
 /* Everything of the answer has been read. */
 bool cp_mhd_answer_over(const cp_mhd_link *l);
 
-const char *cp_mhd_version(void);
-
 #endif

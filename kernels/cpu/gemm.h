@@ -107,7 +107,6 @@ typedef void cp_unpack_fn(const cp_tensor *t, int64_t row0, int rows, uint8_t *p
 
 /* The panel kind of a weight type; CP_PANEL_COUNT: not usable as a matrix. */
 cp_panel_kind cp_panel_kind_of(cp_dtype t);
-const char *cp_panel_name(cp_panel_kind kind);
 /* Bytes of one panel with k inputs, a multiple of 64; 0 on overflow. */
 size_t cp_panel_bytes(cp_panel_kind kind, int64_t k);
 /* The unpack row of a type: a fast one, or the generic one through cp_unquant_block. */

@@ -15,22 +15,15 @@
 #define LOW4 0x0f0f0f0fu
 
 static const struct panel_row {
-    const char *name;
     uint16_t block_bytes, head_bytes;
 } panel_rows[CP_PANEL_COUNT] = {
-#define X(n, bits, form, off, bytes, head) [CP_PANEL_##n] = {#n, bytes, head},
+#define X(n, bits, form, off, bytes, head) [CP_PANEL_##n] = {bytes, head},
     CP_INT_PANELS(X)
 #undef X
-        [CP_PANEL_F32] = {"F32", 64 * 32, 0},
-    [CP_PANEL_F16] = {"F16", 32 * 32, 0},
-    [CP_PANEL_BF16] = {"BF16", 32 * 32, 0},
+        [CP_PANEL_F32] = {64 * 32, 0},
+    [CP_PANEL_F16] = {32 * 32, 0},
+    [CP_PANEL_BF16] = {32 * 32, 0},
 };
-
-const char *cp_panel_name(cp_panel_kind kind)
-{
-    CP_ASSERT((unsigned)kind < CP_PANEL_COUNT);
-    return panel_rows[kind].name;
-}
 
 size_t cp_panel_bytes(cp_panel_kind kind, int64_t k)
 {
