@@ -58,18 +58,16 @@ static size_t escape(char *line, size_t n, size_t cap, const char *msg, bool jso
 {
     for (const unsigned char *s = (const unsigned char *)msg; *s;) {
         char piece[8];
-        size_t step = utf8_len(s), len;
-        bool c1 = step == 2 && s[0] == 0xC2 && s[1] < 0xA0; /* U+0080 to U+009F: controls, too */
-        if (step > 1 && !c1) {
+        size_t step = utf8_len(s), control = cp_control((const char *)s), len;
+        if (step > 1 && !control) {
             memcpy(piece, s, step);
             len = step;
-        } else if (step == 0 || c1 || *s < 0x20 || *s == 0x7F) {
+        } else if (step == 0 || control) {
             len = cp_snprintf(piece, sizeof(piece), json ? "\\u%04x" : "\\x%02x",
-                              c1     ? s[1]
-                              : step ? *s
+                              step   ? s[step - 1]
                               : json ? 0xFFFDu
                                      : *s);
-            step = c1 ? 2 : 1;
+            step = step ? step : 1;
         } else if (json && (*s == '"' || *s == '\\')) {
             piece[0] = '\\';
             piece[1] = (char)*s;

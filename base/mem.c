@@ -334,14 +334,20 @@ size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
     return (size_t)n < cap ? (size_t)n : cap - 1;
 }
 
+size_t cp_control(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    if (*p && (*p < 0x20 || *p == 0x7f))
+        return 1;
+    return p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f ? 2 : 0;
+}
+
 void cp_printable(char *s)
 {
-    for (unsigned char *p = (unsigned char *)s; *p; p++) {
-        bool wide = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
-        if (*p < 0x20 || *p == 0x7f || wide)
-            *p = '?';
-        if (wide)
-            *++p = '?';
+    for (; *s; s++) {
+        size_t n = cp_control(s);
+        memset(s, '?', n);
+        s += n > 1;
     }
 }
 

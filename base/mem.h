@@ -89,8 +89,10 @@ size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* strlcpy-like: copies at most cap-1 bytes, NUL-terminates; true if all of src fitted. */
 bool cp_strcopy(char *dst, size_t cap, const char *src);
-/* For a terminal: '?' in place of each byte of a control character, those beyond ASCII (U+0080 to
- * U+009F) too. */
+/* Bytes of the control character that s, NUL-terminated, begins with: 1, or 2 of those beyond ASCII
+ * (U+0080 to U+009F), which terminals obey, too; 0: none, or the end. */
+size_t cp_control(const char *s);
+/* For a terminal: '?' in place of each byte of a control character. */
 void cp_printable(char *s);
 /* What follows the last `/` of a path, or all of it; points into path. */
 const char *cp_path_base(const char *path);

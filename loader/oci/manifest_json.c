@@ -47,9 +47,9 @@ static cp_code text(cp_arena *a, const json_t *obj, const char *key, const char 
     if (n > MAX_TEXT)
         return cp_fail(err, CP_CORRUPT, "'%s' has %zu bytes, the limit is %d", key, n, MAX_TEXT);
     for (size_t i = 0; i < n; i++)
-        if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+        if (!s[i] || cp_control(s + i)) /* NUL comes as \u0000 */
             return cp_fail(err, CP_CORRUPT, "'%s' holds the control character %#x", key,
-                           (unsigned char)s[i]);
+                           (unsigned char)s[i + cp_control(s + i) / 2]);
     *out = cp_arena_strndup(a, s, n);
     return *out ? CP_OK : cp_fail(err, CP_NO_MEMORY, "no memory for '%s'", key);
 }
@@ -95,7 +95,7 @@ static const char *scalar(cp_arena *a, const json_t *v)
         const char *s = json_string_value(v);
         size_t n = json_string_length(v);
         for (size_t i = 0; i < n; i++)
-            if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+            if (!s[i] || cp_control(s + i))
                 return NULL;
         return n > MAX_TEXT ? NULL : cp_arena_strndup(a, s, n);
     }

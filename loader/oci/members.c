@@ -101,9 +101,9 @@ static bool whiteout(const char *path, char target[CP_TAR_PATH_MAX + 1], cp_memb
 static cp_code printable(const char *path, cp_err *err)
 {
     for (const char *p = path; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f || *p == '\\')
+        if (cp_control(p) || *p == '\\')
             return cp_fail(err, CP_CORRUPT, "tar: a path holds the character %#x",
-                           (unsigned char)*p);
+                           (unsigned char)p[cp_control(p) / 2]);
     return CP_OK;
 }
 
@@ -246,16 +246,18 @@ static bool read_line(cp_members *m, const char *line)
         e->type = line[2];
         return left_out[left_out_row(e->type)].type == e->type;
     }
-    if (sscanf(line, "s %" SCNu64 " %n", &size, &n) == 1 && n && line[n]) {
-        if (append(m, CP_MEMBER_FILE, line + n, &e, NULL))
+    /* One blank before a path: it may begin with others. */
+    if (sscanf(line, "s %" SCNu64 "%n", &size, &n) == 1 && line[n] == ' ' && line[n + 1]) {
+        if (append(m, CP_MEMBER_FILE, line + n + 1, &e, NULL))
             return false;
         e->number = CP_MEMBER_SKIPPED;
         e->size = size;
         return true;
     }
     if ((line[0] != 'g' && line[0] != 'f') ||
-        sscanf(line + 1, " %d %" SCNu64 " %71s %n", &number, &size, digest, &n) != 3 || n == 0 ||
-        !line[1 + n] || number < 0 || append(m, CP_MEMBER_FILE, line + 1 + n, &e, NULL))
+        sscanf(line + 1, " %d %" SCNu64 " %71s%n", &number, &size, digest, &n) != 3 ||
+        line[1 + n] != ' ' || !line[2 + n] || number < 0 ||
+        append(m, CP_MEMBER_FILE, line + 2 + n, &e, NULL))
         return false;
     e->number = number;
     e->size = size;

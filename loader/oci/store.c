@@ -341,7 +341,7 @@ static const char *layer_name(const char *file)
               strcmp(base, "..") != 0;
     cp_buf_fini(&quoted);
     for (const char *p = base; ok && *p; p++)
-        ok = (unsigned char)*p >= 0x20 && *p != 0x7f && *p != '\\';
+        ok = !cp_control(p) && *p != '\\';
     return ok ? base : "model.gguf";
 }
 

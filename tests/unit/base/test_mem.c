@@ -132,6 +132,8 @@ static void text_for_a_terminal(void **state)
 {
     (void)state;
     char text[] = "a\x1b]0;b\x07\n\x7f\xC2\x9B\xC2\xA0\xC3\xA9\xFF\xC2";
+    assert_true(cp_control("\x1b") == 1 && cp_control("\xC2\x80") == 2 && cp_control("\xC2") == 0);
+    assert_true(cp_control("") == 0 && cp_control(" ") == 0 && cp_control("\xC2\xA0") == 0);
     cp_printable(text);
     assert_string_equal(text, "a?]0;b?????\xC2\xA0\xC3\xA9\xFF\xC2");
 }

@@ -152,6 +152,26 @@ static void writes_what_counts(void **state)
     }
 }
 
+/* Names that begin with blanks, or have nothing else, come back from the list as they went in. */
+static void blank_names(void **state)
+{
+    cp_mkl *m = *state;
+    static const char *const names[] = {" ", "  a.gguf", " b.txt ", "a.gguf"};
+    cp_buf t = {0}, packed = {0};
+    cp_members *ms;
+    for (size_t i = 0; i < 4; i++)
+        cp_mk_tar_file(&t, names[i], i % 2 ? "GGUF weights" : "text");
+    cp_mk_compress(&packed, &t, "gzip");
+    assert_int_equal(extract(m, &packed, false, NULL), CP_OK);
+    assert_int_equal(found(m, false, &ms), CP_OK);
+    assert_int_equal(ms->n, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_string_equal(ms->v[i].path, names[i]);
+    cp_members_free(ms);
+    cp_buf_fini(&t);
+    cp_buf_fini(&packed);
+}
+
 /* What is there whole is kept, what is damaged is made again. */
 static void again(void **state)
 {
@@ -572,10 +592,10 @@ int cp_suite_extract(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(writes_what_counts), TEST(again),           TEST(joined_streams),
-        TEST(damaged_streams),    TEST(hostile_members), TEST(bombs),
-        TEST(no_folder),          TEST(in_the_way),      TEST(killed),
-        TEST(together),           TEST(whose_list),      TEST(whose_files),
+        TEST(writes_what_counts), TEST(blank_names),     TEST(again),    TEST(joined_streams),
+        TEST(damaged_streams),    TEST(hostile_members), TEST(bombs),    TEST(no_folder),
+        TEST(in_the_way),         TEST(killed),          TEST(together), TEST(whose_list),
+        TEST(whose_files),
     };
     return cmocka_run_group_tests_name("extract", tests, NULL, NULL);
 }

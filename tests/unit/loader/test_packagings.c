@@ -55,6 +55,7 @@ static void hostile_manifests(void **state)
         {NAMED("a/.."), "leaves its folder"},
         {NAMED("a\\\\b"), "backslash"},
         {NAMED("a\\u0007b"), "control character"},
+        {NAMED("a\\u009bb"), "control character 0x9b"},
         {NAMED("a\\u0000b"), "no JSON"},
         {ONE("{\"mediaType\":7,\"digest\":\"" DB "\",\"size\":1}"), "'mediaType' is no string"},
         {ONE("{\"mediaType\":\"t\",\"digest\":\"" DB "\",\"size\":1,\"annotations\":[]}"),

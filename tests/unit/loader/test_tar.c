@@ -391,6 +391,9 @@ static void of_an_image(void **state)
     cp_mk_tar_file(&t, "models/a\nb", "x");
     members(&t, true, "holds the character 0xa");
     cp_buf_clear(&t);
+    cp_mk_tar_file(&t, "models/\xC2\x9B", "x");
+    members(&t, true, "holds the character 0x9b");
+    cp_buf_clear(&t);
     cp_mk_tar_file(&t, "models/a", "x");
     cp_mk_tar_file(&t, "./models//a", "y");
     members(&t, true, "'models/a' is in it twice");
