@@ -79,7 +79,7 @@ static void field(cp_buf *b, const cp_field *f)
         cp_buf_adds(b, " ignored | | ignored | ignored | ignored |");
     else
         for (int s = 0; s < CP_SAMPLES; s++)
-            value_cell(b, f, s);
+            value_cell(b, f, (cp_sample)s);
     for (int i = 0; i < N_ROUTES; i++)
         cp_buf_adds(b, f->at & routes[i].at ? " x |" : " |");
     cp_buf_addc(b, '\n');
