@@ -10,6 +10,8 @@
  * Arithmetic, fixed here for all backends:
  * - lane tree (sums of squares, softmax sums): 16 partial sums, element i into partial i % 16,
  * ascending, by fmaf (sums of squares) or add; then 8, 4, 2, 1: p[j] += p[j + h].
+ * - linears: K in segments of CP_SEGMENT. In each the accumulator acc starts at +0 and takes the
+ * segment's inputs as below; the output is segment 0, then ascending out = out + acc.
  * - rmsnorm: r = 1 / sqrtf(sum / n + eps); y = (x * r) * w.
  * - int8 activations: blocks of 32, d = amax / 127, q = rint(x * (127 / amax)) (0 when amax is 0),
  * RNE; per block: exact int32 dot with the weights' integers, then acc = fmaf((float)dot, wd * d,
@@ -131,6 +133,7 @@ typedef struct cp_kv_group {
 
 #define CP_MAX_GROUPS 64
 #define CP_SPLIT      512 /* positions an attention split */
+#define CP_SEGMENT    512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;

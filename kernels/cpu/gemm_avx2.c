@@ -34,6 +34,7 @@ typedef __m256 vf;
 #define vi_maddubs(w, a) _mm256_maddubs_epi16(w, a)
 #define vi_madd(a, b)    _mm256_madd_epi16(a, b)
 #define vf_zero()        _mm256_setzero_ps()
+#define vf_add(a, b)     _mm256_add_ps(a, b)
 #define vf_mul(a, b)     _mm256_mul_ps(a, b)
 #define vf_fma(a, b, c)  _mm256_fmadd_ps(a, b, c)
 #define vf_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c)

@@ -105,28 +105,42 @@ static void block_column(const block *o, bool two, bool min, const cp_act8 *a, f
     }
 }
 
-static void int_gemm(int bits, cp_form form, int off, int block_bytes, int head_bytes,
-                     const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n,
-                     float *tile)
+/* One segment of nb blocks for n columns: stored in tile, or added to it. */
+static void int_segment(int bits, cp_form form, int off, int block_bytes, int head_bytes,
+                        const uint8_t *panel, int nb, const uint8_t *act, size_t stride, int n,
+                        bool first, float *tile)
 {
     int at = bits == 8 ? 512 : bits == 6 ? 384 : bits == 5 ? 320 : 256;
     bool two = form == CP_FORM_K6 || form == CP_FORM_G || form == CP_FORM_GM;
     bool min = form == CP_FORM_HM || form == CP_FORM_K4 || form == CP_FORM_GM;
     const uint8_t *head = panel;
-    memset(tile, 0, (size_t)n * CP_LANES * sizeof *tile);
-    for (int b = 0; b < k / CP_QBLOCK; b++, panel += block_bytes) {
-        block o;
+    block o[CP_SEGMENT / CP_QBLOCK];
+    for (int b = 0; b < nb; b++, panel += block_bytes) {
         if (head_bytes && b % CP_SUPER == 0) {
             head = panel;
             panel += head_bytes;
         }
-        block_ints(bits, off, panel, &o);
-        block_scales(form, panel + at, head, &o);
-        for (int c = 0; c < n; c++) {
-            const cp_act8 *a = (const cp_act8 *)(const void *)(act + (size_t)c * stride) + b;
-            block_column(&o, two, min, a, tile + CP_LANES * c);
-        }
+        block_ints(bits, off, panel, &o[b]);
+        block_scales(form, panel + at, head, &o[b]);
     }
+    for (int c = 0; c < n; c++, act += stride, tile += CP_LANES) {
+        float acc[CP_LANES] = {0};
+        for (int b = 0; b < nb; b++)
+            block_column(&o[b], two, min, (const cp_act8 *)(const void *)act + b, acc);
+        for (int l = 0; l < CP_LANES; l++)
+            tile[l] = first ? acc[l] : tile[l] + acc[l];
+    }
+}
+
+static void int_gemm(int bits, cp_form form, int off, int block_bytes, int head_bytes,
+                     const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n,
+                     float *tile)
+{
+    enum { SEGMENT = CP_SEGMENT / CP_QBLOCK, SUPERS = SEGMENT / CP_SUPER };
+    int nb = k / CP_QBLOCK, bytes = SEGMENT * block_bytes + SUPERS * head_bytes;
+    for (int b = 0; b < nb; b += SEGMENT, panel += bytes, act += SEGMENT * sizeof(cp_act8))
+        int_segment(bits, form, off, block_bytes, head_bytes, panel,
+                    nb - b < SEGMENT ? nb - b : SEGMENT, act, stride, n, b == 0, tile);
 }
 
 #define X(name, bits, form, off, bytes, head)                                                      \

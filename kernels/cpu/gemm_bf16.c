@@ -14,8 +14,11 @@
 #define BF16_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-static inline __attribute__((always_inline)) void
-tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t stride, float *tile)
+/* One segment of `pairs` pairs for n <= BF16_COLS columns: stored in tile, or added to it. */
+static inline __attribute__((always_inline)) void segment_bf16(int n, const uint8_t *panel,
+                                                               int pairs, const uint8_t *act,
+                                                               size_t stride, bool first,
+                                                               float *tile)
 {
     __m512 acc[BF16_COLS];
     BF16_UNROLL for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
@@ -28,7 +31,20 @@ tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t str
             acc[c] = _mm512_dpbf16_ps(acc[c], w, (__m512bh)_mm512_set1_epi32(v));
         }
     }
-    BF16_UNROLL for (int c = 0; c < n; c++) _mm512_storeu_ps(tile + 16 * c, acc[c]);
+    BF16_UNROLL for (int c = 0; c < n; c++)
+    {
+        float *to = tile + 16 * c;
+        _mm512_storeu_ps(to, first ? acc[c] : _mm512_add_ps(_mm512_loadu_ps(to), acc[c]));
+    }
+}
+
+static inline __attribute__((always_inline)) void
+tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t stride, float *tile)
+{
+    enum { SEGMENT = CP_SEGMENT / 2 };
+    for (int at = 0; at < pairs; at += SEGMENT)
+        segment_bf16(n, panel + 64 * (size_t)at, pairs - at < SEGMENT ? pairs - at : SEGMENT,
+                     act + 4 * (size_t)at, stride, at == 0, tile);
 }
 
 static void gemm(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n, float *tile)

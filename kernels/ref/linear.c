@@ -1,7 +1,7 @@
 /*
  * Reference LINEAR: prologue (add, norms, x_out), activations in the format that the weight's type
- * asks for, one output element at a time with K ascending, epilogue. With act_f32 every weight is
- * dequantized and meets f32 activations: that is what oracles compare.
+ * asks for, one output element at a time with K ascending in segments, epilogue. With act_f32 every
+ * weight is dequantized and meets f32 activations: that is what oracles compare.
  */
 #include "kernels/cpu/linear.h"
 #include "base/mem.h"
@@ -44,10 +44,10 @@ static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
 }
 
 /* int8 blocks of 32: exact dot a scale group, then fmaf with the scales, then with the minimum. */
-static float dot_quantized(const cp_tensor *t, const uint8_t *data, const row *a)
+static float dot_quantized(const cp_tensor *t, const uint8_t *data, const row *a, int from, int to)
 {
     float acc = 0.0f;
-    for (int b = 0; b < a->k / CP_QBLOCK; b++) {
+    for (int b = from / CP_QBLOCK; b < to / CP_QBLOCK; b++) {
         cp_qblock w;
         const cp_act8 *x = &a->act[b];
         cp_unquant_block(t->type, data, b, &w);
@@ -66,17 +66,28 @@ static float dot_quantized(const cp_tensor *t, const uint8_t *data, const row *a
     return acc;
 }
 
+static float dot_float(const float *w, const float *x, int from, int to)
+{
+    float acc = 0.0f;
+    for (int i = from; i < to; i++)
+        acc = fmaf(w[i], x[i], acc);
+    return acc;
+}
+
 static float dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const row *a)
 {
     const uint8_t *data = (const uint8_t *)t->data + (size_t)j * cp_tensor_row_bytes(t);
-    if (!p->b->cfg.act_f32 && cp_quant_info(t->type).quantized)
-        return dot_quantized(t, data, a);
+    bool quantized = !p->b->cfg.act_f32 && cp_quant_info(t->type).quantized;
     const float *x = !p->b->cfg.act_f32 && t->type == CP_DTYPE_BF16 ? a->xb : a->x;
-    float acc = 0.0f;
-    cp_dequant_row(t, j, a->w);
-    for (int i = 0; i < a->k; i++)
-        acc = fmaf(a->w[i], x[i], acc);
-    return acc;
+    float y = 0.0f;
+    if (!quantized)
+        cp_dequant_row(t, j, a->w);
+    for (int from = 0; from < a->k; from += CP_SEGMENT) {
+        int to = a->k - from < CP_SEGMENT ? a->k : from + CP_SEGMENT;
+        float acc = quantized ? dot_quantized(t, data, a, from, to) : dot_float(a->w, x, from, to);
+        y = from ? y + acc : acc;
+    }
+    return y;
 }
 
 /* acc + bias, times scale, soft cap. */

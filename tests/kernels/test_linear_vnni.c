@@ -41,14 +41,14 @@ static void test_panels(void **state)
 static void test_bf16_pairs(void **state)
 {
     (void)state;
-    enum { K = 75, N = 19, PAIRS = (K + 1) / 2 };
+    enum { K = 1101, N = 19, PAIRS = (K + 1) / 2, SEGMENT = 512 };
     cp_gemm_table wide = {0};
     bf16_fill(&wide);
     assert_true(wide.bf16_pairs);
     cp_tensor t = cp_test_tensor(CP_DTYPE_BF16, K, 16, 3);
     uint8_t *panel = cp_alloc_aligned(cp_panel_bytes(CP_PANEL_BF16, K));
     cp_unpack_of(CP_DTYPE_BF16)(&t, 0, 16, panel);
-    uint16_t act[N][2 * PAIRS + 20];
+    static uint16_t act[N][2 * PAIRS + 20];
     uint64_t s = 8;
     memset(act, 0, sizeof act);
     for (int r = 0; r < N; r++)
@@ -59,6 +59,15 @@ static void test_bf16_pairs(void **state)
     for (int r = 0; r < N; r++) {
         wide.gemm[CP_PANEL_BF16](panel, K, (const uint8_t *)act[r], sizeof act[0], 1, one);
         assert_memory_equal(one, all + 16 * r, sizeof one); /* not a matter of the row count */
+        float want[16], add[16];
+        for (int at = 0; at < K; at += SEGMENT) {
+            int len = K - at < SEGMENT ? K - at : SEGMENT;
+            wide.gemm[CP_PANEL_BF16](panel + 32 * at, len, (const uint8_t *)(act[r] + at),
+                                     sizeof act[0], 1, at ? add : want);
+            for (int o = 0; at && o < 16; o++)
+                want[o] = want[o] + add[o];
+        }
+        assert_memory_equal(one, want, sizeof one); /* its segments' results, added */
         for (int o = 0; o < 16; o++) {
             double sum = 0, mag = 0;
             cp_dequant_row(&t, o, w);

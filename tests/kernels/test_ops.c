@@ -120,7 +120,7 @@ static void test_linear(uint64_t seed)
                                      CP_DTYPE_Q6_K, CP_DTYPE_F32,  CP_DTYPE_F16};
     rig r;
     rig_init(&r, seed);
-    int k = 256 * (1 + (int)rig_random(&r, 2)), gated = (int)rig_random(&r, 3);
+    int k = 256 * (1 + (int)rig_random(&r, 5)), gated = (int)rig_random(&r, 3);
     int n_w = gated ? 2 : 1 + (int)rig_random(&r, 4), n_outs = 0;
     int m = 1 + (int)rig_random(&r, 50);
     cp_op *op = rig_linear(&r, rig_slot(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
