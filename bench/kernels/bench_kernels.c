@@ -24,12 +24,14 @@
 
 #define MAX_N      512
 #define MAX_LAYERS 2048
+#define MAX_COUNTS 32
 #define PASSES     5
 
 typedef struct options {
     const char *type, *level;
     int64_t k, m, mb;
     int threads;
+    int rows[MAX_COUNTS], n_rows; /* row counts to measure */
     bool unpacked, cpu;
 } options;
 
@@ -158,7 +160,6 @@ static void die(const cp_err *err)
 
 static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, double peak)
 {
-    static const int ns[] = {1, 2, 4, 8, 16, 64, 128, 512};
     cp_panel_kind kind = cp_panel_kind_of(type);
     size_t panel = cp_panel_bytes(kind, o->k), panels = ((size_t)o->m + 15) / 16;
     cp_tensor t = {.name = "bench", .type = type, .n_dims = 2, .ne = {o->k, o->m, 1, 1}};
@@ -212,15 +213,15 @@ static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, doubl
            pack_s > 0 ? (double)each * b->layers / pack_s * 1e-9 : 0.0, floor * 1e-9, peak * 1e-9);
     float *x = cp_xcalloc((size_t)o->k, sizeof *x);
     int all = b->layers;
-    for (size_t i = 0; i < sizeof ns / sizeof *ns; i++) {
-        b->n = ns[i];
-        b->layers = ns[i] >= 64 ? (all + 15) / 16 : all;
+    for (int i = 0; i < o->n_rows; i++) {
+        b->n = o->rows[i];
+        b->layers = b->n >= 64 ? (all + 15) / 16 : all;
         for (int r = 0; r < b->n; r++) {
             for (int64_t j = 0; j < o->k; j++)
                 x[j] = (float)((j * 37 + r * 11) % 101 - 50);
             cp_linear_prep_row(b->l[0], x, r, b->n, b->act);
         }
-        double sec = best_seconds(b, linear_worker, ns[i] >= 64 ? 3 : PASSES);
+        double sec = best_seconds(b, linear_worker, b->n >= 64 ? 3 : PASSES);
         double rate = (double)each * b->layers / sec;
         double ops = 2.0 * (double)o->k * (double)o->m * b->n * b->layers / sec;
         printf("  n %3d  %6.1f GB/s (%3.0f %% of plain)  %7.1f GOP/s (%3.0f %% of peak)\n", b->n,
@@ -252,9 +253,23 @@ static int64_t number(const char *s)
     return v;
 }
 
+static void row_counts(options *o, const char *list)
+{
+    char word[16];
+    o->n_rows = 0;
+    while (*list && o->n_rows < MAX_COUNTS) {
+        size_t len = strcspn(list, ",");
+        snprintf(word, sizeof word, "%.*s", (int)len, list);
+        int64_t n = number(word);
+        o->rows[o->n_rows++] = (int)(n < MAX_N ? n : MAX_N);
+        list += len + (list[len] == ',');
+    }
+}
+
 static options parse(int argc, char **argv)
 {
     options o = {.k = 576, .m = 1536, .mb = 96, .threads = cp_pool_default_threads()};
+    row_counts(&o, "1,2,4,8,16,64,128,512");
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(a, "--unpacked")) {
@@ -268,7 +283,7 @@ static options parse(int argc, char **argv)
         if (!v) {
             fprintf(stderr,
                     "usage: bench_kernels [--type T] [--level L] [--k K] [--m M] [--mb MiB] "
-                    "[--threads N] [--unpacked] [--cpu]\n");
+                    "[--threads N] [--rows N,N,...] [--unpacked] [--cpu]\n");
             exit(2);
         }
         i++;
@@ -284,6 +299,8 @@ static options parse(int argc, char **argv)
             o.mb = number(v);
         else if (!strcmp(a, "--threads"))
             o.threads = (int)number(v);
+        else if (!strcmp(a, "--rows"))
+            row_counts(&o, v);
     }
     return o;
 }
