@@ -156,13 +156,20 @@ static size_t round64(size_t n)
     return (n + 63) & ~(size_t)63;
 }
 
+/* Rows an odd number of cache lines apart: a tile reads the same place of twelve rows at once, and
+ * rows a multiple of 4 KiB apart would share one set of the first cache, which holds eight. */
+static size_t row_stride(size_t bytes)
+{
+    return round64(bytes) | 64;
+}
+
 static act_layout layout(const cp_linear *l, int n)
 {
     act_layout a = {0};
     size_t k = (size_t)l->k, rows = (size_t)n;
-    a.stride8 = k / CP_QBLOCK * sizeof(cp_act8);
-    a.stride32 = round64(4 * k);
-    a.stride16 = l->table.bf16_pairs ? round64(2 * (k + (k & 1))) : round64(4 * k);
+    a.stride8 = row_stride(k / CP_QBLOCK * sizeof(cp_act8));
+    a.stride32 = row_stride(4 * k);
+    a.stride16 = row_stride(l->table.bf16_pairs ? 2 * (k + (k & 1)) : 4 * k);
     a.at32 = l->want8 ? rows * a.stride8 : 0;
     a.at16 = a.at32 + (l->want32 ? rows * a.stride32 : 0);
     a.bytes = a.at16 + (l->want16 ? rows * a.stride16 : 0);
