@@ -8,8 +8,10 @@
  * level without bf16 dot instructions (ARCHITECTURE §5, rules 1-9).
  *
  * Arithmetic, fixed here for all backends:
- * - lane tree (sums of squares, softmax sums): 16 partial sums, element i into partial i % 16,
- * ascending, by fmaf (sums of squares) or add; then 8, 4, 2, 1: p[j] += p[j + h].
+ * - lane tree (sums of squares, softmax sums): 64 partial sums, element i into partial i % 64,
+ * ascending, by fmaf (sums of squares) or add; then h = 32, 16, 8, 4, 2, 1: p[j] += p[j + h].
+ * 64 is final: measured beside 16 it costs no level anything (docs/BENCHMARKS.md) and shortens the
+ * chains of a GPU.
  * - linears: K in segments of CP_SEGMENT. In each the accumulator acc starts at +0 and takes the
  * segment's inputs as below; the output is segment 0, then ascending out = out + acc.
  * - rmsnorm: r = 1 / sqrtf(sum / n + eps); y = (x * r) * w.
@@ -133,6 +135,7 @@ typedef struct cp_kv_group {
 
 #define CP_MAX_GROUPS 64
 #define CP_SPLIT      512 /* positions an attention split */
+#define CP_PARTIALS   64  /* partial sums of a lane tree */
 #define CP_SEGMENT    512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */

@@ -92,7 +92,7 @@ static void attend(const pages *a, const cp_op *op, const float *q, int pos, int
     for (int base = lo / CP_SPLIT * CP_SPLIT; base <= pos; base += CP_SPLIT) {
         int from = lo > base ? lo : base,
             to = pos + 1 < base + CP_SPLIT ? pos + 1 : base + CP_SPLIT;
-        float ms = -INFINITY, lanes[16] = {0};
+        float ms = -INFINITY, sums[CP_PARTIALS] = {0};
         for (int j = from; j < to; j++) {
             float dot = 0.0f;
             for (int d = 0; d < kd; d++)
@@ -105,11 +105,11 @@ static void attend(const pages *a, const cp_op *op, const float *q, int pos, int
         memset(os, 0, (size_t)vd * sizeof(float));
         for (int j = from; j < to; j++) {
             float e = cp_expf(s[j - base] - ms);
-            lanes[j % 16] += e;
+            sums[j % CP_PARTIALS] += e;
             for (int d = 0; d < vd; d++)
                 os[d] = fmaf(e, from_kv(a, *value_at(a, j, h, d)), os[d]);
         }
-        float ls = cp_ref_tree(lanes), mm = m > ms ? m : ms;
+        float ls = cp_ref_tree(sums), mm = m > ms ? m : ms;
         float e0 = cp_expf(m - mm), e1 = cp_expf(ms - mm);
         for (int d = 0; d < vd; d++)
             out[d] = out[d] * e0 + os[d] * e1;

@@ -11,20 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-float cp_ref_tree(float lanes[16])
+float cp_ref_tree(float partials[CP_PARTIALS])
 {
-    for (int h = 8; h; h /= 2)
+    for (int h = CP_PARTIALS / 2; h; h /= 2)
         for (int j = 0; j < h; j++)
-            lanes[j] += lanes[j + h];
-    return lanes[0];
+            partials[j] += partials[j + h];
+    return partials[0];
 }
 
 void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
 {
-    float lanes[16] = {0};
+    float squares[CP_PARTIALS] = {0};
     for (int i = 0; i < n; i++)
-        lanes[i % 16] = fmaf(x[i], x[i], lanes[i % 16]);
-    float r = 1.0f / sqrtf(cp_ref_tree(lanes) / (float)n + eps);
+        squares[i % CP_PARTIALS] = fmaf(x[i], x[i], squares[i % CP_PARTIALS]);
+    float r = 1.0f / sqrtf(cp_ref_tree(squares) / (float)n + eps);
     for (int i = 0; i < n; i++)
         y[i] = (x[i] * r) * w[i];
 }

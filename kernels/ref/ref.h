@@ -15,8 +15,8 @@ static inline float *cp_ref_row(const cp_prepared *p, cp_slot s, int r)
     return p->slots[s] + (size_t)r * p->ld[s];
 }
 
-/* The lane tree's last step: 16 partial sums to one. */
-float cp_ref_tree(float lanes[16]);
+/* The lane tree's last steps: the partial sums to one. */
+float cp_ref_tree(float partials[CP_PARTIALS]);
 /* y[n] = rmsnorm(x[n]) * w[n]; y may be x. */
 void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps);
 

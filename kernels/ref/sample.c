@@ -47,14 +47,14 @@ static void log_sum_exp(const float *x, int n, float *m, float *log_l)
     *m = -INFINITY;
     for (int base = 0; base < n; base += CP_SAMPLE_CHUNK) {
         int end = n - base < CP_SAMPLE_CHUNK ? n : base + CP_SAMPLE_CHUNK;
-        float mc = -INFINITY, lanes[16] = {0};
+        float mc = -INFINITY, sums[CP_PARTIALS] = {0};
         for (int i = base; i < end; i++)
             mc = x[i] > mc ? x[i] : mc;
         if (mc == -INFINITY)
             continue;
         for (int i = base; i < end; i++)
-            lanes[(i - base) % 16] += cp_expf(x[i] - mc);
-        float lc = cp_ref_tree(lanes), mm = *m > mc ? *m : mc;
+            sums[(i - base) % CP_PARTIALS] += cp_expf(x[i] - mc);
+        float lc = cp_ref_tree(sums), mm = *m > mc ? *m : mc;
         l = l * cp_expf(*m - mm) + lc * cp_expf(mc - mm);
         *m = mm;
     }
