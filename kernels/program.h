@@ -25,6 +25,8 @@
  * dims ascending), softcap, masked keys give p = 0, m = max, p = exp(s - m), l = lane tree over the
  * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
  * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l.
+ * - recurrent layers (shortconv): the recurrence, row by row from the state, at every row count; no
+ * form for many rows that sums otherwise. shortconv: y = fmaf over taps ascending from 0.
  */
 #ifndef CP_KERNELS_PROGRAM_H
 #define CP_KERNELS_PROGRAM_H

@@ -6,7 +6,8 @@
  * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
  * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
  * 1, 7, 64 and 509 rows, with prefix hits at a drawn page boundary (for two prompts: at every
- * boundary), with forced preemptions, and on two threads. Every scenario must give the same ids,
+ * boundary), with forced preemptions, and on two threads; a second turn prefills generated text or
+ * finds it in the cache. Every scenario must give the same ids,
  * the same bits of log-probabilities and the same bits of whole logits rows. That batches, chunks,
  * hits and preemptions really happened is asserted. In every step a window group of a sequence may
  * hold ceil((window + chunk) / P) + 2 pages; a model with windows also gets a sequence of 4,096
@@ -367,6 +368,53 @@ static void run_hits(bed *b)
     printf("%-28s ok\n", "every boundary of 2 prompts");
 }
 
+/* A prompt that ends short of a checkpoint, so that generated text runs over it; then a second one:
+ * the first with most of what it generated. Prefilled cold, or taken from the cache as decoding
+ * left it (pages, and states at the checkpoint), it must go on as the first did. */
+static void run_turns(bed *b)
+{
+    enum { GEN = 64, TAKEN = 40, SHORT = 20, CHECKPOINT = 8 }; /* CHECKPOINT: pages */
+    const scenario all[] = {{"a second turn, cold", 1, 512, 512, 1, 0, false, 1},
+                            {"a second turn, chunks of 7", 2, 7, 512, 1, 0, false, 1},
+                            {"a second turn, cached", 2, 64, 512, 1, 0, true, 1}};
+    bed one = *b;
+    prompt turn[2] = {{.n = CHECKPOINT * b->page_positions - SHORT, .n_gen = GEN}};
+    one.prompts = turn;
+    one.n_prompts = 2;
+    one.got = cp_xcalloc(2, sizeof *one.got);
+    turn[1] = (prompt){.n = turn[0].n + TAKEN, .n_gen = GEN - TAKEN};
+    turn[1].ids = turn[0].ids = cp_xcalloc((size_t)turn[1].n, sizeof *turn[0].ids);
+    for (int k = 0; k < turn[0].n; k++) {
+        turn[0].ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
+    }
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        running r;
+        start(&one, &all[i], &r);
+        submit(&r, &turn[0], turn[0].n, GEN);
+        collect_one(&one, &r);
+        if (i == 0) {
+            result *first = &turn[0].want, *second = &turn[1].want;
+            size_t rest = GEN - TAKEN;
+            *first = one.got[0];
+            memcpy(turn[0].ids + turn[0].n, first->id, TAKEN * sizeof *first->id);
+            memcpy(second->id, first->id + TAKEN, rest * sizeof *first->id);
+            memcpy(second->logprob, first->logprob + TAKEN, rest * sizeof *first->logprob);
+            memcpy(second->top, first->top + TAKEN, rest * sizeof *first->top);
+            memcpy(second->row, first->row + TAKEN, rest * sizeof *first->row);
+        }
+        submit(&r, &turn[1], turn[1].n, turn[1].n_gen);
+        collect_one(&one, &r);
+        compare(&one, 0, all[i].name);
+        compare(&one, 1, all[i].name);
+        require(!all[i].prefix_cache || one.got[1].n_cached > turn[0].n, all[i].name,
+                "a hit on generated text");
+        report(&one, &all[i], &r);
+        stop(&r);
+    }
+    free(turn[0].ids);
+    free(one.got);
+}
+
 /* One sequence of LONG_CTX positions, its last MAX_GEN ones generated: what check_pages sees. */
 static void run_long(bed *b)
 {
@@ -461,6 +509,7 @@ int main(int argc, char **argv)
         run_scenario(&b, &all[i]);
     }
     run_hits(&b);
+    run_turns(&b);
     run_long(&b);
     printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b.n_prompts);
     for (int i = 0; i < b.n_prompts; i++) {
