@@ -31,15 +31,16 @@ typedef struct cp_quant_traits {
     bool has_min;
 } cp_quant_traits;
 
-/* One block of 32 int8 activations with its scale and the sums that offsets and minima need. */
+/* One block of 32 int8 activations with its scale and what offsets and minima need. sum is that of
+ * q, sum16[g] that of elements 16 g to 16 g + 15. A dot with weights that are stored unsigned
+ * starts at minus the offset times the sum: shifted here once, for every output of every weight. */
 typedef struct cp_act8 {
     int8_t q[CP_QBLOCK];
-    float d;        /* amax / 127 */
-    float dsum;     /* d * (float)sum */
-    int32_t sum;    /* sum of q */
-    int32_t unused; /* zero */
-    int32_t sum16[2];
-    float dsum16[2]; /* d * (float)sum16[g] */
+    float d;                  /* amax / 127 */
+    float dsum;               /* d * (float)sum */
+    int32_t minus8, minus128; /* -8 * sum, -128 * sum */
+    int32_t minus32[2];       /* -32 * sum16[g] */
+    float dsum16[2];          /* d * (float)sum16[g] */
 } cp_act8;
 
 /* Traits of a type; all false for types without quantized blocks. */

@@ -30,7 +30,6 @@ typedef __m256 vf;
 #define vi_sll32(a, n)   _mm256_slli_epi32(a, n)
 #define vi_add16(a, b)   _mm256_add_epi16(a, b)
 #define vi_add32(a, b)   _mm256_add_epi32(a, b)
-#define vi_sub32(a, b)   _mm256_sub_epi32(a, b)
 #define vi_maddubs(w, a) _mm256_maddubs_epi16(w, a)
 #define vi_madd(a, b)    _mm256_madd_epi16(a, b)
 #define vf_zero()        _mm256_setzero_ps()
@@ -98,18 +97,20 @@ static void quantize(const float *x, int64_t k, cp_act8 *out)
         bytes = _mm256_permutevar8x32_epi32(bytes, order);
         _mm256_storeu_si256((__m256i_u *)(void *)out->q, bytes);
         out->d = amax / 127.0f;
-        out->unused = 0;
         /* sums of the stored bytes (saturated ones included), 16 at a time */
         __m256i ones = _mm256_set1_epi8(1), w = _mm256_set1_epi16(1);
         __m256i lo = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, bytes), w);
         __m128i s = _mm_hadd_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
         s = _mm_hadd_epi32(s, s);
-        out->sum16[0] = _mm_cvtsi128_si32(s);
-        out->sum16[1] = _mm_extract_epi32(s, 1);
-        out->sum = out->sum16[0] + out->sum16[1];
-        out->dsum = out->d * (float)out->sum;
-        out->dsum16[0] = out->d * (float)out->sum16[0];
-        out->dsum16[1] = out->d * (float)out->sum16[1];
+        int32_t sum16[2] = {_mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1)};
+        int32_t sum = sum16[0] + sum16[1];
+        out->dsum = out->d * (float)sum;
+        out->minus8 = -8 * sum;
+        out->minus128 = -128 * sum;
+        for (int g = 0; g < 2; g++) {
+            out->minus32[g] = -32 * sum16[g];
+            out->dsum16[g] = out->d * (float)sum16[g];
+        }
     }
 }
 

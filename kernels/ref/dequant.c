@@ -404,15 +404,18 @@ void cp_quantize_act_row(const float *x, int64_t k, cp_act8 *out)
         }
         float inv = amax > 0.0f ? 127.0f / amax : 0.0f;
         out->d = amax / 127.0f;
-        out->sum16[0] = out->sum16[1] = 0;
+        int32_t sum16[2] = {0, 0};
         for (int i = 0; i < CP_QBLOCK; i++) {
             out->q[i] = round_int8(x[i] * inv);
-            out->sum16[i / 16] += out->q[i];
+            sum16[i / 16] += out->q[i];
         }
-        out->sum = out->sum16[0] + out->sum16[1];
-        out->unused = 0;
-        out->dsum = out->d * (float)out->sum;
-        out->dsum16[0] = out->d * (float)out->sum16[0];
-        out->dsum16[1] = out->d * (float)out->sum16[1];
+        int32_t sum = sum16[0] + sum16[1];
+        out->dsum = out->d * (float)sum;
+        out->minus8 = -8 * sum;
+        out->minus128 = -128 * sum;
+        for (int g = 0; g < 2; g++) {
+            out->minus32[g] = -32 * sum16[g];
+            out->dsum16[g] = out->d * (float)sum16[g];
+        }
     }
 }

@@ -457,8 +457,8 @@ static void test_quantizers(void **state)
         t.quantize(x, K, b);
         for (int i = 0; i < K / 32; i++) {
             assert_memory_equal(a[i].q, b[i].q, sizeof a[i].q);
-            assert_true(a[i].sum == b[i].sum && a[i].sum16[0] == b[i].sum16[0] &&
-                        a[i].sum16[1] == b[i].sum16[1]);
+            assert_true(a[i].minus8 == b[i].minus8 && a[i].minus128 == b[i].minus128 &&
+                        a[i].minus32[0] == b[i].minus32[0] && a[i].minus32[1] == b[i].minus32[1]);
             if (a[i].d == a[i].d && a[i].d < INFINITY)
                 assert_memory_equal(&a[i], &b[i], sizeof a[i]);
         }
