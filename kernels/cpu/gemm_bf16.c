@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define BF16_COLS 8
+#define BF16_COLS 12
 #if defined(__clang__)
 #define BF16_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -47,15 +47,34 @@ tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t str
                      act + 4 * (size_t)at, stride, at == 0, tile);
 }
 
+#define BF16_TILE(w) tile_bf16(w, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c)
+#define BF16_CASE(w)                                                                               \
+    case w:                                                                                        \
+        BF16_TILE(w);                                                                              \
+        break;
+
+/* As float_gemm: few tiles, of equal width. */
 static void gemm(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n, float *tile)
 {
-    int pairs = (k + 1) / 2, c = 0;
-    for (; c + BF16_COLS <= n; c += BF16_COLS)
-        tile_bf16(BF16_COLS, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
-    for (; c + 2 <= n; c += 2)
-        tile_bf16(2, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
-    if (c < n)
-        tile_bf16(1, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c);
+    int pairs = (k + 1) / 2;
+    int tiles = (n + BF16_COLS - 1) / BF16_COLS, width = (n + tiles - 1) / tiles;
+    for (int c = 0; c < n; c += width) {
+        int w = n - c < width ? n - c : width;
+        switch (w) {
+            BF16_CASE(1)
+            BF16_CASE(2)
+            BF16_CASE(3)
+            BF16_CASE(4)
+            BF16_CASE(5)
+            BF16_CASE(6)
+            BF16_CASE(7)
+            BF16_CASE(8)
+            BF16_CASE(9)
+            BF16_CASE(10)
+            BF16_CASE(11)
+            BF16_CASE(12)
+        }
+    }
 }
 
 void cp_gemm_fill_bf16(cp_gemm_table *t)
