@@ -12,7 +12,7 @@
 #define LANES           8
 #define DOT_U8          0
 #define VECTOR_REGISTER "x"
-#define PREFETCH        1024
+#define PREFETCH        3072
 #define MAX_COLS        4
 #define FLOAT_COLS      6
 

@@ -8,46 +8,42 @@
 #include <string.h>
 
 #define BF16_COLS 12
-#if defined(__clang__)
-#define BF16_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define BF16_UNROLL _Pragma("GCC unroll 16")
-#endif
 
-/* One segment of `pairs` pairs for n <= BF16_COLS columns: stored in tile, or added to it. */
-static inline __attribute__((always_inline)) void segment_bf16(int n, const uint8_t *panel,
-                                                               int pairs, const uint8_t *act,
-                                                               size_t stride, bool first,
-                                                               float *tile)
+#include "kernels/cpu/gemm_columns.inc"
+
+/* One segment of `pairs` pairs for n <= BF16_COLS columns: stored in tile, or added to it. ahead:
+ * the panel comes from memory, with which four columns keep up as they are. */
+FINLINE void segment_bf16(int n, const uint8_t *panel, int pairs, columns x, bool first, bool ahead,
+                          float *tile)
 {
     __m512 acc[BF16_COLS];
-    BF16_UNROLL for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
-    for (int i = 0; i < pairs; i++) {
-        __m512bh w = (__m512bh)_mm512_loadu_si512(panel + 64 * (size_t)i);
-        BF16_UNROLL for (int c = 0; c < n; c++)
-        {
-            int32_t v;
-            memcpy(&v, act + (size_t)c * stride + 4 * (size_t)i, sizeof v);
-            acc[c] = _mm512_dpbf16_ps(acc[c], w, (__m512bh)_mm512_set1_epi32(v));
-        }
+    FUNROLL for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
+    for (int i = 0; i < pairs; i++, panel += 64) {
+        __m512bh w = (__m512bh)_mm512_loadu_si512(panel);
+        if (ahead && n > 4)
+            __builtin_prefetch(panel + COLUMNS_AHEAD);
+        FUNROLL for (int c = 0; c < n; c++) acc[c] =
+            _mm512_dpbf16_ps(acc[c], w, (__m512bh)_mm512_set1_epi32(column_pair(&x, c)));
+        next_inputs(&x, n, 4);
     }
-    BF16_UNROLL for (int c = 0; c < n; c++)
+    FUNROLL for (int c = 0; c < n; c++)
     {
         float *to = tile + 16 * c;
         _mm512_storeu_ps(to, first ? acc[c] : _mm512_add_ps(_mm512_loadu_ps(to), acc[c]));
     }
 }
 
-static inline __attribute__((always_inline)) void
-tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t stride, float *tile)
+FINLINE void tile_bf16(int n, const uint8_t *panel, int pairs, const uint8_t *act, size_t stride,
+                       bool ahead, float *tile)
 {
     enum { SEGMENT = CP_SEGMENT / 2 };
     for (int at = 0; at < pairs; at += SEGMENT)
         segment_bf16(n, panel + 64 * (size_t)at, pairs - at < SEGMENT ? pairs - at : SEGMENT,
-                     act + 4 * (size_t)at, stride, at == 0, tile);
+                     columns_at(n, act + 4 * (size_t)at, stride), at == 0, ahead, tile);
 }
 
-#define BF16_TILE(w) tile_bf16(w, panel, pairs, act + (size_t)c * stride, stride, tile + 16 * c)
+#define BF16_TILE(w)                                                                               \
+    tile_bf16(w, panel, pairs, act + (size_t)c * stride, stride, c == 0, tile + 16 * c)
 #define BF16_CASE(w)                                                                               \
     case w:                                                                                        \
         BF16_TILE(w);                                                                              \

@@ -56,6 +56,11 @@ static void test_bf16_pairs(void **state)
             act[r][i] = cp_bf16_from_f32(cp_test_uniform(&s));
     float all[N * 16], one[16], w[K];
     wide.gemm[CP_PANEL_BF16](panel, K, (const uint8_t *)act, sizeof act[0], N, all);
+    for (int n = 1; n < N; n++) { /* every tile width */
+        float some[N * 16];
+        wide.gemm[CP_PANEL_BF16](panel, K, (const uint8_t *)act, sizeof act[0], n, some);
+        assert_memory_equal(some, all, (size_t)n * sizeof one);
+    }
     for (int r = 0; r < N; r++) {
         wide.gemm[CP_PANEL_BF16](panel, K, (const uint8_t *)act[r], sizeof act[0], 1, one);
         assert_memory_equal(one, all + 16 * r, sizeof one); /* not a matter of the row count */
