@@ -319,7 +319,7 @@ int main(int argc, char **argv)
         cp_pool_open(&b.pool, o.threads, &err) != CP_OK)
         die(&err);
 #if defined(__x86_64__)
-    if (isa >= CP_ISA_AVX2)
+    if (cp_isa_over(isa, CP_ISA_AVX2))
         peak = 8.0 * 64 * PEAK_LOOPS * o.threads / best_seconds(&b, peak_worker, 3);
 #endif
     for (uint32_t i = 0; i < CP_DTYPE_LIMIT; i++) {

@@ -15,21 +15,6 @@ typedef struct cpu_backend {
     bool own_pool;
 } cpu_backend;
 
-/* Base first, then what the level has: levels ascend and contain those below. */
-const cp_vec *cp_vec_of(cp_isa isa)
-{
-    const cp_vec *v = &cp_vec_base;
-#if defined(__x86_64__)
-    if (isa >= CP_ISA_AVX2)
-        v = &cp_vec_avx2;
-    if (isa >= CP_ISA_AVX512)
-        v = &cp_vec_avx512;
-#else
-    (void)isa;
-#endif
-    return v;
-}
-
 static cp_code open_cpu(cp_backend *b, cp_err *err)
 {
     cp_isa isa;

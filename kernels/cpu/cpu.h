@@ -86,7 +86,7 @@ extern const cp_vec cp_vec_base;
 #if defined(__x86_64__)
 extern const cp_vec cp_vec_avx2, cp_vec_avx512;
 #endif
-/* The table of a level: the best built one that is not above it. */
+/* The table of a level: its own, or that of the level it stands on (isa.c). */
 const cp_vec *cp_vec_of(cp_isa isa);
 
 /* Work of ATTENTION: rows of one sequence (a tile), all or some of their splits. */

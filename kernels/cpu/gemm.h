@@ -91,13 +91,14 @@ typedef struct cp_gemm_table {
     bool bf16_pairs; /* BF16 activations are bf16 pairs, not f32 */
 } cp_gemm_table;
 
-/* Each level overwrites what it does better; called in ascending order. */
+/* Each level overwrites what it does better than the one it stands on, called before it. */
 void cp_gemm_fill_base(cp_gemm_table *t);
 void cp_gemm_fill_avx2(cp_gemm_table *t);
+void cp_gemm_fill_avxvnni(cp_gemm_table *t);
 void cp_gemm_fill_avx512(cp_gemm_table *t);
 void cp_gemm_fill_vnni(cp_gemm_table *t);
 void cp_gemm_fill_bf16(cp_gemm_table *t);
-/* The table of a level: base and everything up to isa. */
+/* The table of a level: base and everything it stands on (isa.c). */
 void cp_gemm_table_init(cp_gemm_table *t, cp_isa isa);
 
 /* ---- panels and how they are made (unpack.c) ---- */

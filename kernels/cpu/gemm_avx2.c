@@ -9,48 +9,10 @@
 
 #include "kernels/cpu/v16_math.h"
 
-#define LANES           8
-#define DOT_U8          0
-#define VECTOR_REGISTER "x"
-#define PREFETCH        3072
-#define MAX_COLS        4
-#define FLOAT_COLS      6
+#define DOT_U8   0
+#define MAX_COLS 4
 
-typedef __m256i vi;
-typedef __m256 vf;
-
-#define vi_zero()        _mm256_setzero_si256()
-#define vi_load(p)       _mm256_loadu_si256((const __m256i_u *)(const void *)(p))
-#define vi_set8(x)       _mm256_set1_epi8(x)
-#define vi_set16(x)      _mm256_set1_epi16(x)
-#define vi_and(a, b)     _mm256_and_si256(a, b)
-#define vi_or(a, b)      _mm256_or_si256(a, b)
-#define vi_sll16(a, n)   _mm256_slli_epi16(a, n)
-#define vi_srl16(a, n)   _mm256_srli_epi16(a, n)
-#define vi_sll32(a, n)   _mm256_slli_epi32(a, n)
-#define vi_add16(a, b)   _mm256_add_epi16(a, b)
-#define vi_add32(a, b)   _mm256_add_epi32(a, b)
-#define vi_maddubs(w, a) _mm256_maddubs_epi16(w, a)
-#define vi_madd(a, b)    _mm256_madd_epi16(a, b)
-#define vf_zero()        _mm256_setzero_ps()
-#define vf_add(a, b)     _mm256_add_ps(a, b)
-#define vf_mul(a, b)     _mm256_mul_ps(a, b)
-#define vf_fma(a, b, c)  _mm256_fmadd_ps(a, b, c)
-#define vf_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c)
-#define vf_bcast(p)      _mm256_broadcast_ss(p)
-#define vf_load(p)       _mm256_loadu_ps((const float *)(const void *)(p))
-#define vf_store(p, x)   _mm256_storeu_ps(p, x)
-#define vf_from_i32(x)   _mm256_cvtepi32_ps(x)
-#define vf_half(p)       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)(const void *)(p)))
-#define vf_u8(p)         _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p))))
-#define vf_s8(p)         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
-
-static inline vi vi_bcast(const void *p)
-{
-    float f;
-    memcpy(&f, p, sizeof f);
-    return _mm256_castps_si256(_mm256_set1_ps(f));
-}
+#include "kernels/cpu/gemm_narrow.inc"
 
 static inline v16 v16_f16(const uint8_t *p)
 {

@@ -28,24 +28,6 @@ bool cp_linear_supports(cp_dtype t)
     return cp_panel_kind_of(t) != CP_PANEL_COUNT;
 }
 
-void cp_gemm_table_init(cp_gemm_table *t, cp_isa isa)
-{
-    memset(t, 0, sizeof *t);
-    cp_gemm_fill_base(t);
-#if defined(__x86_64__)
-    if (isa >= CP_ISA_AVX2)
-        cp_gemm_fill_avx2(t);
-    if (isa >= CP_ISA_AVX512)
-        cp_gemm_fill_avx512(t);
-    if (isa >= CP_ISA_VNNI)
-        cp_gemm_fill_vnni(t);
-    if (isa >= CP_ISA_BF16)
-        cp_gemm_fill_bf16(t);
-#else
-    (void)isa;
-#endif
-}
-
 /* ---- open ---- */
 
 static cp_code open_bias(cp_linear_weight *w, const cp_tensor *bias, cp_err *err)

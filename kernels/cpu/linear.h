@@ -11,23 +11,8 @@
 #ifndef CP_KERNELS_CPU_LINEAR_H
 #define CP_KERNELS_CPU_LINEAR_H
 
+#include "kernels/cpu/isa.h"
 #include "kernels/kernels.h"
-
-/* ISA levels, ascending; a level is a set of cpuid bits with the OS's consent (xgetbv). AMX keeps
- * its place. */
-typedef enum cp_isa {
-    CP_ISA_BASE,
-    CP_ISA_AVX2,
-    CP_ISA_AVX512,
-    CP_ISA_VNNI,
-    CP_ISA_BF16,
-    CP_ISA_AMX,
-    CP_ISA_COUNT
-} cp_isa;
-const char *cp_isa_name(cp_isa isa);
-/* The best level that this build and this machine have, capped by `cap` (a level name; NULL:
- * CAPSTAN_CPU or none). */
-cp_code cp_isa_detect(const char *cap, cp_isa *out, cp_err *err);
 
 typedef struct cp_linear cp_linear;
 typedef struct cp_panels cp_panels; /* packed weights of one model: mapped files, or memory */

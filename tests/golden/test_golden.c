@@ -81,7 +81,7 @@ static double check(const char *arch, const cp_forward_config *base, int chunk)
 static void every_architecture_matches_transformers(void **state)
 {
     (void)state;
-    static const char *const levels[] = {"base", "avx2", "avx512", "vnni", "bf16"};
+    static const char *const levels[] = {"base", "avx2", "avxvnni", "avx512", "vnni", "bf16"};
     for (const char *const *arch = cp_model_archs(); *arch; arch++) {
         cp_forward_config ref = {
             .backend = "ref", .act_f32 = true, .kv_type = CP_DTYPE_F16, .threads = 1};
@@ -99,7 +99,7 @@ static void every_architecture_matches_transformers(void **state)
                 cp_forward_config cpu = {
                     .backend = "cpu", .level = levels[i], .kv_type = CP_DTYPE_BF16, .threads = 2};
                 e = check(*arch, &cpu, chunk);
-                print_message("%-8s cpu  %-6s bf16 pages, chunks of %2d: NMSE %.2e\n", *arch,
+                print_message("%-8s cpu  %-7s bf16 pages, chunks of %2d: NMSE %.2e\n", *arch,
                               levels[i], chunk, e);
                 assert_true(e <= BAR);
             }

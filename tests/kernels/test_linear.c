@@ -41,12 +41,13 @@ static void one_init(one *o, const cp_tensor *w, int n_w)
     o->prog.n_weights = n_w;
 }
 
-static cp_isa best_level(void)
+/* The next level after isa that this machine has; CP_ISA_COUNT: none. */
+static cp_isa next_level(int isa)
 {
-    cp_isa isa;
-    cp_err err;
-    assert_int_equal(cp_isa_detect("", &isa, &err), CP_OK);
-    return isa;
+    do
+        isa++;
+    while (isa < CP_ISA_COUNT && !cp_isa_there((cp_isa)isa));
+    return (cp_isa)isa;
 }
 
 /* Ends a segment of K: the first starts the sum, the others are added to it. */
@@ -195,20 +196,19 @@ static void test_segments(void **state)
     static const int64_t supers[] = {256, 512, 768, 1024, 1280, 2304};
     static const int64_t floats[] = {1, 511, 512, 513, 514, 1023, 1025, 1600};
     (void)state;
-    cp_isa best = best_level();
-    for (int isa = 0; isa <= (int)best; isa++)
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa))
         for (int i = 0; cp_test_types[i] >= 0; i++) {
             cp_dtype type = (cp_dtype)cp_test_types[i];
             int block = cp_dtype_info((uint32_t)type)->block;
             const int64_t *ks = block == 256 ? supers : block >= 32 ? blocks : floats;
             int n = block == 256 ? 6 : 8;
-            if (type == CP_DTYPE_BF16 && isa >= CP_ISA_BF16)
+            if (type == CP_DTYPE_BF16 && cp_isa_over(isa, CP_ISA_BF16))
                 continue; /* other bits by design; test_segments_add */
             for (int j = 0; j < n; j++) {
                 if (ks[j] % block)
                     continue;
                 cp_tensor t = cp_test_tensor(type, ks[j], 18, (uint64_t)(i + 3 * j) + 1);
-                check_tensor(&t, (cp_isa)isa, (uint64_t)i * 31 + (uint64_t)j);
+                check_tensor(&t, isa, (uint64_t)i * 31 + (uint64_t)j);
                 cp_test_free(&t);
             }
         }
@@ -256,27 +256,26 @@ static void test_segments_add(void **state)
     static const cp_dtype types[] = {CP_DTYPE_F32, CP_DTYPE_F16, CP_DTYPE_BF16};
     static const int ks[] = {75, 512, 513, 1024, 1100, 1535, 2049};
     (void)state;
-    for (int isa = 0; isa <= (int)best_level(); isa++) {
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
         cp_gemm_table table;
-        cp_gemm_table_init(&table, (cp_isa)isa);
+        cp_gemm_table_init(&table, isa);
         for (int i = 0; i < 3 * 7; i++)
-            check_sum(&table, types[i / 7], ks[i % 7], cp_isa_name((cp_isa)isa));
+            check_sum(&table, types[i / 7], ks[i % 7], cp_isa_name(isa));
     }
 }
 
 static void test_types_and_levels(void **state)
 {
     (void)state;
-    cp_isa best = best_level();
-    for (int isa = 0; isa <= (int)best; isa++)
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa))
         for (int i = 0; cp_test_types[i] >= 0; i++) {
             cp_dtype type = (cp_dtype)cp_test_types[i];
             int block = cp_dtype_info((uint32_t)type)->block;
-            if (type == CP_DTYPE_BF16 && isa >= CP_ISA_BF16)
+            if (type == CP_DTYPE_BF16 && cp_isa_over(isa, CP_ISA_BF16))
                 continue; /* other bits by design */
             int64_t k = block == 256 ? 512 : block >= 32 ? 384 : 97;
             cp_tensor t = cp_test_tensor(type, k, 53, (uint64_t)i + 1);
-            check_tensor(&t, (cp_isa)isa, (uint64_t)i * 31 + 7);
+            check_tensor(&t, isa, (uint64_t)i * 31 + 7);
             cp_test_free(&t);
         }
 }
@@ -285,9 +284,8 @@ static void test_types_and_levels(void **state)
 static void test_extremes(void **state)
 {
     (void)state;
-    cp_isa best = best_level();
     static const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f};
-    for (int isa = 0; isa <= (int)best; isa++)
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa))
         for (int i = 0; cp_test_types[i] >= 0; i++) {
             cp_dtype type = (cp_dtype)cp_test_types[i];
             const cp_dtype_row *info = cp_dtype_info((uint32_t)type);
@@ -313,7 +311,7 @@ static void test_extremes(void **state)
                 cp_linear *l;
                 cp_err err;
                 one_init(&o, &e, 1);
-                assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, (cp_isa)isa, 1, &err), CP_OK);
+                assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, 1, &err), CP_OK);
                 plain(&e, x, want);
                 run_linear(l, x, 1, out, ld, 1);
                 assert_bits(got, want, 16, info->name);
@@ -334,7 +332,7 @@ static void check_epilogue(cp_isa isa, cp_act act, float scale, float softcap)
         cp_test_tensor(CP_DTYPE_F32, 40, 1, 5),  cp_test_tensor(CP_DTYPE_F32, 19, 1, 6)};
     int n_w = act == CP_ACT_NONE ? 4 : 2;
     static const int bias_of[4] = {4, -1, 5, -1};
-    if (isa >= CP_ISA_BF16)
+    if (cp_isa_over(isa, CP_ISA_BF16))
         w[2].type = CP_DTYPE_F16;
     float *x = random_rows(K, N, 9), *got[4] = {0}, *want[4] = {0};
     size_t ld[4];
@@ -389,21 +387,18 @@ static void check_epilogue(cp_isa isa, cp_act act, float scale, float softcap)
 static void test_epilogues(void **state)
 {
     (void)state;
-    cp_isa best = best_level();
-    for (int isa = 0; isa <= (int)best; isa++) {
-        check_epilogue((cp_isa)isa, CP_ACT_NONE, 1.0f, 0.0f);
-        check_epilogue((cp_isa)isa, CP_ACT_NONE, 0.37f, 30.0f);
-        check_epilogue((cp_isa)isa, CP_ACT_SILU, 1.0f, 0.0f);
-        check_epilogue((cp_isa)isa, CP_ACT_GELU_TANH, 1.0f, 0.0f);
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
+        check_epilogue(isa, CP_ACT_NONE, 1.0f, 0.0f);
+        check_epilogue(isa, CP_ACT_NONE, 0.37f, 30.0f);
+        check_epilogue(isa, CP_ACT_SILU, 1.0f, 0.0f);
+        check_epilogue(isa, CP_ACT_GELU_TANH, 1.0f, 0.0f);
     }
 }
 
 /* A row's bits do not depend on how many rows are beside it, across row chunks too. */
-static void test_row_counts(void **state)
+static void check_row_counts(cp_isa isa)
 {
-    (void)state;
     enum { K = 288, N = 300, M = 40 };
-    cp_isa isa = best_level();
     cp_tensor t = cp_test_tensor(CP_DTYPE_Q5_0, K, M, 11);
     float *x = random_rows(K, N, 4), *all = cp_xcalloc(N * M, sizeof *all), *part;
     part = cp_xcalloc(N * M, sizeof *part);
@@ -428,12 +423,18 @@ static void test_row_counts(void **state)
     free(x);
 }
 
+static void test_row_counts(void **state)
+{
+    (void)state;
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa))
+        check_row_counts(isa);
+}
+
 /* The vector quantizer of a level writes the bytes of the plain one, odd values included. */
 static void test_quantizers(void **state)
 {
     (void)state;
     enum { K = 32 * 400 };
-    cp_isa best = best_level();
     float *x = cp_xcalloc(K, sizeof *x);
     cp_act8 *a = cp_alloc_aligned(K / 32 * sizeof *a), *b = cp_alloc_aligned(K / 32 * sizeof *b);
     uint64_t s = 3;
@@ -450,9 +451,9 @@ static void test_quantizers(void **state)
         if (block % 50 == 29 && r % 16 == 0)
             x[i] = r & 16 ? INFINITY : NAN;
     }
-    for (int isa = 0; isa <= (int)best; isa++) {
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
         cp_gemm_table t;
-        cp_gemm_table_init(&t, (cp_isa)isa);
+        cp_gemm_table_init(&t, isa);
         cp_quantize_act_row(x, K, a);
         t.quantize(x, K, b);
         for (int i = 0; i < K / 32; i++) {
@@ -492,7 +493,38 @@ static void test_refusals(void **state)
     cp_test_free(&w[1]);
 }
 
-static void test_isa_cap(void **state)
+/* Which level contains which: a level beside another is not over it. */
+static void test_levels_stand_on_others(void **state)
+{
+    (void)state;
+    static const struct {
+        cp_isa isa;
+        unsigned over; /* bit 1 << level */
+    } rows[] = {
+#define B(x) (1u << CP_ISA_##x)
+        {CP_ISA_BASE, B(BASE)},
+        {CP_ISA_AVX2, B(BASE) | B(AVX2)},
+        {CP_ISA_AVXVNNI, B(BASE) | B(AVX2) | B(AVXVNNI)},
+        {CP_ISA_AVX512, B(BASE) | B(AVX2) | B(AVX512)},
+        {CP_ISA_VNNI, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI)},
+        {CP_ISA_BF16, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI) | B(BF16)},
+        {CP_ISA_AMX, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI) | B(AMX)},
+#undef B
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cp_cpu cpu = {.adds = rows[i].over};
+        assert_int_equal(rows[i].isa, i);
+        assert_true(cp_isa_on(&cpu, rows[i].isa) == (rows[i].isa != CP_ISA_AMX)); /* not built */
+        for (int below = 0; below < CP_ISA_COUNT; below++) {
+            bool over = rows[i].over >> below & 1;
+            assert_true(cp_isa_over(rows[i].isa, (cp_isa)below) == over);
+            cpu.adds = rows[i].over & ~(1u << below); /* without a bit it stands on */
+            assert_true(cp_isa_on(&cpu, rows[i].isa) == (!over && rows[i].isa != CP_ISA_AMX));
+        }
+    }
+}
+
+static void test_levels_by_name(void **state)
 {
     (void)state;
     cp_isa isa;
@@ -500,20 +532,41 @@ static void test_isa_cap(void **state)
     assert_int_equal(cp_isa_detect("base", &isa, &err), CP_OK);
     assert_int_equal(isa, CP_ISA_BASE);
     assert_int_equal(cp_isa_detect("amx", &isa, &err), CP_USAGE);
+    assert_non_null(strstr(err.msg, "'amx' is not in this build; take one of: base"));
     assert_int_equal(cp_isa_detect("sse9", &isa, &err), CP_USAGE);
-    assert_non_null(strstr(err.msg, "sse9"));
-    if (best_level() < CP_ISA_BF16)
-        assert_int_equal(cp_isa_detect("bf16", &isa, &err), CP_USAGE);
+    assert_non_null(strstr(err.msg, "'sse9' is unknown; take one of: base"));
+    for (int i = 0; i < CP_ISA_AMX; i++) {
+        const char *name = cp_isa_name((cp_isa)i);
+        char listed[16];
+        snprintf(listed, sizeof listed, " %s", name);
+        assert_int_equal(cp_isa_detect("sse9", &isa, &err), CP_USAGE);
+        const char *at = strstr(err.msg, "take one of:");
+        at = strstr(at, listed);
+        bool in_list = at && (at[strlen(listed)] == ' ' || !at[strlen(listed)]);
+        assert_true(in_list == cp_isa_there((cp_isa)i));
+        if (cp_isa_there((cp_isa)i)) {
+            assert_int_equal(cp_isa_detect(name, &isa, &err), CP_OK);
+            assert_int_equal(isa, i);
+        } else {
+            assert_int_equal(cp_isa_detect(name, &isa, &err), CP_USAGE);
+            assert_non_null(strstr(err.msg, "is not on this machine; take one of: base"));
+        }
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_and_levels), cmocka_unit_test(test_segments),
-        cmocka_unit_test(test_segments_add),     cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_epilogues),        cmocka_unit_test(test_row_counts),
-        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_isa_cap),
+        cmocka_unit_test(test_types_and_levels),
+        cmocka_unit_test(test_segments),
+        cmocka_unit_test(test_segments_add),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_epilogues),
+        cmocka_unit_test(test_row_counts),
+        cmocka_unit_test(test_quantizers),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_levels_stand_on_others),
+        cmocka_unit_test(test_levels_by_name),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }

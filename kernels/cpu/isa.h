@@ -1,0 +1,49 @@
+/*
+ * isa: the instruction levels of the cpu backend, which of them a machine has and which it gets.
+ *
+ * A level is what its row in isa.c adds to the level it stands on: cpuid bits with the operating
+ * system's consent (xgetbv), and functions. avxvnni and avx512 both stand on avx2, so levels are no
+ * ascending number: ask cp_isa_over(). Any thread.
+ */
+#ifndef CP_KERNELS_CPU_ISA_H
+#define CP_KERNELS_CPU_ISA_H
+
+#include "base/code.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* AMX keeps its place; it is not built. A level comes after the one it stands on. */
+typedef enum cp_isa {
+    CP_ISA_BASE,
+    CP_ISA_AVX2,
+    CP_ISA_AVXVNNI,
+    CP_ISA_AVX512,
+    CP_ISA_VNNI,
+    CP_ISA_BF16,
+    CP_ISA_AMX,
+    CP_ISA_COUNT
+} cp_isa;
+
+/* A machine as cpuid shows it. */
+typedef struct cp_cpu {
+    char vendor[13];   /* "AuthenticAMD" */
+    int family, model; /* extended fields added in */
+    unsigned adds;     /* bit 1 << level: what the level adds to those below is there */
+} cp_cpu;
+
+const char *cp_isa_name(cp_isa isa);
+/* The level that isa stands on; of base itself. */
+cp_isa cp_isa_parent(cp_isa isa);
+/* Whether isa is `below` or stands on it. */
+bool cp_isa_over(cp_isa isa, cp_isa below);
+/* Whether this build has the level and cpu has its bits and those of all it stands on. */
+bool cp_isa_on(const cp_cpu *cpu, cp_isa isa);
+/* The same for this machine. */
+bool cp_isa_there(cp_isa isa);
+/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the highest that is there).
+ * CP_USAGE for one that is unknown, not built or not on this machine; the message lists those that
+ * are. */
+cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err);
+
+#endif
