@@ -22,18 +22,21 @@ static void print_line(void *arg, const char *text)
 
 int cp_cmd_version(const cp_options *o)
 {
+    cp_err err = {0};
+    cp_backend *b = NULL;
+    cp_backend_config cfg = {0};
+    if (o->verbose && cp_backend_open(&b, "cpu", &cfg, &err)) {
+        return cp_app_fail(&err);
+    }
     printf("capstan %s\n", cp_app_version());
     if (!o->verbose) {
         return 0;
     }
-    cp_err err = {0};
-    cp_backend *b;
-    cp_backend_config cfg = {0};
-    if (cp_backend_open(&b, "cpu", &cfg, &err)) {
-        return cp_app_fail(&err);
-    }
-    printf("backends: cpu ref\nisa level: %s\nthreads: %d\nlibraries: %s\narchitectures:",
-           cp_backend_level(b), cp_pool_default_threads(), CAPSTAN_LIBRARIES);
+    char level[256];
+    cp_kernels_default_level(level, sizeof level);
+    printf("backends: cpu ref\nisa level: %s\ndefault level: %s\nthreads: %d\nlibraries: %s\n"
+           "architectures:",
+           cp_backend_level(b), level, cp_pool_default_threads(), CAPSTAN_LIBRARIES);
     for (const char *const *a = cp_model_archs(); *a; a++) {
         printf(" %s", *a);
     }

@@ -224,9 +224,12 @@ cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err)
         return CP_OK;
     }
     cp_code rc = cp_loader_open(&file, ref, &lo, err);
+    if (rc == CP_USAGE) {
+        return CP_OK; /* several models in one, and none is named */
+    }
     rc = rc ? rc : packed_check(file, o, err);
     cp_loaded_close(file);
-    return rc == CP_UNSUPPORTED || rc == CP_USAGE ? CP_OK : rc;
+    return rc == CP_UNSUPPORTED ? CP_OK : rc;
 }
 
 void cp_app_model_close(cp_app_model *m)

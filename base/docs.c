@@ -305,7 +305,10 @@ void cp_docs_configuration(cp_buf *out)
         "list is a TOML array, a comma list in the\nenvironment, and a repeated flag. A wrong name "
         "or value ends the program with exit code 2 and names the place, the value and what is "
         "allowed.\n\n"
-        "One variable is no option: `CAPSTAN_CPU` caps the instruction set that kernels use.\n\n"
+        "One variable is no option: `CAPSTAN_CPU=base|avx2|avxvnni|avx512|vnni|bf16` is the "
+        "instruction level that kernels use, in place of the\nmachine's default, which "
+        "`capstan version -v` names with its reason. A level that this build or machine lacks "
+        "is exit code 2, with the list\nof those that are there.\n\n"
         "## Options\n\n"
         "| option | type | default | range | commands | meaning |\n"
         "|---|---|---|---|---|---|\n");

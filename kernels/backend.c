@@ -308,6 +308,12 @@ uint64_t cp_prepared_barriers(const cp_prepared *p)
     return p->barriers;
 }
 
+void cp_kernels_default_level(char *out, size_t n)
+{
+    cp_cpu cpu = cp_isa_this_cpu();
+    cp_isa_describe_default(&cpu, out, n);
+}
+
 void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
 {
     static const char *const names[CP_OP_COUNT] = {

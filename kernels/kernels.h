@@ -83,7 +83,7 @@ typedef struct cp_backend cp_backend;
 typedef struct cp_prepared cp_prepared;
 typedef struct cp_backend_config {
     cp_pool *pool;       /* compute pool; NULL: single thread */
-    const char *isa_cap; /* "base" ... ; NULL: CAPSTAN_CPU, else the best level that is there */
+    const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else this machine's default */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
 } cp_backend_config;
 /* Are packed weights that are found compared with the weights, byte by byte? */
@@ -131,7 +131,9 @@ void cp_prepared_zero_page(cp_prepared *p, uint32_t page);
  * the last step. */
 uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind);
 uint64_t cp_prepared_barriers(const cp_prepared *p);
-/* "operation type level" lines for `version -v`. */
+/* For `version -v`: the level of this machine when CAPSTAN_CPU does not say otherwise, and why (at
+ * most n bytes); "operation type level" lines. */
+void cp_kernels_default_level(char *out, size_t n);
 void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * isa: the table of instruction levels, and which of them this machine and its operating system
- * grant.
+ * isa: the table of instruction levels, which of them this machine and its operating system grant,
+ * and the table of defaults.
  *
  * A level is a set of cpuid bits together with the register state the OS saves (xgetbv): AVX2
  * without ymm state, or AVX-512 without zmm state, is not there. A row says what a level adds to
@@ -22,14 +22,14 @@
 #define X86(x) NULL
 #endif
 
-typedef struct level {
+typedef struct level_row {
     const char *name;
     cp_isa parent;
     void (*fill)(cp_gemm_table *t); /* what its linears do otherwise; NULL: it is not built */
     const cp_vec *vec;              /* NULL: those of the level it stands on */
-} level;
+} level_row;
 
-static const level levels[CP_ISA_COUNT] = {
+static const level_row levels[CP_ISA_COUNT] = {
     [CP_ISA_BASE] = {"base", CP_ISA_BASE, cp_gemm_fill_base, &cp_vec_base},
     [CP_ISA_AVX2] = {"avx2", CP_ISA_BASE, X86(cp_gemm_fill_avx2), X86(&cp_vec_avx2)},
     [CP_ISA_AVXVNNI] = {"avxvnni", CP_ISA_AVX2, X86(cp_gemm_fill_avxvnni), NULL},
@@ -96,14 +96,25 @@ static unsigned add_if(cp_isa isa, uint32_t reg, uint32_t bits)
     return (reg & bits) == bits ? 1u << isa : 0;
 }
 
-static cp_cpu this_cpu(void)
+cp_cpu cp_isa_this_cpu(void)
 {
     enum { YMM = 6, ZMM = 0xe6 }; /* register state in xcr0 */
     enum { AVX_VNNI = 1 << 4 };   /* leaf 7.1 eax */
     enum { BASICS = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C };
     cp_cpu cpu = {.adds = 1u << CP_ISA_BASE};
     uint32_t a, b, c, d, max7, b7, c7, d7, a71 = 0;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & BASICS) != BASICS)
+    if (!__get_cpuid(0, &a, &b, &c, &d))
+        return cpu;
+    memcpy(cpu.vendor, (uint32_t[3]){b, d, c}, 12);
+    if (!__get_cpuid(1, &a, &b, &c, &d))
+        return cpu;
+    cpu.family = (int)(a >> 8 & 15);
+    cpu.model = (int)(a >> 4 & 15);
+    if (cpu.family == 6 || cpu.family == 15)
+        cpu.model += (int)(a >> 16 & 15) << 4;
+    if (cpu.family == 15)
+        cpu.family += (int)(a >> 20 & 255);
+    if ((c & BASICS) != BASICS)
         return cpu;
     uint64_t state = xcr0();
     if ((state & YMM) != YMM || !__get_cpuid_count(7, 0, &max7, &b7, &c7, &d7))
@@ -120,7 +131,7 @@ static cp_cpu this_cpu(void)
     return cpu;
 }
 #else
-static cp_cpu this_cpu(void)
+cp_cpu cp_isa_this_cpu(void)
 {
     return (cp_cpu){.adds = 1u << CP_ISA_BASE};
 }
@@ -138,7 +149,7 @@ bool cp_isa_on(const cp_cpu *cpu, cp_isa isa)
 
 bool cp_isa_there(cp_isa isa)
 {
-    cp_cpu cpu = this_cpu();
+    cp_cpu cpu = cp_isa_this_cpu();
     return cp_isa_on(&cpu, isa);
 }
 
@@ -151,15 +162,54 @@ static void list_levels(const cp_cpu *cpu, char *out, size_t n)
             at += cp_snprintf(out + at, n - at, " %s", levels[i].name);
 }
 
+/* ---- what it gets ---- */
+
+/* Processors on which levels were measured beside each other, docs/BENCHMARKS.md "Levels". */
+static const cp_isa_default_row defaults[] = {
+    {"AuthenticAMD", 25, 0x10, 0x1f, CP_ISA_BF16,
+     "bf16 dots make BF16 weights 1.2x as fast with one row, about 2x from 64 rows on",
+     "2026-11-29"},
+};
+
+cp_isa cp_isa_default(const cp_cpu *cpu, const cp_isa_default_row **row)
+{
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++) {
+        const cp_isa_default_row *r = &defaults[i];
+        *row = r;
+        if (!strcmp(cpu->vendor, r->vendor) && cpu->family == r->family &&
+            cpu->model >= r->model_first && cpu->model <= r->model_last && cp_isa_on(cpu, r->level))
+            return r->level;
+    }
+    *row = NULL;
+    cp_isa best = CP_ISA_BASE;
+    for (int i = 0; i <= CP_ISA_VNNI; i++)
+        best = cp_isa_on(cpu, (cp_isa)i) ? (cp_isa)i : best;
+    return best;
+}
+
+size_t cp_isa_describe_default(const cp_cpu *cpu, char *out, size_t n)
+{
+    const cp_isa_default_row *r;
+    const char *level = levels[cp_isa_default(cpu, &r)].name;
+    if (r)
+        return cp_snprintf(out, n, "%s (row %s family %d models %d to %d, %s: %s)", level,
+                           r->vendor, r->family, r->model_first, r->model_last, r->date, r->reason);
+    return cp_snprintf(out, n,
+                       "%s (no row for %s family %d model %d: the highest of base avx2 avxvnni "
+                       "avx512 vnni)",
+                       level, *cpu->vendor ? cpu->vendor : "this processor", cpu->family,
+                       cpu->model);
+}
+
 cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err)
 {
     const char *where = name ? "CPU level" : "CAPSTAN_CPU";
-    cp_cpu cpu = this_cpu();
+    cp_cpu cpu = cp_isa_this_cpu();
     if (!name)
         name = getenv("CAPSTAN_CPU");
     if (!name || !*name) {
-        for (int i = 0; i < CP_ISA_COUNT; i++)
-            *out = cp_isa_on(&cpu, (cp_isa)i) ? (cp_isa)i : *out;
+        const cp_isa_default_row *row;
+        *out = cp_isa_default(&cpu, &row);
         return CP_OK;
     }
     const char *why = "is unknown";

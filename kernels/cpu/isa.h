@@ -32,6 +32,14 @@ typedef struct cp_cpu {
     unsigned adds;     /* bit 1 << level: what the level adds to those below is there */
 } cp_cpu;
 
+/* A row of the table of defaults: a processor on which levels were measured. */
+typedef struct cp_isa_default_row {
+    const char *vendor;
+    int family, model_first, model_last;
+    cp_isa level;
+    const char *reason, *date;
+} cp_isa_default_row;
+
 const char *cp_isa_name(cp_isa isa);
 /* The level that isa stands on; of base itself. */
 cp_isa cp_isa_parent(cp_isa isa);
@@ -41,9 +49,17 @@ bool cp_isa_over(cp_isa isa, cp_isa below);
 bool cp_isa_on(const cp_cpu *cpu, cp_isa isa);
 /* The same for this machine. */
 bool cp_isa_there(cp_isa isa);
-/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the highest that is there).
- * CP_USAGE for one that is unknown, not built or not on this machine; the message lists those that
- * are. */
+/* The level that a machine gets when nobody asks for one: that of its row in the table of defaults
+ * (*row; NULL: it has none, or lacks the row's level), else the highest that it has of base, avx2,
+ * avxvnni, avx512 and vnni: cpuid does not say whether bf16 dots pay, and they change bits. Pure.
+ */
+cp_isa cp_isa_default(const cp_cpu *cpu, const cp_isa_default_row **row);
+/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the default). CP_USAGE for
+ * one that is unknown, not built or not on this machine; the message lists those that are. */
 cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err);
+/* cpu's default in words: "vnni (no row for GenuineIntel ...)". Returns the length, as snprintf. */
+size_t cp_isa_describe_default(const cp_cpu *cpu, char *out, size_t n);
+/* This machine. */
+cp_cpu cp_isa_this_cpu(void);
 
 #endif

@@ -493,80 +493,13 @@ static void test_refusals(void **state)
     cp_test_free(&w[1]);
 }
 
-/* Which level contains which: a level beside another is not over it. */
-static void test_levels_stand_on_others(void **state)
-{
-    (void)state;
-    static const struct {
-        cp_isa isa;
-        unsigned over; /* bit 1 << level */
-    } rows[] = {
-#define B(x) (1u << CP_ISA_##x)
-        {CP_ISA_BASE, B(BASE)},
-        {CP_ISA_AVX2, B(BASE) | B(AVX2)},
-        {CP_ISA_AVXVNNI, B(BASE) | B(AVX2) | B(AVXVNNI)},
-        {CP_ISA_AVX512, B(BASE) | B(AVX2) | B(AVX512)},
-        {CP_ISA_VNNI, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI)},
-        {CP_ISA_BF16, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI) | B(BF16)},
-        {CP_ISA_AMX, B(BASE) | B(AVX2) | B(AVX512) | B(VNNI) | B(AMX)},
-#undef B
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        cp_cpu cpu = {.adds = rows[i].over};
-        assert_int_equal(rows[i].isa, i);
-        assert_true(cp_isa_on(&cpu, rows[i].isa) == (rows[i].isa != CP_ISA_AMX)); /* not built */
-        for (int below = 0; below < CP_ISA_COUNT; below++) {
-            bool over = rows[i].over >> below & 1;
-            assert_true(cp_isa_over(rows[i].isa, (cp_isa)below) == over);
-            cpu.adds = rows[i].over & ~(1u << below); /* without a bit it stands on */
-            assert_true(cp_isa_on(&cpu, rows[i].isa) == (!over && rows[i].isa != CP_ISA_AMX));
-        }
-    }
-}
-
-static void test_levels_by_name(void **state)
-{
-    (void)state;
-    cp_isa isa;
-    cp_err err = {0};
-    assert_int_equal(cp_isa_detect("base", &isa, &err), CP_OK);
-    assert_int_equal(isa, CP_ISA_BASE);
-    assert_int_equal(cp_isa_detect("amx", &isa, &err), CP_USAGE);
-    assert_non_null(strstr(err.msg, "'amx' is not in this build; take one of: base"));
-    assert_int_equal(cp_isa_detect("sse9", &isa, &err), CP_USAGE);
-    assert_non_null(strstr(err.msg, "'sse9' is unknown; take one of: base"));
-    for (int i = 0; i < CP_ISA_AMX; i++) {
-        const char *name = cp_isa_name((cp_isa)i);
-        char listed[16];
-        snprintf(listed, sizeof listed, " %s", name);
-        assert_int_equal(cp_isa_detect("sse9", &isa, &err), CP_USAGE);
-        const char *at = strstr(err.msg, "take one of:");
-        at = strstr(at, listed);
-        bool in_list = at && (at[strlen(listed)] == ' ' || !at[strlen(listed)]);
-        assert_true(in_list == cp_isa_there((cp_isa)i));
-        if (cp_isa_there((cp_isa)i)) {
-            assert_int_equal(cp_isa_detect(name, &isa, &err), CP_OK);
-            assert_int_equal(isa, i);
-        } else {
-            assert_int_equal(cp_isa_detect(name, &isa, &err), CP_USAGE);
-            assert_non_null(strstr(err.msg, "is not on this machine; take one of: base"));
-        }
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types_and_levels),
-        cmocka_unit_test(test_segments),
-        cmocka_unit_test(test_segments_add),
-        cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_epilogues),
-        cmocka_unit_test(test_row_counts),
-        cmocka_unit_test(test_quantizers),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_levels_stand_on_others),
-        cmocka_unit_test(test_levels_by_name),
+        cmocka_unit_test(test_types_and_levels), cmocka_unit_test(test_segments),
+        cmocka_unit_test(test_segments_add),     cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_epilogues),        cmocka_unit_test(test_row_counts),
+        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }
