@@ -36,7 +36,7 @@ static cp_code bench_open(bench *b, const cp_options *o, int ctx, int seqs, cp_e
                           .kv_bytes = o->kv_bytes,
                           .max_seqs = seqs,
                           .max_batch_rows = (int)o->max_batch_rows,
-                          .prefill_chunk = (int)o->max_batch_rows,
+                          .prefill_chunk = (int)o->prefill_chunk,
                           .kv_type = o->kv_type == CP_KV_TYPE_F16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
                           .prefix_cache = false};
     cp_options wide = *o;

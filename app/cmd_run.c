@@ -539,7 +539,7 @@ static cp_code open_engine(runner *r, cp_err *err)
                           .kv_bytes = o->kv_bytes,
                           .max_seqs = 1,
                           .max_batch_rows = (int)o->max_batch_rows,
-                          .prefill_chunk = (int)o->max_batch_rows, /* nobody decodes beside it */
+                          .prefill_chunk = (int)o->prefill_chunk,
                           .kv_type = o->kv_type == CP_KV_TYPE_F16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
                           .prefix_cache = o->prefix_cache};
     cp_options one = *o;

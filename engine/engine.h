@@ -159,7 +159,8 @@ typedef struct cp_engine_model {
     int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
     int ctx_wish;          /* of the packaging; 0: none */
     uint64_t kv_bytes;
-    int max_seqs, max_batch_rows, prefill_chunk; /* 1..4096; >= max_seqs; >= 1 */
+    int max_seqs, max_batch_rows; /* 1..4096; >= max_seqs */
+    int prefill_chunk;            /* rows of a prompt in a step in which others decode; >= 1 */
     cp_dtype kv_type;
     bool prefix_cache;
     cp_cache_check cache_check; /* of packed weights that are found; see kernels.h */

@@ -28,6 +28,16 @@ void cp_seq_count_outstanding(cp_sched *s, cp_seq *q)
     q->outstanding = now;
 }
 
+bool cp_seq_may_take(const cp_sched *s, const cp_seq *q, int end)
+{
+    uint32_t need = cp_kv_need(s->kv, q->kv, end);
+    uint64_t rest =
+        s->outstanding - q->outstanding; /* of the others, and what q takes after that */
+    if (end < q->n_known)
+        rest += cp_sched_prompt_pages(s, q->n_known, cp_kv_held(s->kv, q->kv) + need);
+    return need + rest <= cp_kv_available(s->kv);
+}
+
 /* ---- preemption ---- */
 
 static bool preempt_blocked(cp_sched *s, const cp_seq *not_this)

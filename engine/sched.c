@@ -2,7 +2,8 @@
  * sched: slots, lists and the plan of one step.
  *
  * Order is age: the run list and the waiting list are kept oldest first. A plan gives every
- * decoding sequence its row, then prompts their chunks, then admits. Who needs pages takes them
+ * decoding sequence its row, then prompts their chunks, then admits; where nothing decodes, prompts
+ * take the rows that are left. Who needs pages takes them
  * from the youngest (or from one whose client does not read); the oldest can therefore always go
  * on, and if it cannot with the whole pool to itself, its request fails: no plan ever waits for a
  * page that nobody will give back.
@@ -278,22 +279,43 @@ static int rows_that_fit(const cp_sched *s, const cp_seq *q, int rows)
     return 0;
 }
 
-void cp_seq_grant(cp_sched *s, cp_seq *q)
+/* The rows that q could take, `limit` of them at most: up to its goal, for as many outputs as there
+ * is room, and not over a wanted checkpoint. May be <= 0. */
+static int rows_wanted(const cp_sched *s, const cp_seq *q, int limit)
 {
-    int want = cp_seq_goal(q) - q->n_done, first = cp_seq_out_first(q);
-    int rows = want < s->cfg.prefill_chunk || CP_PLANTED(102) ? want : s->cfg.prefill_chunk;
+    int rows = cp_seq_goal(q) - q->n_done, first = cp_seq_out_first(q);
+    int room = cp_live_room(q->live), outs = s->outs_left < room ? s->outs_left : room;
+    if (rows > limit)
+        rows = limit;
     if (rows > s->rows_left)
         rows = s->rows_left;
-    int room = cp_live_room(q->live), outs = s->outs_left < room ? s->outs_left : room;
     if (outs < 0)
         outs = 0;
     if (q->n_done + rows > first + outs)
         rows = first + outs - q->n_done; /* what is left is rows that want no output */
+    int cut = cp_seq_next_checkpoint(s, q, q->n_done);
+    if (rows > 0 && q->n_done + rows > cut && !CP_PLANTED(115))
+        rows = cut - q->n_done;
+    return rows;
+}
+
+/* Its pages are there. */
+static void give_rows(cp_sched *s, cp_seq *q, int rows)
+{
+    int first = cp_seq_out_first(q);
+    q->rows = rows;
+    q->outs = q->n_done + rows > first ? q->n_done + rows - first : 0;
+    s->rows_left -= q->rows;
+    s->outs_left -= q->outs;
+    q->live->reserved += promised(q);
+    cp_seq_count_outstanding(s, q);
+}
+
+void cp_seq_grant(cp_sched *s, cp_seq *q)
+{
+    int rows = rows_wanted(s, q, CP_PLANTED(102) ? INT32_MAX : s->cfg.prefill_chunk);
     if (rows <= 0)
         return;
-    int cut = cp_seq_next_checkpoint(s, q, q->n_done);
-    if (q->n_done + rows > cut && !CP_PLANTED(115))
-        rows = cut - q->n_done;
     while (!cp_kv_grow(s->kv, q->kv, q->n_done + rows)) {
         int fit = rows_that_fit(s, q, rows);
         if (fit > 0 && fit < rows)
@@ -303,12 +325,39 @@ void cp_seq_grant(cp_sched *s, cp_seq *q)
         else if (!cp_seq_make_room(s, q))
             return;
     }
-    q->rows = rows;
-    q->outs = q->n_done + rows > first ? q->n_done + rows - first : 0;
-    s->rows_left -= q->rows;
-    s->outs_left -= q->outs;
-    q->live->reserved += promised(q);
-    cp_seq_count_outstanding(s, q);
+    give_rows(s, q, rows);
+}
+
+/* Rows beyond its chunk for one that has some, in pages that neither it nor others will miss: what
+ * prompts will still take is reckoned in chunks. */
+static void extend(cp_sched *s, cp_seq *q)
+{
+    int P = s->cfg.page_positions, rows = q->rows;
+    ungrant(s, q);
+    int end = q->n_done + rows_wanted(s, q, INT32_MAX);
+    while (end > q->n_done + rows && !cp_seq_may_take(s, q, end))
+        end = (end - 1) / P * P;
+    if (end > q->n_done + rows && cp_kv_grow(s->kv, q->kv, end))
+        rows = end - q->n_done;
+    give_rows(s, q, rows);
+}
+
+bool cp_sched_decodes(const cp_sched *s)
+{
+    for (int i = 0; i < s->n_run; i++) {
+        const cp_seq *q = s->run[i];
+        if (q->rows == 1 && q->n_known > q->n_prompt && q->n_known - q->n_done == 1)
+            return true;
+    }
+    return false;
+}
+
+/* Nobody's next token waits for this step: prompts take what is left of it, the oldest first. */
+static void extend_prompts(cp_sched *s)
+{
+    for (int i = 0; i < s->n_run && s->rows_left > 0 && !CP_PLANTED(123); i++)
+        if (s->run[i]->rows > 0)
+            extend(s, s->run[i]);
 }
 
 /* ---- forks ---- */
@@ -381,6 +430,9 @@ int cp_sched_plan(cp_sched *s, int row_budget)
     cp_sched_grant_pass(s, false);
     if (!s->preempted_now || s->n_run == 0)
         cp_sched_admit(s);
+    s->spare = (int64_t)cp_kv_available(s->kv) - (int64_t)s->outstanding;
+    if (!cp_sched_decodes(s))
+        extend_prompts(s);
     for (int i = 0; i < s->n_run; i++) {
         cp_seq *q = s->run[i];
         if (q->rows == 0)

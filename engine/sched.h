@@ -118,6 +118,7 @@ typedef struct cp_sched {
     /* of the plan at hand */
     int rows_left, outs_left;
     bool preempted_now;
+    int64_t spare; /* pages that were left for newcomers when all had been asked; may be < 0 */
     cp_seq **plan; /* [max_seqs] oldest first */
     int n_plan, plan_rows, plan_outs;
     cp_seq **order;   /* [max_seqs] scratch */
@@ -171,6 +172,8 @@ void cp_seq_start(cp_sched *s, cp_seq *q); /* into the run list */
 void cp_seq_free(cp_sched *s, cp_seq *q);  /* pages, slot and list entry go */
 void cp_seq_preempt(cp_sched *s, cp_seq *q);
 void cp_seq_grant(cp_sched *s, cp_seq *q);
+/* Whether the plan so far has a row of a sequence that has produced a token and makes the next. */
+bool cp_sched_decodes(const cp_sched *s);
 /* Count again what q's prompt will still take: after whatever moved its tokens, rows or pages. */
 void cp_seq_count_outstanding(cp_sched *s, cp_seq *q);
 /* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
@@ -190,6 +193,9 @@ bool cp_sched_fits(const cp_sched *s, uint64_t need);
 /* Room for a newcomer from those whose clients do not read; false: they could not give enough, and
  * keep what they have. */
 bool cp_sched_make_room(cp_sched *s, uint64_t need);
+/* Whether q may have the pages of positions < end without touching what running prompts, itself
+ * included, will still take. */
+bool cp_seq_may_take(const cp_sched *s, const cp_seq *q, int end);
 /* Pages for q at the cost of somebody else; false: q itself had to go. */
 bool cp_seq_make_room(cp_sched *s, cp_seq *q);
 /* admit.c */

@@ -18,7 +18,6 @@ static void check_seq(const cp_sched *s, const cp_seq *q)
     }
     CP_ASSERT(q->n_done >= 0 && q->n_done + q->rows <= q->n_known && "sched-1");
     CP_ASSERT(q->kv >= 0 && cp_kv_done(s->kv, q->kv) == q->n_done && "sched-1");
-    CP_ASSERT(q->rows <= s->cfg.prefill_chunk && "sched-2");
     uint32_t held = cp_kv_held(s->kv, q->kv);
     bool all = q->n_done + q->rows == q->n_known;
     CP_ASSERT(q->outstanding == (all ? 0 : cp_sched_prompt_pages(s, q->n_known, held)) &&
@@ -75,6 +74,23 @@ static void check_lives(const cp_sched *s)
                   tokens == atomic_load(&s->cfg.queue->tokens) && "sched-13");
 }
 
+/* Beside one that decodes prompts keep to their chunks; one that is alone takes all rows, unless
+ * outputs, a checkpoint or pages end it before. */
+static void check_chunks(const cp_sched *s)
+{
+    bool decodes = cp_sched_decodes(s);
+    for (int i = 0; i < s->n_plan && decodes; i++)
+        CP_ASSERT(s->plan[i]->rows <= s->cfg.prefill_chunk && "sched-2");
+    if (s->n_plan != 1 || decodes || s->rows_left == 0)
+        return;
+    const cp_seq *q = s->plan[0];
+    int end = q->n_done + q->rows;
+    bool no_output = s->outs_left == 0 || cp_live_room(q->live) < 1;
+    CP_ASSERT((end == cp_seq_goal(q) || end == cp_seq_next_checkpoint(s, q, q->n_done) ||
+               (end >= cp_seq_out_first(q) && no_output) || !cp_seq_may_take(s, q, end + 1)) &&
+              "sched-23");
+}
+
 /* A plan without rows: whatever there is waits for a client to read. */
 static void check_stuck(const cp_sched *s)
 {
@@ -98,8 +114,8 @@ static void check_head(const cp_sched *s)
     if (w == &s->waiting || s->rows_left == 0 || s->preempted_now)
         return;
     int n_known = w->seq ? w->seq->n_known : w->live->r->n_prompt;
-    uint64_t need = s->outstanding + cp_sched_prompt_pages(s, n_known, 0);
-    CP_ASSERT((need > cp_kv_available(s->kv) || cp_kv_states_available(s->kv) < 2) && "sched-19");
+    int64_t need = cp_sched_prompt_pages(s, n_known, 0);
+    CP_ASSERT((need > s->spare || cp_kv_states_available(s->kv) < 2) && "sched-19");
 }
 
 void cp_sched_check(const cp_sched *s, bool planned)
@@ -112,8 +128,10 @@ void cp_sched_check(const cp_sched *s, bool planned)
     check_lives(s);
     if (planned && s->plan_rows == 0)
         check_stuck(s);
-    if (planned)
+    if (planned) {
+        check_chunks(s);
         check_head(s);
+    }
 }
 
 void cp_sched_check_idle(const cp_sched *s)

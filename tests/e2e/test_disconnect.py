@@ -33,7 +33,7 @@ class Disconnect(unittest.TestCase):
                        lambda s, c: b"data:" in c.recv(4096))
 
     def test_in_prefill(self):
-        with Server(MODEL, "--kv-bytes", "1GiB", "--prefix-cache", "off", "--prefill-chunk", "16") as s:
+        with Server(MODEL, "--kv-bytes", "1GiB", "--prefix-cache", "off", "--max-batch-rows", "16") as s:
             self.leave(s, {"prompt": "word " * 4000, "max_tokens": 4},
                        lambda s, c: s.metric("capstan_sequences", 'state="prefill"') == 1)
 

@@ -5,12 +5,12 @@
  *
  * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
  * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
- * 1, 7, 64 and 509 rows, with prefix hits at a drawn page boundary (for two prompts: at every
- * boundary), with forced preemptions, and on two threads; a second turn prefills generated text or
- * finds it in the cache. Every scenario must give the same ids,
- * the same bits of log-probabilities and the same bits of whole logits rows. That batches, chunks,
- * hits and preemptions really happened is asserted. In every step a window group of a sequence may
- * hold ceil((window + chunk) / P) + 2 pages; a model with windows also gets a sequence of 4,096
+ * 1, 7, 64 and 509 rows and more, row by row, with prefix hits at a drawn page boundary (for two
+ * prompts: at every boundary), with forced preemptions, and on two threads; a second turn prefills
+ * generated text or finds it in the cache. Every scenario must give the same ids, the same bits of
+ * log-probabilities and the same bits of whole logits rows. That batches, chunks, hits and
+ * preemptions really happened is asserted. In every step a window group of a sequence may hold
+ * ceil((window + rows) / P) + 2 pages; a model with windows also gets a sequence of 4,096
  * positions. Exit 1 at the first difference.
  */
 #include "app/local.h"
@@ -50,7 +50,7 @@ typedef struct bed {
     uint64_t rng;
     /* what the probe saw in the current scenario */
     int max_seqs_in_step, max_rows_of_seq;
-    int page_positions, chunk;    /* of the current scenario */
+    int page_positions, max_rows; /* of the current scenario */
     int window_pages, full_pages; /* the most that one group of a sequence held */
     result *got;
 } bed;
@@ -103,7 +103,7 @@ static void check_pages(bed *b, const cp_batch_seq *s)
             used += s->pages[g][i] != 0;
         }
         *most = used > *most ? used : *most;
-        int allowed = (grp->window + b->chunk + positions - 1) / positions + 2;
+        int allowed = (grp->window + b->max_rows + positions - 1) / positions + 2;
         if (grp->kind == CP_GROUP_WINDOW && used > allowed) {
             fprintf(stderr, "group %d (window %d) holds %d pages at position %d; allowed: %d\n", g,
                     grp->window, used, s->pos0, allowed);
@@ -170,7 +170,7 @@ static void start(bed *b, const scenario *s, running *r)
     must(cp_engine_add_model(r->engine, &em, &r->index, &err), &err);
     b->max_seqs_in_step = b->max_rows_of_seq = b->window_pages = b->full_pages = 0;
     b->page_positions = positions;
-    b->chunk = s->chunk;
+    b->max_rows = s->max_rows;
     cp_engine_set_probe(r->engine, probe, b);
     must(cp_engine_start(r->engine, &err), &err);
     r->local = cp_local_open(cp_engine_front(r->engine));
@@ -315,7 +315,7 @@ static void run_scenario(bed *b, const scenario *s)
         }
     }
     require(s->concurrency == 1 || b->max_seqs_in_step > 1, s->name, "batching");
-    require(b->max_rows_of_seq <= s->chunk, s->name, "chunking");
+    require(b->max_rows_of_seq <= s->max_rows, s->name, "chunking");
     require(!s->shorter_than || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name,
             "preemption");
     stop(&r);
@@ -498,12 +498,14 @@ int main(int argc, char **argv)
         {"2 threads", 2, 512, 512, 1, 0, false, 1},
         {"random batches", 2, 128, 512, 16, 0, false, 24},
         {"random batches, 1 thread", 1, 96, 200, 7, 0, false, 16},
-        {"chunks of 1", 2, 1, 512, 16, 0, false, 32},
-        {"chunks of 7", 2, 7, 512, 8, 0, false, 16},
-        {"chunks of 64", 2, 64, 512, 4, 0, false, 8},
+        /* as many prompts as have their chunk in a step; when fewer run, the oldest gets more */
+        {"chunks of 1", 2, 1, 16, 16, 0, false, 32},
+        {"chunks of 7", 2, 7, 8 * 7, 8, 0, false, 16},
+        {"chunks of 64", 2, 64, 4 * 64, 4, 0, false, 8},
+        {"one row a step", 2, 1, 1, 1, 0, false, 1},
         {"chunks of 509", 2, 509, 509, 1, 0, false, 1},
-        {"forced preemptions", 2, 128, 512, 48, 250, false, 64},
-        {"preemptions with cache", 1, 64, 256, 40, 250, true, 64},
+        {"forced preemptions", 2, 16, 64, 48, 250, false, 64},
+        {"preemptions with cache", 1, 16, 64, 40, 250, true, 64},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         run_scenario(&b, &all[i]);

@@ -230,7 +230,7 @@ static void check_reads(sim *s, const cp_batch_seq *bs, const cp_seq *q)
         uint32_t used = 0;
         for (int i = 0; i <= last / P; i++)
             used += bs->pages[g][i] != 0;
-        int bound = (grp->window + s->cfg->prefill_chunk + P - 1) / P + 2;
+        int bound = (grp->window + s->cfg->max_batch_rows + P - 1) / P + 2;
         CP_ASSERT((int)used <= bound && "kv-1");
         if (used > s->out->max_window_pages)
             s->out->max_window_pages = used;

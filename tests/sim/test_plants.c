@@ -43,7 +43,7 @@ static const struct row {
     {15, "kv-15", "a checkpoint is saved off the page borders"},
     {16, "kv-16", "the latest cached page is evicted first"},
     {101, "sched-1", "done runs ahead of what was computed"},
-    {102, "sched-2", "a prompt takes more rows than its chunk"},
+    {102, "sched-2", "beside one that decodes a prompt takes more rows than its chunk"},
     {103, "sched-3", "rows carry wrong positions"},
     {104, "sched-4", "rows are granted although there are no pages"},
     {105, "sched-5", "the run list is not kept by age"},
@@ -64,6 +64,7 @@ static const struct row {
     {120, "sched-20", "the sum of what prompts will still take forgets one that stops"},
     {121, "sched-21", "slow readers lose their pages to a newcomer that still does not fit"},
     {122, "sched-22", "a deadline is counted as cancelled and as an error"},
+    {123, "sched-23", "a prompt keeps to its chunk although nothing decodes"},
 };
 
 static void run(int plant)

@@ -172,6 +172,7 @@ static void who_waited_for_reservations_starts_when_they_go(void **state)
         h->groups[g] = (cp_kv_group){.kind = CP_GROUP_WINDOW, .window = 512};
     h->n_groups = 6;
     hand_open(h, 32, 48 + 192 + 1, 1200, 128, 4);
+    h->rows = 128;
     put(h, ask(h, 0, 1100, 60, 64));
     step(h);
     put(h, ask(h, 1, 575, 4, 64));
@@ -199,6 +200,7 @@ static void slow_readers_lose_no_pages_in_vain(void **state)
     (void)state;
     hand *h = hand_new();
     hand_open(h, 4, 40 + 1, 160, 16, 8);
+    h->rows = 9 + 9 + 16;
     put(h, ask(h, 0, 9, 20, 4));
     put(h, ask(h, 1, 9, 20, 4));
     put(h, ask(h, 2, 75, 60, 64));
@@ -218,6 +220,59 @@ static void slow_readers_lose_no_pages_in_vain(void **state)
     assert_true(runs(h, 4));
     assert_int_equal(h->s->stats.preemptions, 1);
     assert_true(runs(h, 0) && !runs(h, 1)); /* the younger one */
+    hand_close(h);
+}
+
+/* Chunks of 16, steps of 512 rows: a prompt alone takes what it needs, several share and the oldest
+ * takes what is left; beside one that decodes each keeps to its chunk. */
+static void chunks_are_for_those_who_decode(void **state)
+{
+    (void)state;
+    hand *h = hand_new();
+    hand_open(h, 32, 200 + 1, 1200, 16, 4);
+    put(h, ask(h, 0, 300, 60, 64));
+    assert_int_equal(plan(h), 300);
+    commit(h);
+    put(h, ask(h, 1, 600, 4, 64));
+    put(h, ask(h, 2, 600, 4, 64));
+    assert_int_equal(plan(h), 1 + 16 + 16); /* 0 decodes */
+    commit(h);
+    atomic_store(&h->q[0].r.cancel, true);
+    assert_int_equal(plan(h), 512);
+    assert_int_equal(seq_of(h, 1)->rows, 512 - 16);
+    assert_int_equal(seq_of(h, 2)->rows, 16);
+    commit(h);
+    assert_int_equal(plan(h), 512); /* 1 has 88 to go */
+    assert_int_equal(seq_of(h, 1)->rows, 88);
+    commit(h);
+    assert_int_equal(plan(h), 1 + 16);
+    hand_close(h);
+}
+
+/* A window of 32, pages of 4, 38 of them. In chunks of 16 the 90 tokens of A take 23 pages of the
+ * first group and at most 13 of the second, in one chunk 23 of both. It goes as far as there are
+ * pages, to a page border, and nobody is preempted for it or fails. */
+static void a_long_chunk_takes_no_page_that_is_put_by(void **state)
+{
+    (void)state;
+    hand *h = hand_new();
+    h->groups[1] = (cp_kv_group){.kind = CP_GROUP_WINDOW, .window = 32};
+    h->n_groups = 2;
+    hand_open(h, 4, 38 + 1, 160, 16, 4);
+    h->rows = 100;
+    put(h, ask(h, 0, 90, 8, 64));
+    assert_int_equal(cp_sched_prompt_pages(h->s, 90, 0), 23 + 13);
+    plan(h);
+    const cp_seq *q = seq_of(h, 0);
+    assert_int_equal(q->rows, 76); /* 19 pages of each group */
+    assert_int_equal(h->s->stats.preemptions, 0);
+    for (int i = 0; i < 30 && seq_of(h, 0); i++) {
+        commit(h);
+        read_all(h, 0);
+        plan(h);
+    }
+    assert_int_equal(h->s->stats.finished_length, 1);
+    assert_int_equal(h->s->stats.out_of_memory + h->s->stats.preemptions, 0);
     hand_close(h);
 }
 
@@ -341,6 +396,8 @@ int suite_sched(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_waited_for_reservations_starts_when_they_go),
         cmocka_unit_test(slow_readers_lose_no_pages_in_vain),
+        cmocka_unit_test(chunks_are_for_those_who_decode),
+        cmocka_unit_test(a_long_chunk_takes_no_page_that_is_put_by),
         cmocka_unit_test(requests_are_freed_by_the_front_end),
         cmocka_unit_test(each_choice_ends_under_one_reason),
     };
