@@ -95,6 +95,27 @@ class Panels(unittest.TestCase):
     def test_a_kill_at_any_point_leaves_nothing(self):
         self.kill_everywhere()
 
+    def test_a_level_that_is_not_there_is_refused_by_name(self):
+        """Every command that computes, or compares packed weights: exit 2, with the levels that are there."""
+        store = ("--store", str(self.folder / "store"))
+        for args in (("pack", str(self.model), "-t", "m:v1", *store), ("run", "m:v1", "-p", "x", "--raw", "-n", "1", *store)):
+            done = subprocess.run([BIN, *args], capture_output=True, text=True, timeout=120, check=False, env=self.env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        for level, why in (("amx", "is not in this build"), ("avx3", "is unknown"), ("AVX2", "is unknown")):
+            for args in (("run", "m:v1", "-p", "x", *store), ("serve", "m:v1", "--port", "0", *store), ("verify", "m:v1", *store),
+                         ("bench", "engine", "-m", "m:v1", *store), ("version", "-v")):
+                with self.subTest(level=level, args=args):
+                    done = subprocess.run([BIN, *args], capture_output=True, text=True, timeout=120, check=False,
+                                          env={**self.env, "CAPSTAN_CPU": level})
+                    self.assertEqual(done.returncode, 2, done.stderr)
+                    self.assertIn(f"CAPSTAN_CPU '{level}' {why}; take one of: base", done.stderr)
+        listed = done.stderr.rpartition("take one of: ")[2].split()
+        for level in listed:
+            with self.subTest(level=level):
+                done = subprocess.run([BIN, "version", "-v"], capture_output=True, text=True, timeout=120, check=False,
+                                      env={**self.env, "CAPSTAN_CPU": level})
+                self.assertIn(f"\nisa level: {level}\ndefault level: ", done.stdout)
+
     @unittest.skipUnless(can(*PID1), "no pid namespaces here")
     def test_as_pid_1(self):
         self.kill_everywhere(*PID1)
