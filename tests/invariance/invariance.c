@@ -375,8 +375,8 @@ static void run_turns(bed *b)
 {
     enum { GEN = 64, TAKEN = 40, SHORT = 20, CHECKPOINT = 8 }; /* CHECKPOINT: pages */
     const scenario all[] = {{"a second turn, cold", 1, 512, 512, 1, 0, false, 1},
-                            {"a second turn, chunks of 7", 2, 7, 512, 1, 0, false, 1},
-                            {"a second turn, cached", 2, 64, 512, 1, 0, true, 1}};
+                            {"a second turn, chunks of 7", 2, 7, 7, 1, 0, false, 1},
+                            {"a second turn, cached", 2, 64, 64, 1, 0, true, 1}};
     bed one = *b;
     prompt turn[2] = {{.n = CHECKPOINT * b->page_positions - SHORT, .n_gen = GEN}};
     one.prompts = turn;
