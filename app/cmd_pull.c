@@ -146,7 +146,7 @@ int cp_cmd_gc(const cp_options *o)
     } else {
         fprintf(stderr,
                 "%s %" PRIu64 " extracted layers, %" PRIu64 " unfinished pulls, %" PRIu64
-                " blobs, %" PRIu64 " unused in this user's cache: %.1f MiB\n",
+                " blobs, %" PRIu64 " unused for 30 days: %.1f MiB\n",
                 o->dry_run ? "would delete" : "deleted", r.extracted, r.partials, r.blobs, r.cached,
                 (double)r.bytes / 1048576.0);
     }

@@ -129,8 +129,8 @@ bool cp_store_has_packed(const cp_loader_options *opt, const char *ref);
 
 typedef struct cp_gc_result {
     uint64_t extracted, partials, blobs; /* how many */
-    uint64_t cached;                     /* records, extracted layers, panels of the user's cache */
-    uint64_t bytes;                      /* of all of them */
+    uint64_t cached; /* of the user's cache, and panels of the store: unused for 30 days */
+    uint64_t bytes;  /* of all of them */
 } cp_gc_result;
 /*
  * Remove what nothing names and no process uses (has mapped, is pulling): files extracted from such

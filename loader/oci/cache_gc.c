@@ -1,9 +1,11 @@
 /*
  * The user's cache: what was derived from layouts that have no folder of ours, or none that may be
- * used. Nobody else looks after it: its layouts come and go. What was used says so by its mtime
- * (cp_places_used): a record, a file of panels, the folder of an extracted layer (a file there may
- * not be touched, its record compares the ctime). What a process has mapped is locked. Only names
- * that this program gives are looked at: the folder may be the user's own for something else.
+ * used. Nobody else looks after it: its layouts come and go. In a store only the panels need this:
+ * a release that packs otherwise leaves its files beside the model's for as long as that is there.
+ * What was used says so by its mtime (cp_places_used): a record, a file of panels, the folder of an
+ * extracted layer (a file there may not be touched, its record compares the ctime). What a process
+ * has mapped is locked. Only names that this program gives are looked at: the folder may be the
+ * user's own for something else.
  */
 #include "loader/oci/cache_gc.h"
 #include "loader/oci/extract.h"
@@ -122,6 +124,16 @@ static void sweep_extracted(const sweep *s, int dir, const char *name)
         cp_extract_remove(s->places->dir[0], name, s->dry_run, &folders, &s->out->bytes, NULL);
         s->out->cached += folders;
     }
+}
+
+/* See cache_gc.h. */
+void cp_cache_gc_store(const cp_layout *l, bool dry_run, cp_gc_result *out)
+{
+    cp_places p;
+    cp_places_of(&p, l->path, l->dir, true, false);
+    sweep s = {.places = &p, .now = time(NULL), .dry_run = dry_run, .out = out};
+    if (p.n > 0 && p.own[0])
+        each(&s, cp_places_open(&p, 0, "cache", false), sweep_model);
 }
 
 /* See cache_gc.h. */

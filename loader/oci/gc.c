@@ -132,6 +132,7 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
             if (!cp_digest_set_has(&used, have.d[i]))
                 out->blobs += cp_store_blob_drop(l, have.d[i], dry_run, &out->bytes);
         gc_caches(l, &have, dry_run, out);
+        cp_cache_gc_store(l, dry_run, out);
         if (!dry_run)
             gc_records(l, &used);
     }

@@ -15,6 +15,7 @@ import harness  # noqa: E402  pylint: disable=wrong-import-position
 
 BIN = os.environ["CAPSTAN_BIN"]
 DAY = 24 * 3600
+TINY = pathlib.Path(__file__).resolve().parents[1] / "golden/tiny/llama.gguf"
 
 
 class Cache(unittest.TestCase):
@@ -76,6 +77,22 @@ class Cache(unittest.TestCase):
         self.assertEqual(self.files(), {})
         self.assertEqual([str(p) for p in self.cache.rglob("?" * 64)], [])
         self.run_model(self.tar)
+
+    def test_panels_of_another_release_in_a_store(self):
+        store = self.folder / "store"
+        self.capstan("pack", str(TINY), "-t", "m:v1", "--store", str(store))
+        run = ("run", "m:v1", "--store", str(store), "-p", "x", "--raw", "-n", "1", "--temp", "0")
+        self.capstan(*run)
+        [mine] = (store / "capstan/cache").glob("*/*.panels")
+        other = mine.with_name(mine.name.split(".v")[0] + ".panels")  # as 0.1.0 called it
+        shutil.copy(mine, other)
+        self.assertEqual(self.gc("--store", str(store)), 0)
+        for f in (mine, other):
+            os.utime(f, (time.time() - 31 * DAY,) * 2)
+        self.capstan(*run)  # uses its own
+        self.assertEqual(self.gc("--store", str(store), "--dry-run"), 1)
+        self.assertEqual(self.gc("--store", str(store)), 1)
+        self.assertEqual((mine.exists(), other.exists()), (True, False))
 
     def test_what_is_mapped_stays(self):
         with harness.Server(self.tar, env=self.env) as server:
