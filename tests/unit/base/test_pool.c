@@ -92,11 +92,19 @@ typedef struct stage {
     work w;
 } stage;
 
+/* Who takes the marks may be overtaken by who takes the next ones. */
+static void raise_to(_Atomic int64_t *count, int64_t to)
+{
+    int64_t now = atomic_load(count);
+    while (now < to && !atomic_compare_exchange_weak(count, &now, to))
+        continue;
+}
+
 static int64_t stage_wall(void *arg)
 {
     stage *s = arg;
     int64_t now = atomic_load(&s->wall_ns);
-    atomic_store(&s->marked, atomic_load(&s->asked));
+    raise_to(&s->marked, atomic_load(&s->asked));
     return now;
 }
 
@@ -104,7 +112,7 @@ static int64_t stage_cpu(void *arg, int id)
 {
     stage *s = arg;
     if (id == s->threads - 1)
-        atomic_store(&s->asked, (int64_t)cp_pool_barriers(s->pool));
+        raise_to(&s->asked, (int64_t)cp_pool_barriers(s->pool));
     return atomic_load(&s->wall_ns) - (id == 0 ? atomic_load(&s->lost_ns) : 0);
 }
 
