@@ -22,13 +22,13 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 MODEL = os.environ["CAPSTAN_MODEL"]
 RESULTS = queue.Queue()
 HERE = os.path.dirname(os.path.abspath(__file__))
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "Can you tell me the capital of France?"}]
 TOOL_TURNS = [
     {"role": "user", "content": "What time is it?"},
     {"role": "assistant", "content": None,
      "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
     {"role": "tool", "tool_call_id": "c1", "content": "12:00"},
-    {"role": "user", "content": "Thank you. What is the capital of France?"},
+    {"role": "user", "content": "Thank you. Can you tell me the capital of France?"},
 ]
 
 
@@ -133,7 +133,7 @@ class Others(unittest.TestCase):
         from langchain_openai import ChatOpenAI
         chat = ChatOpenAI(model="smol", temperature=0, max_tokens=16, max_retries=0)
         turns = [HumanMessage("time?"), AIMessage("", tool_calls=[{"name": "now", "args": {}, "id": "c1"}]),
-                 ToolMessage("12:00", tool_call_id="c1"), HumanMessage("What is the capital of France?")]
+                 ToolMessage("12:00", tool_call_id="c1"), HumanMessage("Can you tell me the capital of France?")]
         self.assertTrue(chat.invoke(turns).content)
         self.assertIn("Paris", "".join(c.content for c in chat.stream(QUESTION)))
 

@@ -65,7 +65,7 @@ class Life(unittest.TestCase):
             self.assertEqual(len(digests), 1)
             listed = json.loads(capstan("list", "--store", store, "--json").stdout)
             self.assertEqual([(e["name"], e["arch"], e["quant"]) for e in listed], [("smol:1", "llama", "Q4_1")])
-            r = json.loads(capstan("run", "smol:1", "--store", store, "-p", "What is the capital of France?", "--temp", "0",
+            r = json.loads(capstan("run", "smol:1", "--store", store, "-p", "Can you tell me the capital of France?", "--temp", "0",
                                    "-n", "16", "--json").stdout)
             self.assertIn("Paris", r["text"])
             self.assertEqual(capstan("tokenize", "-m", "smol:1", "--store", store, text="Hello world").stdout.split(),

@@ -7,7 +7,8 @@ import openai
 from harness import Server, parallel
 
 MODEL = os.environ["CAPSTAN_MODEL"]
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+# one whose every token leads by more than int8 activations move a log-probability
+QUESTION = [{"role": "user", "content": "Can you tell me the capital of France?"}]
 
 
 class OpenAI(unittest.TestCase):
