@@ -43,6 +43,19 @@ typedef struct cp_act8 {
     float dsum16[2];          /* d * (float)sum16[g] */
 } cp_act8;
 
+/* What follows from out->d and the sums of each half of out->q. */
+static inline void cp_act8_set_sums(cp_act8 *out, const int32_t sum16[2])
+{
+    int32_t sum = sum16[0] + sum16[1];
+    out->dsum = out->d * (float)sum;
+    out->minus8 = -8 * sum;
+    out->minus128 = -128 * sum;
+    for (int g = 0; g < 2; g++) {
+        out->minus32[g] = -32 * sum16[g];
+        out->dsum16[g] = out->d * (float)sum16[g];
+    }
+}
+
 /* Traits of a type; all false for types without quantized blocks. */
 cp_quant_traits cp_quant_info(cp_dtype t);
 

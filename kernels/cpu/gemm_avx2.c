@@ -65,14 +65,7 @@ static void quantize(const float *x, int64_t k, cp_act8 *out)
         __m128i s = _mm_hadd_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
         s = _mm_hadd_epi32(s, s);
         int32_t sum16[2] = {_mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1)};
-        int32_t sum = sum16[0] + sum16[1];
-        out->dsum = out->d * (float)sum;
-        out->minus8 = -8 * sum;
-        out->minus128 = -128 * sum;
-        for (int g = 0; g < 2; g++) {
-            out->minus32[g] = -32 * sum16[g];
-            out->dsum16[g] = out->d * (float)sum16[g];
-        }
+        cp_act8_set_sums(out, sum16);
     }
 }
 

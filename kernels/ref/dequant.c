@@ -409,13 +409,6 @@ void cp_quantize_act_row(const float *x, int64_t k, cp_act8 *out)
             out->q[i] = round_int8(x[i] * inv);
             sum16[i / 16] += out->q[i];
         }
-        int32_t sum = sum16[0] + sum16[1];
-        out->dsum = out->d * (float)sum;
-        out->minus8 = -8 * sum;
-        out->minus128 = -128 * sum;
-        for (int g = 0; g < 2; g++) {
-            out->minus32[g] = -32 * sum16[g];
-            out->dsum16[g] = out->d * (float)sum16[g];
-        }
+        cp_act8_set_sums(out, sum16);
     }
 }
