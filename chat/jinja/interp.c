@@ -59,7 +59,7 @@ static jj_scope *scope_new(jj_ctx *x, jj_scope *parent)
 /* Names are interned, so equal ones are one pointer. */
 static uint32_t name_hash(const cp_val *name)
 {
-    return (uint32_t)(((uint64_t)(uintptr_t)name >> 4) * 0x9e3779b97f4a7c15u >> 32);
+    return (uint32_t)cp_jj_spread((uint64_t)(uintptr_t)name);
 }
 
 static jj_var *scope_find(const jj_scope *s, const cp_val *name)

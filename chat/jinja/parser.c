@@ -29,7 +29,7 @@ const cp_val cp_jj_name_caller = {.type = JJ_STR, .u.s = {.p = "caller", .n = 6}
 /* Where the name stands, or the free place where it belongs. */
 static size_t name_slot(const cp_val *const *names, size_t cap, const char *s, size_t n)
 {
-    size_t i = (size_t)cp_jj_hash_bytes(s, n) & (cap - 1);
+    size_t i = (size_t)cp_jj_hash_bytes(s, n, cp_jj_secret()) & (cap - 1);
     while (names[i] && !(names[i]->u.s.n == n && memcmp(names[i]->u.s.p, s, n) == 0))
         i = (i + 1) & (cap - 1);
     return i;

@@ -245,19 +245,21 @@ static uint64_t mix(uint64_t a, uint64_t b)
     return (uint64_t)m ^ (uint64_t)(m >> 64);
 }
 
-static uint64_t secret(void)
+uint64_t cp_jj_secret(void)
 {
     return (uint64_t)(uintptr_t)&cp_jj_none * 0x9fb21c651e98df25u;
 }
 
-static uint64_t hash_int(uint64_t i)
+/* One product alone is not enough: its factor holds the secret, and one secret in a thousand makes
+ * a factor whose multiples of 1, 2, 3, ... crowd in the low bits. */
+uint64_t cp_jj_hash_int(uint64_t i, uint64_t secret)
 {
-    return mix(i ^ 0xa0761d6478bd642fu ^ secret(), 0x9e3779b97f4a7c15u ^ secret());
+    return cp_jj_spread(mix(i ^ 0xa0761d6478bd642fu ^ secret, 0x9e3779b97f4a7c15u ^ secret));
 }
 
-uint64_t cp_jj_hash_bytes(const char *p, size_t n)
+uint64_t cp_jj_hash_bytes(const char *p, size_t n, uint64_t secret)
 {
-    const uint64_t k0 = 0xa0761d6478bd642fu ^ secret(), k1 = 0xe7037ed1a0b428dbu ^ secret();
+    const uint64_t k0 = 0xa0761d6478bd642fu ^ secret, k1 = 0xe7037ed1a0b428dbu ^ secret;
     uint64_t h = mix(k0, n ^ k1), w;
     for (; n >= 8; n -= 8, p += 8) {
         memcpy(&w, p, 8);
@@ -266,7 +268,7 @@ uint64_t cp_jj_hash_bytes(const char *p, size_t n)
     w = 0;
     if (n)
         memcpy(&w, p, n);
-    return mix(h ^ w ^ k1, k0);
+    return cp_jj_spread(mix(h ^ w ^ k1, k0));
 }
 
 /* Hash of a key; false: not hashable (or a failure). Numbers that are equal hash alike, whatever
@@ -279,22 +281,22 @@ static bool hash_key(jj_ctx *x, const cp_val *v, int depth, uint64_t *h)
         return false;
     switch (v->type) {
     case JJ_STR:
-        *h = cp_jj_hash_bytes(v->u.s.p, v->u.s.n);
+        *h = cp_jj_hash_bytes(v->u.s.p, v->u.s.n, cp_jj_secret());
         return true;
     case JJ_BOOL:
-        *h = hash_int(v->u.b);
+        *h = cp_jj_hash_int(v->u.b, cp_jj_secret());
         return true;
     case JJ_INT:
-        *h = hash_int((uint64_t)v->u.i);
+        *h = cp_jj_hash_int((uint64_t)v->u.i, cp_jj_secret());
         return true;
     case JJ_FLOAT:
         f = v->u.f;
         if (f >= -9.2e18 && f <= 9.2e18 && (double)(int64_t)f == f) {
-            *h = hash_int((uint64_t)(int64_t)f);
+            *h = cp_jj_hash_int((uint64_t)(int64_t)f, cp_jj_secret());
             return true;
         }
         memcpy(&bits, &f, sizeof(bits));
-        *h = hash_int(~bits);
+        *h = cp_jj_hash_int(~bits, cp_jj_secret());
         return true;
     case JJ_TUPLE:
         *h = v->u.list->n;
@@ -313,10 +315,10 @@ static bool hash_key(jj_ctx *x, const cp_val *v, int depth, uint64_t *h)
         *h = (uint64_t)v->type;
         return true;
     case JJ_FUNC:
-        *h = (uint64_t)(uintptr_t)v->u.func.row;
+        *h = cp_jj_spread((uint64_t)(uintptr_t)v->u.func.row);
         return true;
     default:
-        *h = (uint64_t)(uintptr_t)v;
+        *h = cp_jj_spread((uint64_t)(uintptr_t)v);
         return true;
     }
 }

@@ -306,7 +306,18 @@ bool cp_jj_contains(jj_ctx *x, const cp_val *seq, const cp_val *item, bool *foun
 /* a op b for the comparisons. */
 bool cp_jj_relation(jj_ctx *x, jj_op op, const cp_val *a, const cp_val *b, bool *result);
 uint64_t cp_jj_hash(jj_ctx *x, const cp_val *v); /* fails on what Python cannot hash */
-uint64_t cp_jj_hash_bytes(const char *p, size_t n);
+/* What hashes are mixed with: an address of the running process. The functions below take it as an
+ * argument, so that a test can walk many. */
+uint64_t cp_jj_secret(void);
+uint64_t cp_jj_hash_int(uint64_t i, uint64_t secret);
+uint64_t cp_jj_hash_bytes(const char *p, size_t n, uint64_t secret);
+/* Every bit of the result depends on every bit of h (the finalizer of MurmurHash3). */
+static inline uint64_t cp_jj_spread(uint64_t h)
+{
+    h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
+    h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;
+    return h ^ h >> 33;
+}
 /* x[key] and x.name with Jinja's fall-backs; undefined when absent. */
 const cp_val *cp_jj_getitem(jj_ctx *x, const cp_val *v, const cp_val *key);
 const cp_val *cp_jj_getattr(jj_ctx *x, const cp_val *v, const cp_val *name);

@@ -427,11 +427,50 @@ static void long_conversations_render(void **state)
     }
 }
 
+/* Steps past taken places when `hashes` go into an open-addressing table of four times as many. */
+static size_t crowding(const uint64_t *hashes, size_t n)
+{
+    enum { PLACES = 16384 };
+    static bool taken[PLACES];
+    memset(taken, 0, sizeof(taken));
+    size_t steps = 0;
+    for (size_t k = 0; k < n; k++) {
+        size_t i = hashes[k] % PLACES;
+        for (; taken[i]; i = (i + 1) % PLACES)
+            steps++;
+        taken[i] = true;
+    }
+    return steps;
+}
+
+/* Whatever address the process was given, keys that count upwards lie apart. An even spread passes
+ * about n / 6 taken places. */
+static void keys_spread_with_every_secret(void **state)
+{
+    (void)state;
+    enum { N = 4000, SECRETS = 4096 };
+    static uint64_t ints[N], texts[N];
+    char text[16];
+    for (uint64_t s = 0; s < SECRETS; s++) {
+        uint64_t address = 0x550000000000u + s * 0x3517000u, secret = address * 0x9fb21c651e98df25u;
+        for (uint64_t i = 0; i < N; i++)
+            ints[i] = cp_jj_hash_int(i, secret);
+        assert_in_range(crowding(ints, N), 0, N / 2);
+        for (uint64_t i = 0; s % 8 == 0 && i < N; i++) {
+            int n = snprintf(text, sizeof(text), "k%llu", (unsigned long long)i);
+            texts[i] = cp_jj_hash_bytes(text, (size_t)n, secret);
+        }
+        if (s % 8 == 0)
+            assert_in_range(crowding(texts, N), 0, N / 2);
+    }
+}
+
 int run_cost_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(charges_grow_with_the_work),
         cmocka_unit_test(every_builtin_is_known),
+        cmocka_unit_test(keys_spread_with_every_secret),
         cmocka_unit_test(scopes_and_names_are_not_linear),
         cmocka_unit_test(a_reached_limit_stays_reached),
         cmocka_unit_test(hostile_templates_end),
