@@ -8,8 +8,8 @@
 #include "app/compose.h"
 #include "app/progress.h"
 #include "base/log.h"
-#include "loader/oci/credentials.h"
 #include "loader/oci/reference.h"
+#include "loader/oci/remote/credentials.h"
 
 #include <errno.h>
 #include <fcntl.h>

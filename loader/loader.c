@@ -9,8 +9,8 @@
 #include "loader/extras.h"
 #include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
-#include "loader/oci/reach.h"
 #include "loader/oci/resolve.h"
+#include "loader/oci/store/reach.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -22,7 +22,7 @@ enum { PARTS_MAX = 512, MAX_TOLD = 16 };
 
 typedef struct part {
     cp_map map;
-    int fd; /* open as long as the map: it holds the lease (oci/reach.h) */
+    int fd; /* open as long as the map: it holds the lease (oci/store/reach.h) */
     cp_weights *w;
     uint8_t digest[32];
     uint64_t no;  /* split.no */

@@ -92,9 +92,9 @@ typedef struct cp_store_entry {
     cp_store_layer *layers;
 } cp_store_entry;
 
-/* All entries, sorted by name. Free with cp_store_entries_free. A fresh folder (oci/folder.h) is an
- * empty list. Here and below CP_CORRUPT also says that the folder is no store, or lost its index;
- * then nothing in it is touched. */
+/* All entries, sorted by name. Free with cp_store_entries_free. A fresh folder (oci/store/folder.h)
+ * is an empty list. Here and below CP_CORRUPT also says that the folder is no store, or lost its
+ * index; then nothing in it is touched. */
 cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t *n, cp_err *err);
 /* One entry: by name in the store, or any REF form that cp_loader_open takes (format "gguf" for a
  * bare file). */

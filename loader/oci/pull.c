@@ -6,14 +6,14 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "loader/oci/choice.h"
-#include "loader/oci/extract.h"
-#include "loader/oci/folder.h"
-#include "loader/oci/partial.h"
-#include "loader/oci/reach.h"
+#include "loader/oci/content/choice.h"
+#include "loader/oci/content/extract.h"
+#include "loader/oci/content/whole.h"
 #include "loader/oci/resolve.h"
+#include "loader/oci/store/folder.h"
+#include "loader/oci/store/partial.h"
+#include "loader/oci/store/reach.h"
 #include "loader/oci/transfer.h"
-#include "loader/oci/whole.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -12,7 +12,7 @@
 #define CP_LOADER_OCI_PULL_H
 
 #include "loader/loader.h"
-#include "loader/oci/registry.h"
+#include "loader/oci/remote/registry.h"
 
 typedef struct cp_pull_options {
     cp_loader_options loader; /* store, default registry, verify_always (what is there), platform,

@@ -7,8 +7,8 @@
 #include "loader/oci/resolve.h"
 #include "loader/formats/foreign.h"
 
-#include "loader/oci/choice.h"
-#include "loader/oci/folder.h"
+#include "loader/oci/content/choice.h"
+#include "loader/oci/store/folder.h"
 
 #include <errno.h>
 #include <fcntl.h>

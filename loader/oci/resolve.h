@@ -10,13 +10,13 @@
 #define CP_LOADER_OCI_RESOLVE_H
 
 #include "loader/loader.h"
-#include "loader/oci/files.h"
-#include "loader/oci/layout.h"
-#include "loader/oci/manifest.h"
-#include "loader/oci/places.h"
-#include "loader/oci/record.h"
+#include "loader/oci/content/files.h"
+#include "loader/oci/content/variant.h"
 #include "loader/oci/reference.h"
-#include "loader/oci/variant.h"
+#include "loader/oci/store/layout.h"
+#include "loader/oci/store/manifest.h"
+#include "loader/oci/store/places.h"
+#include "loader/oci/store/record.h"
 #include "loader/packagings/packaging.h"
 
 /* A file's identity and state, to see that it is still the one that was verified. */

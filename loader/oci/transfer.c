@@ -8,7 +8,7 @@
 #include "loader/oci/transfer.h"
 #include "base/clock.h"
 #include "base/fault.h"
-#include "loader/oci/partial.h"
+#include "loader/oci/store/partial.h"
 
 #include <errno.h>
 #include <fcntl.h>

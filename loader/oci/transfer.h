@@ -11,8 +11,8 @@
 #ifndef CP_LOADER_OCI_TRANSFER_H
 #define CP_LOADER_OCI_TRANSFER_H
 
-#include "loader/oci/layout.h"
-#include "loader/oci/registry.h"
+#include "loader/oci/remote/registry.h"
+#include "loader/oci/store/layout.h"
 
 enum {
     CP_RANGE_UNITS = 16, /* a range asked for at once: at most 16 MiB */

@@ -4,14 +4,14 @@
  * A row says how surely a manifest is of its kind (matches), what each layer is (plan), and, where
  * `capstan pack` can write it, how a GGUF file is wrapped (the media types and config). Rows are
  * pure: they see a parsed manifest and no file; what a tar holds, or a layer of no telling type, is
- * decided where files are found (oci/files.h) by the same names (cp_name_kind_of). Adding one: a
- * file beside modelpack.c, its row declared here and listed in packaging.c.
+ * decided where files are found (oci/content/files.h) by the same names (cp_name_kind_of). Adding
+ * one: a file beside modelpack.c, its row declared here and listed in packaging.c.
  */
 #ifndef CP_LOADER_PACKAGINGS_PACKAGING_H
 #define CP_LOADER_PACKAGINGS_PACKAGING_H
 
 #include "base/meta.h"
-#include "loader/oci/manifest.h"
+#include "loader/oci/store/manifest.h"
 
 typedef enum cp_layer_role {
     CP_ROLE_IGNORED,
@@ -33,7 +33,7 @@ typedef struct cp_plan_layer {
     cp_layer_role role;
     cp_layer_form form;
     const char *note; /* why it is ignored, for the log; NULL: it is not. Static text */
-    bool other;       /* weights of a model that was not chosen (oci/choice.h): IGNORED */
+    bool other;       /* weights of a model that was not chosen (oci/content/choice.h): IGNORED */
 } cp_plan_layer;
 
 /* Every layer of the manifest, in its order. Free with cp_plan_fini; a zeroed one is empty. */

@@ -4,7 +4,7 @@
  * control characters, and a second line never changes what the first one gave.
  */
 #include "base/code.h"
-#include "loader/oci/challenge.h"
+#include "loader/oci/remote/challenge.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  * that parses is planned; an index that parses is chosen from, edited, and what was written parses
  * again.
  */
-#include "loader/oci/choice.h"
+#include "loader/oci/content/choice.h"
 #include "loader/packagings/packaging.h"
 
 #include <stdlib.h>

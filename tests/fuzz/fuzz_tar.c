@@ -5,7 +5,7 @@
  * are accepted lie within the bytes, in order, without overlap; a stream of short reads finds the
  * same ones; and the list that an extraction keeps of them says the same when it is read back.
  */
-#include "loader/oci/members.h"
+#include "loader/oci/content/members.h"
 
 #include <stdlib.h>
 #include <string.h>

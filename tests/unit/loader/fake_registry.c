@@ -87,7 +87,7 @@ static const cp_fake_item *find(const cp_fake_item *list, size_t n, const char *
     return NULL;
 }
 
-/* ---- the functions of loader/oci/registry.h ---- */
+/* ---- the functions of loader/oci/remote/registry.h ---- */
 
 cp_code cp_registry_open(cp_registry **out, const cp_ref *ref, const cp_registry_options *opt,
                          cp_err *err)

@@ -1,12 +1,12 @@
 /*
- * A registry in memory that stands in for loader/oci/registry.c in test_loader_pull: the same
- * functions, no network, faults on request. One at a time; a test sets cp_fake and fills it.
+ * A registry in memory that stands in for loader/oci/remote/registry.c in test_loader_pull: the
+ * same functions, no network, faults on request. One at a time; a test sets cp_fake and fills it.
  */
 #ifndef CP_TESTS_LOADER_FAKE_REGISTRY_H
 #define CP_TESTS_LOADER_FAKE_REGISTRY_H
 
 #include "base/digest.h"
-#include "loader/oci/registry.h"
+#include "loader/oci/remote/registry.h"
 
 enum { CP_FAKE_ITEMS = 64, CP_FAKE_RUNNING = 64 };
 

@@ -5,8 +5,8 @@
 #ifndef CP_TESTS_LOADER_MAKE_LAYOUT_H
 #define CP_TESTS_LOADER_MAKE_LAYOUT_H
 
-#include "loader/oci/folder.h"
-#include "loader/oci/places.h"
+#include "loader/oci/store/folder.h"
+#include "loader/oci/store/places.h"
 
 typedef struct cp_mkl {
     char dir[64], store[128], cache[160]; /* cache: STORE/capstan */

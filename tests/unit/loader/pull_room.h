@@ -5,8 +5,8 @@
 #ifndef CP_TESTS_LOADER_PULL_ROOM_H
 #define CP_TESTS_LOADER_PULL_ROOM_H
 
-#include "loader/oci/folder.h"
-#include "loader/oci/places.h"
+#include "loader/oci/store/folder.h"
+#include "loader/oci/store/places.h"
 #include "tests/unit/loader/fake_registry.h"
 #include "tests/unit/loader/suites.h"
 

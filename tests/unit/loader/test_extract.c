@@ -2,8 +2,8 @@
  * Extraction of compressed tars: what is written and what is not, bombs, damaged streams, a killed
  * extraction, two at once, removal.
  */
-#include "loader/oci/extract.h"
-#include "loader/oci/record.h"
+#include "loader/oci/content/extract.h"
+#include "loader/oci/store/record.h"
 #include "tests/unit/loader/make_layout.h"
 #include "tests/unit/loader/make_tar.h"
 #include "tests/unit/loader/suites.h"

@@ -3,7 +3,7 @@
  * the same model; images stack; shards come from anywhere; extras are read; damage is seen.
  */
 #include "loader/loader.h"
-#include "loader/oci/extract.h"
+#include "loader/oci/content/extract.h"
 #include "tests/unit/loader/make_gguf.h"
 #include "tests/unit/loader/make_layout.h"
 #include "tests/unit/loader/make_tar.h"

@@ -1,7 +1,7 @@
 /*
  * Hostile JSON of manifests, edits of an index, and the configs that packing writes.
  */
-#include "loader/oci/manifest.h"
+#include "loader/oci/store/manifest.h"
 #include "loader/packagings/packaging.h"
 #include "tests/unit/loader/suites.h"
 

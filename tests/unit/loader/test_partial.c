@@ -2,7 +2,7 @@
  * Partial blobs: what a killed process, a power cut, another blob's map and a second process leave
  * or find.
  */
-#include "loader/oci/partial.h"
+#include "loader/oci/store/partial.h"
 #include "tests/unit/loader/pull_room.h"
 
 #include <fcntl.h>

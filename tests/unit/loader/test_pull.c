@@ -3,8 +3,8 @@
  * left when one dies.
  */
 #include "loader/oci/pull.h"
-#include "loader/oci/reach.h"
-#include "loader/oci/record.h"
+#include "loader/oci/store/reach.h"
+#include "loader/oci/store/record.h"
 #include "tests/unit/loader/make_gguf.h"
 #include "tests/unit/loader/pull_room.h"
 

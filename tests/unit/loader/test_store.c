@@ -4,8 +4,8 @@
  */
 #include "base/digest.h"
 #include "loader/loader.h"
-#include "loader/oci/layout.h"
-#include "loader/oci/record.h"
+#include "loader/oci/store/layout.h"
+#include "loader/oci/store/record.h"
 #include "tests/unit/loader/make_gguf.h"
 #include "tests/unit/loader/suites.h"
 

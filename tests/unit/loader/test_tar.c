@@ -2,7 +2,7 @@
  * The tar parser: what writers write, where members lie, and everything hostile. Each archive is
  * read from memory with its length known and again as a stream of short reads; both must agree.
  */
-#include "loader/oci/extract.h"
+#include "loader/oci/content/extract.h"
 #include "tests/unit/loader/make_tar.h"
 #include "tests/unit/loader/suites.h"
 

@@ -2,7 +2,7 @@
  * Transfers against a registry in memory: ranges, resuming, servers that ignore ranges, wrong and
  * short and long bodies, failures, two processes.
  */
-#include "loader/oci/partial.h"
+#include "loader/oci/store/partial.h"
 #include "loader/oci/transfer.h"
 #include "tests/unit/loader/pull_room.h"
 

@@ -1,7 +1,7 @@
 /*
  * Choosing from an index, over JSON as the known producers write it.
  */
-#include "loader/oci/choice.h"
+#include "loader/oci/content/choice.h"
 #include "tests/unit/loader/suites.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * WWW-Authenticate: what servers really send, what the grammar allows, and garbage.
  */
-#include "loader/oci/challenge.h"
+#include "loader/oci/remote/challenge.h"
 #include "tests/unit/loader/net/suites.h"
 
 #include <string.h>

@@ -2,7 +2,7 @@
  * Files of credentials, their keys, helpers and the order of places.
  */
 #include "base/mem.h"
-#include "loader/oci/credentials.h"
+#include "loader/oci/remote/credentials.h"
 #include "tests/unit/loader/net/suites.h"
 
 #include <stdio.h>

@@ -3,8 +3,8 @@
  * must not be asked are never connected to, so nothing has to listen there.
  */
 #include "base/mem.h"
-#include "loader/oci/http.h"
-#include "loader/oci/proxy.h"
+#include "loader/oci/remote/http.h"
+#include "loader/oci/remote/proxy.h"
 #include "tests/unit/loader/net/suites.h"
 #include "tests/unit/loader/net/wire.h"
 

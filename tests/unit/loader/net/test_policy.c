@@ -2,10 +2,10 @@
  * The arithmetic of waiting, the grammars behind it, and where a redirect may lead.
  */
 #include "base/mem.h"
-#include "loader/oci/retry.h"
-#include "loader/oci/source.h"
-#include "loader/oci/url.h"
-#include "loader/oci/wire.h"
+#include "loader/oci/remote/retry.h"
+#include "loader/oci/remote/source.h"
+#include "loader/oci/remote/url.h"
+#include "loader/oci/remote/wire.h"
 #include "tests/unit/loader/net/suites.h"
 
 #include <arpa/inet.h>

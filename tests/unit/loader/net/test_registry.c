@@ -4,8 +4,8 @@
  */
 #include "base/digest.h"
 #include "base/mem.h"
-#include "loader/oci/manifest.h"
-#include "loader/oci/registry.h"
+#include "loader/oci/remote/registry.h"
+#include "loader/oci/store/manifest.h"
 #include "tests/unit/loader/net/suites.h"
 #include "tests/unit/loader/net/wire.h"
 
