@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers headers sizes banned names format need the sources; symbols globals need a build that is
+Checks: layers folders headers sizes banned names format need the sources; symbols globals need a build that is
 not older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
@@ -36,12 +36,15 @@ LAYERS = {
     "tests": None,
 }
 
+# Folders whose files lie in sub-folders -> the files (without their suffix) that may lie outside.
+FOLDERS = {"loader/oci": ["reference", "resolve", "pull", "transfer"]}
+
 # Header of an external library -> the files that may include it.
 DOORS = [
     (r"microhttpd\.h", r"server/mhd\.c"),
     (r"jansson(_config)?\.h", r".*_json\.c"),
-    (r"curl/.*", r"(loader/oci|bench/load)/.*\.c"),
-    (r"openssl/.*", r"(loader/oci/.*|base/digest)\.c"),
+    (r"curl/.*", r"(loader/oci/remote|bench/load)/.*\.c"),
+    (r"openssl/.*", r"base/digest\.c"),
     (r"archive(_entry)?\.h|zstd(_errors)?\.h|zdict\.h", r"loader/.*\.c"),
     (r"pcre2\.h", r"tokenizer/.*\.c"),
     (r"(cuda|cublas|nccl|nvml)[a-z_0-9]*\.h", r"kernels/cuda/.*"),
@@ -112,6 +115,17 @@ def check_layers(args):
             if target not in LAYERS[room]:
                 bad.append(f"{where}: {room} may not include {name} "
                            f"(allowed: {', '.join(LAYERS[room]) or 'nothing'})")
+    return bad
+
+
+def check_folders(args):
+    bad = []
+    for path in sources(args.root):
+        folder, name = os.path.split(path)
+        allowed = FOLDERS.get(folder)
+        if allowed is not None and name.split(".")[0] not in allowed:
+            bad.append(f"{path}: belongs into a sub-folder of {folder} "
+                       f"(outside: {', '.join(allowed)})")
     return bad
 
 
@@ -300,7 +314,7 @@ def check_format(args):
     return [f"{path}: {tool} would change it" for path in changed]
 
 
-CHECKS = {"layers": check_layers, "headers": check_headers, "sizes": check_sizes,
+CHECKS = {"layers": check_layers, "folders": check_folders, "headers": check_headers, "sizes": check_sizes,
           "banned": check_banned, "names": check_names, "symbols": check_symbols, "globals": check_globals,
           "format": check_format}
 
