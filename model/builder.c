@@ -276,78 +276,6 @@ static void layer(builder *b, const int group[2])
     }
 }
 
-/* ---- layer groups ---- */
-
-static int gcd(int a, int b)
-{
-    while (b) {
-        int t = a % b;
-        a = b;
-        b = t;
-    }
-    return a;
-}
-
-/*
- * Layers that cache alike form groups of equal size (the greatest common divisor of the counts), so
- * that all pages of the model are equal. place[il] = {group, layer in group}.
- */
-static cp_code make_groups(builder *b, int (*place)[2])
-{
-    const cp_params *p = b->p;
-    cp_program *g = b->g;
-    int count[3] = {0}, n_kv = 0;
-    for (int i = 0; i < p->pub.n_layers; i++) {
-        const cp_layer_params *l = &p->layer[i];
-        count[l->n_kv == 0 ? CP_GROUP_STATE : l->window ? CP_GROUP_WINDOW : CP_GROUP_FULL]++;
-        if (l->n_kv && n_kv && l->n_kv != n_kv) {
-            return cp_fail(b->err, CP_UNSUPPORTED,
-                           "layer %d has %d KV heads, others %d: unequal pages", i, l->n_kv, n_kv);
-        }
-        n_kv = l->n_kv ? l->n_kv : n_kv;
-    }
-    int per_page = gcd(count[CP_GROUP_FULL], count[CP_GROUP_WINDOW]);
-    if (per_page == 0) {
-        return cp_fail(b->err, CP_UNSUPPORTED, "a model without attention layers is not supported");
-    }
-    int first[3], n = 0;
-    first[CP_GROUP_FULL] = n;
-    n += count[CP_GROUP_FULL] / per_page;
-    first[CP_GROUP_WINDOW] = n;
-    n += count[CP_GROUP_WINDOW] / per_page;
-    first[CP_GROUP_STATE] = n;
-    n += count[CP_GROUP_STATE] > 0;
-    if (n > CP_MAX_GROUPS) {
-        return cp_fail(b->err, CP_UNSUPPORTED, "%d layer groups, at most %d are supported", n,
-                       CP_MAX_GROUPS);
-    }
-    g->n_groups = n;
-    for (int i = 0; i < n; i++) {
-        bool window = i >= first[CP_GROUP_WINDOW];
-        g->groups[i] = (cp_kv_group){.kind = window ? CP_GROUP_WINDOW : CP_GROUP_FULL,
-                                     .n_layers = per_page,
-                                     .n_kv = n_kv,
-                                     .k_dim = p->head_dim_k,
-                                     .v_dim = p->head_dim_v,
-                                     .window = window ? p->window : 0};
-    }
-    if (count[CP_GROUP_STATE]) {
-        size_t bytes = (size_t)(p->l_cache - 1) * (size_t)p->pub.d_model * sizeof(float);
-        g->groups[n - 1] = (cp_kv_group){.kind = CP_GROUP_STATE,
-                                         .n_layers = count[CP_GROUP_STATE],
-                                         .state_bytes = (bytes + 63) / 64 * 64};
-    }
-    int seen[3] = {0};
-    for (int i = 0; i < p->pub.n_layers; i++) {
-        const cp_layer_params *l = &p->layer[i];
-        int kind = l->n_kv == 0 ? CP_GROUP_STATE : l->window ? CP_GROUP_WINDOW : CP_GROUP_FULL;
-        int at = seen[kind]++, size = kind == CP_GROUP_STATE ? count[kind] : per_page;
-        place[i][0] = first[kind] + at / size;
-        place[i][1] = at % size;
-    }
-    return CP_OK;
-}
-
 /* ---- the whole ---- */
 
 static void head(builder *b)
@@ -387,7 +315,7 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
                  .rope_window = -1,
                  .layer = -1};
     int place[CP_MAX_LAYERS][2];
-    cp_code rc = make_groups(&b, place);
+    cp_code rc = cp_layer_groups(g, p, place, err);
     if (rc) {
         return rc;
     }

@@ -107,8 +107,56 @@ static void every_architecture_matches_transformers(void **state)
     }
 }
 
+/* The logits of the golden's longest sequence, by a program with so many layers a page. */
+static float *logits_of(const char *backend, int layers_per_page, size_t *n)
+{
+    enum { N = 64 };
+    cp_err err = {0};
+    cp_forward *f;
+    cp_forward_config cfg = {.path = CP_GOLDEN_DIR "/gemma3.gguf",
+                             .backend = backend,
+                             .kv_type = CP_DTYPE_BF16,
+                             .threads = 1,
+                             .max_rows = N,
+                             .max_positions = N,
+                             .seed = 7,
+                             .layers_per_page = layers_per_page};
+    int32_t tokens[N];
+    for (int i = 0; i < N; i++) {
+        tokens[i] = (i * 37 + 5) % 300;
+    }
+    assert_int_equal(cp_forward_open(&f, &cfg, &err), 0);
+    *n = (size_t)N * (size_t)cp_model_hparams(cp_forward_model(f))->n_vocab;
+    float *out = cp_xcalloc(*n, sizeof *out);
+    assert_int_equal(cp_forward_run(f, tokens, N, 5, out, &err), 0);
+    cp_forward_close(f);
+    return out;
+}
+
+/* gemma3's layers (1 full, 5 window) in pages of 1, and of 2, 3, 4 with places that no layer uses.
+ */
+static void empty_places_in_pages_change_no_bit(void **state)
+{
+    (void)state;
+    static const char *const backends[] = {"ref", "cpu"};
+    for (size_t i = 0; i < 2; i++) {
+        size_t n, m;
+        float *want = logits_of(backends[i], 0, &n);
+        for (int size = 1; size <= 4; size++) {
+            float *got = logits_of(backends[i], size, &m);
+            assert_int_equal(n, m);
+            assert_memory_equal(got, want, n * sizeof *got);
+            free(got);
+        }
+        free(want);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_architecture_matches_transformers)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_architecture_matches_transformers),
+        cmocka_unit_test(empty_places_in_pages_change_no_bit),
+    };
     return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
 }

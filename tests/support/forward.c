@@ -9,6 +9,7 @@
 struct cp_forward {
     cp_loaded *file;
     cp_model *model;
+    cp_program program; /* the model's, with operations of its own: see regroup */
     cp_pool *pool;
     cp_backend *backend;
     cp_prepared *prepared;
@@ -22,9 +23,48 @@ struct cp_forward {
     cp_sample_out *res;
 };
 
+/* Spreads the attention layers over groups of `size` layers (0: leaves them), the last of a kind
+ * perhaps with places that no layer uses. */
+static void regroup(cp_forward *f, int size)
+{
+    cp_program *g = &f->program;
+    *g = *cp_model_program(f->model);
+    g->ops = cp_xcalloc((size_t)g->n_ops, sizeof *g->ops);
+    memcpy(g->ops, cp_model_program(f->model)->ops, (size_t)g->n_ops * sizeof *g->ops);
+    if (size == 0) {
+        return;
+    }
+    int count[2] = {0}, seen[2] = {0}, first[2], window = 0;
+    for (int i = 0; i < g->n_ops; i++) {
+        if (g->ops[i].kind == CP_OP_ATTENTION) {
+            count[g->ops[i].u.attention.window > 0]++;
+            window += g->ops[i].u.attention.window ? g->ops[i].u.attention.window - window : 0;
+        }
+    }
+    cp_kv_group like = g->groups[0];
+    like.n_layers = size;
+    g->n_groups = 0;
+    for (int w = 0; w < 2; w++) {
+        first[w] = g->n_groups;
+        for (int left = count[w]; left > 0; left -= size) {
+            like.kind = w ? CP_GROUP_WINDOW : CP_GROUP_FULL;
+            like.window = w ? window : 0;
+            g->groups[g->n_groups++] = like;
+        }
+    }
+    for (int i = 0; i < g->n_ops; i++) {
+        cp_op *op = &g->ops[i];
+        if (op->kind == CP_OP_ATTENTION) {
+            int w = op->u.attention.window > 0, at = seen[w]++;
+            op->u.attention.group = first[w] + at / size;
+            op->u.attention.layer_in_group = at % size;
+        }
+    }
+}
+
 static void shuffle_pages(cp_forward *f, unsigned seed)
 {
-    const cp_program *g = cp_model_program(f->model);
+    const cp_program *g = &f->program;
     uint32_t *ids = cp_xcalloc(f->n_pages, sizeof *ids);
     uint64_t s = seed * 2654435761u + 1;
     for (uint32_t i = 1; i < f->n_pages; i++) {
@@ -61,7 +101,8 @@ cp_code cp_forward_open(cp_forward **out, const cp_forward_config *cfg, cp_err *
     if ((rc = cp_backend_open(&f->backend, cfg->backend, &bc, err))) {
         goto done;
     }
-    const cp_program *g = cp_model_program(f->model);
+    regroup(f, cfg->layers_per_page);
+    const cp_program *g = &f->program;
     f->positions = cp_backend_page_positions(f->backend);
     f->max_rows = cfg->max_rows;
     f->n_entries = (cfg->max_positions + f->positions - 1) / f->positions;
@@ -98,6 +139,7 @@ void cp_forward_close(cp_forward *f)
     cp_prepared_free(f->prepared);
     cp_backend_close(f->backend);
     cp_pool_close(f->pool);
+    free(f->program.ops);
     cp_model_close(f->model);
     cp_loaded_close(f->file);
     for (int k = 0; k < CP_MAX_GROUPS; k++) {

@@ -19,9 +19,10 @@ typedef struct cp_forward_config {
     bool act_f32;
     cp_dtype kv_type;
     int threads;
-    int max_rows;      /* rows a step */
-    int max_positions; /* longest sequence */
-    unsigned seed;     /* order of pages */
+    int max_rows;        /* rows a step */
+    int max_positions;   /* longest sequence */
+    unsigned seed;       /* order of pages */
+    int layers_per_page; /* attention layers a page, instead of what the model has; 0: that */
 } cp_forward_config;
 
 /* Opens everything or fails with err. */
