@@ -8,8 +8,15 @@
  * prompts still need, so that prompts do not preempt each other. With nothing running everything
  * goes: what does not fit then never will, and fails.
  */
+#include "engine/admit.h"
 #include "base/mem.h"
-#include "engine/sched.h"
+#include "engine/engine_metrics.h"
+#include "engine/events.h"
+#include "engine/goal.h"
+#include "engine/grant.h"
+#include "engine/room.h"
+#include "engine/seqs.h"
+#include "engine/tasks.h"
 
 #include <string.h>
 
@@ -58,7 +65,7 @@ static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_know
     for (int i = 0; i < s->n_run; i++) {
         const cp_seq *t = s->run[i];
         if (t->blocked || cp_seq_goal(t) - t->n_done <= 1 ||
-            memcmp(t->live->r->salt, w->live->r->salt, sizeof(w->live->r->salt)) != 0)
+            memcmp(t->task->r->salt, w->task->r->salt, sizeof(w->task->r->salt)) != 0)
             continue;
         int common = common_prefix(s, t, tokens, max_hit);
         if (common > t->n_done && common > best) {
@@ -66,7 +73,7 @@ static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_know
             target = t;
         }
     }
-    if (!target || cp_kv_peek(s->kv, w->live->r->salt, tokens, n_known, max_hit) >= best)
+    if (!target || cp_kv_peek(s->kv, w->task->r->salt, tokens, n_known, max_hit) >= best)
         return false;
     w->target = target->slot;
     w->target_gen = target->gen;
@@ -80,25 +87,25 @@ static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_know
 typedef enum verdict { ADMITTED, SKIPPED, NO_PAGES } verdict;
 
 /* Nothing has to be computed: scoring one token, or max_tokens 0 without scores. */
-static bool needs_no_rows(const cp_live *l)
+static bool needs_no_rows(const cp_task *t)
 {
-    return l->r->max_tokens == 0 && (l->r->n_prompt_top < 0 || l->r->n_prompt == 1);
+    return t->r->max_tokens == 0 && (t->r->n_prompt_top < 0 || t->r->n_prompt == 1);
 }
 
 /* Counts a request's first admission; n_hit of its prompt came from the cache. */
-static void first_admission(cp_sched *s, cp_live *l, int n_hit)
+static void first_admission(cp_sched *s, cp_task *t, int n_hit)
 {
-    if (l->n_cached < 0 || CP_PLANTED(114))
-        s->stats.prompt_tokens += (uint64_t)l->r->n_prompt;
-    if (l->n_cached >= 0)
+    if (t->n_cached < 0 || CP_PLANTED(114))
+        s->stats.prompt_tokens += (uint64_t)t->r->n_prompt;
+    if (t->n_cached >= 0)
         return;
-    l->n_cached = n_hit;
+    t->n_cached = n_hit;
     s->stats.prompt_cached += (uint64_t)n_hit;
     if (s->cfg.queue) {
         atomic_fetch_sub(&s->cfg.queue->requests, 1);
-        atomic_fetch_sub(&s->cfg.queue->tokens, l->r->n_prompt);
+        atomic_fetch_sub(&s->cfg.queue->tokens, t->r->n_prompt);
     }
-    cp_metrics_admitted(s, l);
+    cp_metrics_admitted(s, t);
 }
 
 /* Whether a look-up is worth its cost: w did not fit when it was last tried, and needs as much now.
@@ -117,56 +124,63 @@ static bool may_fit(const cp_sched *s, const cp_wait *w)
     return !running || room >= w->needs;
 }
 
-/* The sequence that w stands for starts with `kv`, n_hit positions done. */
-static cp_seq *start(cp_sched *s, cp_wait *w, cp_kv_seq kv, int n_hit)
+/* A slot for the next choice of w's task; with choices that could not fork the next one queues
+ * behind it. */
+static cp_seq *take_choice(cp_sched *s, cp_wait *w)
 {
-    cp_seq *q = w->seq;
-    cp_live *l = w->live;
+    cp_task *t = w->task;
+    t->waiting = false;
+    cp_seq *q = cp_seq_take(s, t, t->next_choice++);
+    q->forked = q->choice > 0;
+    if (q->choice > 0 && t->next_choice < t->r->n)
+        cp_wait_for_choices(s, t);
+    return q;
+}
+
+static void start(cp_sched *s, cp_wait *w, cp_kv_seq kv, int n_hit)
+{
     cp_wait_remove(s, w);
-    if (!q) {
-        l->waiting = false;
-        q = cp_seq_take(s, l, l->next_choice++);
-        q->forked = q->choice > 0;
-        if (q->choice > 0 && l->next_choice < l->r->n) { /* the next one queues behind it */
-            w->order = l->arrival << 8 | (uint64_t)l->next_choice;
-            l->waiting = true;
-            cp_wait_insert(s, w);
-        }
-    }
+    cp_seq *q = w->seq ? w->seq : take_choice(s, w);
     q->kv = kv;
     q->n_done = n_hit;
     cp_seq_start(s, q);
-    return q;
+    if (cp_seq_fork(s, q))
+        cp_grant_pass(s, true);
+    else
+        cp_seq_schedule(s, q);
+}
+
+/* Whether the room is there or can be made. */
+static bool has_room(cp_sched *s, uint32_t need)
+{
+    return cp_room_fits(s, need) || cp_room_could_fit(s, need);
 }
 
 static verdict try_admit(cp_sched *s, cp_wait *w)
 {
-    cp_live *l = w->live;
-    const int32_t *tokens = w->seq ? w->seq->tokens : l->r->prompt;
-    int n_known = w->seq ? w->seq->n_known : l->r->n_prompt;
-    int max_hit = cp_sched_max_hit(l, n_known);
-    if (cp_live_room(l) < 1 || must_wait(s, w, tokens, n_known, max_hit))
+    cp_task *t = w->task;
+    const int32_t *tokens = w->seq ? w->seq->tokens : t->r->prompt;
+    int n_known = w->seq ? w->seq->n_known : t->r->n_prompt;
+    int max_hit = cp_task_max_hit(t, n_known);
+    if (cp_events_room(t) < 1 || must_wait(s, w, tokens, n_known, max_hit))
         return SKIPPED;
     if (!may_fit(s, w))
         return NO_PAGES;
     uint32_t before = cp_kv_available(s->kv);
-    cp_kv_seq kv = cp_kv_seq_open(s->kv, l->r->salt);
+    cp_kv_seq kv = cp_kv_seq_open(s->kv, t->r->salt);
     CP_ASSERT(kv >= 0 && "sched-16");
     int n_hit = cp_kv_match(s->kv, kv, tokens, n_known, max_hit);
-    uint32_t need = cp_sched_prompt_pages(s, n_known, cp_kv_held(s->kv, kv));
-    if (!cp_sched_fits(s, need) && !cp_sched_make_room(s, need)) {
+    uint32_t need = cp_seqs_prompt_pages(s, n_known, cp_kv_held(s->kv, kv));
+    if (!has_room(s, need)) {
         w->needs = (int64_t)need + before - cp_kv_available(s->kv);
         if (CP_PLANTED(119)) /* as if what others had reserved then were reserved for ever */
             w->needs += (int64_t)s->outstanding;
         cp_kv_seq_close(s->kv, kv);
         return NO_PAGES;
     }
-    first_admission(s, l, n_hit);
-    cp_seq *q = start(s, w, kv, n_hit);
-    if (cp_seq_fork(s, q))
-        cp_sched_grant_pass(s, true);
-    else
-        cp_seq_grant(s, q);
+    cp_room_clear(s, need);
+    first_admission(s, t, n_hit);
+    start(s, w, kv, n_hit);
     return ADMITTED;
 }
 
@@ -179,16 +193,16 @@ static cp_wait *after(cp_sched *s, uint64_t order)
     return w;
 }
 
-void cp_sched_admit(cp_sched *s)
+void cp_admit(cp_sched *s)
 {
     cp_wait *w = s->waiting.next;
     for (int scanned = 0; w != &s->waiting && s->rows_left > 0 && scanned < CP_ADMIT_SCAN;
          scanned++) {
         uint64_t order = w->order;
-        if (!w->seq && needs_no_rows(w->live)) {
-            if (cp_live_room(w->live) >= 0) {
-                first_admission(s, w->live, 0);
-                cp_live_finish_all(s, w->live, NULL);
+        if (!w->seq && needs_no_rows(w->task)) {
+            if (cp_events_room(w->task) >= 0) {
+                first_admission(s, w->task, 0);
+                cp_task_finish_all(s, w->task, NULL);
             }
             w = after(s, order);
             continue;

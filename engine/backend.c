@@ -3,7 +3,7 @@
  *
  * Apart from engine.c so that a test which brings its own table does not link kernels/ and loader/.
  */
-#include "engine/engine_internal.h"
+#include "engine/models.h"
 
 static const cp_engine_backend real = {
     .page_positions = cp_backend_page_positions,

@@ -5,8 +5,9 @@
  * and ascend in position; sequences stand oldest first. Pages are passed as pointers to the
  * kv-cache's own tables, which nothing changes until the step is over.
  */
+#include "engine/batch.h"
 #include "base/mem.h"
-#include "engine/sched.h"
+#include "engine/sampler.h"
 
 #include <stdlib.h>
 
@@ -46,20 +47,18 @@ void cp_step_fini(cp_step *b)
     *b = (cp_step){0};
 }
 
-/* Rows and outputs of the i-th sequence of the plan, from row n and output row o on. */
-static void add_seq(cp_step *b, cp_sched *s, int i, int n, int o)
+/* Rows and outputs of the i-th sequence of the plan, from row n on. */
+static void add_seq(cp_step *b, const cp_sched *s, int i, int n)
 {
-    cp_seq *q = s->plan[i];
-    int end = q->n_done + q->rows, first = end - q->outs;
+    const cp_seq *q = s->plan[i];
+    int end = q->n_done + q->rows, first = end - q->outs, o = q->out0;
     cp_batch_seq *bs = &b->seqs[i];
     *bs = (cp_batch_seq){.row0 = n,
                          .n_rows = q->rows,
                          .pos0 = q->n_done,
                          .pages = cp_kv_tables(s->kv, q->kv),
                          .adapter = -1};
-    cp_kv_state(s->kv, q->kv, end, cp_seq_wants_checkpoint(s, q, end), &bs->state_in,
-                &bs->state_out, &bs->state_save);
-    q->out0 = o;
+    cp_kv_state(s->kv, q->kv, &bs->state_in, &bs->state_out, &bs->state_save);
     for (int p = q->n_done; p < end; p++, n++) {
         b->tok[n] = q->tokens[p];
         b->pos[n] = CP_PLANTED(103) && q->rows > 2 ? p + 1 : p;
@@ -67,18 +66,19 @@ static void add_seq(cp_step *b, cp_sched *s, int i, int n, int o)
         if (p < first)
             continue;
         cp_sample_fill(&b->samples[o], q, p);
-        b->out_request[o] = q->live->r;
+        b->out_request[o] = q->task->r;
         b->out_choice[o] = q->choice;
         b->out_rows[o++] = n;
     }
 }
 
-void cp_step_build(cp_step *b, cp_sched *s)
+void cp_step_build(cp_step *b, const cp_sched *s)
 {
     int n = 0, o = 0;
     CP_ASSERT(s->plan_rows <= b->max_rows && s->plan_outs <= b->max_out && "sched-2");
     for (int i = 0; i < s->n_plan; i++) {
-        add_seq(b, s, i, n, o);
+        CP_ASSERT(s->plan[i]->out0 == o && "sched-3");
+        add_seq(b, s, i, n);
         n += s->plan[i]->rows;
         o += s->plan[i]->outs;
     }

@@ -1,12 +1,22 @@
 /*
- * engine_internal: what engine.c, backend.c, memory.c and engine_metrics.c share, and the seam for
- * tests: an engine opened with its own table of backend functions and models given as bare
- * programs runs without kernels/ and model/.
+ * engine_internal: the engine as data, and the seam for tests: an engine opened with its own table
+ * of backend functions and models given as bare programs runs without kernels/ and model/.
+ *
+ * Floors: models (open, free, add) · loop (the engine thread) · front (the table of functions) ·
+ * engine (open, start, stop, close) · backend (the real table). They stand on sched.h's.
  */
 #ifndef CP_ENGINE_ENGINE_INTERNAL_H
 #define CP_ENGINE_ENGINE_INTERNAL_H
 
-#include "engine/sched.h"
+#include "engine/batch.h"
+#include "engine/memory.h"
+#include "engine/state.h"
+
+#include <pthread.h>
+
+enum { CP_MAX_MODELS = 64 };
+/* Heart beats that are no times. Before its start the engine counts as alive. */
+enum { CP_BEAT_NOT_STARTED = 0, CP_BEAT_STOPPED = -1 };
 
 /* The functions of kernels.h (and the loader's flag) that the engine calls. */
 typedef struct cp_engine_backend {
@@ -20,33 +30,60 @@ typedef struct cp_engine_backend {
     bool (*poisoned)(const cp_loaded *file);
 } cp_engine_backend;
 
-/* What the engine must know of a model. */
-typedef struct cp_engine_desc {
-    const cp_program *program;
-    int ctx_train;
-    size_t page_bytes, state_bytes;                  /* of one page, one state slot */
-    const char *digest, *cache_read_dir, *cache_dir; /* cp_prepare_config; NULL: none */
-} cp_engine_desc;
+/* One loaded model. Immutable but for what the engine thread owns and `failed`. */
+typedef struct cp_resident {
+    char *name;
+    int index;
+    const cp_loaded *file;
+    cp_metrics *metrics;
+    int n_vocab, max_batch_rows, max_seqs;
+    cp_memory_plan mem;
+    cp_prepared *prepared;
+    cp_kv *kv;
+    cp_sched *sched;
+    cp_step step;
+    float *probe_logits; /* [max_out, n_vocab], taken with the first probed step */
+    cp_sched_stats seen; /* what metrics know already */
+    uint64_t seen_evictions;
+    /* of the step at hand */
+    bool stepping;     /* a batch was submitted */
+    cp_code submitted; /* what submit said, and why */
+    cp_err err;
+    int64_t begin_ns; /* how long its beginning took */
+    _Atomic bool
+        failed; /* weights were lost: refuse from now on; relaxed, a late look is harmless */
+} cp_resident;
+
+struct cp_engine {
+    cp_engine_config cfg;
+    const cp_engine_backend *backend;
+    cp_engine_api api;
+    pthread_mutex_t add_lock; /* guards adding models */
+    cp_resident *models[CP_MAX_MODELS];
+    _Atomic int n_models; /* release: the model is complete */
+
+    cp_mpsc inbox;
+    cp_queue_count queue;
+    cp_request *held;       /* taken from the inbox, but its scheduler was full */
+    _Atomic int submitting; /* threads inside submit: stop waits for them */
+    _Atomic bool stopping;
+
+    _Atomic uint32_t wakes; /* futex word */
+    _Atomic bool asleep;
+    _Atomic int64_t beat_ns;
+    pthread_t thread;
+    bool started;
+
+    pthread_mutex_t front_lock; /* guards the three below; taken once a step */
+    cp_mpsc *ready;
+    void (*wake)(void *arg);
+    void *wake_arg;
+
+    cp_step_probe *probe;
+    void *probe_arg;
+};
 
 cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,
                             const cp_engine_backend *backend, cp_err *err);
-cp_code cp_engine_add_program(cp_engine *e, const cp_engine_model *m, const cp_engine_desc *desc,
-                              int *index, cp_err *err);
-int cp_engine_page_positions(const cp_engine *e);
-
-/* memory.c: how a model's KV bytes are spent. */
-typedef struct cp_memory_plan {
-    int ctx;           /* positions a sequence may have */
-    uint32_t n_pages;  /* incl. the null page; 0: no paged group */
-    uint32_t n_states; /* incl. the null slot; 0: no STATE group */
-    uint64_t kv_bytes; /* of pages and slots */
-    int full_seqs;     /* sequences of ctx positions that fit at once */
-} cp_memory_plan;
-cp_code cp_memory_plan_make(cp_memory_plan *out, const cp_engine_model *m,
-                            const cp_engine_desc *desc, int page_positions, cp_err *err);
-
-/* engine_metrics.c */
-void cp_metrics_step(cp_metrics *m, int64_t ns);
-void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_evictions);
 
 #endif

@@ -5,33 +5,31 @@
  * to the model's metrics, before the step's events are announced: who has read the last event of a
  * request finds it counted. Latencies are observed where they happen, with the step's time.
  */
-#include "engine/engine_internal.h"
-#include "engine/sched.h"
+#include "engine/engine_metrics.h"
 
 static double seconds(int64_t ns)
 {
     return (double)ns * 1e-9;
 }
 
-void cp_metrics_admitted(cp_sched *s, const cp_live *l)
+void cp_metrics_admitted(const cp_sched *s, const cp_task *t)
 {
-    cp_metric_observe(s->cfg.metrics, CP_M_QUEUE_TIME, seconds(s->now_ns - l->submit_ns));
-    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_PROMPT_TOKENS, (double)l->r->n_prompt);
+    cp_metric_observe(s->cfg.metrics, CP_M_QUEUE_TIME, seconds(s->now_ns - t->submit_ns));
+    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_PROMPT_TOKENS, (double)t->r->n_prompt);
 }
 
-void cp_metrics_token(cp_sched *s, cp_seq *q)
+void cp_metrics_token(const cp_sched *s, const cp_seq *q)
 {
     if (q->last_ns)
         cp_metric_observe(s->cfg.metrics, CP_M_INTER_TOKEN, seconds(s->now_ns - q->last_ns));
     else if (q->choice == 0)
-        cp_metric_observe(s->cfg.metrics, CP_M_TTFT, seconds(s->now_ns - q->live->submit_ns));
-    q->last_ns = s->now_ns;
+        cp_metric_observe(s->cfg.metrics, CP_M_TTFT, seconds(s->now_ns - q->task->submit_ns));
 }
 
-void cp_metrics_ended(cp_sched *s, const cp_live *l)
+void cp_metrics_ended(const cp_sched *s, const cp_task *t)
 {
-    cp_metric_observe(s->cfg.metrics, CP_M_E2E, seconds(s->now_ns - l->submit_ns));
-    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_GENERATION_TOKENS, (double)l->n_generated);
+    cp_metric_observe(s->cfg.metrics, CP_M_E2E, seconds(s->now_ns - t->submit_ns));
+    cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_GENERATION_TOKENS, (double)t->n_generated);
 }
 
 void cp_metrics_step(cp_metrics *m, int64_t ns)

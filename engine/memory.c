@@ -5,7 +5,8 @@
  * shared one): up to six a sequence, so that checkpoints have room, but at most a quarter of the
  * bytes when there are pages too. The rest is pages. Refusals carry the arithmetic.
  */
-#include "engine/engine_internal.h"
+#include "engine/memory.h"
+#include "kv-cache/kv.h"
 
 #include <inttypes.h>
 

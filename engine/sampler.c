@@ -5,11 +5,11 @@
  * state between steps: what a row wants is read off its sequence. position is the index of the
  * token in its choice; a preempted sequence therefore samples what it would have sampled.
  */
-#include "engine/sched.h"
+#include "engine/sampler.h"
 
 void cp_sample_ban(cp_seq *q)
 {
-    const cp_sampling *p = &q->live->r->sampling;
+    const cp_sampling *p = &q->task->r->sampling;
     q->n_banned = 0;
     for (int i = 0; i < p->n_eog_ids && q->n_banned < CP_MAX_BANNED; i++)
         q->banned[q->n_banned++] = p->eog_ids[i];
@@ -20,7 +20,7 @@ void cp_sample_ban(cp_seq *q)
 
 bool cp_sample_stops(const cp_seq *q, int32_t id)
 {
-    const cp_sampling *p = &q->live->r->sampling;
+    const cp_sampling *p = &q->task->r->sampling;
     for (int i = 0; i < p->n_stop_ids; i++) {
         if (p->stop_ids[i] == id)
             return true;
@@ -30,7 +30,7 @@ bool cp_sample_stops(const cp_seq *q, int32_t id)
 
 void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos)
 {
-    const cp_request *r = q->live->r;
+    const cp_request *r = q->task->r;
     const cp_sampling *p = &r->sampling;
     if (pos + 1 < q->n_known) { /* a prompt position: score the token that follows */
         *in = (cp_sample_in){

@@ -4,13 +4,18 @@
  * Called between cp_sched_plan and cp_sched_commit, and after commit, by simulations and tests.
  * What needs to know the right tokens is checked by the simulation itself.
  */
+#include "engine/sched_check.h"
 #include "base/mem.h"
-#include "engine/sched.h"
+#include "engine/events.h"
+#include "engine/goal.h"
+#include "engine/grant.h"
+#include "engine/room.h"
+#include "engine/seqs.h"
 
 static void check_seq(const cp_sched *s, const cp_seq *q)
 {
-    CP_ASSERT(!q->live->ended && "sched-10");
-    CP_ASSERT(q->n_prompt == q->live->r->n_prompt && q->n_known >= q->n_prompt && "sched-6");
+    CP_ASSERT(!q->task->ended && "sched-10");
+    CP_ASSERT(q->n_prompt == q->task->r->n_prompt && q->n_known >= q->n_prompt && "sched-6");
     CP_ASSERT(q->n_known <= s->cfg.ctx && "sched-1");
     if (q->state == CP_SEQ_PREEMPTED) {
         CP_ASSERT(q->kv < 0 && q->rows == 0 && q->n_done == 0 && "sched-4");
@@ -20,7 +25,7 @@ static void check_seq(const cp_sched *s, const cp_seq *q)
     CP_ASSERT(q->kv >= 0 && cp_kv_done(s->kv, q->kv) == q->n_done && "sched-1");
     uint32_t held = cp_kv_held(s->kv, q->kv);
     bool all = q->n_done + q->rows == q->n_known;
-    CP_ASSERT(q->outstanding == (all ? 0 : cp_sched_prompt_pages(s, q->n_known, held)) &&
+    CP_ASSERT(q->outstanding == (all ? 0 : cp_seqs_prompt_pages(s, q->n_known, held)) &&
               "sched-20");
     int blocks = (q->n_done + q->rows + s->cfg.page_positions - 1) / s->cfg.page_positions;
     for (int g = 0; g < s->cfg.n_groups; g++) {
@@ -45,30 +50,30 @@ static void check_lists(const cp_sched *s)
         CP_ASSERT(w->order > order && "sched-5");
         order = w->order;
         preempted += w->seq != NULL;
-        CP_ASSERT(!w->live->ended && "sched-10");
+        CP_ASSERT(!w->task->ended && "sched-10");
         CP_ASSERT((!w->seq || w->seq->state == CP_SEQ_PREEMPTED) && "sched-16");
-        CP_ASSERT((w->seq || (w->live->waiting && w == &w->live->wait)) && "sched-16");
+        CP_ASSERT((w->seq || (w->task->waiting && w == &w->task->wait)) && "sched-16");
     }
     CP_ASSERT(n == s->n_waiting && preempted == s->n_preempted && "sched-16");
     CP_ASSERT(s->n_free_slots + s->n_run + preempted == s->cfg.max_seqs && "sched-16");
 }
 
 /* Every request that has not ended has something through which it will. */
-static void check_lives(const cp_sched *s)
+static void check_tasks(const cp_sched *s)
 {
     int n = 0, queued = 0;
     int64_t tokens = 0;
-    for (const cp_live *l = s->all.next; l != &s->all; l = l->next, n++) {
-        if (l->ended)
+    for (const cp_task *t = s->all.next; t != &s->all; t = t->next, n++) {
+        if (t->ended)
             continue;
-        bool seen = l->waiting;
+        bool seen = t->waiting;
         for (int i = 0; i < s->cfg.max_seqs && !seen; i++)
-            seen = s->seqs[i].state != CP_SEQ_FREE && s->seqs[i].live == l;
+            seen = s->seqs[i].state != CP_SEQ_FREE && s->seqs[i].task == t;
         CP_ASSERT(seen && "sched-8");
-        queued += l->n_cached < 0;
-        tokens += l->n_cached < 0 ? l->r->n_prompt : 0;
+        queued += t->n_cached < 0;
+        tokens += t->n_cached < 0 ? t->r->n_prompt : 0;
     }
-    CP_ASSERT(n == s->n_lives && "sched-8");
+    CP_ASSERT(n == s->n_tasks && "sched-8");
     if (s->cfg.queue) /* holds when nothing else submits meanwhile */
         CP_ASSERT(queued == atomic_load(&s->cfg.queue->requests) &&
                   tokens == atomic_load(&s->cfg.queue->tokens) && "sched-13");
@@ -78,16 +83,16 @@ static void check_lives(const cp_sched *s)
  * outputs, a checkpoint or pages end it before. */
 static void check_chunks(const cp_sched *s)
 {
-    bool decodes = cp_sched_decodes(s);
+    bool decodes = cp_grant_decodes(s);
     for (int i = 0; i < s->n_plan && decodes; i++)
         CP_ASSERT(s->plan[i]->rows <= s->cfg.prefill_chunk && "sched-2");
     if (s->n_plan != 1 || decodes || s->rows_left == 0)
         return;
     const cp_seq *q = s->plan[0];
     int end = q->n_done + q->rows;
-    bool no_output = s->outs_left == 0 || cp_live_room(q->live) < 1;
+    bool no_output = s->outs_left == 0 || cp_events_room(q->task) < 1;
     CP_ASSERT((end == cp_seq_goal(q) || end == cp_seq_next_checkpoint(s, q, q->n_done) ||
-               (end >= cp_seq_out_first(q) && no_output) || !cp_seq_may_take(s, q, end + 1)) &&
+               (end >= cp_seq_out_first(q) && no_output) || !cp_room_may_take(s, q, end + 1)) &&
               "sched-23");
 }
 
@@ -97,7 +102,7 @@ static void check_stuck(const cp_sched *s)
     for (int i = 0; i < s->n_run; i++)
         CP_ASSERT(s->run[i]->blocked && "sched-9");
     for (const cp_wait *w = s->waiting.next; w != &s->waiting; w = w->next) {
-        bool unused = (!w->seq && s->n_free_slots == 0) || cp_live_room(w->live) < 1;
+        bool unused = (!w->seq && s->n_free_slots == 0) || cp_events_room(w->task) < 1;
         CP_ASSERT((unused || w->target < 0) && "sched-7");
         CP_ASSERT(unused && "sched-9");
     }
@@ -109,13 +114,13 @@ static void check_head(const cp_sched *s)
 {
     const cp_wait *w = s->waiting.next;
     while (w != &s->waiting &&
-           ((!w->seq && s->n_free_slots == 0) || w->target >= 0 || cp_live_room(w->live) < 1))
+           ((!w->seq && s->n_free_slots == 0) || w->target >= 0 || cp_events_room(w->task) < 1))
         w = w->next;
     if (w == &s->waiting || s->rows_left == 0 || s->preempted_now)
         return;
-    int n_known = w->seq ? w->seq->n_known : w->live->r->n_prompt;
-    int64_t need = cp_sched_prompt_pages(s, n_known, 0);
-    CP_ASSERT((need > s->spare || cp_kv_states_available(s->kv) < 2) && "sched-19");
+    int n_known = w->seq ? w->seq->n_known : w->task->r->n_prompt;
+    int64_t need = cp_seqs_prompt_pages(s, n_known, 0);
+    CP_ASSERT((need > s->spare || s->spare_states < 2) && "sched-19");
 }
 
 void cp_sched_check(const cp_sched *s, bool planned)
@@ -125,7 +130,7 @@ void cp_sched_check(const cp_sched *s, bool planned)
             check_seq(s, &s->seqs[i]);
     }
     check_lists(s);
-    check_lives(s);
+    check_tasks(s);
     if (planned && s->plan_rows == 0)
         check_stuck(s);
     if (planned) {
@@ -138,7 +143,7 @@ void cp_sched_check_idle(const cp_sched *s)
 {
     cp_kv_stats kv;
     cp_kv_stats_get(s->kv, &kv);
-    CP_ASSERT(s->n_lives == 0);
+    CP_ASSERT(s->n_tasks == 0);
     CP_ASSERT(kv.pages_used == 0 && kv.states_used == 0 && "kv-3");
     CP_ASSERT(s->n_free_slots == s->cfg.max_seqs && s->n_run == 0 && s->n_waiting == 0 &&
               "sched-16");

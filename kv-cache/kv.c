@@ -440,19 +440,20 @@ bool cp_kv_grow(cp_kv *kv, cp_kv_seq s, int n_positions)
     return true;
 }
 
-void cp_kv_state(cp_kv *kv, cp_kv_seq s, int end, bool want, uint32_t *in, uint32_t *out,
-                 uint32_t *save)
+void cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end)
 {
     kv_seq *q = seq_at(kv, s);
-    *in = *out = *save = 0;
-    if (!kv->has_state)
-        return;
-    CP_ASSERT(q->state_out != 0 && "kv-14");
+    bool aligned = end % kv->P == 0 || CP_PLANTED(15);
+    if (kv->has_state && aligned && kv->prefix_cache && q->save == 0)
+        q->save = cp_kv_units_take(kv, &kv->states);
+}
+
+void cp_kv_state(const cp_kv *kv, cp_kv_seq s, uint32_t *in, uint32_t *out, uint32_t *save)
+{
+    const kv_seq *q = seq_at(kv, s);
+    CP_ASSERT((!kv->has_state || q->state_out != 0) && "kv-14");
     *in = q->state;
     *out = q->state_out;
-    bool aligned = end % kv->P == 0 || CP_PLANTED(15);
-    if (want && aligned && kv->prefix_cache && q->save == 0)
-        q->save = cp_kv_units_take(kv, &kv->states);
     *save = q->save;
 }
 

@@ -85,13 +85,12 @@ const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n);
 const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s);
 /* Whether some group is STATE: sequences then carry state slots. */
 bool cp_kv_has_state(const cp_kv *kv);
-/*
- * State slots for the next step, after cp_kv_grow: read from *in (0: zeroes), write to *out. With
- * `want`, when the step ends at `end`, a multiple of P, and a slot can be had, also to *save (else
- * 0), which cp_kv_advance then publishes as a checkpoint.
- */
-void cp_kv_state(cp_kv *kv, cp_kv_seq s, int end, bool want, uint32_t *in, uint32_t *out,
-                 uint32_t *save);
+/* Take a slot for a checkpoint at `end`, where the coming step of s ends, after cp_kv_grow: if end
+ * is a multiple of P and one can be had. cp_kv_advance publishes it. */
+void cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end);
+/* State slots for the next step: read from *in (0: zeroes), write to *out, and to *save (0: no
+ * checkpoint). All 0 when no group is STATE. */
+void cp_kv_state(const cp_kv *kv, cp_kv_seq s, uint32_t *in, uint32_t *out, uint32_t *save);
 /* Page copies that this step must do first, and pages to be zeroed before them (handed out, and not
  * wholly written by this step). Both lists are emptied, and the copies' sources let go, by
  * cp_kv_step_done once the step has run. */

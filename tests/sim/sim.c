@@ -5,6 +5,10 @@
 #include "tests/sim/sim.h"
 
 #include "base/mem.h"
+#include "engine/events.h"
+#include "engine/goal.h"
+#include "engine/sched_check.h"
+#include "engine/tasks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,14 +67,14 @@ typedef struct sim {
     cp_queue_count queue;
     uint64_t rng;
     int64_t now;
-    sim_req *reqs;          /* [max_lives] */
+    sim_req *reqs;          /* [max_tasks] */
     cell *pages;            /* [n_pages][P] */
     cell *states;           /* [n_states] */
     int32_t *base;          /* [families][ctx] */
     uint64_t prompt_tokens; /* of requests that have ended after admission */
     uint64_t choices_over;  /* of requests that have ended */
     uint64_t *started;      /* [max_seqs] tenants of the slots before the plan */
-    int n_live;
+    int n_tasks;
     sim_result *out;
 } sim;
 
@@ -149,7 +153,7 @@ static cell *cell_at(sim *s, uint32_t page, int pos)
 
 static sim_req *req_of(const cp_seq *q)
 {
-    return q->live->r->user;
+    return q->task->r->user;
 }
 
 static void apply_lists(sim *s, const cp_batch *b)
@@ -342,8 +346,8 @@ static void arrive(sim *s)
     make_truth(c, q);
     atomic_fetch_add(&s->queue.requests, 1);
     atomic_fetch_add(&s->queue.tokens, r->n_prompt);
-    CP_ASSERT(cp_sched_submit(s->sched, r, s->now) && "sched-8");
-    s->n_live++;
+    CP_ASSERT(cp_tasks_submit(s->sched, r, s->now) && "sched-8");
+    s->n_tasks++;
     s->out->requests++;
 }
 
@@ -413,7 +417,7 @@ static void on_event(sim *s, sim_req *q, const cp_event *ev)
 
 static void read_rings(sim *s, bool all)
 {
-    for (int i = 0; i < s->cfg->max_lives; i++) {
+    for (int i = 0; i < s->cfg->max_tasks; i++) {
         sim_req *q = &s->reqs[i];
         cp_event ev;
         if (!q->in_use || (!all && !chance(s, q->slow ? 60 : 700)))
@@ -422,14 +426,14 @@ static void read_rings(sim *s, bool all)
             on_event(s, q, &ev);
         if (q->over && atomic_load(&q->r.refs) == 1) {
             q->in_use = false;
-            s->n_live--;
+            s->n_tasks--;
         }
     }
 }
 
 static void set_cancels(sim *s)
 {
-    for (int i = 0; i < s->cfg->max_lives; i++) {
+    for (int i = 0; i < s->cfg->max_tasks; i++) {
         sim_req *q = &s->reqs[i];
         if (q->in_use && q->cancel_at && s->now >= q->cancel_at)
             atomic_store(&q->r.cancel, true);
@@ -459,7 +463,7 @@ static void sim_open(sim *s)
                           .max_seqs = c->max_seqs,
                           .prefill_chunk = c->prefill_chunk,
                           .max_out = c->max_out,
-                          .max_lives = c->max_lives,
+                          .max_tasks = c->max_tasks,
                           .prefix_cache = c->prefix_cache,
                           .queue = &s->queue};
     CP_ASSERT(cp_sched_open(&s->sched, &sc, &err) == CP_OK);
@@ -473,8 +477,8 @@ static void sim_open(sim *s)
     for (size_t i = 0; i < (size_t)c->families * (size_t)c->ctx; i++)
         s->base[i] = 2 + below(s, N_VOCAB - 2);
     s->started = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->started));
-    s->reqs = cp_xcalloc((size_t)c->max_lives, sizeof(*s->reqs));
-    for (int i = 0; i < c->max_lives; i++) {
+    s->reqs = cp_xcalloc((size_t)c->max_tasks, sizeof(*s->reqs));
+    for (int i = 0; i < c->max_tasks; i++) {
         s->reqs[i].prompt = cp_xcalloc((size_t)c->ctx, sizeof(int32_t));
         s->reqs[i].h = cp_xcalloc((size_t)c->ctx, sizeof(uint64_t));
         s->reqs[i].ring_mem = cp_xcalloc(RING_MAX, sizeof(cp_event));
@@ -486,7 +490,7 @@ static void sim_close(sim *s)
     cp_sched_close(s->sched);
     cp_kv_close(s->kv);
     cp_step_fini(&s->step);
-    for (int i = 0; i < s->cfg->max_lives; i++) {
+    for (int i = 0; i < s->cfg->max_tasks; i++) {
         free(s->reqs[i].prompt);
         free(s->reqs[i].h);
         free(s->reqs[i].ring_mem);
@@ -507,7 +511,7 @@ static void check_plan(sim *s)
     for (const cp_wait *w = d->waiting.next; w != &d->waiting && oldest == UINT64_MAX;
          w = w->next) {
         bool no_slot = !w->seq && d->n_free_slots == 0;
-        if (!no_slot && w->target < 0 && cp_live_room(w->live) >= 1 &&
+        if (!no_slot && w->target < 0 && cp_events_room(w->task) >= 1 &&
             !(w->seq && d->preempted_now))
             oldest = w->order;
     }
@@ -528,12 +532,12 @@ static void check_counted(sim *s)
 {
     const cp_sched_stats *st = &s->sched->stats;
     uint64_t sum = s->prompt_tokens, over = s->choices_over;
-    for (const cp_live *l = s->sched->all.next; l != &s->sched->all; l = l->next) {
-        sum += l->n_cached >= 0 ? (uint64_t)l->r->n_prompt : 0;
-        if (l->ended && l->n_cached >= 0)
-            s->prompt_tokens += (uint64_t)l->r->n_prompt;
-        over += (uint64_t)(l->ended ? l->r->n : l->n_finished);
-        s->choices_over += l->ended ? (uint64_t)l->r->n : 0;
+    for (const cp_task *t = s->sched->all.next; t != &s->sched->all; t = t->next) {
+        sum += t->n_cached >= 0 ? (uint64_t)t->r->n_prompt : 0;
+        if (t->ended && t->n_cached >= 0)
+            s->prompt_tokens += (uint64_t)t->r->n_prompt;
+        over += (uint64_t)(t->ended ? t->r->n : t->n_finished);
+        s->choices_over += t->ended ? (uint64_t)t->r->n : 0;
     }
     CP_ASSERT(sum == st->prompt_tokens && "sched-14");
     CP_ASSERT(over == st->finished_stop + st->finished_length + st->finished_cancelled +
@@ -554,7 +558,7 @@ static void sim_step(sim *s)
     }
     cp_kv_check(s->kv);
     check_counted(s);
-    cp_sched_flush(s->sched, NULL);
+    cp_tasks_flush(s->sched, NULL);
     cp_sched_check(s->sched, false);
 }
 
@@ -564,14 +568,14 @@ void sim_run(const sim_config *cfg, sim_result *out)
     *out = (sim_result){0};
     sim_open(&s);
     int64_t idle = 0;
-    while (s.now < cfg->n_steps || s.n_live > 0) {
+    while (s.now < cfg->n_steps || s.n_tasks > 0) {
         s.now++;
         bool more = s.now < cfg->n_steps && (!cfg->n_requests || out->requests < cfg->n_requests);
-        if (!more && cfg->n_requests && s.n_live == 0)
+        if (!more && cfg->n_requests && s.n_tasks == 0)
             break;
         /* load breathes: phases of pressure and of quiet */
         int load = s.now / 512 % 4 == 3 ? 20 : 250;
-        while (more && s.n_live < cfg->max_lives && chance(&s, load)) {
+        while (more && s.n_tasks < cfg->max_tasks && chance(&s, load)) {
             arrive(&s);
             more = !cfg->n_requests || out->requests < cfg->n_requests;
         }
@@ -609,7 +613,7 @@ static const sim_config shapes[] = {
      .P = 4,
      .ctx = 80,
      .max_seqs = 8,
-     .max_lives = 24,
+     .max_tasks = 24,
      .prefill_chunk = 6,
      .max_batch_rows = 20,
      .max_out = 10,
@@ -629,7 +633,7 @@ static const sim_config shapes[] = {
      .P = 4,
      .ctx = 80,
      .max_seqs = 8,
-     .max_lives = 24,
+     .max_tasks = 24,
      .prefill_chunk = 6,
      .max_batch_rows = 20,
      .max_out = 10,
@@ -649,7 +653,7 @@ static const sim_config shapes[] = {
      .P = 4,
      .ctx = 80,
      .max_seqs = 8,
-     .max_lives = 24,
+     .max_tasks = 24,
      .prefill_chunk = 6,
      .max_batch_rows = 20,
      .max_out = 10,

@@ -10,13 +10,14 @@
 #ifndef CP_TESTS_SIM_SIM_H
 #define CP_TESTS_SIM_SIM_H
 
+#include "engine/batch.h"
 #include "engine/sched.h"
 
 typedef struct sim_config {
     const char *name;
     cp_kv_group groups[8];
     int n_groups;
-    int P, ctx, max_seqs, max_lives, prefill_chunk, max_batch_rows, max_out;
+    int P, ctx, max_seqs, max_tasks, prefill_chunk, max_batch_rows, max_out;
     uint32_t n_pages, n_states;
     bool prefix_cache;
     uint64_t seed;

@@ -119,7 +119,7 @@ static void tiny_pool_loses_nothing(void **state)
         cfg.seed = 9;
         cfg.n_steps = 1000000;
         cfg.n_requests = 64;
-        cfg.max_lives = 64;
+        cfg.max_tasks = 64;
         cfg.per_1000_cancel = cfg.per_1000_deadline = 0;
         cfg.max_choices = 1;
         cfg.n_pages =
@@ -144,7 +144,7 @@ static void gemma_window_pages(void **state)
     cfg.ctx = 4160;
     cfg.max_prompt = 4096;
     cfg.max_seqs = 4;
-    cfg.max_lives = 6;
+    cfg.max_tasks = 6;
     cfg.prefill_chunk = 128;
     cfg.max_batch_rows = 512;
     cfg.max_out = 64;

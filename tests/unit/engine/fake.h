@@ -8,7 +8,7 @@
 #ifndef CP_TESTS_UNIT_ENGINE_FAKE_H
 #define CP_TESTS_UNIT_ENGINE_FAKE_H
 
-#include "engine/engine_internal.h"
+#include "engine/models.h"
 
 #include <pthread.h>
 

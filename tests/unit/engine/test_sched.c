@@ -10,6 +10,10 @@
 
 #include <cmocka.h>
 
+#include "engine/sched.h"
+#include "engine/sched_check.h"
+#include "engine/seqs.h"
+#include "engine/tasks.h"
 #include "tests/unit/engine/fake.h"
 
 #include <stdlib.h>
@@ -53,7 +57,7 @@ static void hand_open(hand *h, int P, uint32_t n_pages, int ctx, int chunk, int 
                           .max_seqs = max_seqs,
                           .prefill_chunk = chunk,
                           .max_out = 64,
-                          .max_lives = REQS};
+                          .max_tasks = REQS};
     assert_int_equal(cp_kv_open(&h->kv, &kv, &err), CP_OK);
     sc.kv = h->kv;
     assert_int_equal(cp_sched_open(&h->s, &sc, &err), CP_OK);
@@ -65,8 +69,8 @@ static void hand_open(hand *h, int P, uint32_t n_pages, int ctx, int chunk, int 
 
 static void hand_close(hand *h)
 {
-    cp_sched_fail_all(h->s, CP_OVERLOADED);
-    cp_sched_flush(h->s, NULL);
+    cp_tasks_fail_all(h->s, CP_OVERLOADED);
+    cp_tasks_flush(h->s, NULL);
     cp_sched_close(h->s);
     cp_kv_close(h->kv);
     cp_step_fini(&h->step);
@@ -104,7 +108,7 @@ static cp_request *ask(hand *h, int i, int n_prompt, int max_tokens, uint32_t ri
 
 static void put(hand *h, cp_request *r)
 {
-    assert_true(cp_sched_submit(h->s, r, h->now));
+    assert_true(cp_tasks_submit(h->s, r, h->now));
 }
 
 static int plan(hand *h)
@@ -124,7 +128,7 @@ static void commit(hand *h)
         cp_kv_step_done(h->kv);
         cp_sched_commit(h->s, h->step.results, h->now);
     }
-    cp_sched_flush(h->s, NULL);
+    cp_tasks_flush(h->s, NULL);
     cp_sched_check(h->s, false);
     cp_kv_check(h->kv);
 }
@@ -139,7 +143,7 @@ static const cp_seq *seq_of(const hand *h, int i)
 {
     for (int k = 0; k < h->s->cfg.max_seqs; k++) {
         const cp_seq *q = &h->s->seqs[k];
-        if (q->state != CP_SEQ_FREE && q->live->r == &h->q[i].r)
+        if (q->state != CP_SEQ_FREE && q->task->r == &h->q[i].r)
             return q;
     }
     return NULL;
@@ -261,7 +265,7 @@ static void a_long_chunk_takes_no_page_that_is_put_by(void **state)
     hand_open(h, 4, 38 + 1, 160, 16, 4);
     h->rows = 100;
     put(h, ask(h, 0, 90, 8, 64));
-    assert_int_equal(cp_sched_prompt_pages(h->s, 90, 0), 23 + 13);
+    assert_int_equal(cp_seqs_prompt_pages(h->s, 90, 0), 23 + 13);
     plan(h);
     const cp_seq *q = seq_of(h, 0);
     assert_int_equal(q->rows, 76); /* 19 pages of each group */
@@ -307,7 +311,7 @@ static void requests_are_freed_by_the_front_end(void **state)
         assert_int_equal(ev.type, CP_EV_END);
         if (early)
             cp_request_drop(r);
-        assert_int_equal(cp_sched_flush(h->s, &ready), 1);
+        assert_int_equal(cp_tasks_flush(h->s, &ready), 1);
         assert_int_equal(freed, early);
         assert_ptr_equal(cp_mpsc_pop(&ready), &r->ready_link);
         assert_true(cp_request_popped(r));
@@ -383,10 +387,10 @@ static void each_choice_ends_under_one_reason(void **state)
     put(h, ask(h, 0, 5, 9, 64)); /* the server stops: one runs, one waits */
     put(h, ask(h, 1, 60, 9, 64));
     step(h);
-    cp_sched_fail_all(h->s, CP_OVERLOADED);
+    cp_tasks_fail_all(h->s, CP_OVERLOADED);
     commit(h);
     assert_int_equal(st->finished_error, 7);
-    assert_int_equal(h->s->n_lives, 0);
+    assert_int_equal(h->s->n_tasks, 0);
     assert_int_equal(ended_choices(h->s), 1 + 2 + 1 + 3 + 1 + 2 + 1 + 1 + 1 + 2);
     hand_close(h);
 }

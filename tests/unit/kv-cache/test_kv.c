@@ -46,7 +46,8 @@ static bool step(cp_kv *kv, cp_kv_seq s, const int32_t *tok, int n)
     uint32_t in, out, save;
     if (!cp_kv_grow(kv, s, n))
         return false;
-    cp_kv_state(kv, s, n, true, &in, &out, &save);
+    cp_kv_checkpoint(kv, s, n);
+    cp_kv_state(kv, s, &in, &out, &save);
     cp_kv_check(kv);
     cp_kv_step_done(kv);
     cp_kv_advance(kv, s, tok, n);
@@ -300,7 +301,7 @@ static void a_state_is_hit_only_at_a_checkpoint(void **state)
     cp_kv *kv = open_kv(groups, 2, 17, 7);
     cp_kv_seq s = cp_kv_seq_open(kv, NULL);
     assert_true(cp_kv_grow(kv, s, 4));
-    cp_kv_state(kv, s, 4, false, &in, &out, &save);
+    cp_kv_state(kv, s, &in, &out, &save);
     assert_int_equal(in, 0);
     assert_int_not_equal(out, 0);
     assert_int_equal(save, 0);
@@ -314,7 +315,7 @@ static void a_state_is_hit_only_at_a_checkpoint(void **state)
     cp_kv_seq t = cp_kv_seq_open(kv, NULL);
     assert_int_equal(cp_kv_match(kv, t, tok, 32, 31), 8);
     assert_true(cp_kv_grow(kv, t, 9));
-    cp_kv_state(kv, t, 9, false, &in, &out, &save);
+    cp_kv_state(kv, t, &in, &out, &save);
     assert_int_not_equal(in, out); /* a checkpoint is read, not written */
     cp_kv_check(kv);
     cp_kv_close(kv);
@@ -332,8 +333,8 @@ static void a_fork_shares_its_state_until_it_steps(void **state)
     assert_true(step(kv, a, tok, 5));
     cp_kv_seq b = cp_kv_fork(kv, a);
     assert_true(cp_kv_grow(kv, a, 6) && cp_kv_grow(kv, b, 6));
-    cp_kv_state(kv, a, 6, false, &in_a, &out_a, &save);
-    cp_kv_state(kv, b, 6, false, &in_b, &out_b, &save);
+    cp_kv_state(kv, a, &in_a, &out_a, &save);
+    cp_kv_state(kv, b, &in_b, &out_b, &save);
     assert_int_equal(in_a, in_b);
     assert_int_not_equal(out_a, out_b);
     assert_int_not_equal(out_a, in_a);

@@ -1,0 +1,66 @@
+/*
+ * goal: how far a sequence wants to get, and where on the way it wants outputs and checkpoints.
+ *
+ * Checkpoints are wanted at every eighth page, and at the last page border before the prompt's last
+ * token: there the same prompt, asked again, can go on.
+ */
+#include "engine/goal.h"
+
+bool cp_seq_scoring(const cp_seq *q)
+{
+    return q->task->r->n_prompt_top >= 0 && q->task->n_scored < q->n_prompt;
+}
+
+bool cp_seq_fork_pending(const cp_seq *q)
+{
+    return !q->forked && q->task->next_choice < q->task->r->n && q->task->r->max_tokens > 0 &&
+           q->n_known == q->n_prompt;
+}
+
+int cp_seq_goal(const cp_seq *q)
+{
+    bool short_of_last = q->task->r->max_tokens == 0 || cp_seq_fork_pending(q);
+    return short_of_last ? q->n_prompt - 1 : q->n_known;
+}
+
+int cp_seq_out_first(const cp_seq *q)
+{
+    if (!cp_seq_scoring(q))
+        return q->n_known - 1;
+    return q->n_done > q->task->n_scored - 1 ? q->n_done : q->task->n_scored - 1;
+}
+
+static int checkpoint_stride(const cp_sched *s)
+{
+    return CP_CHECKPOINT_PAGES * s->cfg.page_positions;
+}
+
+static int last_border(const cp_sched *s, const cp_seq *q)
+{
+    return (q->n_prompt - 1) / s->cfg.page_positions * s->cfg.page_positions;
+}
+
+bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end)
+{
+    return cp_kv_has_state(s->kv) && s->cfg.prefix_cache && end > 0 &&
+           (end % checkpoint_stride(s) == 0 || end == last_border(s, q) || CP_PLANTED(15));
+}
+
+int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from)
+{
+    if (!cp_kv_has_state(s->kv) || !s->cfg.prefix_cache)
+        return INT32_MAX;
+    int stride = checkpoint_stride(s), next = (from / stride + 1) * stride;
+    int border = last_border(s, q);
+    return border > from && border < next ? border : next;
+}
+
+int cp_task_max_hit(const cp_task *t, int n_known)
+{
+    int hit = n_known - 1; /* the last row must be computed: its logits are wanted */
+    if (t->r->n_prompt_top >= 0 && t->n_scored < t->r->n_prompt)
+        return t->n_scored - 1 < hit ? t->n_scored - 1 : hit;
+    if (t->r->no_prefix_reads && t->r->n_prompt_top < 0)
+        return 0;
+    return hit;
+}

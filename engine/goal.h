@@ -1,0 +1,21 @@
+/*
+ * goal: what a sequence is after. Questions about the state, answered without changing it.
+ */
+#ifndef CP_ENGINE_GOAL_H
+#define CP_ENGINE_GOAL_H
+
+#include "engine/state.h"
+
+bool cp_seq_scoring(const cp_seq *q); /* prompt log-probabilities are still to come */
+/* Whether q still has to let the request's other choices fork off, at n_prompt - 1. */
+bool cp_seq_fork_pending(const cp_seq *q);
+int cp_seq_goal(const cp_seq *q);      /* positions to be done before something else happens */
+int cp_seq_out_first(const cp_seq *q); /* first position whose row wants an output */
+/* STATE groups: whether the state after `end` positions is worth a checkpoint, and the first
+ * position after `from` where it will be. */
+bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end);
+int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from);
+/* Positions of a prefix hit that a sequence of n_known tokens may use at most. */
+int cp_task_max_hit(const cp_task *t, int n_known);
+
+#endif

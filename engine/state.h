@@ -1,0 +1,131 @@
+/*
+ * state: what one model's scheduler knows, as data; the files above it hold the verbs.
+ *
+ * Words: a "task" is a request inside the engine; a cp_seq is one choice of it, in a slot from
+ * admission to its end. n_known tokens are known, n_done positions are computed; a step hands out
+ * rows until done catches up. Waiting entries are tasks with choices that have not started, and
+ * preempted sequences, oldest first.
+ *
+ * Floors, each over those before it: state · engine_metrics, sampler, goal · events · seqs · tasks,
+ * room · grant · admit · sched · batch, sched_check. A file includes and calls what lies below it
+ * only (lint cycles).
+ */
+#ifndef CP_ENGINE_STATE_H
+#define CP_ENGINE_STATE_H
+
+#include "engine/engine.h"
+#include "kv-cache/kv.h"
+#include "kv-cache/plant.h"
+
+enum {
+    CP_MAX_CHOICES = 128,
+    CP_MAX_BANNED = 512,    /* stop ids + end-of-generation ids of a request */
+    CP_ADMIT_SCAN = 256,    /* waiting entries looked at in a step */
+    CP_CHECKPOINT_PAGES = 8 /* STATE groups: a checkpoint every so many pages */
+};
+
+typedef enum cp_seq_state { CP_SEQ_FREE, CP_SEQ_RUNNING, CP_SEQ_PREEMPTED } cp_seq_state;
+typedef struct cp_task cp_task;
+typedef struct cp_seq cp_seq;
+
+/* An entry of the waiting list. */
+typedef struct cp_wait {
+    struct cp_wait *prev, *next;
+    uint64_t order; /* age: arrival << 8 | choice */
+    cp_task *task;
+    cp_seq *seq;       /* the preempted sequence; NULL: choices that have not started */
+    int64_t needs;     /* pages that it would take, when it last did not fit; -1: not tried */
+    int target, until; /* waits for slot `target` to have done `until` positions; target -1: no */
+    uint64_t target_gen;
+} cp_wait;
+
+struct cp_seq {
+    cp_seq_state state;
+    cp_task *task;
+    cp_kv_seq kv; /* -1 unless RUNNING */
+    int slot, choice;
+    int n_prompt, n_known, n_done;
+    bool forked;          /* has given the request's other choices their chance to fork off */
+    bool blocked;         /* its ring has no room in this plan */
+    int rows, outs, out0; /* scheduled in this plan; index of its first output row */
+    uint32_t outstanding; /* pages that its prompt will still take; 0 when all its rows are given */
+    uint64_t gen;         /* counts the slot's tenants */
+    int64_t last_ns;      /* when its latest token came */
+    int32_t *tokens;      /* [ctx] prompt and output */
+    int32_t banned[CP_MAX_BANNED];
+    int n_banned; /* all; the first n_banned_eog of them stay banned with ignore_eos */
+    int n_banned_eog;
+    cp_wait wait; /* linked while PREEMPTED; its order is the sequence's age, always */
+};
+
+struct cp_task {
+    cp_request *r;
+    cp_wait wait; /* linked while choices have not started */
+    bool waiting; /* wait is linked */
+    uint64_t arrival;
+    int next_choice; /* first choice that has not started */
+    int n_finished;
+    uint64_t finished[CP_MAX_CHOICES / 64]; /* choices that have ended, a bit each */
+    int n_cached; /* prompt positions of the first admission's hit; -1: not admitted yet */
+    int n_scored; /* next prompt position whose log-probability is to be emitted */
+    int n_generated;
+    int reserved; /* ring records that this plan's rows may need */
+    bool ended, has_news;
+    int64_t submit_ns;
+    cp_task *prev, *next; /* all tasks; next: the free list */
+    cp_task *news_next;
+};
+
+/* What waits in the queue in front of the schedulers; shared with submitters. */
+typedef struct cp_queue_count {
+    _Atomic int requests;
+    _Atomic int64_t tokens;
+} cp_queue_count;
+
+typedef struct cp_sched_config {
+    cp_kv *kv;                 /* borrowed */
+    const cp_kv_group *groups; /* borrowed */
+    int n_groups, page_positions;
+    int ctx, max_seqs, prefill_chunk, max_out, max_tasks;
+    bool prefix_cache;
+    cp_queue_count *queue; /* may be NULL */
+    cp_metrics *metrics;   /* may be NULL: latencies are observed there */
+} cp_sched_config;
+
+typedef struct cp_sched_stats {
+    uint64_t steps, rows, preemptions, waits, forks, out_of_memory;
+    uint64_t prompt_tokens, prompt_cached, generated;
+    /* each choice that has ended, under one of them (sched-22) */
+    uint64_t finished_stop, finished_length, finished_cancelled, finished_error;
+    uint64_t cancelled; /* of those, by the client: gone, stop string met, deadline */
+} cp_sched_stats;
+
+/* One model's scheduler. It belongs to the engine thread; nothing in it grows after open. */
+typedef struct cp_sched {
+    cp_sched_config cfg;
+    cp_kv *kv;
+    cp_seq *seqs; /* [max_seqs] */
+    int n_free_slots;
+    cp_seq **run; /* [max_seqs] RUNNING, oldest first */
+    int n_run;
+    uint64_t outstanding; /* the sum over those that run: pages that a newcomer must leave alone */
+    cp_wait waiting;      /* sentinel */
+    int n_waiting, n_preempted;
+    cp_task *tasks, *free_tasks, all; /* pool; free list; sentinel of the list of all */
+    int n_tasks;
+    cp_task *news; /* have events to announce, or have ended */
+    uint64_t arrivals;
+    /* of the plan at hand */
+    int rows_left, outs_left;
+    bool preempted_now;
+    int64_t spare; /* pages that were left for newcomers when all had been asked; may be < 0 */
+    uint32_t spare_states; /* and state slots, before checkpoints took theirs */
+    cp_seq **plan;         /* [max_seqs] oldest first */
+    int n_plan, plan_rows, plan_outs;
+    cp_seq **order;   /* [max_seqs] scratch */
+    cp_kv_seq *takes; /* [max_seqs] scratch */
+    int64_t now_ns;
+    cp_sched_stats stats;
+} cp_sched;
+
+#endif
