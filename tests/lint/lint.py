@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers folders headers sizes banned names format need the sources; symbols globals need a build that is
-not older than they are.
+Checks: layers folders headers sizes banned names format need the sources; symbols globals cycles need
+a build that is not older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
 """
@@ -52,6 +52,8 @@ DOORS = [
 
 BANNED = ["strcpy", "strcat", "sprintf", "strtok", "alloca", "atoi", "system"]
 FUNCTION_LINES, FILE_LINES, PUBLIC_HEADER_LINES, GLOBALS = 150, 1200, 200, 10
+# Rooms whose files stand in floors: each includes and calls only what lies below it.
+FLOORS = ["engine"]
 # The state of a rate limiter at its call site (base/log.h), one by design.
 GLOBALS_EXEMPT = re.compile(r"^cp_limit_(\.\d+)?$")
 
@@ -296,6 +298,72 @@ def check_globals(args):
                                                     f"allowed: {GLOBALS}"]
 
 
+def a_cycle(arrows):
+    """Nodes of a path that ends where it begins, in {node: set of nodes}; None: there is none."""
+    left = {node: set(below) for node, below in arrows.items()}
+    while True:  # take away what points at nothing; what remains points on for ever
+        floor = {n for below in left.values() for n in below if not left.get(n)}
+        floor |= {n for n, below in left.items() if not below}
+        if not floor:
+            break
+        left = {n: below - floor for n, below in left.items() if n not in floor}
+    if not left:
+        return None
+    path = [min(left)]
+    while path.count(path[-1]) < 2:
+        path.append(min(left[path[-1]]))
+    return path[path.index(path[-1]):]
+
+
+def includes(root, path):
+    return re.findall(r'^\s*#\s*include\s*"([^"]+)"', read(root, path), re.M)
+
+
+def calls(archive):
+    """{file: files of the same archive that define what it leaves undefined}, without the .o."""
+    run = subprocess.run(["nm", "-g", archive], capture_output=True, text=True)
+    member, defined, wanted = "", {}, []
+    for line in run.stdout.split("\n"):
+        m = re.match(r"(\S+?)(?:\.c)?\.o:$", line)
+        if m:
+            member = re.sub(r"^.*?-", "", m.group(1))
+        m = re.match(r"[0-9a-f ]* ([A-Zw]) (\S+)$", line)
+        if m and m.group(1) == "U":
+            wanted.append((member, m.group(2)))
+        elif m:
+            defined[m.group(2)] = member
+    arrows = {}
+    for member, symbol in wanted:
+        if symbol in defined:
+            arrows.setdefault(member, set()).add(defined[symbol])
+    return arrows
+
+
+def check_cycles(args):
+    """No header includes itself over others; in rooms of floors no file calls or includes upward."""
+    bad = unbuilt(args)
+    headers = {p: {i for i in includes(args.root, p) if i.endswith(".h")}
+               for p in sources(args.root, (".h",))}
+    cycle = a_cycle(headers)
+    if cycle:
+        bad.append("headers include each other: " + " -> ".join(cycle))
+    for room in FLOORS:
+        archive = [a for a in archives(args) if os.path.basename(a) == f"libcp_{room}.a"]
+        arrows = calls(archive[0]) if archive else {}
+        here = [p for p in sources(args.root, (".c", ".h")) if p.startswith(f"{room}/")]
+        for path in here:
+            unit = os.path.splitext(os.path.basename(path))[0]
+            for name in includes(args.root, path):
+                below = os.path.splitext(os.path.basename(name))[0]
+                if (name != f"{room}/{room}.h" and path != f"{room}/{room}.h" and below != unit
+                        and f"{room}/{below}.c" in here and name.startswith(f"{room}/")):
+                    arrows.setdefault(unit, set()).add(below)
+        cycle = a_cycle(arrows)
+        if cycle:
+            bad.append(f"{room}: files call each other: " + " -> ".join(cycle))
+    return bad
+
+
 def check_format(args):
     for tool in ("clang-format-14", "clang-format"):
         if shutil.which(tool):
@@ -316,6 +384,7 @@ def check_format(args):
 
 CHECKS = {"layers": check_layers, "folders": check_folders, "headers": check_headers, "sizes": check_sizes,
           "banned": check_banned, "names": check_names, "symbols": check_symbols, "globals": check_globals,
+          "cycles": check_cycles,
           "format": check_format}
 
 

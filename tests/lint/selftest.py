@@ -67,6 +67,15 @@ BREACHES = [
      "base/a.c: newer than the build"),
     ("globals", {"late/base/b.c": "int cp_b;\n"}, "base/b.c: no target compiles it"),
     ("symbols", {"late/base/a.c": "int helper(void);\n"}, "base/a.c: newer than the build"),
+    ("cycles", {"base/b.h": "#include \"base/c.h\"\n", "base/c.h": "#include \"base/b.h\"\n"},
+     "headers include each other: base/b.h -> base/c.h -> base/b.h"),
+    ("cycles", {"engine/e.c": "int cp_e(void);\nint cp_f(void);\nint cp_e(void)\n{\n    return cp_f();\n}\n",
+                "engine/f.c": "int cp_e(void);\nint cp_f(void);\nint cp_f(void)\n{\n    return cp_e();\n}\n"},
+     "engine: files call each other: e -> f -> e"),
+    ("cycles", {"engine/e.h": "int cp_e(void);\n",
+                "engine/e.c": "#include \"engine/e.h\"\nint cp_f(void);\nint cp_e(void)\n{\n    return cp_f();\n}\n",
+                "engine/f.c": "#include \"engine/e.h\"\nint cp_f(void);\nint cp_f(void)\n{\n    return 1;\n}\n"},
+     "engine: files call each other: e -> f -> e"),
     ("format", {"base/b.c": "int  cp_b( void ) ;\n"}, "base/b.c: clang-format"),
 ]
 
@@ -84,7 +93,7 @@ def archive(root, cc):
     build = os.path.join(root, "build")
     os.makedirs(build)
     commands = []
-    for room in ("base", "kernels", "loader"):
+    for room in ("base", "kernels", "loader", "engine"):
         objects, folder = [], os.path.join(root, room)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if name.endswith(".c"):
@@ -108,7 +117,7 @@ def run(check, files, cc):
         shutil.copy(os.path.join(ROOT, ".clang-format"), root)
         command = [sys.executable, os.path.join(HERE, "lint.py"), check, "--root", root,
                    "--cc", cc]
-        if check in ("symbols", "globals"):
+        if check in ("symbols", "globals", "cycles"):
             command += ["--build", archive(root, cc)]
         late = {p[len("late/"):]: t for p, t in files.items() if p.startswith("late/")}
         write(root, late)
