@@ -67,21 +67,25 @@ static bool alloc_index(cp_kv *kv)
 
 static bool alloc_seqs(cp_kv *kv)
 {
-    kv->seqs = calloc((size_t)kv->max_seqs, sizeof(*kv->seqs));
-    if (!kv->seqs)
+    size_t n = (size_t)kv->max_seqs, groups = (size_t)kv->n_groups, entries;
+    kv->seqs = calloc(n, sizeof(*kv->seqs));
+    kv->rows = calloc(n * groups, sizeof(*kv->rows));
+    kv->firsts = calloc(n * groups, sizeof(*kv->firsts));
+    if (!cp_mul(n * (size_t)kv->n_paged, (size_t)kv->max_blocks, &entries))
         return false;
-    for (int s = 0; s < kv->max_seqs; s++) {
+    kv->tables = calloc(entries + 1, sizeof(*kv->tables));
+    if (!kv->seqs || !kv->rows || !kv->firsts || !kv->tables)
+        return false;
+    uint32_t *row = kv->tables;
+    for (size_t s = 0; s < n; s++) {
         kv_seq *q = &kv->seqs[s];
-        q->table = calloc((size_t)kv->n_groups, sizeof(*q->table));
-        q->first = calloc((size_t)kv->n_groups, sizeof(*q->first));
-        if (!q->table || !q->first)
-            return false;
+        q->table = kv->rows + s * groups;
+        q->first = kv->firsts + s * groups;
         for (int g = 0; g < kv->n_groups; g++) {
             if (!kv_is_paged(kv, g))
                 continue;
-            q->table[g] = calloc((size_t)kv->max_blocks, sizeof(**q->table));
-            if (!q->table[g])
-                return false;
+            q->table[g] = row;
+            row += kv->max_blocks;
         }
     }
     return true;
@@ -128,13 +132,10 @@ void cp_kv_close(cp_kv *kv)
 {
     if (!kv)
         return;
-    for (int s = 0; kv->seqs && s < kv->max_seqs; s++) {
-        for (int g = 0; kv->seqs[s].table && g < kv->n_groups; g++)
-            free(kv->seqs[s].table[g]);
-        free(kv->seqs[s].table);
-        free(kv->seqs[s].first);
-    }
     free(kv->seqs);
+    free(kv->tables);
+    free(kv->rows);
+    free(kv->firsts);
     cp_kv_units_fini(&kv->pages);
     cp_kv_units_fini(&kv->states);
     free(kv->nodes);

@@ -81,7 +81,9 @@ int cp_kv_done(const cp_kv *kv, cp_kv_seq s);
 /* Page table of a group, valid until the next call that changes s; entry i holds positions [i*P,
  * (i+1)*P). NULL and n = 0 for a STATE group. */
 const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n);
-/* Per-group table pointers as cp_batch_seq.pages wants them. */
+/* Per-group table pointers as cp_batch_seq.pages wants them, into one slab of all sequences,
+ * [max_seqs][paged groups][blocks]. A backend that keeps tables of its own gathers them anew each
+ * step (4 bytes per group and page that the step reads): nothing tells what changed. */
 const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s);
 /* Whether some group is STATE: sequences then carry state slots. */
 bool cp_kv_has_state(const cp_kv *kv);

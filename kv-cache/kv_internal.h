@@ -45,7 +45,7 @@ typedef struct kv_seq {
     int n_blocks;             /* table entries in use, every paged group */
     int n_pub;                /* blocks whose keys are known: done / P while the cache is on */
     kv_key root, tail;        /* key before block 0, and of block n_pub - 1 */
-    uint32_t **table;         /* [n_groups], NULL for STATE */
+    uint32_t **table;         /* [n_groups] its rows of the slab, NULL for STATE */
     int *first;               /* [n_groups] entries below are null (WINDOW) */
     uint32_t state;           /* holds the state after `done` positions; 0: none */
     uint32_t state_out, save; /* of the step being planned; 0: none */
@@ -60,6 +60,10 @@ struct cp_kv {
 
     kv_units pages, states;
     kv_seq *seqs;
+    /* of all sequences, in one piece each: */
+    uint32_t *tables; /* [max_seqs][n_paged][max_blocks] */
+    uint32_t **rows;  /* [max_seqs][n_groups] into it */
+    int *firsts;      /* [max_seqs][n_groups] */
 
     kv_node *nodes;      /* [n_nodes] */
     uint32_t *node_page; /* [n_nodes][n_groups] */

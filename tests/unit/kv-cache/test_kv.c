@@ -422,9 +422,25 @@ static void shared_units_are_freed_by_their_last_holder(void **state)
     cp_kv_close(kv);
 }
 
+/* What a backend copies lies in one piece: sequence by sequence, paged group by paged group. */
+static void tables_are_one_slab(void **state)
+{
+    (void)state;
+    cp_kv_group groups[3] = {full, state_group, window};
+    cp_kv *kv = open_kv(groups, 3, 33, 9);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL), b = cp_kv_seq_open(kv, NULL);
+    const uint32_t *const *ta = cp_kv_tables(kv, a), *const *tb = cp_kv_tables(kv, b);
+    assert_null(ta[1]); /* STATE */
+    assert_ptr_equal(ta[2], ta[0] + 64 / P);
+    assert_ptr_equal(tb[0], ta[2] + 64 / P);
+    assert_ptr_equal(tb[2], tb[0] + 64 / P);
+    cp_kv_close(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables_are_one_slab),
         cmocka_unit_test(impossible_configurations_are_refused),
         cmocka_unit_test(pages_are_taken_and_given_back),
         cmocka_unit_test(sequences_run_out),
