@@ -14,10 +14,10 @@
 #include "server/emit.h"
 #include "server/http.h"
 #include "server/params.h"
+#include "server/served.h"
 #include "server/stops.h"
 
 enum {
-    CP_MODELS_MAX = 64,
     CP_CALL_ARENA = 96 << 20,    /* bytes of one call: strings and ids */
     CP_RENDER_ARENA = 128 << 20, /* bytes of one rendering */
     CP_ID_BYTES = 48,
@@ -27,19 +27,6 @@ enum {
 
 typedef struct cp_call cp_call;
 typedef struct cp_part cp_part;
-
-typedef struct cp_served {
-    char **ids;
-    size_t n_ids;
-    const cp_tokenizer *tokenizer;
-    const cp_template *template_;
-    char *digest, *quantization, *fingerprint;
-    cp_sampling_defaults defaults;
-    cp_engine_limits limits;
-    int index;
-    int64_t created;
-    cp_metrics *metrics;
-} cp_served;
 
 /* One row a route; default deny: what has no row is 404. */
 typedef struct cp_route {
@@ -66,8 +53,7 @@ struct cp_server {
     int64_t deadline_ns, grace_ns, timeout_ns, comment_ns, slow_ns;
     cp_metrics *metrics;
     cp_budget *budget; /* bodies, trees, and what calls hold */
-    cp_served *models[CP_MODELS_MAX];
-    _Atomic int n_models; /* release after models[n] is written */
+    cp_served_table models;
     _Atomic bool ready_to_serve;
     _Atomic(const char *) phase;
     _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */
@@ -171,7 +157,6 @@ void cp_call_prepare(cp_call *c);
 /* The call ran out of memory; full: of an arena that the template had. Says what that means to the
  * client: CP_OVERLOADED where trying again helps, else an error that names what was too much. */
 cp_code cp_call_no_memory(const cp_call *c, bool full, cp_err *err);
-cp_served *cp_server_find(const cp_server *s, const char *name, size_t n);
 
 /* ---- call.c: loop thread ---- */
 cp_call *cp_call_new(cp_server *s, cp_http_req *q);

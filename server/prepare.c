@@ -48,25 +48,13 @@ cp_code cp_call_no_memory(const cp_call *c, bool full, cp_err *err)
     return cp_fail(err, CP_NO_MEMORY, "the server is out of memory");
 }
 
-cp_served *cp_server_find(const cp_server *s, const char *name, size_t n)
-{
-    int count = atomic_load_explicit(&s->n_models, memory_order_acquire);
-    for (int i = 0; i < count; i++) {
-        cp_served *m = s->models[i];
-        for (size_t k = 0; k < m->n_ids; k++)
-            if (strlen(m->ids[k]) == n && memcmp(m->ids[k], name, n) == 0)
-                return m;
-    }
-    return NULL;
-}
-
 static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *err)
 {
     cp_call *c = arg;
-    const cp_server *s = c->s;
-    if (atomic_load_explicit(&s->n_models, memory_order_acquire) == 0)
+    const cp_served_table *models = &c->s->models;
+    if (!cp_served_at(models, 0))
         return cp_fail(err, CP_LOADING, "the model is still loading");
-    cp_served *m = name.p ? cp_server_find(s, name.p, name.n) : s->models[0];
+    cp_served *m = name.p ? cp_served_find(models, name.p, name.n) : cp_served_at(models, 0);
     if (!m)
         return cp_fail_param(err, CP_MODEL_NOT_FOUND, "model",
                              "the model '%.200s' does not exist; GET /v1/models lists what does",

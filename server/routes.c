@@ -73,16 +73,17 @@ static void handle_version(cp_call *c)
 static void handle_metrics(cp_call *c)
 {
     cp_server *s = c->s;
-    cp_metrics *list[CP_MODELS_MAX + 1];
-    int n = 0, models = atomic_load_explicit(&s->n_models, memory_order_acquire);
+    cp_metrics *list[CP_SERVED_MAX + 1];
+    const cp_served *m;
+    int n = 0;
     cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
     cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
     cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));
     if (s->metrics)
         list[n++] = s->metrics;
-    for (int i = 0; i < models; i++)
-        if (s->models[i]->metrics)
-            list[n++] = s->models[i]->metrics;
+    for (int i = 0; (m = cp_served_at(&s->models, i)); i++)
+        if (m->metrics)
+            list[n++] = m->metrics;
     cp_buf b = {0};
     cp_metrics_write(&b, list, n);
     cp_call_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
@@ -104,13 +105,13 @@ static void emit_model(const cp_served *m, cp_buf *b)
 
 static void handle_models(cp_call *c)
 {
-    int n = atomic_load_explicit(&c->s->n_models, memory_order_acquire);
+    const cp_served *m;
     cp_buf b = {0};
     cp_buf_adds(&b, "{\"object\":\"list\",\"data\":[");
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; (m = cp_served_at(&c->s->models, i)); i++) {
         if (i > 0)
             cp_buf_addc(&b, ',');
-        emit_model(c->s->models[i], &b);
+        emit_model(m, &b);
     }
     cp_buf_adds(&b, "]}");
     cp_call_reply(c, 200, TYPE_JSON, &b);
@@ -150,7 +151,7 @@ static void handle_model(cp_call *c)
     char name[1024];
     const char *rest = cp_http_path(c->q) + strlen(c->route->path);
     const char *id = decode(rest, name, sizeof(name));
-    const cp_served *m = id ? cp_server_find(c->s, id, strlen(id)) : NULL;
+    const cp_served *m = id ? cp_served_find(&c->s->models, id, strlen(id)) : NULL;
     if (!m) {
         cp_err err;
         cp_call_error(c, 0,

@@ -164,21 +164,9 @@ static void wake(void *arg)
     cp_http_wake(arg);
 }
 
-static void free_served(cp_served *m)
-{
-    for (size_t i = 0; i < m->n_ids; i++)
-        free(m->ids[i]);
-    free(m->ids);
-    free(m->digest);
-    free(m->quantization);
-    free(m->fingerprint);
-    free(m);
-}
-
 static void free_server(cp_server *s)
 {
-    for (int i = 0; i < atomic_load(&s->n_models); i++)
-        free_served(s->models[i]);
+    cp_served_fini(&s->models);
     for (int i = 0; i < s->n_unknown; i++)
         free(s->unknown[i]);
     cp_buf_fini(&s->scratch);
@@ -281,33 +269,7 @@ void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t to
 
 cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err)
 {
-    int n = atomic_load(&s->n_models);
-    if (n == CP_MODELS_MAX)
-        return cp_fail(err, CP_OVERLOADED, "more than %d models", CP_MODELS_MAX);
-    for (size_t i = 0; i < m->n_ids; i++)
-        if (cp_server_find(s, m->ids[i], strlen(m->ids[i])))
-            return cp_fail(err, CP_INVALID_VALUE, "two models are called '%s'", m->ids[i]);
-    cp_engine_limits limits = {0};
-    if (m->n_ids == 0 || !s->engine.limits(s->engine.self, m->index, &limits))
-        return cp_fail(err, CP_INTERNAL, "the engine has no model %d", m->index);
-    cp_served *x = cp_xcalloc(1, sizeof(*x));
-    x->n_ids = m->n_ids;
-    x->ids = cp_xcalloc(m->n_ids, sizeof(*x->ids));
-    for (size_t i = 0; i < m->n_ids; i++)
-        x->ids[i] = cp_xstrdup(m->ids[i]);
-    x->tokenizer = m->tokenizer;
-    x->template_ = m->template_;
-    x->digest = cp_xstrdup(m->digest ? m->digest : "");
-    x->quantization = cp_xstrdup(m->quantization ? m->quantization : "");
-    x->fingerprint = cp_xstrdup(m->fingerprint ? m->fingerprint : "");
-    x->defaults = m->defaults;
-    x->limits = limits;
-    x->index = m->index;
-    x->created = m->created;
-    x->metrics = m->metrics;
-    s->models[n] = x;
-    atomic_store_explicit(&s->n_models, n + 1, memory_order_release);
-    return CP_OK;
+    return cp_served_add(&s->models, m, &s->engine, err);
 }
 
 void cp_server_ready(cp_server *s)
