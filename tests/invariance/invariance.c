@@ -1,7 +1,7 @@
 /*
  * invariance: a sequence's log-probabilities depend on its own tokens only, bit for bit.
  *
- *   invariance MODEL.gguf PROMPTS LONGEST [SEED]
+ *   invariance [--digest] MODEL.gguf PROMPTS LONGEST [SEED [WANT]]
  *
  * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
  * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
@@ -12,6 +12,10 @@
  * preemptions really happened is asserted. In every step a window group of a sequence may hold
  * ceil((window + rows) / P) + 2 pages; a model with windows also gets a sequence of 4,096
  * positions. Exit 1 at the first difference.
+ *
+ * --digest runs two scenarios only, alone and in batches, and prints a SHA-256 over all that must
+ * not differ: so two builds are compared without keeping either's logits. It is the same for every
+ * build of one law of arithmetic, at every level below bf16 dots. Exit 1 when it is not WANT.
  */
 #include "app/local.h"
 #include "base/digest.h"
@@ -450,6 +454,46 @@ static void run_long(bed *b)
     free(one.got);
 }
 
+/* What every scenario is compared with: each prompt alone, whole, on one thread. */
+static void run_alone(bed *b)
+{
+    running r;
+    scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1};
+    start(b, &alone, &r);
+    run_all(b, &alone, &r);
+    report(b, &alone, &r);
+    stop(&r);
+    for (int i = 0; i < b->n_prompts; i++) {
+        b->prompts[i].want = b->got[i];
+    }
+}
+
+/* The digest of what the prompts gave alone, and in batches as run_scenario has found. */
+static void print_digest(bed *b, const char *want)
+{
+    scenario batches = {"random batches", 2, 64, 256, 16, 0, false, 24};
+    uint8_t sum[32];
+    char text[CP_DIGEST_STR];
+    run_scenario(b, &batches);
+    cp_sha256 *h = cp_sha256_new();
+    for (int i = 0; i < b->n_prompts; i++) {
+        const result *w = &b->prompts[i].want;
+        size_t n = (size_t)w->n;
+        cp_sha256_add(h, &w->n, sizeof w->n);
+        cp_sha256_add(h, w->id, n * sizeof *w->id);
+        cp_sha256_add(h, w->logprob, n * sizeof *w->logprob);
+        cp_sha256_add(h, w->top, n * sizeof *w->top);
+        cp_sha256_add(h, w->row, n * sizeof *w->row);
+    }
+    cp_sha256_done(h, sum);
+    cp_digest_format(sum, text);
+    printf("%s\n", text);
+    if (want && strcmp(want, text)) {
+        fprintf(stderr, "the bits have changed: %s was wanted\n", want);
+        exit(1);
+    }
+}
+
 static void make_prompts(bed *b, int longest)
 {
     b->prompts = cp_xcalloc((size_t)b->n_prompts, sizeof *b->prompts);
@@ -468,32 +512,8 @@ static void make_prompts(bed *b, int longest)
     }
 }
 
-int main(int argc, char **argv)
+static void run_everything(bed *b)
 {
-    bed b = {0};
-    cp_err err = {0};
-    if (argc < 4) {
-        fprintf(stderr, "usage: invariance MODEL.gguf PROMPTS LONGEST [SEED]\n");
-        return 2;
-    }
-    cp_loader_options lo = {0};
-    b.path = argv[1];
-    b.n_prompts = (int)strtol(argv[2], NULL, 10);
-    b.rng = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
-    must(cp_loader_open(&b.file, b.path, &lo, &err), &err);
-    must(cp_model_open(&b.model, b.file, &err), &err);
-    b.vocab = cp_model_hparams(b.model)->n_vocab;
-    make_prompts(&b, (int)strtol(argv[3], NULL, 10));
-
-    running r;
-    scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1};
-    start(&b, &alone, &r);
-    run_all(&b, &alone, &r);
-    report(&b, &alone, &r);
-    stop(&r);
-    for (int i = 0; i < b.n_prompts; i++) {
-        b.prompts[i].want = b.got[i];
-    }
     const scenario all[] = {
         {"2 threads", 2, 512, 512, 1, 0, false, 1},
         {"random batches", 2, 128, 512, 16, 0, false, 24},
@@ -508,12 +528,39 @@ int main(int argc, char **argv)
         {"preemptions with cache", 1, 16, 64, 40, 250, true, 64},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        run_scenario(&b, &all[i]);
+        run_scenario(b, &all[i]);
     }
-    run_hits(&b);
-    run_turns(&b);
-    run_long(&b);
-    printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b.n_prompts);
+    run_hits(b);
+    run_turns(b);
+    run_long(b);
+    printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b->n_prompts);
+}
+
+int main(int argc, char **argv)
+{
+    bed b = {0};
+    cp_err err = {0};
+    bool digest = argc > 1 && strcmp(argv[1], "--digest") == 0;
+    argc -= digest;
+    argv += digest;
+    if (argc < 4) {
+        fprintf(stderr, "usage: invariance [--digest] MODEL.gguf PROMPTS LONGEST [SEED [WANT]]\n");
+        return 2;
+    }
+    cp_loader_options lo = {0};
+    b.path = argv[1];
+    b.n_prompts = (int)strtol(argv[2], NULL, 10);
+    b.rng = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
+    must(cp_loader_open(&b.file, b.path, &lo, &err), &err);
+    must(cp_model_open(&b.model, b.file, &err), &err);
+    b.vocab = cp_model_hparams(b.model)->n_vocab;
+    make_prompts(&b, (int)strtol(argv[3], NULL, 10));
+    run_alone(&b);
+    if (digest) {
+        print_digest(&b, argc > 5 ? argv[5] : NULL);
+    } else {
+        run_everything(&b);
+    }
     for (int i = 0; i < b.n_prompts; i++) {
         free(b.prompts[i].ids);
     }
