@@ -11,6 +11,7 @@
 #include "app/local.h"
 #include "app/progress.h"
 #include "base/clock.h"
+#include "base/io.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -9,6 +9,7 @@
 #include "app/progress.h"
 #include "app/signals.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/jobs.h"
 #include "base/log.h"
 #include "server/server.h"

@@ -3,6 +3,7 @@
  * defaults.
  */
 #include "app/compose.h"
+#include "base/io.h"
 
 #include "app/fetch.h"
 #include "base/log.h"

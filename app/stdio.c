@@ -1,5 +1,6 @@
 /* Standard descriptors: see stdio.h. */
 #include "app/stdio.h"
+#include "base/io.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,6 +3,7 @@
  * above it (v2 cpu.max, v1 cpu.cfs_quota_us). A quota is rounded down: threads that meet at
  * barriers lose more by being throttled in the middle of a step than by being one fewer.
  */
+#include "base/io.h"
 #include "base/mem.h"
 #include "base/pool.h"
 

@@ -2,6 +2,7 @@
  * gen_docs DIR: writes DIR/CONFIGURATION.md and DIR/capstan.1 from the rows. `gen_docs --check DIR`
  * writes nothing and exits 1 when a file there differs.
  */
+#include "base/io.h"
 #include "base/options.h"
 #include "base/version.h"
 

@@ -7,9 +7,9 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/mem.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -110,8 +110,7 @@ __attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, i
         n += cp_snprintf(line + n, sizeof(line) - n, json ? ",\"dropped\":%d" : " dropped=%d",
                          dropped);
     n += cp_snprintf(line + n, sizeof(line) - n, json ? "}\n" : "\n");
-    while (write(STDERR_FILENO, line, n) < 0 && errno == EINTR)
-        ;
+    (void)cp_io_write(STDERR_FILENO, line, n); /* nobody is left to be told */
 }
 
 static bool wanted(cp_log_level level)

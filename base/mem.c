@@ -1,6 +1,5 @@
 /*
- * Memory: aborting allocation, arenas, growable buffers, whole-file reads, cursors over hostile
- * bytes.
+ * Memory: aborting allocation, arenas, growable buffers, cursors over hostile bytes.
  *
  * An arena is a list of blocks of doubling size (4 KiB to 1 MiB); what does not fit gets a block of
  * its own, so the waste stays below one block. The cap counts what callers asked for, rounded
@@ -8,12 +7,9 @@
  */
 #include "base/mem.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static _Noreturn void out_of_memory(size_t n)
 {
@@ -368,37 +364,6 @@ bool cp_strcopy(char *dst, size_t cap, const char *src)
     memcpy(dst, src, n);
     dst[n] = '\0';
     return fits;
-}
-
-cp_code cp_fd_read(int fd, const char *name, size_t max, cp_buf *out, cp_err *err)
-{
-    for (size_t total = 0;;) {
-        if (!cp_buf_reserve(out, 65536))
-            return cp_fail(err, CP_NO_MEMORY, "%s: no memory after %zu bytes", name, total);
-        ssize_t n = read(fd, out->p + out->n, 65536);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return cp_fail(err, CP_IO, "%s: %s after %zu bytes", name, strerror(errno), total);
-        if (n == 0)
-            return CP_OK;
-        total += (size_t)n;
-        if (total > max)
-            return cp_fail(err, CP_TOO_LARGE, "%s: larger than %zu bytes", name, max);
-        out->n += (size_t)n;
-        out->p[out->n] = '\0';
-    }
-}
-
-cp_code cp_file_read(const char *path, size_t max, cp_buf *out, cp_err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return cp_fail(err, errno == ENOENT ? CP_NOT_FOUND : CP_IO, "%s: %s", path,
-                       strerror(errno));
-    cp_code code = cp_fd_read(fd, path, max, out, err);
-    close(fd);
-    return code;
 }
 
 /* ---- cursor ---- */

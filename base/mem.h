@@ -97,11 +97,6 @@ void cp_printable(char *s);
 /* What follows the last `/` of a path, or all of it; points into path. */
 const char *cp_path_base(const char *path);
 
-/* Read a whole file (at most max bytes). out is appended to. */
-cp_code cp_file_read(const char *path, size_t max, cp_buf *out, cp_err *err);
-/* The same from an open descriptor to its end; errors begin with `name`. */
-cp_code cp_fd_read(int fd, const char *name, size_t max, cp_buf *out, cp_err *err);
-
 /* A bounded cursor over bytes from outside: every read is checked against what is left. */
 typedef struct cp_cursor {
     const uint8_t *p;

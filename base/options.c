@@ -8,6 +8,7 @@
  */
 #include "base/options.h"
 
+#include "base/io.h"
 #include "base/options_rows.h"
 #include "base/toml.h"
 

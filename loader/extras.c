@@ -3,6 +3,7 @@
  * else the first; the others are noted like everything else that is left out.
  */
 #include "loader/extras.h"
+#include "base/io.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,18 +33,15 @@ static cp_code read_file(const cp_resolved *r, size_t i, uint64_t max, bool alwa
                        size, max);
     else if (!cp_buf_reserve(out, (size_t)size + 1))
         code = cp_fail(err, CP_NO_MEMORY, "%s: no memory", digest);
-    while (!code && out->n < size) {
-        ssize_t n = pread(fd, out->p + out->n, (size_t)size - out->n, (off_t)(offset + out->n));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            code = cp_fail(err, n < 0 ? CP_IO : CP_CORRUPT, "%s: ends at %zu of %" PRIu64 " bytes",
-                           digest, out->n, size);
-        else
-            out->n += (size_t)n;
+    ssize_t n = code ? 0 : cp_io_pread(fd, out->p, (size_t)size, offset);
+    if (!code && n < 0)
+        code = cp_fail(err, CP_IO, "%s: read: %s", digest, strerror(errno));
+    else if (!code && (uint64_t)n < size)
+        code = cp_fail(err, CP_CORRUPT, "%s: ends at %zd of %" PRIu64 " bytes", digest, n, size);
+    if (!code) {
+        out->n = (size_t)n;
+        out->p[n] = '\0';
     }
-    if (!code)
-        out->p[out->n] = '\0';
     close(fd);
     return code;
 }

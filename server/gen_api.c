@@ -4,6 +4,7 @@
  * prints a line for each value of each field at each route, with what the row says to it.
  */
 #include "base/code.h"
+#include "base/io.h"
 #include "base/map.h"
 #include "server/emit.h"
 #include "server/params.h"

@@ -16,6 +16,7 @@
 #include "kernels/cpu/panel_file.h"
 
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -300,23 +301,6 @@ static void job_fini(job *j)
     free(j->run0);
 }
 
-static bool write_all(int fd, const uint8_t *p, size_t n, uint64_t at)
-{
-    while (n > 0) {
-        ssize_t k = pwrite(fd, p, n, (off_t)at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0) {
-            errno = k == 0 ? EIO : errno;
-            return false;
-        }
-        p += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
 static void unpack(const cp_linear_weight *w, int64_t p0, int64_t p1, uint8_t *to)
 {
     for (int64_t p = p0; p < p1; p++, to += w->panel_bytes) {
@@ -346,7 +330,7 @@ static void do_run(job *j, uint8_t *scratch, int i, int64_t run)
             sum_add(&sum, j->work == SUM ? here : scratch, n);
         if (j->work == COMPARE && memcmp(here, scratch, n) != 0)
             atomic_store_explicit(&t->differs, true, memory_order_relaxed);
-        if (j->work == TO_FILE && !write_all(j->fd, scratch, n, at))
+        if (j->work == TO_FILE && !cp_io_pwrite(j->fd, scratch, n, at))
             atomic_store_explicit(&j->error, errno, memory_order_relaxed);
     }
     /* relaxed, as the above: the pool's end orders them */
@@ -504,8 +488,9 @@ static bool write_head(const cp_panels *p, job *j, int fd)
     for (int i = 0; i < j->n; i++)
         j->entries[i].sum = atomic_load(&j->tallies[i].sum);
     file_head h = make_head(p, j);
-    return write_all(fd, (const uint8_t *)&h, sizeof h, 0) &&
-           write_all(fd, (const uint8_t *)j->entries, (size_t)j->n * sizeof *j->entries, sizeof h);
+    return cp_io_pwrite(fd, (const uint8_t *)&h, sizeof h, 0) &&
+           cp_io_pwrite(fd, (const uint8_t *)j->entries, (size_t)j->n * sizeof *j->entries,
+                        sizeof h);
 }
 
 /* The new file under its name, so that the process' maps tell it, else as it is. */

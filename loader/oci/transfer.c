@@ -8,6 +8,7 @@
 #include "loader/oci/transfer.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "loader/oci/store/partial.h"
 
 #include <errno.h>
@@ -120,9 +121,7 @@ static cp_code hash_front(blob *b, uint8_t digest[32], cp_err *err)
             code = CP_CANCELLED;
             break;
         }
-        ssize_t n = pread(fd, chunk, rest < HASH_CHUNK ? (size_t)rest : HASH_CHUNK, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = cp_io_pread(fd, chunk, rest < HASH_CHUNK ? (size_t)rest : HASH_CHUNK, at);
         if (n <= 0) {
             code = cp_fail(err, CP_IO, "%s: read at %" PRIu64 ": %s", b->d->digest, at,
                            n < 0 ? strerror(errno) : "the file became shorter");

@@ -3,6 +3,7 @@
  * architecture row needs a golden here. NMSE over all positions, for ref with f32 activations and
  * for cpu at every level, whole and in odd chunks.
  */
+#include "base/io.h"
 #include "tests/support/cmocka.h"
 #include "tests/support/forward.h"
 

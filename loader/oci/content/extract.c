@@ -5,6 +5,7 @@
  * its list, then renamed; a killed extraction leaves a .tmp folder that the next one removes.
  */
 #include "loader/oci/content/extract.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "loader/oci/content/members.h"
 #include "loader/oci/store/fsys.h"
@@ -126,10 +127,7 @@ static la_ssize_t feed(struct archive *a, void *arg, const void **out)
     (void)a;
     unpacker *u = arg;
     uint64_t rest = u->in_size - u->in;
-    ssize_t n;
-    do
-        n = pread(u->fd, u->chunk, rest < IN_CHUNK ? (size_t)rest : IN_CHUNK, (off_t)u->in);
-    while (n < 0 && errno == EINTR);
+    ssize_t n = cp_io_pread(u->fd, u->chunk, rest < IN_CHUNK ? (size_t)rest : IN_CHUNK, u->in);
     if (n < 0) {
         u->failed = CP_IO;
         u->saved_errno = errno;
@@ -225,20 +223,6 @@ static cp_code room_for(const extraction *x, uint64_t size, const char *path, cp
     return CP_OK;
 }
 
-static bool write_all(int fd, const uint8_t *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t k = write(fd, p, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        p += k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
 /* A new file for the next member, with its space. */
 static cp_code create_file(const extraction *x, const cp_member *e, int *fd, cp_err *err)
 {
@@ -264,7 +248,7 @@ static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp
     cp_sha256 *h = cp_sha256_new();
     while (!code && n > 0) {
         cp_sha256_add(h, x->chunk, n);
-        if (!x->dry && !write_all(fd, x->chunk, n))
+        if (!x->dry && !cp_io_write(fd, x->chunk, n))
             code = cp_fail(err, CP_IO, "%s/extracted: write: %s", x->cache_dir, strerror(errno));
         if (!code)
             code = cp_tar_data(t, x->chunk, OUT_CHUNK, &n, err);
@@ -324,9 +308,8 @@ static cp_code publish(extraction *x, const char *temp, cp_err *err)
     cp_members_write(x->members, x->hex, x->image, &list);
     int fd = list.failed ? -1 : open_beneath(x->dir, "list", O_WRONLY | O_CREAT | O_EXCL, 0644);
     cp_code code = CP_OK;
-    if (fd < 0 || !write_all(fd, (const uint8_t *)list.p, list.n) || !cp_fs_sync(fd) ||
-        !cp_fs_sync(x->dir) || renameat(x->root, temp, x->root, x->hex) != 0 ||
-        !cp_fs_sync(x->root))
+    if (fd < 0 || !cp_io_write(fd, list.p, list.n) || !cp_fs_sync(fd) || !cp_fs_sync(x->dir) ||
+        renameat(x->root, temp, x->root, x->hex) != 0 || !cp_fs_sync(x->root))
         code = cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, x->hex, strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -456,11 +439,8 @@ static bool read_list(int dir, cp_buf *text)
     int fd = dir < 0 ? -1 : cp_places_file(dir, "list");
     bool ok = fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && st.st_size < LIST_MAX_BYTES &&
               cp_buf_reserve(text, (size_t)st.st_size + 1);
-    for (ssize_t n = 1; ok && n > 0 && text->n < (size_t)st.st_size;) {
-        n = read(fd, text->p + text->n, (size_t)st.st_size - text->n);
-        ok = n > 0 || (n < 0 && errno == EINTR);
-        text->n += n > 0 ? (size_t)n : 0;
-    }
+    ok = ok && cp_io_read(fd, text->p, (size_t)st.st_size) == st.st_size;
+    text->n = ok ? (size_t)st.st_size : 0;
     if (fd >= 0)
         close(fd);
     return ok;

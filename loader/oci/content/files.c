@@ -5,6 +5,7 @@
  * replaces what had its path.
  */
 #include "loader/oci/content/files.h"
+#include "base/io.h"
 #include "base/map.h"
 #include "loader/oci/content/choice.h"
 #include "loader/oci/store/record.h"
@@ -55,7 +56,7 @@ static cp_code open_layer(const cp_layout *l, const cp_descriptor *d, cp_layer_f
     out->form = form;
     if (form == CP_FORM_RAW)
         return CP_OK;
-    ssize_t n = pread(out->fd, head, sizeof(head), 0);
+    ssize_t n = cp_io_pread(out->fd, head, sizeof(head), 0);
     if (n < 0) {
         close(out->fd);
         return cp_fail(err, CP_IO, "%s: read: %s", d->digest, strerror(errno));

@@ -3,6 +3,7 @@
  * that the user's file adds to the system's, both are read and given as one piece of memory.
  */
 #include "loader/oci/remote/authorities.h"
+#include "base/io.h"
 
 #include <curl/curl.h>
 #include <errno.h>

@@ -6,6 +6,7 @@
  */
 #include "loader/oci/remote/credentials.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -136,7 +137,7 @@ static int input_of(const char *server)
     int fd = memfd_create("capstan-credential", MFD_CLOEXEC);
     char line[SERVER_BYTES + 2];
     size_t n = cp_snprintf(line, sizeof(line), "%s\n", server);
-    if (fd >= 0 && (write(fd, line, n) != (ssize_t)n || lseek(fd, 0, SEEK_SET) != 0)) {
+    if (fd >= 0 && (!cp_io_write(fd, line, n) || lseek(fd, 0, SEEK_SET) != 0)) {
         close(fd);
         fd = -1;
     }

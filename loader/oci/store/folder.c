@@ -5,6 +5,7 @@
  */
 #include "loader/oci/store/folder.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/trust.h"
 #include "loader/oci/store/fsys.h"
 
@@ -25,9 +26,8 @@ static bool is_begun(int dir)
 {
     char have[sizeof(empty_index)];
     int fd = openat(dir, "index.json", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    ssize_t n = fd < 0 ? -1 : read(fd, have, sizeof(have));
-    if (fd >= 0)
-        close(fd);
+    ssize_t n = fd < 0 ? -1 : cp_io_read(fd, have, sizeof(have));
+    cp_io_close(fd);
     return n == (ssize_t)strlen(empty_index) && memcmp(have, empty_index, (size_t)n) == 0;
 }
 

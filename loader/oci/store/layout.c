@@ -4,6 +4,7 @@
  * removes, and the next import once it is a day old.
  */
 #include "loader/oci/store/layout.h"
+#include "base/io.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
 
@@ -58,37 +59,12 @@ static cp_code read_small(const cp_layout *l, int dir, const char *name, size_t 
     else if ((uint64_t)st.st_size > max)
         code = cp_fail(err, CP_CORRUPT, "%s/%s has %lld bytes, the limit is %zu", l->path, name,
                        (long long)st.st_size, max);
-    else if (!cp_buf_reserve(out, (size_t)st.st_size + 1))
-        code = cp_fail(err, CP_NO_MEMORY, "%s/%s: no memory", l->path, name);
-    char chunk[16384];
-    while (!code) {
-        ssize_t n = read(fd, chunk, sizeof(chunk));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            code = io(err, l, name, "read");
-        if (n <= 0)
-            break;
-        if (out->n + (size_t)n > max || !cp_buf_add(out, chunk, (size_t)n))
-            code = cp_fail(err, CP_CORRUPT, "%s/%s grew while it was read", l->path, name);
-    }
+    else if ((code = cp_fd_read(fd, name, max, out, err)) == CP_TOO_LARGE)
+        code = cp_fail(err, CP_CORRUPT, "%s/%s grew while it was read", l->path, name);
+    else if (code)
+        cp_err_prefix(err, "%s", l->path);
     close(fd);
     return code;
-}
-
-static bool write_all(int fd, const void *p, size_t n)
-{
-    const char *s = p;
-    while (n > 0) {
-        ssize_t k = write(fd, s, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        s += k;
-        n -= (size_t)k;
-    }
-    return true;
 }
 
 /* A file that is renamed into place later; its mode is what the umask leaves of 0666. */
@@ -132,7 +108,7 @@ static cp_code write_atomic(const cp_layout *l, int dir, const char *name, const
     if (!temp_open(dir, temp, &fd))
         return io(err, l, name, "create");
     cp_code code = CP_OK;
-    if (!write_all(fd, p, n) || !temp_publish(dir, temp, name, fd, replace)) {
+    if (!cp_io_write(fd, p, n) || !temp_publish(dir, temp, name, fd, replace)) {
         code = io(err, l, name, "write");
         unlinkat(dir, temp, 0);
     }
@@ -361,10 +337,9 @@ enum { ID_DIGITS = 32, ID_BYTES = ID_DIGITS + 1 + CP_DIR_MAX };
 static void read_id(int dir, const char *name, char *text, size_t cap)
 {
     int fd = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    ssize_t n = fd < 0 ? 0 : read(fd, text, cap - 1);
+    ssize_t n = fd < 0 ? 0 : cp_io_read(fd, text, cap - 1);
     text[n > 0 ? n : 0] = '\0';
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
 }
 
 /* Write an id, and what follows it, unless one is there, and read what is there then. */
@@ -552,21 +527,12 @@ cp_code cp_layout_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *
     cp_code code = cp_layout_blob_of(l, d, &fd, err);
     if (code)
         return code;
-    if (!cp_buf_reserve(out, (size_t)d->size + 1))
-        code = cp_fail(err, CP_NO_MEMORY, "%s: %s: no memory", l->path, d->digest);
-    char chunk[16384];
     size_t start = out->n;
-    while (!code) {
-        ssize_t n = read(fd, chunk, sizeof(chunk));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            code = cp_fail(err, CP_IO, "%s: %s: read: %s", l->path, d->digest, strerror(errno));
-        if (n <= 0)
-            break;
-        if (out->n - start + (size_t)n > d->size || !cp_buf_add(out, chunk, (size_t)n))
-            code = cp_fail(err, CP_CORRUPT, "%s: %s grew while it was read", l->path, d->digest);
-    }
+    code = cp_fd_read(fd, d->digest, (size_t)d->size, out, err);
+    if (code == CP_TOO_LARGE)
+        code = cp_fail(err, CP_CORRUPT, "%s: %s grew while it was read", l->path, d->digest);
+    else if (code)
+        cp_err_prefix(err, "%s", l->path);
     close(fd);
     uint8_t have[32];
     cp_sha256_of(out->p ? out->p + start : "", out->n - start, have);
@@ -659,16 +625,8 @@ static ssize_t copy_chunk(int src, int dst, uint64_t at, size_t n, bool *ranges,
             return k;
         *ranges = false; /* not between these file systems; some return 0 for that */
     }
-    ssize_t k = pread(src, buf, n, (off_t)at);
-    for (ssize_t done = 0; k > 0 && done < k;) {
-        ssize_t w = pwrite(dst, buf + done, (size_t)(k - done), (off_t)at + done);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0)
-            return -1;
-        done += w;
-    }
-    return k;
+    ssize_t k = cp_io_pread(src, buf, n, at);
+    return k > 0 && !cp_io_pwrite(dst, buf, (size_t)k, at) ? -1 : k;
 }
 
 /* Fill dst with src's size bytes and hash what arrived in dst. */
@@ -689,7 +647,7 @@ static cp_code copy_hashed(const cp_layout *l, int src, int dst, uint64_t size,
         if (n < 0 && errno == EINTR)
             continue;
         if (n > 0)
-            n = pread(dst, buf, (size_t)n, (off_t)at);
+            n = cp_io_pread(dst, buf, (size_t)n, at);
         if (n < 0) {
             code = cp_fail(err, CP_IO, "%s: copy at %" PRIu64 ": %s", l->path, at, strerror(errno));
         } else if (n == 0) {

@@ -14,6 +14,7 @@
  */
 #include "loader/oci/store/partial.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/trust.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
@@ -80,43 +81,11 @@ static void boot_id(char out[40])
 {
     memset(out, 0, 40);
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, out, 36);
+    ssize_t n = fd < 0 ? -1 : cp_io_read(fd, out, 36);
     if (fd >= 0)
         close(fd);
     if (n != 36) /* unknown: equal to no other, so nothing but `synced` is trusted */
         cp_snprintf(out, 40, "unknown-%ld", (long)getpid());
-}
-
-static bool pwrite_all(int fd, const void *p, size_t n, uint64_t at)
-{
-    const uint8_t *s = p;
-    while (n > 0) {
-        ssize_t k = pwrite(fd, s, n, (off_t)at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        s += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
-static bool pread_all(int fd, void *p, size_t n, uint64_t at)
-{
-    uint8_t *s = p;
-    while (n > 0) {
-        ssize_t k = pread(fd, s, n, (off_t)at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return false;
-        s += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return true;
 }
 
 /*
@@ -183,8 +152,9 @@ static cp_code map_create(cp_partial *p, bool durable, cp_err *err)
     int fd = openat(p->dir, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return io(err, p, "create map");
-    if (!pwrite_all(fd, &h, sizeof(h), 0) || !pwrite_all(fd, p->live, p->n_bytes_map, sizeof(h)) ||
-        !pwrite_all(fd, p->synced, p->n_bytes_map, sizeof(h) + p->n_bytes_map) ||
+    if (!cp_io_pwrite(fd, &h, sizeof(h), 0) ||
+        !cp_io_pwrite(fd, p->live, p->n_bytes_map, sizeof(h)) ||
+        !cp_io_pwrite(fd, p->synced, p->n_bytes_map, sizeof(h) + p->n_bytes_map) ||
         (durable && !cp_fs_sync(fd)) || renameat(p->dir, temp, p->dir, name) != 0 ||
         (durable && !cp_fs_sync(p->dir))) {
         cp_code code = io(err, p, "write map");
@@ -195,6 +165,12 @@ static cp_code map_create(cp_partial *p, bool durable, cp_err *err)
         close(p->map);
     p->map = fd;
     return CP_OK;
+}
+
+/* A bitmap of n bytes at byte `at` of the sidecar. */
+static bool read_bits(int fd, uint8_t *bits, uint64_t n, uint64_t at)
+{
+    return cp_io_pread(fd, bits, n, at) == (ssize_t)n;
 }
 
 /* Read the sidecar into the bitmaps. False: there is none that fits; *was says whether any is
@@ -212,12 +188,12 @@ static bool map_load(cp_partial *p, const struct stat *data, bool *was, bool *re
         return false;
     bool ok = cp_fd_trusted(p->map) && data->st_uid == geteuid() && fstat(p->map, &st) == 0 &&
               (uint64_t)st.st_size == sizeof(h) + 2 * p->n_bytes_map &&
-              pread_all(p->map, &h, sizeof(h), 0) &&
+              cp_io_pread(p->map, &h, sizeof(h), 0) == sizeof(h) &&
               memcmp(h.magic, map_magic, sizeof(h.magic)) == 0 &&
               memcmp(h.digest, p->d.raw, 32) == 0 && h.size == p->d.size &&
               h.inode == data->st_ino && (uint64_t)data->st_size == p->d.size &&
-              pread_all(p->map, p->live, p->n_bytes_map, sizeof(h)) &&
-              pread_all(p->map, p->synced, p->n_bytes_map, sizeof(h) + p->n_bytes_map);
+              read_bits(p->map, p->live, p->n_bytes_map, sizeof(h)) &&
+              read_bits(p->map, p->synced, p->n_bytes_map, sizeof(h) + p->n_bytes_map);
     if (!ok) {
         close(p->map);
         p->map = -1;
@@ -403,7 +379,7 @@ uint64_t cp_partial_done(const cp_partial *p)
 cp_code cp_partial_write(cp_partial *p, uint64_t at, const void *bytes, size_t n, cp_err *err)
 {
     CP_ASSERT(at <= p->d.size && n <= p->d.size - at);
-    return pwrite_all(p->fd, bytes, n, at) ? CP_OK : io(err, p, "write");
+    return cp_io_pwrite(p->fd, bytes, n, at) ? CP_OK : io(err, p, "write");
 }
 
 /* See partial.h. */
@@ -417,7 +393,7 @@ cp_code cp_partial_mark(cp_partial *p, uint64_t unit, cp_err *err)
     p->n_live++;
     uint8_t byte = p->live[unit / 8];
     pthread_mutex_unlock(&p->mutex);
-    if (p->map >= 0 && !pwrite_all(p->map, &byte, 1, sizeof(map_header) + unit / 8))
+    if (p->map >= 0 && !cp_io_pwrite(p->map, &byte, 1, sizeof(map_header) + unit / 8))
         return io(err, p, "write map");
     return CP_OK;
 }
@@ -436,7 +412,7 @@ cp_code cp_partial_sync(cp_partial *p, cp_err *err)
     cp_code code = CP_OK;
     if (fdatasync(p->fd) != 0 || (!p->dir_synced && !cp_fs_sync(p->dir)))
         code = io(err, p, "fdatasync");
-    else if (!pwrite_all(p->map, now, p->n_bytes_map, sizeof(map_header) + p->n_bytes_map) ||
+    else if (!cp_io_pwrite(p->map, now, p->n_bytes_map, sizeof(map_header) + p->n_bytes_map) ||
              fdatasync(p->map) != 0)
         code = io(err, p, "write map");
     if (!code) {
@@ -514,7 +490,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
         uint8_t chunk[4096];
         size_t want = (n_units + 7) / 8 - at < sizeof(chunk) ? (size_t)((n_units + 7) / 8 - at)
                                                              : sizeof(chunk);
-        if (!pread_all(map, chunk, want, sizeof(map_header) + at))
+        if (cp_io_pread(map, chunk, want, sizeof(map_header) + at) != (ssize_t)want)
             break;
         for (size_t i = 0; i < want; i++)
             n += (uint64_t)__builtin_popcount(chunk[i]);

@@ -3,6 +3,7 @@
  * then.
  */
 #include "loader/oci/store/reach.h"
+#include "base/io.h"
 #include "loader/oci/content/extract.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
@@ -153,7 +154,7 @@ static void collect_lease(int dir, const char *name, bool keep, cp_digest_set *s
         return;
     }
     for (size_t round = 0; round < MAX_REACHED / 64; round++) {
-        ssize_t n = read(fd, text, sizeof(text));
+        ssize_t n = cp_io_read(fd, text, sizeof(text));
         if (n == 0)
             break;
         if (n < 0 || n % 65 != 0) {
@@ -239,7 +240,7 @@ cp_code cp_lease_take(cp_lease *out, const cp_layout *l, const cp_digest_set *di
     if (ok)
         out->fd = openat(out->dir, out->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     ok = ok && out->fd >= 0 && cp_fs_flock(out->fd, LOCK_EX) != CP_FLOCK_FAILED &&
-         (text.n == 0 || write(out->fd, text.p, text.n) == (ssize_t)text.n);
+         cp_io_write(out->fd, text.p, text.n);
     cp_buf_fini(&text);
     if (ok)
         return CP_OK;

@@ -4,6 +4,7 @@
  * edit in place that restores mtime does not match either.
  */
 #include "loader/oci/store/record.h"
+#include "base/io.h"
 #include "base/mem.h"
 
 #include <dirent.h>
@@ -121,7 +122,7 @@ static bool match(int dir, const char *key, const struct stat *st, uint8_t diges
     int rec = cp_places_file(dir, key);
     if (rec < 0)
         return false;
-    ssize_t n = read(rec, have, sizeof(have) - 1);
+    ssize_t n = cp_io_read(rec, have, sizeof(have) - 1);
     bool ok = n > CP_DIGEST_STR - 1;
     if (ok) {
         /* Compared as text with what we would write now: nothing of the record is interpreted but
@@ -173,7 +174,7 @@ void cp_record_write(const cp_places *p, const char *name, int fd, const uint8_t
     int rec =
         dir < 0 ? -1 : openat(dir, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (rec >= 0) {
-        bool ok = write(rec, text, n) == (ssize_t)n;
+        bool ok = cp_io_write(rec, text, n);
         ok = close(rec) == 0 && ok;
         if (!ok || renameat(dir, tmp, dir, key) != 0)
             unlinkat(dir, tmp, 0);
@@ -194,9 +195,7 @@ static cp_code hash_fd(const cp_verify *v, int fd, uint64_t size, uint8_t digest
     cp_code code = CP_OK;
     for (uint64_t at = 0; at < size;) {
         uint64_t rest = size - at;
-        ssize_t n = pread(fd, chunk, rest < HASH_CHUNK ? (size_t)rest : HASH_CHUNK, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = cp_io_pread(fd, chunk, rest < HASH_CHUNK ? (size_t)rest : HASH_CHUNK, at);
         if (n <= 0) {
             code = n < 0 ? cp_fail(err, CP_IO, "%s: read at %" PRIu64 ": %s", v->what, at,
                                    strerror(errno))

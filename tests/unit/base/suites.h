@@ -15,6 +15,7 @@
 int suite_budget(void);
 int suite_code(void);
 int suite_fault(void);
+int suite_io(void);
 int suite_map(void);
 int suite_mem(void);
 int suite_log(void);

@@ -2,6 +2,7 @@
  * Log lines as they reach stderr: one line a record whatever the message holds, levels, JSON, rate
  * limits.
  */
+#include "base/io.h"
 #include "tests/unit/base/suites.h"
 
 #include "base/log.h"

@@ -138,25 +138,6 @@ static void text_for_a_terminal(void **state)
     assert_string_equal(text, "a?]0;b?????\xC2\xA0\xC3\xA9\xFF\xC2");
 }
 
-static void files_are_read_up_to_a_limit(void **state)
-{
-    (void)state;
-    char path[64];
-    temp_file(path, "hello");
-    cp_buf b = {0};
-    cp_err err;
-    assert_int_equal(cp_file_read(path, 5, &b, &err), CP_OK);
-    assert_string_equal(b.p, "hello");
-    assert_int_equal(cp_file_read(path, 5, &b, &err), CP_OK);
-    assert_string_equal(b.p, "hellohello");
-    assert_int_equal(cp_file_read(path, 4, &b, &err), CP_TOO_LARGE);
-    unlink(path);
-    assert_int_equal(cp_file_read(path, 5, &b, &err), CP_NOT_FOUND);
-    assert_non_null(strstr(err.msg, path));
-    assert_int_equal(cp_file_read("/", 5, &b, &err), CP_IO);
-    cp_buf_fini(&b);
-}
-
 static void cursor_never_reads_past_the_end(void **state)
 {
     (void)state;
@@ -201,7 +182,6 @@ int suite_mem(void)
         cmocka_unit_test(buffer_failure_is_sticky),
         cmocka_unit_test(strings_are_bounded),
         cmocka_unit_test(text_for_a_terminal),
-        cmocka_unit_test(files_are_read_up_to_a_limit),
         cmocka_unit_test(cursor_never_reads_past_the_end),
     };
     return cmocka_run_group_tests_name("mem", tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * Chat templates: the goldens of tests/golden/jinja (outputs of Python's jinja2), the marks of what
  * came from the request, every limit, and the public functions.
  */
+#include "base/io.h"
 #include "chat/chat.h"
 #include "tests/unit/chat/vals.h"
 

@@ -4,6 +4,7 @@
  * table or in the list of those whose work does not grow; and long conversations stay inside the
  * budget.
  */
+#include "base/io.h"
 #include "chat/jinja/interp.h"
 #include "tests/unit/chat/vals.h"
 

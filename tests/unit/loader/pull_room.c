@@ -2,6 +2,7 @@
  * See pull_room.h. Also main of test_loader_pull.
  */
 #include "tests/unit/loader/pull_room.h"
+#include "base/io.h"
 #include "loader/oci/store/record.h"
 
 #include <dirent.h>

@@ -3,6 +3,7 @@
  * compared with NAME.plan, whose first line says where the manifest comes from. An error is a plan
  * too. CP_REGOLD=1 rewrites the plans (look at them).
  */
+#include "base/io.h"
 #include "loader/packagings/packaging.h"
 #include "tests/unit/loader/suites.h"
 

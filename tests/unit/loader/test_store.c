@@ -3,6 +3,7 @@
  * processes at once. Each test has a fresh folder with its own XDG directories.
  */
 #include "base/digest.h"
+#include "base/io.h"
 #include "loader/loader.h"
 #include "loader/oci/store/layout.h"
 #include "loader/oci/store/record.h"

@@ -1,5 +1,6 @@
 /* Vocabularies for tests; see vocab.h. */
 #include "vocab.h"
+#include "base/io.h"
 
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode.h"
