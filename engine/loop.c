@@ -121,6 +121,7 @@ static bool end_step(cp_engine *e, cp_resident *m)
         int64_t start = cp_now_ns();
         cp_code code = m->submitted == CP_OK ? collect(e, m, &m->err) : m->submitted;
         int64_t now = cp_now_ns();
+        cp_kv_step_sent(m->kv); /* one step at a time: sent and done in one */
         cp_kv_step_done(m->kv);
         if (code == CP_OK)
             cp_sched_commit(m->sched, m->step.results, now);

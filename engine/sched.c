@@ -237,7 +237,8 @@ static void commit_seq(cp_sched *s, cp_seq *q, const cp_sample_out *results)
 {
     int rows = q->rows, outs = q->outs, end = q->n_done + rows;
     q->rows = q->outs = 0;
-    cp_kv_advance(s->kv, q->kv, q->tokens, end);
+    cp_kv_advance(s->kv, q->kv, end);
+    cp_kv_commit(s->kv, q->kv, q->tokens, end);
     q->n_done = CP_PLANTED(101) && end % 7 == 0 && end < q->n_known ? end + 1 : end;
     for (int k = 0; k < outs; k++) {
         if (!commit_row(s, q, &results[q->out0 + k], end - outs + k))

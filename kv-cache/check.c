@@ -24,7 +24,7 @@ static void check_units(const kv_units *u, const uint32_t *held)
         CP_ASSERT(where[i] == NOWHERE && "kv-4");
         where[i] = FREE;
     }
-    uint32_t cached = 0;
+    uint32_t cached = 0, parked = 0;
     uint64_t stamp = 0;
     for (uint32_t i = u->next[0]; i != 0; i = u->next[i]) {
         CP_ASSERT(i < u->n && where[i] == NOWHERE && u->prev[u->next[i]] == i && "kv-4");
@@ -38,11 +38,13 @@ static void check_units(const kv_units *u, const uint32_t *held)
     for (uint32_t i = 1; i < u->n; i++) {
         CP_ASSERT(u->refs[i] == held[i] && "kv-3 kv-13");
         bool loose = u->refs[i] == 0 && u->pins[i] == 0;
+        parked += u->refs[i] == 0 && u->pins[i] > 0;
         CP_ASSERT((where[i] == FREE) == (loose && u->node[i] < 0) && "kv-4");
         CP_ASSERT((where[i] == CACHED) == (loose && u->node[i] >= 0) && "kv-4");
         used += where[i] == NOWHERE;
     }
     CP_ASSERT(u->n_free + u->n_cached + used + 1 == u->n && "kv-4");
+    CP_ASSERT(parked == u->n_parked && "kv-17");
     free(where);
 }
 
@@ -50,11 +52,12 @@ static void check_seq(const cp_kv *kv, const kv_seq *q, uint32_t *pages, uint32_
 {
     CP_ASSERT(q->done >= 0 && q->done <= kv->max_positions && q->n_blocks <= kv->max_blocks);
     CP_ASSERT((q->done + kv->P - 1) / kv->P <= q->n_blocks);
-    CP_ASSERT(!kv->prefix_cache || q->n_pub == q->done / kv->P);
+    CP_ASSERT(q->firm >= 0 && q->firm <= q->done && "kv-18");
+    CP_ASSERT((!kv->prefix_cache || q->n_pub == q->firm / kv->P) && "kv-18");
     for (int g = 0; g < kv->n_groups; g++) {
         if (!kv_is_paged(kv, g))
             continue;
-        int first = kv_first_block(kv, g, q->done);
+        int first = kv_first_block(kv, g, q->firm);
         CP_ASSERT(q->first[g] == (first < q->n_blocks ? first : q->n_blocks) && "kv-1");
         for (int b = 0; b < q->n_blocks; b++) {
             uint32_t page = q->table[g][b];
@@ -64,16 +67,18 @@ static void check_seq(const cp_kv *kv, const kv_seq *q, uint32_t *pages, uint32_
             CP_ASSERT(page < kv->pages.n);
             pages[page]++;
             CP_ASSERT((kv->pages.node[page] < 0 || kv->pages.group[page] == g) && "kv-5");
-            CP_ASSERT((kv->pages.node[page] < 0 || b < q->done / kv->P) && "kv-7");
+            CP_ASSERT((kv->pages.node[page] < 0 || b * kv->P < q->done) && "kv-7");
         }
     }
     if (q->state)
         states[q->state]++;
     if (q->state_out && q->state_out != q->state)
         states[q->state_out]++;
-    if (q->save)
-        states[q->save]++;
-    CP_ASSERT((kv->has_state || (q->state | q->state_out | q->save) == 0) && "kv-13");
+    for (int k = 0; k < q->n_saves; k++) {
+        states[q->saves[k].slot]++;
+        CP_ASSERT(q->saves[k].end > q->firm && "kv-14 kv-15");
+    }
+    CP_ASSERT((kv->has_state || (q->state | q->state_out | (uint32_t)q->n_saves) == 0) && "kv-13");
     CP_ASSERT((q->state_out == 0 || kv->states.node[q->state_out] < 0) && "kv-14");
     CP_ASSERT((q->state_out == 0 || kv->states.refs[q->state_out] == 1) && "kv-14");
     CP_ASSERT((!kv->has_state || q->done == 0 || q->state != 0) && "kv-13");
@@ -105,11 +110,26 @@ static void check_index(const cp_kv *kv)
     CP_ASSERT(named == indexed && "kv-5");
 }
 
+/* Every pin is of a queued copy or of a step in flight. */
+static void check_pins(const cp_kv *kv, const kv_units *u, bool copies)
+{
+    uint32_t *pins = cp_xcalloc((size_t)u->n + 1, sizeof(*pins));
+    for (int i = 0; copies && i < kv->n_copies; i++)
+        pins[kv->copies[i].src]++;
+    for (uint64_t k = kv->n_done; u->n > 0 && k < kv->n_sent; k++) {
+        size_t at = (size_t)(k % (uint64_t)kv->depth);
+        for (uint32_t i = 0; i < u->n_kept[at]; i++)
+            pins[u->kept[at * u->n + i]]++;
+    }
+    for (uint32_t i = 0; i < u->n; i++)
+        CP_ASSERT(u->pins[i] == pins[i] && "kv-12 kv-17");
+    free(pins);
+}
+
 void cp_kv_check(const cp_kv *kv)
 {
     uint32_t *pages = cp_xcalloc((size_t)kv->pages.n + 1, sizeof(*pages));
     uint32_t *states = cp_xcalloc((size_t)kv->states.n + 1, sizeof(*states));
-    uint32_t *pins = cp_xcalloc((size_t)kv->pages.n + 1, sizeof(*pins));
     for (int s = 0; s < kv->max_seqs; s++) {
         if (kv->seqs[s].open)
             check_seq(kv, &kv->seqs[s], pages, states);
@@ -120,10 +140,9 @@ void cp_kv_check(const cp_kv *kv)
     for (int i = 0; i < kv->n_copies; i++) {
         CP_ASSERT(kv->copies[i].src != 0 && kv->copies[i].dst != 0 && "kv-2");
         CP_ASSERT(kv->is_dst[kv->copies[i].dst] && pages[kv->copies[i].dst] == 1 && "kv-8");
-        pins[kv->copies[i].src]++;
     }
-    for (uint32_t i = 0; i < kv->pages.n; i++)
-        CP_ASSERT(kv->pages.pins[i] == pins[i] && "kv-12");
+    check_pins(kv, &kv->pages, true);
+    check_pins(kv, &kv->states, false);
     /* a block that the next step writes has one holder once cp_kv_grow has run for it */
     for (int s = 0; s < kv->max_seqs; s++) {
         const kv_seq *q = &kv->seqs[s];
@@ -136,5 +155,4 @@ void cp_kv_check(const cp_kv *kv)
     }
     free(pages);
     free(states);
-    free(pins);
 }

@@ -4,9 +4,11 @@
  * All paged groups of a sequence have tables of the same length; a window group's leading entries
  * turn into the null page as the window moves on. A page is written only while one sequence holds
  * it: a fork shares every page, and whoever writes the shared partial page first takes a copy
- * (queued, done by the backend before the step). Its source is pinned until the step has run, so
+ * (queued, done by the backend before the step). Its source is pinned until the step is done, so
  * that it cannot be handed out and zeroed under the copy. State slots need no copies: a step reads
- * the shared slot and writes one of its own. Costs: O(pages touched) a call, no allocation.
+ * the shared slot and writes one of its own. What may still be truncated (drafts, tokens whose
+ * value is not here yet) is done but not firm: it is in no index, and windows reach back from where
+ * it begins. Costs: O(pages touched) a call, no allocation.
  */
 #include "base/mem.h"
 #include "kv-cache/kv_internal.h"
@@ -27,6 +29,9 @@ static cp_code check_config(const cp_kv_config *c, cp_err *err)
     if (c->max_seqs < 1 || c->max_seqs > 4096 || c->max_positions < 1)
         return cp_fail(err, CP_INVALID_VALUE, "kv: max_seqs %d (1..4096), max_positions %d (>= 1)",
                        c->max_seqs, c->max_positions);
+    if (c->depth < 0 || c->depth > CP_KV_MAX_DEPTH)
+        return cp_fail(err, CP_INVALID_VALUE, "kv: %d steps in flight, allowed 1..%d", c->depth,
+                       CP_KV_MAX_DEPTH);
     bool paged = false, state = false;
     for (int g = 0; g < c->n_groups; g++) {
         paged = paged || c->groups[g].kind != CP_GROUP_STATE;
@@ -106,12 +111,13 @@ cp_code cp_kv_open(cp_kv **out, const cp_kv_config *cfg, cp_err *err)
     kv->P = cfg->page_positions;
     kv->max_seqs = cfg->max_seqs;
     kv->max_positions = cfg->max_positions;
+    kv->depth = cfg->depth ? cfg->depth : 1;
     kv->max_blocks = (cfg->max_positions - 1) / kv->P + 1;
     kv->prefix_cache = cfg->prefix_cache;
     memcpy(kv->identity, cfg->identity, sizeof(kv->identity));
     uint32_t n_pages = kv->n_paged ? cfg->n_pages : 0;
-    bool ok = cp_kv_units_init(&kv->pages, n_pages) &&
-              cp_kv_units_init(&kv->states, kv->has_state ? cfg->n_state_slots : 0) &&
+    bool ok = cp_kv_units_init(&kv->pages, n_pages, kv->depth) &&
+              cp_kv_units_init(&kv->states, kv->has_state ? cfg->n_state_slots : 0, kv->depth) &&
               alloc_index(kv) && alloc_seqs(kv);
     kv->copies = calloc((size_t)kv->max_seqs * (size_t)kv->n_groups, sizeof(*kv->copies));
     kv->is_dst = calloc(n_pages ? n_pages : 1, sizeof(*kv->is_dst));
@@ -167,8 +173,8 @@ static cp_kv_seq seq_take(cp_kv *kv)
         if (q->open)
             continue;
         q->open = true;
-        q->done = q->n_blocks = q->n_pub = 0;
-        q->state = q->state_out = q->save = 0;
+        q->done = q->firm = q->n_blocks = q->n_pub = q->n_saves = 0;
+        q->state = q->state_out = 0;
         memset(q->first, 0, sizeof(*q->first) * (size_t)kv->n_groups);
         return s;
     }
@@ -197,17 +203,16 @@ static void drop_page(cp_kv *kv, uint32_t page)
                 sizeof(*kv->copies) * (size_t)(kv->n_copies - i - 1));
         kv->n_copies--;
         kv->is_dst[page] = false;
-        kv->pages.pins[src]--;
-        cp_kv_units_settle(&kv->pages, src);
+        cp_kv_units_unpin(&kv->pages, src);
     }
-    cp_kv_units_drop(&kv->pages, page);
+    cp_kv_units_drop(kv, &kv->pages, page);
 }
 
-void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s)
+/* Blocks [blocks, n_blocks) go, the last first: the oldest cached page is then the one whose loss
+ * costs a prefix least. */
+static void drop_blocks(cp_kv *kv, kv_seq *q, int blocks)
 {
-    kv_seq *q = seq_at(kv, s);
-    /* Last blocks first: the oldest cached page is then the one whose loss costs a prefix least. */
-    for (int b = q->n_blocks; b-- > 0;) {
+    for (int b = q->n_blocks; b-- > blocks;) {
         for (int g = 0; g < kv->n_groups; g++) {
             if (!kv_is_paged(kv, g) || q->table[g][b] == 0)
                 continue;
@@ -216,13 +221,20 @@ void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s)
             q->table[g][b] = 0;
         }
     }
+    q->n_blocks = blocks;
+}
+
+void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s)
+{
+    kv_seq *q = seq_at(kv, s);
+    drop_blocks(kv, q, 0);
     if (q->state_out && q->state_out != q->state)
-        cp_kv_units_drop(&kv->states, q->state_out);
+        cp_kv_units_drop(kv, &kv->states, q->state_out);
     if (q->state && !CP_PLANTED(13))
-        cp_kv_units_drop(&kv->states, q->state);
-    if (q->save)
-        cp_kv_units_drop(&kv->states, q->save);
-    q->state = q->state_out = q->save = 0;
+        cp_kv_units_drop(kv, &kv->states, q->state);
+    while (q->n_saves > 0)
+        cp_kv_units_drop(kv, &kv->states, q->saves[--q->n_saves].slot);
+    q->state = q->state_out = 0;
     q->open = false;
 }
 
@@ -271,7 +283,7 @@ int cp_kv_match(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n, int max_hi
         cp_kv_units_hold(&kv->states, q->state);
     }
     q->n_blocks = q->n_pub = blocks;
-    q->done = blocks * kv->P;
+    q->done = q->firm = blocks * kv->P;
     CP_ASSERT(q->done <= max_hit && "kv-10");
     kv->hits++;
     kv->hit_positions += (uint64_t)q->done;
@@ -285,13 +297,14 @@ static int blocks_for(const cp_kv *kv, int n)
     return n > 0 ? (n - 1) / kv->P + 1 : 0;
 }
 
-/* The partial page of group g that must be copied before position done is written; 0: none. */
+/* The partial page of group g that must be copied before position done is written, since others
+ * hold it or the index names it (whom it was shared with has filled and committed it); 0: none. */
 static uint32_t shared_partial(const cp_kv *kv, const kv_seq *q, int g)
 {
     if (q->done % kv->P == 0 || q->done / kv->P >= q->n_blocks || CP_PLANTED(7))
         return 0;
     uint32_t page = q->table[g][q->done / kv->P];
-    return kv->pages.refs[page] > 1 ? page : 0;
+    return kv->pages.refs[page] > 1 || kv->pages.node[page] >= 0 ? page : 0;
 }
 
 /* Whether the step must write another slot than it reads: none yet, shared, or a checkpoint. */
@@ -349,8 +362,11 @@ void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, ui
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < n && kv->has_state; i++) {
             const kv_seq *q = seq_at(kv, seqs[i]);
-            uint32_t held[3] = {q->state, q->state_out != q->state ? q->state_out : 0, q->save};
-            for (int k = 0; k < 3; k++) {
+            uint32_t held[2 + CP_KV_MAX_DEPTH] = {q->state,
+                                                  q->state_out != q->state ? q->state_out : 0};
+            for (int k = 0; k < q->n_saves; k++)
+                held[2 + k] = q->saves[k].slot;
+            for (int k = 0; k < 2 + q->n_saves; k++) {
                 if (pass == 1)
                     kv->marks[held[k]] = 0;
                 else
@@ -396,13 +412,13 @@ static void copy_partial(cp_kv *kv, kv_seq *q, int g, uint32_t src)
     uint32_t dst = cp_kv_units_take(kv, &kv->pages);
     CP_ASSERT(dst != 0 && kv->n_copies < kv->max_seqs * kv->n_groups);
     if (!CP_PLANTED(12))
-        kv->pages.pins[src]++;
+        cp_kv_units_pin(&kv->pages, src);
     q->table[g][q->done / kv->P] = dst;
     if (!CP_PLANTED(8)) {
         kv->copies[kv->n_copies++] = (cp_page_copy){src, dst};
         kv->is_dst[dst] = true;
     }
-    cp_kv_units_drop(&kv->pages, src);
+    cp_kv_units_drop(kv, &kv->pages, src);
     kv->n_copied++;
 }
 
@@ -445,22 +461,41 @@ void cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end)
 {
     kv_seq *q = seq_at(kv, s);
     bool aligned = end % kv->P == 0 || CP_PLANTED(15);
-    if (kv->has_state && aligned && kv->prefix_cache && q->save == 0)
-        q->save = cp_kv_units_take(kv, &kv->states);
+    if (!kv->has_state || !aligned || !kv->prefix_cache || q->n_saves == kv->depth)
+        return;
+    uint32_t slot = cp_kv_units_take(kv, &kv->states);
+    if (slot)
+        q->saves[q->n_saves++] = (struct kv_save){slot, end};
 }
 
 void cp_kv_state(const cp_kv *kv, cp_kv_seq s, uint32_t *in, uint32_t *out, uint32_t *save)
 {
     const kv_seq *q = seq_at(kv, s);
+    const struct kv_save *last = &q->saves[q->n_saves - (q->n_saves > 0)];
     CP_ASSERT((!kv->has_state || q->state_out != 0) && "kv-14");
     *in = q->state;
     *out = q->state_out;
-    *save = q->save;
+    *save = q->n_saves > 0 && last->end > q->done ? last->slot : 0;
+}
+
+/* ---- what a step leaves ---- */
+
+void cp_kv_advance(cp_kv *kv, cp_kv_seq s, int n_done)
+{
+    kv_seq *q = seq_at(kv, s);
+    CP_ASSERT(n_done >= q->done && blocks_for(kv, n_done) <= q->n_blocks);
+    q->done = n_done;
+    if (q->state_out) {
+        if (q->state && q->state != q->state_out)
+            cp_kv_units_drop(kv, &kv->states, q->state);
+        q->state = q->state_out;
+        q->state_out = 0;
+    }
 }
 
 static void release_window(cp_kv *kv, kv_seq *q, int g)
 {
-    int first = kv_first_block(kv, g, q->done + (CP_PLANTED(1) ? 2 * kv->P : 0));
+    int first = kv_first_block(kv, g, q->firm + (CP_PLANTED(1) ? 2 * kv->P : 0));
     for (; q->first[g] < first && q->first[g] < q->n_blocks; q->first[g]++) {
         uint32_t *at = &q->table[g][q->first[g]];
         drop_page(kv, *at);
@@ -469,26 +504,27 @@ static void release_window(cp_kv *kv, kv_seq *q, int g)
     }
 }
 
-void cp_kv_advance(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n_done)
+/* The checkpoint that was saved after block b, with its hold; 0: none. */
+static uint32_t take_save(const cp_kv *kv, kv_seq *q, int b, bool last)
+{
+    uint32_t slot = q->saves[0].slot;
+    if (q->n_saves == 0 || (q->saves[0].end != (b + 1) * kv->P && !(CP_PLANTED(15) && last)))
+        return 0;
+    memmove(q->saves, q->saves + 1, sizeof(*q->saves) * (size_t)--q->n_saves);
+    return slot;
+}
+
+void cp_kv_commit(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n)
 {
     kv_seq *q = seq_at(kv, s);
-    CP_ASSERT(n_done >= q->done && blocks_for(kv, n_done) <= q->n_blocks);
-    uint32_t save = q->save;
-    q->done = n_done;
-    if (kv->has_state && q->state_out) {
-        if (q->state && q->state != q->state_out)
-            cp_kv_units_drop(&kv->states, q->state);
-        q->state = q->state_out;
-        q->state_out = 0;
-    }
-    int full = n_done / kv->P;
+    CP_ASSERT(n >= q->firm && n <= q->done && "kv-18");
+    q->firm = n;
+    int full = (CP_PLANTED(18) ? q->done : n) / kv->P;
     for (int b = q->n_pub; kv->prefix_cache && b < full; b++) {
-        bool last = b + 1 == full && (n_done % kv->P == 0 || CP_PLANTED(15));
-        cp_kv_publish(kv, q, b, tokens + (size_t)b * (size_t)kv->P, last ? save : 0);
-    }
-    if (save) {
-        q->save = 0;
-        cp_kv_units_drop(&kv->states, save); /* cached if it was published, else free */
+        uint32_t save = take_save(kv, q, b, b + 1 == full);
+        cp_kv_publish(kv, q, b, tokens + (size_t)b * (size_t)kv->P, save);
+        if (save)
+            cp_kv_units_drop(kv, &kv->states, save); /* cached if it was published, else free */
     }
     for (int g = 0; g < kv->n_groups; g++) {
         if (kv->groups[g].kind == CP_GROUP_WINDOW)
@@ -496,10 +532,23 @@ void cp_kv_advance(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n_done)
     }
 }
 
+bool cp_kv_truncate(cp_kv *kv, cp_kv_seq s, int n)
+{
+    kv_seq *q = seq_at(kv, s);
+    CP_ASSERT(n >= 0 && n <= q->done && q->state_out == 0 && kv->n_copies == 0);
+    if (n < q->firm || (kv->has_state && n < q->done))
+        return false;
+    kv->truncations += n < q->done;
+    q->done = n;
+    if (!CP_PLANTED(19))
+        drop_blocks(kv, q, blocks_for(kv, n));
+    return true;
+}
+
 cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
 {
     kv_seq *a = seq_at(kv, src);
-    CP_ASSERT(a->state_out == 0 && a->save == 0); /* between steps */
+    CP_ASSERT(a->state_out == 0); /* between steps */
     cp_kv_seq s = seq_take(kv);
     if (s < 0)
         return -1;
@@ -507,6 +556,7 @@ cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
     q->root = a->root;
     q->tail = a->tail;
     q->done = a->done;
+    q->firm = a->firm;
     q->n_pub = a->n_pub;
     q->n_blocks = blocks_for(kv, a->done);
     for (int g = 0; g < kv->n_groups; g++) {
@@ -530,6 +580,11 @@ cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
 int cp_kv_done(const cp_kv *kv, cp_kv_seq s)
 {
     return seq_at(kv, s)->done;
+}
+
+int cp_kv_firm(const cp_kv *kv, cp_kv_seq s)
+{
+    return seq_at(kv, s)->firm;
 }
 
 const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n)
@@ -562,19 +617,37 @@ const uint32_t *cp_kv_fresh(const cp_kv *kv, uint32_t *n)
     return kv->fresh;
 }
 
-void cp_kv_step_done(cp_kv *kv)
+void cp_kv_step_sent(cp_kv *kv)
 {
+    CP_ASSERT(kv->n_sent - kv->n_done < (uint64_t)kv->depth);
+    kv->n_sent++;
     for (int i = 0; i < kv->n_copies; i++) {
         kv->is_dst[kv->copies[i].dst] = false;
-        if (CP_PLANTED(12))
-            continue;
-        kv->pages.pins[kv->copies[i].src]--;
-        cp_kv_units_settle(&kv->pages, kv->copies[i].src);
+        if (!CP_PLANTED(12))
+            cp_kv_units_keep(kv, &kv->pages, kv->copies[i].src);
     }
     kv->n_copies = 0;
     for (uint32_t i = 0; i < kv->n_fresh; i++)
         kv->is_fresh[kv->fresh[i]] = false;
     kv->n_fresh = 0;
+}
+
+void cp_kv_step_done(cp_kv *kv)
+{
+    CP_ASSERT(kv->n_sent > kv->n_done);
+    cp_kv_units_done(kv, &kv->pages);
+    cp_kv_units_done(kv, &kv->states);
+    kv->n_done++;
+}
+
+uint32_t cp_kv_parked(const cp_kv *kv)
+{
+    return kv->pages.n_parked;
+}
+
+uint32_t cp_kv_states_parked(const cp_kv *kv)
+{
+    return kv->states.n_parked;
 }
 
 void cp_kv_stats_get(const cp_kv *kv, cp_kv_stats *out)
@@ -594,5 +667,7 @@ void cp_kv_stats_get(const cp_kv *kv, cp_kv_stats *out)
         .window_releases = kv->window_releases,
         .copies = kv->n_copied,
         .checkpoints = kv->checkpoints,
+        .truncations = kv->truncations,
+        .parked = p->parked + t->parked,
     };
 }

@@ -21,15 +21,19 @@ typedef struct kv_key {
 typedef struct kv_units {
     uint32_t n; /* incl. unit 0; 0: no such units */
     uint32_t n_free, n_cached;
-    uint32_t *refs;        /* [n] table entries (or states) that name it */
-    uint32_t *pins;        /* [n] queued copies that read it */
+    uint32_t n_parked; /* without holder, but pinned */
+    uint32_t *refs;    /* [n] table entries (or states) that name it */
+    uint32_t *pins;    /* [n] queued copies that read it, and steps in flight that keep it */
+    uint32_t *kept;    /* [depth][n] what the step in flight number k keeps, at k % depth */
+    uint32_t n_kept[CP_KV_MAX_DEPTH];
+    uint64_t *kept_by;     /* [n] the latest step that keeps it, counted from 1 */
     int32_t *node;         /* [n] its node, -1: not indexed */
     uint8_t *group;        /* [n] its group while indexed */
     uint32_t *prev, *next; /* [n] LRU ring of cached units */
     uint32_t *stack;       /* [n] free units, top at n_free - 1 */
     uint64_t *stamp;       /* [n] when it became cached; read by cp_kv_check only */
     uint64_t clock;
-    uint64_t evictions;
+    uint64_t evictions, parked;
 } kv_units;
 
 typedef struct kv_node {
@@ -41,14 +45,20 @@ typedef struct kv_node {
 
 typedef struct kv_seq {
     bool open;
-    int done;                 /* positions computed */
-    int n_blocks;             /* table entries in use, every paged group */
-    int n_pub;                /* blocks whose keys are known: done / P while the cache is on */
-    kv_key root, tail;        /* key before block 0, and of block n_pub - 1 */
-    uint32_t **table;         /* [n_groups] its rows of the slab, NULL for STATE */
-    int *first;               /* [n_groups] entries below are null (WINDOW) */
-    uint32_t state;           /* holds the state after `done` positions; 0: none */
-    uint32_t state_out, save; /* of the step being planned; 0: none */
+    int done;           /* positions computed, by steps in flight too */
+    int firm;           /* positions committed; <= done */
+    int n_blocks;       /* table entries in use, every paged group */
+    int n_pub;          /* blocks whose keys are known: firm / P while the cache is on */
+    kv_key root, tail;  /* key before block 0, and of block n_pub - 1 */
+    uint32_t **table;   /* [n_groups] its rows of the slab, NULL for STATE */
+    int *first;         /* [n_groups] entries below are null (WINDOW) */
+    uint32_t state;     /* holds the state after `done` positions; 0: none */
+    uint32_t state_out; /* of the step being planned; 0: none */
+    struct kv_save {    /* checkpoints of steps that are not committed, oldest first */
+        uint32_t slot;
+        int end; /* its positions */
+    } saves[CP_KV_MAX_DEPTH];
+    int n_saves;
 } kv_seq;
 
 struct cp_kv {
@@ -56,6 +66,8 @@ struct cp_kv {
     int n_groups, n_paged;
     bool has_state, prefix_cache;
     int P, max_seqs, max_blocks, max_positions;
+    int depth;
+    uint64_t n_sent, n_done; /* steps; those between are in flight */
     uint8_t identity[32];
 
     kv_units pages, states;
@@ -83,7 +95,7 @@ struct cp_kv {
     bool *is_fresh;
     uint32_t *marks; /* [at least n_pages, n_state_slots] scratch, zero between calls */
 
-    uint64_t hits, hit_positions, window_releases, n_copied, checkpoints;
+    uint64_t hits, hit_positions, window_releases, n_copied, checkpoints, truncations;
 };
 
 static inline bool kv_is_paged(const cp_kv *kv, int g)
@@ -98,13 +110,19 @@ static inline int kv_first_block(const cp_kv *kv, int g, int pos)
 }
 
 /* units.c */
-bool cp_kv_units_init(kv_units *u, uint32_t n);
+bool cp_kv_units_init(kv_units *u, uint32_t n, int depth);
 void cp_kv_units_fini(kv_units *u);
 /* A free unit, else the oldest cached one (its index entry goes); 0: none. It has one holder. */
 uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u);
-void cp_kv_units_hold(kv_units *u, uint32_t i);   /* one more holder */
-void cp_kv_units_drop(kv_units *u, uint32_t i);   /* one holder less: cached, free, or still held */
-void cp_kv_units_settle(kv_units *u, uint32_t i); /* no holder, no pin: to the list it belongs */
+void cp_kv_units_hold(kv_units *u, uint32_t i); /* one more holder */
+/* One holder less: still held, parked (steps are in flight), cached or free. */
+void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i);
+void cp_kv_units_pin(kv_units *u, uint32_t i);
+void cp_kv_units_unpin(kv_units *u, uint32_t i);
+/* The newest step in flight takes over a pin of unit i. */
+void cp_kv_units_keep(const cp_kv *kv, kv_units *u, uint32_t i);
+/* The oldest step in flight is done. */
+void cp_kv_units_done(const cp_kv *kv, kv_units *u);
 
 /* index.c */
 void cp_kv_root_key(const cp_kv *kv, const uint8_t *salt, kv_key *out);

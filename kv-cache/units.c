@@ -3,28 +3,32 @@
  *
  * Free units are a stack (the latest returned is handed out first: its memory is warm, untouched
  * memory stays untouched). Cached units are a ring through unit 0 in the order in which they lost
- * their last holder; eviction takes the oldest. Every call is O(1).
+ * their last holder; eviction takes the oldest. While steps are in flight whoever loses its last
+ * holder gets a pin that the newest of them keeps: the steps before it are done earlier. Which
+ * units a step names is thus never asked. Every call is O(1), cp_kv_units_done O(units kept).
  */
 #include "base/mem.h"
 #include "kv-cache/kv_internal.h"
 
 #include <stdlib.h>
 
-bool cp_kv_units_init(kv_units *u, uint32_t n)
+bool cp_kv_units_init(kv_units *u, uint32_t n, int depth)
 {
     *u = (kv_units){.n = n};
     if (n == 0)
         return true;
     u->refs = calloc(n, sizeof(*u->refs));
     u->pins = calloc(n, sizeof(*u->pins));
+    u->kept = calloc((size_t)n * (size_t)depth, sizeof(*u->kept));
+    u->kept_by = calloc(n, sizeof(*u->kept_by));
     u->node = calloc(n, sizeof(*u->node));
     u->group = calloc(n, sizeof(*u->group));
     u->prev = calloc(n, sizeof(*u->prev));
     u->next = calloc(n, sizeof(*u->next));
     u->stack = calloc(n, sizeof(*u->stack));
     u->stamp = calloc(n, sizeof(*u->stamp));
-    if (!u->stamp || !u->refs || !u->pins || !u->node || !u->group || !u->prev || !u->next ||
-        !u->stack)
+    if (!u->stamp || !u->refs || !u->pins || !u->kept || !u->kept_by || !u->node || !u->group ||
+        !u->prev || !u->next || !u->stack)
         return false;
     for (uint32_t i = 0; i < n; i++)
         u->node[i] = -1;
@@ -38,6 +42,8 @@ void cp_kv_units_fini(kv_units *u)
 {
     free(u->refs);
     free(u->pins);
+    free(u->kept);
+    free(u->kept_by);
     free(u->node);
     free(u->group);
     free(u->prev);
@@ -94,10 +100,12 @@ void cp_kv_units_hold(kv_units *u, uint32_t i)
         CP_ASSERT(u->node[i] >= 0 && "kv-4"); /* only cached units gain a first holder */
         lru_remove(u, i);
     }
+    u->n_parked -= u->refs[i] == 0 && u->pins[i] > 0;
     u->refs[i]++;
 }
 
-void cp_kv_units_settle(kv_units *u, uint32_t i)
+/* No holder, no pin: to the list it belongs. */
+static void settle(kv_units *u, uint32_t i)
 {
     if (u->refs[i] > 0 || u->pins[i] > 0)
         return;
@@ -107,9 +115,49 @@ void cp_kv_units_settle(kv_units *u, uint32_t i)
         u->stack[u->n_free++] = i;
 }
 
-void cp_kv_units_drop(kv_units *u, uint32_t i)
+void cp_kv_units_pin(kv_units *u, uint32_t i)
+{
+    CP_ASSERT(i != 0 && i < u->n && u->refs[i] > 0 && "kv-12");
+    u->pins[i]++;
+}
+
+void cp_kv_units_unpin(kv_units *u, uint32_t i)
+{
+    CP_ASSERT(u->pins[i] > 0 && "kv-12");
+    u->pins[i]--;
+    u->n_parked -= u->refs[i] == 0 && u->pins[i] == 0;
+    settle(u, i);
+}
+
+void cp_kv_units_keep(const cp_kv *kv, kv_units *u, uint32_t i)
+{
+    size_t at = (size_t)((kv->n_sent - 1) % (uint64_t)kv->depth);
+    if (u->kept_by[i] == kv->n_sent) {
+        cp_kv_units_unpin(u, i); /* has one already */
+        return;
+    }
+    u->kept_by[i] = kv->n_sent;
+    u->kept[at * u->n + u->n_kept[at]++] = i;
+}
+
+void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i)
 {
     CP_ASSERT(i != 0 && i < u->n && u->refs[i] > 0 && "kv-3");
+    bool in_flight = kv->n_sent > kv->n_done && !CP_PLANTED(17);
+    if (u->refs[i] == 1 && in_flight && u->kept_by[i] != kv->n_sent) {
+        u->pins[i]++;
+        cp_kv_units_keep(kv, u, i);
+        u->parked++;
+    }
     u->refs[i]--;
-    cp_kv_units_settle(u, i);
+    u->n_parked += u->refs[i] == 0 && u->pins[i] > 0;
+    settle(u, i);
+}
+
+void cp_kv_units_done(const cp_kv *kv, kv_units *u)
+{
+    size_t at = (size_t)(kv->n_done % (uint64_t)kv->depth);
+    for (uint32_t k = 0; k < u->n_kept[at]; k++)
+        cp_kv_units_unpin(u, u->kept[at * u->n + k]);
+    u->n_kept[at] = 0;
 }

@@ -277,6 +277,7 @@ static void forward(sim *s)
         check_reads(s, &b->seqs[i], s->sched->plan[i]);
     sample(s, b);
     cp_kv_check(s->kv);
+    cp_kv_step_sent(s->kv);
     cp_kv_step_done(s->kv);
 }
 

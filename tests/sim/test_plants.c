@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "tests/sim/sim.h"
+#include "tests/sim/pages.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +42,9 @@ static const struct row {
     {14, "kv-14", "a shared state or checkpoint is written in place"},
     {15, "kv-15", "a checkpoint is saved off the page borders"},
     {16, "kv-16", "the latest cached page is evicted first"},
+    {17, "kv-17", "what a step in flight touches is handed out"},
+    {18, "kv-18", "drafts are published before they are judged"},
+    {19, "kv-19", "truncated drafts keep their pages"},
     {101, "sched-1", "done runs ahead of what was computed"},
     {102, "sched-2", "beside one that decodes a prompt takes more rows than its chunk"},
     {103, "sched-3", "rows carry wrong positions"},
@@ -82,6 +85,10 @@ static void run(int plant)
             cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, i == 1 ? 20 : 48, cfg.prefill_chunk) +
             1;
         sim_run(&cfg, &r);
+        for (int in_order = 0; in_order < 2; in_order++) {
+            pages_result pages;
+            pages_run(sim_shape(i), in_order, 4, 2000, &pages);
+        }
     }
 }
 

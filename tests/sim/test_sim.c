@@ -1,5 +1,6 @@
 /*
- * test_sim: the scheduler and the kv-cache by seed, every invariant checked every step.
+ * test_sim: the scheduler and the kv-cache by seed, every invariant checked every step, and the
+ * kv-cache alone.
  *
  * CP_SIM_STEPS sets the steps of all shapes together (default 1,000,000),
  * CP_SIM_SEED the seed. Prints what happened and asserts that enough of everything did.
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "tests/sim/sim.h"
+#include "tests/sim/pages.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -67,6 +68,30 @@ static void run_all_shapes(void **state)
     if (steps >= 270000) {
         assert_true(releases >= 1000);
         assert_true(checkpoints >= 1000);
+    }
+}
+
+/* The kv-cache alone, two steps in flight: done in the order of sending at once, or later. */
+static void pages_with_steps_in_flight(void **state)
+{
+    (void)state;
+    int64_t steps = env_number("CP_SIM_STEPS", 1000000) / 30 + 1000;
+    uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1);
+    for (int i = 0; sim_shape(i); i++) {
+        for (int in_order = 0; in_order < 2; in_order++) {
+            pages_result r;
+            pages_run(sim_shape(i), in_order, seed, steps, &r);
+            print_message(
+                "%-10s %s steps %" PRId64 " truncations %" PRIu64 " parked %" PRIu64
+                " hits %" PRId64 " forks %" PRId64 " copies %" PRIu64 " evictions %" PRIu64 "\n",
+                sim_shape(i)->name, in_order ? "in order" : "late    ", steps, r.kv.truncations,
+                r.kv.parked, r.hits, r.forks, r.kv.copies, r.kv.evictions);
+            if (steps < 20000)
+                continue;
+            assert_true(r.hits >= 1000 && r.forks >= 1000 && r.kv.evictions >= 1000);
+            assert_true(r.kv.truncations >= 1000 || sim_shape(i)->n_states > 0);
+            assert_true(in_order || r.kv.parked >= 1000);
+        }
     }
 }
 
@@ -163,9 +188,9 @@ static void gemma_window_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_all_shapes),     cmocka_unit_test(no_prefix_cache),
-        cmocka_unit_test(pool_too_small),     cmocka_unit_test(tiny_pool_loses_nothing),
-        cmocka_unit_test(gemma_window_pages),
+        cmocka_unit_test(run_all_shapes),          cmocka_unit_test(pages_with_steps_in_flight),
+        cmocka_unit_test(no_prefix_cache),         cmocka_unit_test(pool_too_small),
+        cmocka_unit_test(tiny_pool_loses_nothing), cmocka_unit_test(gemma_window_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

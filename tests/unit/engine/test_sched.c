@@ -125,6 +125,7 @@ static void commit(hand *h)
         cp_step_build(&h->step, h->s);
         for (int o = 0; o < h->step.batch.n_out; o++)
             h->step.results[o] = (cp_sample_out){.id = h->answer, .finite = h->finite};
+        cp_kv_step_sent(h->kv);
         cp_kv_step_done(h->kv);
         cp_sched_commit(h->s, h->step.results, h->now);
     }
@@ -304,6 +305,7 @@ static void requests_are_freed_by_the_front_end(void **state)
         plan(h);
         cp_step_build(&h->step, h->s);
         h->step.results[0] = (cp_sample_out){.id = TOKEN, .finite = true};
+        cp_kv_step_sent(h->kv);
         cp_kv_step_done(h->kv);
         cp_sched_commit(h->s, h->step.results, h->now);
         for (int i = 0; i < 3; i++)

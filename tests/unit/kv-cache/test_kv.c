@@ -18,7 +18,8 @@ static const cp_kv_group full = {.kind = CP_GROUP_FULL};
 static const cp_kv_group window = {.kind = CP_GROUP_WINDOW, .window = 6};
 static const cp_kv_group state_group = {.kind = CP_GROUP_STATE, .state_bytes = 64};
 
-static cp_kv *open_kv(const cp_kv_group *groups, int n_groups, uint32_t pages, uint32_t states)
+static cp_kv *open_deep(const cp_kv_group *groups, int n_groups, uint32_t pages, uint32_t states,
+                        int depth)
 {
     cp_kv *kv;
     cp_err err;
@@ -29,15 +30,30 @@ static cp_kv *open_kv(const cp_kv_group *groups, int n_groups, uint32_t pages, u
                         .n_state_slots = states,
                         .max_seqs = 4,
                         .max_positions = 64,
+                        .depth = depth,
                         .prefix_cache = true};
     assert_int_equal(cp_kv_open(&kv, &cfg, &err), CP_OK);
     return kv;
+}
+
+static cp_kv *open_kv(const cp_kv_group *groups, int n_groups, uint32_t pages, uint32_t states)
+{
+    return open_deep(groups, n_groups, pages, states, 1);
 }
 
 static void tokens(int32_t *out, int n, int32_t first)
 {
     for (int i = 0; i < n; i++)
         out[i] = first + i;
+}
+
+/* The planned step is sent, done and committed. */
+static void over(cp_kv *kv, cp_kv_seq s, const int32_t *tok, int n)
+{
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, s, n);
+    cp_kv_step_done(kv);
+    cp_kv_commit(kv, s, tok, n);
 }
 
 /* One step from done to n; the state's slots are asked for as the engine does. */
@@ -49,8 +65,7 @@ static bool step(cp_kv *kv, cp_kv_seq s, const int32_t *tok, int n)
     cp_kv_checkpoint(kv, s, n);
     cp_kv_state(kv, s, &in, &out, &save);
     cp_kv_check(kv);
-    cp_kv_step_done(kv);
-    cp_kv_advance(kv, s, tok, n);
+    over(kv, s, tok, n);
     cp_kv_check(kv);
     return true;
 }
@@ -83,13 +98,14 @@ static void impossible_configurations_are_refused(void **state)
                          .n_pages = 2,
                          .max_seqs = 1,
                          .max_positions = 4};
-    cp_kv_config bad[] = {good, good, good, good, good, good};
+    cp_kv_config bad[] = {good, good, good, good, good, good, good};
     bad[0].n_groups = 0;
     bad[1].page_positions = 3;
     bad[2].n_pages = 1;
     bad[3].max_seqs = 0;
     bad[4].groups = &no_window;
     bad[5].groups = &state_group; /* without state slots */
+    bad[6].depth = CP_KV_MAX_DEPTH + 1;
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
         assert_int_equal(cp_kv_open(&kv, &bad[i], &err), CP_INVALID_VALUE);
 }
@@ -285,7 +301,7 @@ static void partly_written_pages_are_named_fresh(void **state)
     const uint32_t *fresh = cp_kv_fresh(kv, &n);
     assert_int_equal(n, 1); /* the first two are written whole */
     assert_int_equal(fresh[0], page(kv, s, 0, 2));
-    cp_kv_step_done(kv);
+    cp_kv_step_sent(kv);
     cp_kv_fresh(kv, &n);
     assert_int_equal(n, 0);
     cp_kv_close(kv);
@@ -305,8 +321,7 @@ static void a_state_is_hit_only_at_a_checkpoint(void **state)
     assert_int_equal(in, 0);
     assert_int_not_equal(out, 0);
     assert_int_equal(save, 0);
-    cp_kv_step_done(kv);
-    cp_kv_advance(kv, s, tok, 4);
+    over(kv, s, tok, 4);
     assert_true(step(kv, s, tok, 8)); /* wants a checkpoint at 8 */
     assert_true(step(kv, s, tok, 10));
     assert_int_equal(stats(kv).checkpoints, 1);
@@ -340,9 +355,12 @@ static void a_fork_shares_its_state_until_it_steps(void **state)
     assert_int_not_equal(out_a, in_a);
     assert_int_not_equal(out_b, in_b);
     cp_kv_check(kv);
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, a, 6);
+    cp_kv_advance(kv, b, 6);
     cp_kv_step_done(kv);
-    cp_kv_advance(kv, a, tok, 6);
-    cp_kv_advance(kv, b, tok, 6);
+    cp_kv_commit(kv, a, tok, 6);
+    cp_kv_commit(kv, b, tok, 6);
     assert_int_equal(stats(kv).states_used, 2);
     cp_kv_close(kv);
 }
@@ -360,8 +378,7 @@ static void the_bound_on_pages_holds(void **state)
             n = n + chunk < 60 ? n + chunk : 60;
             assert_true(cp_kv_grow(kv, s, n));
             assert_true(cp_kv_held(kv, s) <= cp_kv_pages_for(groups, 2, P, n, chunk));
-            cp_kv_step_done(kv);
-            cp_kv_advance(kv, s, tok, n);
+            over(kv, s, tok, n);
         }
         cp_kv_close(kv);
     }
@@ -437,6 +454,299 @@ static void tables_are_one_slab(void **state)
     cp_kv_close(kv);
 }
 
+/* ---- truncation ---- */
+
+/* The step that computes up to n is planned, sent and done; nothing of it is committed. */
+static void draft(cp_kv *kv, cp_kv_seq s, int n)
+{
+    assert_true(cp_kv_grow(kv, s, n));
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, s, n);
+    cp_kv_step_done(kv);
+    cp_kv_check(kv);
+}
+
+static void drafts_are_rolled_back_and_their_pages_go(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_kv(&full, 1, 17, 0);
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 6));
+    draft(kv, s, 15);
+    assert_int_equal(cp_kv_done(kv, s), 15);
+    assert_int_equal(cp_kv_firm(kv, s), 6);
+    assert_int_equal(cp_kv_held(kv, s), 4);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 4); /* drafts are in no index */
+    assert_true(cp_kv_truncate(kv, s, 9));
+    assert_int_equal(cp_kv_done(kv, s), 9);
+    assert_int_equal(cp_kv_held(kv, s), 3);
+    cp_kv_commit(kv, s, tok, 9);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 8);
+    assert_true(cp_kv_truncate(kv, s, 9)); /* nothing to do */
+    assert_int_equal(stats(kv).truncations, 1);
+    assert_int_equal(stats(kv).pages_free, 13);
+    assert_true(step(kv, s, tok, 12)); /* and on, in the page that holds what was cut off */
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 12);
+    cp_kv_seq_close(kv, s);
+    assert_int_equal(stats(kv).pages_cached, 3);
+    cp_kv_close(kv);
+}
+
+/* A page that is in the index, or shared as one that was committed, is never written again. */
+static void what_was_committed_is_not_truncated(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_kv(&full, 1, 17, 0);
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 10));
+    assert_false(cp_kv_truncate(kv, s, 9));
+    assert_false(cp_kv_truncate(kv, s, 0));
+    assert_int_equal(cp_kv_done(kv, s), 10);
+    assert_int_equal(cp_kv_held(kv, s), 3);
+    cp_kv_seq t = cp_kv_seq_open(kv, NULL); /* a hit is committed, too */
+    assert_int_equal(cp_kv_match(kv, t, tok, 32, 31), 8);
+    assert_false(cp_kv_truncate(kv, t, 7));
+    assert_int_equal(stats(kv).truncations, 0);
+    cp_kv_close(kv);
+}
+
+/* Drafts that run a window ahead keep what the rows before them see. */
+static void a_window_reaches_back_from_what_is_committed(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_kv(&window, 1, 17, 0); /* window 6 */
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 9)); /* position 9 sees 4..9: block 0 is let go */
+    assert_int_equal(page(kv, s, 0, 0), 0);
+    draft(kv, s, 20); /* position 20 would see 15..20 */
+    cp_kv_commit(kv, s, tok, 9);
+    assert_int_not_equal(page(kv, s, 0, 1), 0);
+    assert_true(cp_kv_truncate(kv, s, 9));
+    assert_int_not_equal(page(kv, s, 0, 1), 0);
+    assert_int_equal(cp_kv_held(kv, s), 2);
+    draft(kv, s, 20);
+    cp_kv_commit(kv, s, tok, 20); /* all of them are right */
+    assert_int_equal(page(kv, s, 0, 2), 0);
+    assert_false(cp_kv_truncate(kv, s, 19));
+    cp_kv_check(kv);
+    cp_kv_close(kv);
+}
+
+/* A fork in the middle of a page: whoever is rolled back there copies it before it writes. */
+static void a_shared_page_is_copied_after_a_truncation(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    int n;
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_kv(&full, 1, 17, 0);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 5));
+    draft(kv, a, 11);
+    cp_kv_seq b = cp_kv_fork(kv, a);
+    assert_int_equal(cp_kv_firm(kv, b), 5);
+    assert_true(cp_kv_truncate(kv, a, 6));
+    assert_int_equal(cp_kv_held(kv, a), 2);
+    assert_int_equal(cp_kv_held(kv, b), 3); /* b keeps what it shares */
+    assert_int_equal(stats(kv).pages_used, 3);
+    assert_int_equal(cp_kv_need(kv, a, 7), 1);
+    assert_true(cp_kv_grow(kv, a, 7));
+    cp_kv_copies(kv, &n);
+    assert_int_equal(n, 1);
+    assert_int_not_equal(page(kv, a, 0, 1), page(kv, b, 0, 1));
+    cp_kv_check(kv);
+    over(kv, a, tok, 7);
+    cp_kv_commit(kv, b, tok, 11);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 8);
+    cp_kv_check(kv);
+    cp_kv_close(kv);
+}
+
+/* b shares drafts with a, which commits them and goes: the page is b's alone, and yet in the index.
+ */
+static void an_indexed_page_is_copied_after_a_truncation(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    int n;
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_kv(&full, 1, 17, 0);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 5));
+    draft(kv, a, 8);
+    cp_kv_seq b = cp_kv_fork(kv, a);
+    cp_kv_commit(kv, a, tok, 8);
+    cp_kv_seq_close(kv, a);
+    assert_true(cp_kv_truncate(kv, b, 6));
+    assert_true(cp_kv_grow(kv, b, 7));
+    cp_kv_copies(kv, &n);
+    assert_int_equal(n, 1);
+    cp_kv_check(kv);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 8);
+    cp_kv_close(kv);
+}
+
+/* A recurrent state has only one position: the last. */
+static void a_state_is_not_rolled_back(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_kv(groups, 2, 17, 7);
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 5));
+    draft(kv, s, 8);
+    assert_false(cp_kv_truncate(kv, s, 6));
+    assert_int_equal(cp_kv_done(kv, s), 8);
+    assert_true(cp_kv_truncate(kv, s, 8));
+    cp_kv_check(kv);
+    cp_kv_close(kv);
+}
+
+/* ---- steps in flight ---- */
+
+static void units_of_a_step_in_flight_are_parked(void **state)
+{
+    (void)state;
+    int32_t tok[32], others[32];
+    tokens(tok, 32, 0);
+    tokens(others, 32, 500);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_deep(groups, 2, 9, 9, 2);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 12));
+    assert_true(cp_kv_grow(kv, a, 18));
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, a, 18);
+    cp_kv_seq_close(kv, a); /* the step still touches its five pages and its slot */
+    assert_int_equal(cp_kv_parked(kv), 5);
+    assert_int_equal(cp_kv_states_parked(kv), 1);
+    assert_int_equal(cp_kv_available(kv), 3);
+    assert_int_equal(stats(kv).pages_used, 5);
+    cp_kv_seq b = cp_kv_seq_open(kv, NULL);
+    assert_false(cp_kv_grow(kv, b, 13));
+    assert_true(cp_kv_grow(kv, b, 12));
+    cp_kv_step_sent(kv); /* the second one in flight */
+    cp_kv_advance(kv, b, 12);
+    cp_kv_seq_close(kv, b);
+    assert_int_equal(cp_kv_parked(kv), 8);
+    cp_kv_step_done(kv);
+    assert_int_equal(cp_kv_parked(kv), 3);
+    assert_int_equal(cp_kv_available(kv), 5);
+    cp_kv_step_done(kv);
+    assert_int_equal(cp_kv_parked(kv), 0);
+    assert_int_equal(cp_kv_states_parked(kv), 0);
+    cp_kv_stats st = stats(kv);
+    assert_int_equal(st.pages_used, 0);
+    assert_int_equal(st.states_used, 0);
+    assert_int_equal(st.pages_cached, 3); /* of 12 positions */
+    cp_kv_close(kv);
+}
+
+/* Parked pages that are in the index can be hit meanwhile, and are parked anew when let go. */
+static void parked_pages_can_be_hit(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_deep(&full, 1, 9, 0, 2);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 9));
+    assert_true(cp_kv_grow(kv, a, 10));
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, a, 10);
+    cp_kv_seq_close(kv, a);
+    assert_int_equal(cp_kv_parked(kv), 3);
+    cp_kv_seq b = cp_kv_seq_open(kv, NULL);
+    assert_int_equal(cp_kv_match(kv, b, tok, 32, 31), 8);
+    assert_int_equal(cp_kv_parked(kv), 1);
+    cp_kv_check(kv);
+    cp_kv_seq_close(kv, b); /* twice under the same step */
+    assert_int_equal(cp_kv_parked(kv), 3);
+    b = cp_kv_seq_open(kv, NULL);
+    assert_int_equal(cp_kv_match(kv, b, tok, 32, 31), 8);
+    assert_true(cp_kv_grow(kv, b, 9));
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, b, 9);
+    cp_kv_seq_close(kv, b);
+    cp_kv_check(kv);
+    cp_kv_step_done(kv); /* the second step still reads them */
+    assert_int_equal(cp_kv_parked(kv), 3);
+    cp_kv_step_done(kv);
+    assert_int_equal(stats(kv).pages_cached, 2);
+    assert_int_equal(stats(kv).pages_free, 6);
+    cp_kv_close(kv);
+}
+
+/* Where a backend keeps the order of steps, what is let go goes back at once. */
+static void a_step_in_order_is_done_when_sent(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv *kv = open_deep(&full, 1, 9, 0, 2);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, a, tok, 6));
+    cp_kv_seq b = cp_kv_fork(kv, a);
+    assert_true(cp_kv_grow(kv, a, 7)); /* a copy, whose source b lets go */
+    cp_kv_seq_close(kv, b);
+    assert_int_equal(cp_kv_parked(kv), 1);
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, a, 7);
+    assert_int_equal(cp_kv_parked(kv), 1);
+    cp_kv_step_done(kv);
+    assert_int_equal(cp_kv_parked(kv), 0);
+    cp_kv_seq_close(kv, a);
+    assert_int_equal(stats(kv).pages_used, 0);
+    assert_int_equal(stats(kv).parked, 0);
+    cp_kv_close(kv);
+}
+
+/* Two steps in flight, each with a checkpoint: each is published by its own commit. */
+static void checkpoints_of_steps_in_flight_wait_for_their_commit(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    uint32_t in, out, first, second;
+    tokens(tok, 32, 0);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_deep(groups, 2, 17, 9, 2);
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(cp_kv_grow(kv, s, 4));
+    cp_kv_checkpoint(kv, s, 4);
+    cp_kv_state(kv, s, &in, &out, &first);
+    assert_int_not_equal(first, 0);
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, s, 4);
+    assert_true(cp_kv_grow(kv, s, 8));
+    cp_kv_checkpoint(kv, s, 8);
+    cp_kv_state(kv, s, &in, &out, &second);
+    assert_int_equal(in, out); /* the state that the first step writes, in place */
+    assert_int_not_equal(second, 0);
+    assert_int_not_equal(second, first);
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, s, 8);
+    cp_kv_check(kv);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 0);
+    cp_kv_step_done(kv);
+    cp_kv_commit(kv, s, tok, 4);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 4);
+    cp_kv_step_done(kv);
+    cp_kv_commit(kv, s, tok, 8);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 8);
+    assert_int_equal(stats(kv).checkpoints, 2);
+    cp_kv_seq_close(kv, s);
+    assert_int_equal(stats(kv).states_used, 0);
+    cp_kv_close(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -456,6 +766,16 @@ int main(void)
         cmocka_unit_test(shared_units_are_freed_by_their_last_holder),
         cmocka_unit_test(the_bound_on_pages_holds),
         cmocka_unit_test(without_prefix_cache_nothing_is_kept),
+        cmocka_unit_test(drafts_are_rolled_back_and_their_pages_go),
+        cmocka_unit_test(what_was_committed_is_not_truncated),
+        cmocka_unit_test(a_window_reaches_back_from_what_is_committed),
+        cmocka_unit_test(a_shared_page_is_copied_after_a_truncation),
+        cmocka_unit_test(an_indexed_page_is_copied_after_a_truncation),
+        cmocka_unit_test(a_state_is_not_rolled_back),
+        cmocka_unit_test(units_of_a_step_in_flight_are_parked),
+        cmocka_unit_test(parked_pages_can_be_hit),
+        cmocka_unit_test(a_step_in_order_is_done_when_sent),
+        cmocka_unit_test(checkpoints_of_steps_in_flight_wait_for_their_commit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
