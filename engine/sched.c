@@ -120,9 +120,9 @@ int64_t cp_sched_deadline(const cp_sched *s)
 
 /* ---- the plan ---- */
 
-static void plan_begin(cp_sched *s, int row_budget)
+static void plan_begin(cp_sched *s)
 {
-    s->rows_left = row_budget;
+    s->rows_left = 0;
     s->outs_left = s->cfg.max_out;
     s->preempted_now = false;
     s->n_plan = s->plan_rows = s->plan_outs = 0;
@@ -144,6 +144,17 @@ static void mark_blocked(cp_sched *s)
         q->rows = q->outs = 0;
         q->blocked = cp_seq_out_first(q) <= q->n_done && cp_events_room(q->task) < 1;
     }
+}
+
+/* What the caller has time for, but a row for each that has one to go, and one for prompts. */
+static int rows_to_give(const cp_sched *s, int row_budget)
+{
+    int least = 1;
+    for (int i = 0; i < s->n_run; i++)
+        least += !s->run[i]->blocked && cp_seq_goal(s->run[i]) - s->run[i]->n_done == 1;
+    if (least > s->cfg.max_seqs) /* all of them decode: there is no prompt */
+        least = s->cfg.max_seqs;
+    return row_budget < least && !CP_PLANTED(124) ? least : row_budget;
 }
 
 /* Rows are final now: who has some is in the plan, and takes a slot for the checkpoint that its
@@ -171,9 +182,10 @@ static void plan_end(cp_sched *s)
 int cp_sched_plan(cp_sched *s, int row_budget)
 {
     CP_ASSERT(row_budget >= 1);
-    plan_begin(s, row_budget);
+    plan_begin(s);
     fork_all(s);
     mark_blocked(s);
+    int rows = s->rows_left = rows_to_give(s, row_budget);
     cp_grant_pass(s, true);
     cp_grant_pass(s, false);
     if (!s->preempted_now || s->n_run == 0)
@@ -183,7 +195,7 @@ int cp_sched_plan(cp_sched *s, int row_budget)
         cp_grant_rest(s);
     s->spare_states = cp_kv_states_available(s->kv);
     plan_end(s);
-    CP_ASSERT(s->plan_rows + s->rows_left == row_budget && s->rows_left >= 0 && "sched-2");
+    CP_ASSERT(s->plan_rows + s->rows_left == rows && s->rows_left >= 0 && "sched-2");
     CP_ASSERT(s->plan_outs + s->outs_left == s->cfg.max_out && s->outs_left >= 0 && "sched-2");
     if (CP_PLANTED(113) && s->cfg.queue && s->arrivals % 16 == 0)
         atomic_fetch_sub(&s->cfg.queue->requests, 1);

@@ -18,7 +18,9 @@ void cp_sched_close(cp_sched *s); /* every task must have ended; NULL is fine */
 void cp_sched_sweep(cp_sched *s, int64_t now_ns);
 /* The earliest deadline of those that have not ended; 0: none. */
 int64_t cp_sched_deadline(const cp_sched *s);
-/* Decide the next step; returns its rows. 0: nothing can run now (see cp_sched_busy). */
+/* Decide the next step; returns its rows. 0: nothing can run now (see cp_sched_busy). row_budget
+ * (>= 1) is what there is time for; more, max_seqs at most, where a row for each sequence that
+ * decodes and one for prompts are more (sched-24). */
 int cp_sched_plan(cp_sched *s, int row_budget);
 /* The step ran: results[plan_outs]. Appends tokens, emits events, ends choices. */
 void cp_sched_commit(cp_sched *s, const cp_sample_out *results, int64_t now_ns);

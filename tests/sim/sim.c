@@ -74,6 +74,7 @@ typedef struct sim {
     uint64_t prompt_tokens; /* of requests that have ended after admission */
     uint64_t choices_over;  /* of requests that have ended */
     uint64_t *started;      /* [max_seqs] tenants of the slots before the plan */
+    bool *ran;              /* [max_seqs] whether they ran then */
     int n_tasks;
     sim_result *out;
 } sim;
@@ -478,6 +479,7 @@ static void sim_open(sim *s)
     for (size_t i = 0; i < (size_t)c->families * (size_t)c->ctx; i++)
         s->base[i] = 2 + below(s, N_VOCAB - 2);
     s->started = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->started));
+    s->ran = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->ran));
     s->reqs = cp_xcalloc((size_t)c->max_tasks, sizeof(*s->reqs));
     for (int i = 0; i < c->max_tasks; i++) {
         s->reqs[i].prompt = cp_xcalloc((size_t)c->ctx, sizeof(int32_t));
@@ -498,9 +500,38 @@ static void sim_close(sim *s)
     }
     free(s->reqs);
     free(s->started);
+    free(s->ran);
     free(s->base);
     free(s->pages);
     free(s->states);
+}
+
+static void see_who_runs(sim *s)
+{
+    for (int i = 0; i < s->sched->cfg.max_seqs; i++)
+        s->ran[i] = s->sched->seqs[i].state == CP_SEQ_RUNNING;
+}
+
+/* It ran before this plan, and a row is all that it lacks. */
+static bool needs_a_row(const sim *s, const cp_seq *q)
+{
+    bool old = s->ran[q->slot] && s->started[q->slot] == q->gen;
+    return old && !q->blocked && q->rows == 0 && cp_events_room(q->task) >= 1;
+}
+
+/* Time is no reason to keep anybody waiting who makes the next token, nor all prompts. */
+static void check_least(const sim *s)
+{
+    const cp_sched *d = s->sched;
+    bool prompt_runs = false, prompt_waits = false;
+    for (int i = 0; i < d->n_run; i++) {
+        const cp_seq *q = d->run[i];
+        bool decodes = cp_seq_goal(q) - q->n_done == 1;
+        CP_ASSERT(!(decodes && needs_a_row(s, q)) && "sched-24");
+        prompt_runs |= !decodes && q->rows > 0;
+        prompt_waits |= !decodes && needs_a_row(s, q);
+    }
+    CP_ASSERT((prompt_runs || !prompt_waits || d->outs_left == 0) && "sched-24");
 }
 
 /* What only a look at the step before shows: no chunk runs over a wanted checkpoint, and nobody
@@ -523,6 +554,7 @@ static void check_plan(sim *s)
         if (q->rows > 0)
             CP_ASSERT(q->n_done + q->rows <= cp_seq_next_checkpoint(d, q, q->n_done) && "sched-15");
     }
+    check_least(s);
     for (int i = 0; i < d->cfg.max_seqs; i++)
         s->started[i] = d->seqs[i].gen;
 }
@@ -550,7 +582,10 @@ static void sim_step(sim *s)
 {
     set_cancels(s);
     cp_sched_sweep(s->sched, s->now);
-    int rows = cp_sched_plan(s->sched, s->cfg->max_batch_rows);
+    see_who_runs(s);
+    bool hurry = chance(s, s->cfg->per_1000_hurry);
+    int rows =
+        cp_sched_plan(s->sched, hurry ? 1 + below(s, s->cfg->max_seqs) : s->cfg->max_batch_rows);
     cp_sched_check(s->sched, true);
     check_plan(s);
     if (rows > 0) {
@@ -627,7 +662,8 @@ static const sim_config shapes[] = {
      .per_1000_cancel = 160,
      .per_1000_deadline = 30,
      .per_1000_score = 60,
-     .per_1000_slow = 80},
+     .per_1000_slow = 80,
+     .per_1000_hurry = 300},
     {.name = "gemma-like",
      .groups = {FULL, WINDOW(12), WINDOW(12), WINDOW(12), WINDOW(12), WINDOW(12)},
      .n_groups = 6,
@@ -647,7 +683,8 @@ static const sim_config shapes[] = {
      .per_1000_cancel = 160,
      .per_1000_deadline = 30,
      .per_1000_score = 60,
-     .per_1000_slow = 80},
+     .per_1000_slow = 80,
+     .per_1000_hurry = 300},
     {.name = "lfm2-like",
      .groups = {FULL, STATE},
      .n_groups = 2,
@@ -668,7 +705,8 @@ static const sim_config shapes[] = {
      .per_1000_cancel = 160,
      .per_1000_deadline = 30,
      .per_1000_score = 60,
-     .per_1000_slow = 80},
+     .per_1000_slow = 80,
+     .per_1000_hurry = 300},
 };
 
 const sim_config *sim_shape(int i)

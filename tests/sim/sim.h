@@ -26,8 +26,9 @@ typedef struct sim_config {
     int max_prompt, max_new, max_choices;
     int families; /* shared prefixes that prompts are drawn from */
     int per_1000_cancel, per_1000_deadline, per_1000_score; /* of requests */
-    int per_1000_slow; /* of requests: the client reads rarely */
-    bool may_run_out;  /* the pool may be smaller than a request */
+    int per_1000_slow;  /* of requests: the client reads rarely */
+    int per_1000_hurry; /* of steps: time for max_seqs rows or fewer */
+    bool may_run_out;   /* the pool may be smaller than a request */
 } sim_config;
 
 typedef struct sim_result {

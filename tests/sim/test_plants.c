@@ -68,6 +68,7 @@ static const struct row {
     {121, "sched-21", "slow readers lose their pages to a newcomer that still does not fit"},
     {122, "sched-22", "a deadline is counted as cancelled and as an error"},
     {123, "sched-23", "a prompt keeps to its chunk although nothing decodes"},
+    {124, "sched-24", "where time is short, one that decodes goes without its row"},
 };
 
 static void run(int plant)

@@ -254,6 +254,37 @@ static void chunks_are_for_those_who_decode(void **state)
     hand_close(h);
 }
 
+/* Time for few rows: those who decode have theirs all the same, prompts have one, the oldest's. */
+static void short_time_takes_rows_from_prompts(void **state)
+{
+    (void)state;
+    hand *h = hand_new();
+    hand_open(h, 32, 200 + 1, 1200, 16, 6);
+    put(h, ask(h, 0, 300, 60, 64));
+    h->rows = 2; /* alone: all there is time for */
+    assert_int_equal(plan(h), 2);
+    commit(h);
+    h->rows = 512;
+    for (int i = 1; i < 4; i++)
+        put(h, ask(h, i, 20, 60, 64));
+    step(h);
+    put(h, ask(h, 4, 600, 4, 64));
+    put(h, ask(h, 5, 600, 4, 64));
+    h->rows = 1;
+    assert_int_equal(plan(h), 4 + 1); /* 0 to 3 decode */
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(seq_of(h, i)->rows, 1);
+    commit(h);
+    h->rows = 10; /* the time, then the chunk is what ends it */
+    assert_int_equal(plan(h), 4 + 6);
+    assert_int_equal(seq_of(h, 4)->rows, 6);
+    commit(h);
+    h->rows = 40;
+    assert_int_equal(plan(h), 4 + 16 + 16);
+    commit(h);
+    hand_close(h);
+}
+
 /* A window of 32, pages of 4, 38 of them. In chunks of 16 the 90 tokens of A take 23 pages of the
  * first group and at most 13 of the second, in one chunk 23 of both. It goes as far as there are
  * pages, to a page border, and nobody is preempted for it or fails. */
@@ -403,6 +434,7 @@ int suite_sched(void)
         cmocka_unit_test(who_waited_for_reservations_starts_when_they_go),
         cmocka_unit_test(slow_readers_lose_no_pages_in_vain),
         cmocka_unit_test(chunks_are_for_those_who_decode),
+        cmocka_unit_test(short_time_takes_rows_from_prompts),
         cmocka_unit_test(a_long_chunk_takes_no_page_that_is_put_by),
         cmocka_unit_test(requests_are_freed_by_the_front_end),
         cmocka_unit_test(each_choice_ends_under_one_reason),
