@@ -68,6 +68,7 @@ typedef struct fake_req {
 } fake_req;
 
 int suite_sched(void); /* test_sched.c */
+int suite_pace(void);  /* test_pace.c */
 
 void front_open(front *f, const cp_engine_api *api);
 void front_close(front *f);

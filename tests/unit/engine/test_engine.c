@@ -794,5 +794,5 @@ int main(void)
         cmocka_unit_test(many_threads_may_submit_and_cancel),
         cmocka_unit_test(memory_is_divided_with_arithmetic),
     };
-    return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_sched();
+    return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_sched() + suite_pace();
 }
