@@ -7,7 +7,8 @@
 #include "kernels/backend.h"
 
 #include "base/mem.h"
-#include "kernels/cpu/linear.h"
+#include "kernels/quant.h"
+#include "kernels/unpack.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,7 @@ bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t)
     (void)b;
     if (role == CP_ROLE_VECTOR)
         return t == CP_DTYPE_F32 || t == CP_DTYPE_F16 || t == CP_DTYPE_BF16;
-    return cp_linear_supports(t);
+    return cp_panel_kind_of(t) != CP_PANEL_COUNT;
 }
 
 /* The step arena: every slot [rows][ld], 64-byte aligned, in one mapping. */
@@ -310,8 +311,7 @@ uint64_t cp_prepared_barriers(const cp_prepared *p)
 
 void cp_kernels_default_level(char *out, size_t n)
 {
-    cp_cpu cpu = cp_isa_this_cpu();
-    cp_isa_describe_default(&cpu, out, n);
+    cp_backend_cpu.default_level(out, n);
 }
 
 void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
@@ -321,14 +321,13 @@ void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
         CP_OPS(X)
 #undef X
     };
-    cp_isa isa = CP_ISA_BASE;
-    const char *level = cp_isa_detect(NULL, &isa, NULL) == CP_OK ? cp_isa_name(isa) : "base";
+    const char *level = cp_backend_cpu.level_here();
     char text[96];
     for (int kind = 0; kind < CP_OP_COUNT; kind++) {
         if (kind == CP_OP_LINEAR || kind == CP_OP_EMBED) {
             for (uint32_t t = 0; t < CP_DTYPE_LIMIT; t++) {
                 const cp_dtype_row *row = cp_dtype_info(t);
-                if (!row || !cp_linear_supports((cp_dtype)t))
+                if (!row || cp_panel_kind_of((cp_dtype)t) == CP_PANEL_COUNT)
                     continue;
                 cp_snprintf(text, sizeof(text), "%s %s %s", names[kind], row->name, level);
                 line(arg, text);

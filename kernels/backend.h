@@ -25,6 +25,10 @@ typedef struct cp_backend_row {
     void (*step)(cp_prepared *p, const cp_batch *batch);
     /* CP_MODEL_FAILED: what the step read was lost. NULL: nothing can be. */
     cp_code (*lost)(const cp_prepared *p, cp_err *err);
+    /* Without opening it: the level that this machine would get now, and (at most n bytes) the one
+     * it gets when nobody chooses, with the reason. NULL: it has no levels. */
+    const char *(*level_here)(void);
+    void (*default_level)(char *out, size_t n);
 } cp_backend_row;
 
 struct cp_backend {
@@ -72,23 +76,10 @@ static inline int cp_op_rows(const cp_op *op, const cp_batch *b)
     return op->rows == CP_ROWS_OUT ? b->n_out : b->n_rows;
 }
 
-/* First byte of kv head h of a layer in a page: K block, then V block. */
-static inline size_t cp_kv_head_offset(const cp_kv_group *g, int positions, int layer, int h)
+/* Row r of a slot. */
+static inline float *cp_slot_row(const cp_prepared *p, cp_slot s, int r)
 {
-    size_t head = (size_t)(g->k_dim + g->v_dim) * (size_t)positions * 2;
-    return ((size_t)layer * (size_t)g->n_kv + (size_t)h) * head;
-}
-
-/* Element index of (position j of the page, dim d) in a K block of k_dim, and in a V block. */
-static inline size_t cp_kv_k_index(int k_dim, int j, int d)
-{
-    return (size_t)(j / 16) * 16 * (size_t)k_dim + (size_t)(d / 2) * 32 + (size_t)(j % 16) * 2 +
-           (size_t)(d % 2);
-}
-
-static inline size_t cp_kv_v_index(int v_dim, int j, int d)
-{
-    return (size_t)(j / 2) * 2 * (size_t)v_dim + (size_t)d * 2 + (size_t)(j % 2);
+    return p->slots[s] + (size_t)r * p->ld[s];
 }
 
 /* State of a layer of group `group` in a slot. */

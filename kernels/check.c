@@ -6,7 +6,7 @@
  * geometry.
  */
 #include "kernels/backend.h"
-#include "kernels/cpu/linear.h"
+#include "kernels/unpack.h"
 
 typedef struct check {
     const cp_program *p;
@@ -92,7 +92,7 @@ static cp_code check_linear(const check *c, const cp_op *op)
         const cp_weight *x = &c->p->weights[w];
         if (x->role != CP_ROLE_LINEAR)
             return bad(c, "weight role", (long)x->role, (long)CP_ROLE_LINEAR);
-        if (!cp_linear_supports(x->t->type))
+        if (cp_panel_kind_of(x->t->type) == CP_PANEL_COUNT)
             return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
                            x->t->name, (int)x->t->type);
         if (x->t->ne[0] != k)
@@ -155,14 +155,13 @@ static cp_code check_attention(const check *c, const cp_op *op)
     return CP_OK;
 }
 
-#define CONV_TAPS_MAX 16
 static cp_code check_shortconv(const check *c, const cp_op *op)
 {
     int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache, group = op->u.shortconv.group;
     if (op->rows != CP_ROWS_ALL)
         return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
-    if (taps < 1 || taps > CONV_TAPS_MAX)
-        return bad(c, "l_cache", taps, CONV_TAPS_MAX);
+    if (taps < 1 || taps > CP_CONV_TAPS_MAX)
+        return bad(c, "l_cache", taps, CP_CONV_TAPS_MAX);
     TRY(slot_is(c, op->u.shortconv.in, 3L * d, CP_ROWS_ALL, "in"));
     TRY(slot_is(c, op->u.shortconv.out, d, CP_ROWS_ALL, "out"));
     if (op->u.shortconv.conv < 0)
@@ -185,7 +184,7 @@ static cp_code check_op(const check *c, const cp_op *op)
         cp_wref w = op->u.embed.table;
         if (w < 0 || w >= c->p->n_weights)
             return bad(c, "table", w, c->p->n_weights - 1);
-        if (!cp_linear_supports(c->p->weights[w].t->type))
+        if (cp_panel_kind_of(c->p->weights[w].t->type) == CP_PANEL_COUNT)
             return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
                            c->p->weights[w].t->name, (int)c->p->weights[w].t->type);
         return slot_is(c, op->u.embed.out, (long)c->p->weights[w].t->ne[0], CP_ROWS_ALL, "out");

@@ -135,10 +135,11 @@ typedef struct cp_kv_group {
     size_t state_bytes;     /* STATE: bytes a layer and slot, multiple of 64 */
 } cp_kv_group;
 
-#define CP_MAX_GROUPS 64
-#define CP_SPLIT      512 /* positions an attention split */
-#define CP_PARTIALS   64  /* partial sums of a lane tree */
-#define CP_SEGMENT    512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
+#define CP_MAX_GROUPS    64
+#define CP_SPLIT         512 /* positions an attention split */
+#define CP_PARTIALS      64  /* partial sums of a lane tree */
+#define CP_SEGMENT       512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
+#define CP_CONV_TAPS_MAX 16  /* taps of a SHORTCONV */
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;

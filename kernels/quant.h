@@ -5,7 +5,7 @@
  * A quantized row is a sequence of 32-element blocks. In each, value[i] = wd[g] * q[i] (+ wm[g]),
  * with int8 q and g = i / 16 for types that scale groups of 16, else 0. Types that are not written
  * so in the file (offsets, codebooks, fractional scales) are brought to this form by exact powers
- * of two. This is what `ref` multiplies with and what the panels of `cpu` are packed from; the
+ * of two. This is what `ref` multiplies with and what panels are packed from; the
  * arithmetic around it stands at the top of program.h.
  */
 #ifndef CP_KERNELS_QUANT_H
@@ -62,6 +62,10 @@ cp_quant_traits cp_quant_info(cp_dtype t);
 /* Block `block` (elements [32 block, 32 block + 32)) of a row of quantized type t. The caller
  * guarantees that the row is long enough. */
 void cp_unquant_block(cp_dtype t, const void *row, int64_t block, cp_qblock *out);
+
+/* x[ne0] f32 = row `row` of t, which is of any type that base/dtype.h lists (an embedding's
+ * look-up, vectors that are not f32). */
+void cp_dequant_row(const cp_tensor *t, int64_t row, float *x);
 
 /* x[k] f32 -> out[k / 32]; k a multiple of 32. q = RNE(x * (127 / amax)), 0 when amax is 0; what
  * does not fit int8 (infinite or NaN products) becomes -128. */

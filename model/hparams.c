@@ -253,7 +253,8 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
         return cp_fail(err, CP_UNSUPPORTED, "head sizes %d and %d: only even ones are supported",
                        p->head_dim_k, p->head_dim_v);
     }
-    if (p->arch->short_conv && (rc = get_int(&r, "shortconv.l_cache", true, 2, 16, &p->l_cache))) {
+    if (p->arch->short_conv &&
+        (rc = get_int(&r, "shortconv.l_cache", true, 2, CP_CONV_TAPS_MAX, &p->l_cache))) {
         return rc;
     }
     p->attn_scale = (float)scale;

@@ -7,6 +7,7 @@
  * figure is the best of a few passes; compare ratios only, and only within a run.
  */
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/linear.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -193,7 +194,7 @@ static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, doubl
     double pack_s = 0;
     if (!o->unpacked) {
         int64_t t0 = cp_now_ns();
-        if (cp_panels_pack(store, b->l, b->layers, b->pool, &err) != CP_OK)
+        if (cp_linear_pack(b->l, b->layers, store, b->pool, &err) != CP_OK)
             die(&err);
         pack_s = (double)(cp_now_ns() - t0) * 1e-9;
     }
@@ -324,7 +325,7 @@ int main(int argc, char **argv)
 #endif
     for (uint32_t i = 0; i < CP_DTYPE_LIMIT; i++) {
         const cp_dtype_row *info = cp_dtype_info(i);
-        if (info && cp_linear_supports((cp_dtype)i) && o.k % info->block == 0 &&
+        if (info && cp_panel_kind_of((cp_dtype)i) != CP_PANEL_COUNT && o.k % info->block == 0 &&
             (!o.type || !strcmp(o.type, info->name)))
             measure(&b, (cp_dtype)i, &o, isa, peak);
     }

@@ -7,7 +7,8 @@
  *
  * usage: bench_lanes [TURNS]
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/vec.h"
 
 #include "base/mem.h"
 

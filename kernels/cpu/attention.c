@@ -9,9 +9,10 @@
  * and whoever finishes a row's last one merges, in ascending order. Either way the same operations
  * meet in the same order, so the bits are the same.
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/run.h"
 
 #include "base/mem.h"
+#include "kernels/pages.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -122,11 +123,6 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
         plan_step(run, &run->plans[i], batch);
 }
 
-static float *slot_row(const cp_prepared *p, cp_slot s, int r)
-{
-    return p->slots[s] + (size_t)r * p->ld[s];
-}
-
 /* dst = one head's vector after norm and rope. */
 static void load_head(const worker *w, const cp_op *op, float *dst, cp_slot from, cp_wref norm,
                       int r, int h)
@@ -134,13 +130,13 @@ static void load_head(const worker *w, const cp_op *op, float *dst, cp_slot from
     const cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
     int kd = op->u.attention.k_dim;
-    const float *x = slot_row(p, from, r) + (size_t)h * (size_t)kd;
+    const float *x = cp_slot_row(p, from, r) + (size_t)h * (size_t)kd;
     if (norm >= 0)
         v->rmsnorm(dst, x, p->vectors[norm], NULL, kd, op->u.attention.eps);
     else
         memcpy(dst, x, (size_t)kd * sizeof(float));
     if (op->u.attention.rope_kind != CP_ROPE_NONE)
-        v->rotate(dst, slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+        v->rotate(dst, cp_slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
                   op->u.attention.rope_kind);
 }
 
@@ -156,7 +152,7 @@ static void write_head(const worker *w, const cp_op *op, int r, int h)
     uint8_t *head = page + cp_kv_head_offset(g, positions, op->u.attention.layer_in_group, h);
     load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h);
     w->run->vec->store_kv((uint16_t *)(void *)head, w->s->row[0],
-                          slot_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
+                          cp_slot_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
                           g->k_dim, g->v_dim, positions, pos % positions,
                           p->cfg.kv_type == CP_DTYPE_F16);
 }
@@ -190,7 +186,7 @@ static void finish_head(const worker *w, const cp_op *op, int r, int head, const
     const cp_prepared *p = w->run->p;
     const float *sinks = op->u.attention.sinks >= 0 ? p->vectors[op->u.attention.sinks] : NULL;
     int vd = op->u.attention.v_dim;
-    w->run->vec->finish(slot_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
+    w->run->vec->finish(cp_slot_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
                         sinks ? sinks + head : NULL, vd);
 }
 

@@ -3,9 +3,10 @@
  * and takes the workers' scratch. Vector functions are chosen here once; the level of the linears
  * is theirs (kernels/cpu/linear.h).
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/run.h"
 
 #include "base/mem.h"
+#include "kernels/sample.h"
 
 #include <stdlib.h>
 
@@ -102,7 +103,7 @@ static cp_code bind_linears(cpu_run *run, cp_isa isa, needs *need, cp_err *err)
                                                      .key = p->cfg.cache_key,
                                                      .check = p->cfg.cache_check});
     if (rc == CP_OK)
-        rc = cp_panels_pack(run->panels, all, n, run->pool, err);
+        rc = cp_linear_pack(all, n, run->panels, run->pool, err);
     if (rc == CP_OK)
         p->bytes += cp_panels_bytes(run->panels);
     free(all);
@@ -195,7 +196,7 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     needs need = {0};
     p->impl = run;
     run->p = p;
-    run->vec = cp_vec_of(c->isa);
+    run->vec = cp_isa_vec(c->isa);
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
     run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));
@@ -242,5 +243,25 @@ static cp_code lost(const cp_prepared *p, cp_err *err)
     return cp_panels_lost(run->panels, err);
 }
 
-const cp_backend_row cp_backend_cpu = {"cpu",   open_cpu, close_cpu,   level,
-                                       prepare, fini,     cp_cpu_step, lost};
+static const char *level_here(void)
+{
+    cp_isa isa;
+    return cp_isa_name(cp_isa_detect(NULL, &isa, NULL) == CP_OK ? isa : CP_ISA_BASE);
+}
+
+static void default_level(char *out, size_t n)
+{
+    cp_cpu cpu = cp_isa_this_cpu();
+    cp_isa_describe_default(&cpu, out, n);
+}
+
+const cp_backend_row cp_backend_cpu = {.name = "cpu",
+                                       .open = open_cpu,
+                                       .close = close_cpu,
+                                       .level = level,
+                                       .prepare = prepare,
+                                       .fini = fini,
+                                       .step = cp_cpu_step,
+                                       .lost = lost,
+                                       .level_here = level_here,
+                                       .default_level = default_level};

@@ -7,9 +7,10 @@
  * read the batch (EMBED, ROPE) are split by row number and meet after the last of them. So a dense
  * layer in a decode step passes five: qkv, attention, o_proj, gate and up, down.
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/run.h"
 
 #include "base/clock.h"
+#include "kernels/quant.h"
 
 #include <string.h>
 
@@ -19,11 +20,6 @@ enum { PROLOGUE_ALONE = 16384 };
 bool cp_cpu_prologue_alone(int n_rows, int k)
 {
     return n_rows == 1 || (int64_t)n_rows * k <= PROLOGUE_ALONE;
-}
-
-static float *slot_row(const cp_prepared *p, cp_slot s, int r)
-{
-    return p->slots[s] + (size_t)r * p->ld[s];
 }
 
 /* Each worker copies its own slice of every page, in list order: a chain of copies stays right. */
@@ -53,7 +49,7 @@ static void embed(worker *w, const cp_op *op)
     cp_prepared *p = w->run->p;
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool)) {
-        float *x = slot_row(p, op->u.embed.out, r);
+        float *x = cp_slot_row(p, op->u.embed.out, r);
         CP_ASSERT(w->batch->tok[r] >= 0 && w->batch->tok[r] < t->ne[1]);
         cp_dequant_row(t, w->batch->tok[r], x);
         w->run->vec->scale(x, op->u.embed.scale, (int)t->ne[0]);
@@ -63,7 +59,7 @@ static void embed(worker *w, const cp_op *op)
 static void rope(worker *w, const cp_op *op)
 {
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool))
-        w->run->vec->rope_row(slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
+        w->run->vec->rope_row(cp_slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
                               op->u.rope.n_rot / 2, w->batch->pos[r], op->u.rope.mscale);
 }
 
@@ -72,8 +68,8 @@ static void gather(worker *w, const cp_op *op)
     cp_prepared *p = w->run->p;
     size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
     for (int i = w->id; i < w->batch->n_out; i += cp_pool_active(w->pool))
-        memcpy(slot_row(p, op->u.gather.out, i),
-               slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
+        memcpy(cp_slot_row(p, op->u.gather.out, i),
+               cp_slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
 }
 
 /* One row: add, norms, x_out when it is this worker's to write, activations. */
@@ -83,11 +79,11 @@ static void prologue_row(worker *w, const cp_op *op, const cp_linear *l, int r, 
     cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
     int k = cp_linear_k(l);
-    const float *x = slot_row(p, op->u.linear.in, r);
-    float *keep = op->u.linear.x_out >= 0 && mine ? slot_row(p, op->u.linear.x_out, r) : NULL;
+    const float *x = cp_slot_row(p, op->u.linear.in, r);
+    float *keep = op->u.linear.x_out >= 0 && mine ? cp_slot_row(p, op->u.linear.x_out, r) : NULL;
     if (op->u.linear.add >= 0) {
         float *sum = keep ? keep : w->s->row[0];
-        const float *add = slot_row(p, op->u.linear.add, r);
+        const float *add = cp_slot_row(p, op->u.linear.add, r);
         if (op->u.linear.add_norm >= 0)
             v->rmsnorm(sum, add, p->vectors[op->u.linear.add_norm], x, k, op->u.linear.eps);
         else
@@ -151,8 +147,8 @@ static void shortconv(worker *w, const cp_op *op)
                      .c0 = c0,
                      .n = d - c0 < CPU_CONV_LANES ? d - c0 : CPU_CONV_LANES,
                      .w = p->vectors[op->u.shortconv.conv],
-                     .x = slot_row(p, op->u.shortconv.in, q->row0),
-                     .y = slot_row(p, op->u.shortconv.out, q->row0),
+                     .x = cp_slot_row(p, op->u.shortconv.in, q->row0),
+                     .y = cp_slot_row(p, op->u.shortconv.out, q->row0),
                      .ld_x = p->ld[op->u.shortconv.in],
                      .ld_y = p->ld[op->u.shortconv.out]};
         if (q->state_in)

@@ -9,8 +9,8 @@
 #include "kernels/cpu/isa.h"
 
 #include "base/mem.h"
-#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/vec.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -68,13 +68,13 @@ static void fill(cp_gemm_table *t, cp_isa isa)
         levels[isa].fill(t);
 }
 
-void cp_gemm_table_init(cp_gemm_table *t, cp_isa isa)
+void cp_isa_gemm(cp_gemm_table *t, cp_isa isa)
 {
     memset(t, 0, sizeof *t);
     fill(t, isa);
 }
 
-const cp_vec *cp_vec_of(cp_isa isa)
+const cp_vec *cp_isa_vec(cp_isa isa)
 {
     while (!levels[isa].vec)
         isa = levels[isa].parent;

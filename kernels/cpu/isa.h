@@ -25,6 +25,9 @@ typedef enum cp_isa {
     CP_ISA_COUNT
 } cp_isa;
 
+struct cp_gemm_table;
+struct cp_vec;
+
 /* A machine as cpuid shows it. */
 typedef struct cp_cpu {
     char vendor[13];   /* "AuthenticAMD" */
@@ -45,6 +48,10 @@ const char *cp_isa_name(cp_isa isa);
 cp_isa cp_isa_parent(cp_isa isa);
 /* Whether isa is `below` or stands on it. */
 bool cp_isa_over(cp_isa isa, cp_isa below);
+/* The functions of a level, its own and those of all that it stands on: its linears (gemm.h), and
+ * its vector functions (vec.h). */
+void cp_isa_gemm(struct cp_gemm_table *t, cp_isa isa);
+const struct cp_vec *cp_isa_vec(cp_isa isa);
 /* Whether this build has the level and cpu has its bits and those of all it stands on. */
 bool cp_isa_on(const cp_cpu *cpu, cp_isa isa);
 /* The same for this machine. */

@@ -9,9 +9,8 @@
  */
 #include "kernels/cpu/linear.h"
 
-#include "kernels/cpu/linear_row.h"
-
 #include "base/mem.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/math.h"
 
 #include <stdlib.h>
@@ -21,16 +20,32 @@
 #define FEW_ROWS    8          /* up to here an item is sized by its weights' bytes */
 #define ITEM_BYTES  (48 << 10) /* weights an item of few rows */
 #define MIN_ITEMS   16
+#define MAX_WEIGHTS 4 /* of a record */
 #define TILE_FLOATS ((size_t)CHUNK * CP_LANES)
 
-bool cp_linear_supports(cp_dtype t)
-{
-    return cp_panel_kind_of(t) != CP_PANEL_COUNT;
-}
+typedef struct weight {
+    const cp_tensor *t;
+    cp_unpack_fn *unpack;
+    const uint8_t *packed; /* panels of this weight, or NULL: unpacked on read */
+    float *bias;           /* [panels * 16], or NULL; owned */
+    int64_t m;             /* outputs */
+    int64_t panels;
+    size_t panel_bytes;
+    cp_panel_kind kind;
+} weight;
+
+struct cp_linear {
+    cp_gemm_table table;
+    cp_epilogue epilogue;
+    int n_w, k, max_rows;
+    bool want8, want32, want16; /* activation formats: int8 blocks, f32, bf16 */
+    weight w[MAX_WEIGHTS];
+    size_t scratch_panel_bytes; /* the largest panel */
+};
 
 /* ---- open ---- */
 
-static cp_code open_bias(cp_linear_weight *w, const cp_tensor *bias, cp_err *err)
+static cp_code open_bias(weight *w, const cp_tensor *bias, cp_err *err)
 {
     const cp_dtype_row *info = cp_dtype_info((uint32_t)bias->type);
     if (bias->ne[0] != w->m || !info)
@@ -44,7 +59,7 @@ static cp_code open_bias(cp_linear_weight *w, const cp_tensor *bias, cp_err *err
     return CP_OK;
 }
 
-static cp_code open_weight(cp_linear *l, cp_linear_weight *w, const cp_tensor *t, cp_err *err)
+static cp_code open_weight(cp_linear *l, weight *w, const cp_tensor *t, cp_err *err)
 {
     w->kind = cp_panel_kind_of(t->type);
     if (w->kind == CP_PANEL_COUNT) {
@@ -85,11 +100,11 @@ cp_code cp_linear_open(cp_linear **out, const cp_program *prog, const cp_op *op,
 {
     CP_ASSERT(op->kind == CP_OP_LINEAR && max_rows > 0);
     int n_w = op->u.linear.n_w;
-    if (n_w < 1 || n_w > CP_LINEAR_WEIGHTS || (op->u.linear.act != CP_ACT_NONE && n_w != 2))
+    if (n_w < 1 || n_w > MAX_WEIGHTS || (op->u.linear.act != CP_ACT_NONE && n_w != 2))
         return cp_fail(err, CP_UNSUPPORTED, "a linear of %d weights", n_w);
     cp_linear *l = cp_xcalloc(1, sizeof *l);
     cp_code code = CP_OK;
-    cp_gemm_table_init(&l->table, isa);
+    cp_isa_gemm(&l->table, isa);
     l->n_w = n_w;
     l->max_rows = max_rows;
     l->epilogue.act = op->u.linear.act;
@@ -119,6 +134,31 @@ void cp_linear_close(cp_linear *l)
     for (int i = 0; i < l->n_w; i++)
         free(l->w[i].bias);
     free(l);
+}
+
+/* The sink of a packing: arg is the list of the weights. */
+static void take_panels(void *arg, int i, const uint8_t *panels)
+{
+    weight *const *weights = arg;
+    weights[i]->packed = panels;
+}
+
+cp_code cp_linear_pack(cp_linear *const *linears, int n, cp_panels *panels, cp_pool *pool,
+                       cp_err *err)
+{
+    size_t most = (size_t)n * MAX_WEIGHTS;
+    const cp_tensor **tensors = cp_xcalloc(most, sizeof *tensors);
+    weight **weights = cp_xcalloc(most, sizeof *weights);
+    int n_w = 0;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < linears[i]->n_w; k++, n_w++) {
+            weights[n_w] = &linears[i]->w[k];
+            tensors[n_w] = weights[n_w]->t;
+        }
+    cp_code code = cp_panels_pack(panels, tensors, n_w, pool, take_panels, weights, err);
+    free(weights);
+    free(tensors);
+    return code;
 }
 
 int cp_linear_k(const cp_linear *l)
@@ -201,7 +241,7 @@ static int chunk_rows(int n)
 }
 
 /* Panels an item takes of weight w. */
-static int64_t run_length(const cp_linear *l, const cp_linear_weight *w, int n)
+static int64_t run_length(const cp_linear *l, const weight *w, int n)
 {
     int64_t run = 2;
     if (n <= FEW_ROWS) {
@@ -215,7 +255,7 @@ static int64_t run_length(const cp_linear *l, const cp_linear_weight *w, int n)
     return run < 1 ? 1 : run;
 }
 
-static int64_t weight_items(const cp_linear *l, const cp_linear_weight *w, int n)
+static int64_t weight_items(const cp_linear *l, const weight *w, int n)
 {
     int64_t run = run_length(l, w, n);
     return (w->panels + run - 1) / run;
@@ -243,9 +283,8 @@ size_t cp_linear_scratch_bytes(const cp_linear *l)
 }
 
 /* tile = panel p of w times rows [r0, r0 + rows) */
-static void panel_times(const cp_linear *l, const cp_linear_weight *w, int64_t p,
-                        const act_layout *a, const uint8_t *act, int r0, int rows, uint8_t *scratch,
-                        float *tile)
+static void panel_times(const cp_linear *l, const weight *w, int64_t p, const act_layout *a,
+                        const uint8_t *act, int r0, int rows, uint8_t *scratch, float *tile)
 {
     const uint8_t *panel = scratch;
     size_t at = 0, stride = a->stride8;
@@ -279,7 +318,7 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
         item -= weight_items(l, &l->w[i], n);
         i++;
     }
-    const cp_linear_weight *w = &l->w[i];
+    const weight *w = &l->w[i];
     int64_t run = run_length(l, w, n), p0 = item * run, p1 = p0 + run;
     uint8_t *panel = scratch;
     float *tile = (float *)(void *)(panel + l->scratch_panel_bytes), *up = tile + TILE_FLOATS;

@@ -2,8 +2,9 @@
  * The walker's vector functions at AVX-512 F/BW/DQ/VL. Everything in here is static but the
  * table; the arithmetic stands in the shared sources.
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vec.h"
 #include "kernels/math.h"
+#include "kernels/pages.h"
 
 #include <string.h>
 
@@ -15,7 +16,7 @@
 
 #include "kernels/cpu/attend.inc"
 
-#include "kernels/cpu/pick.inc"
+#include "kernels/cpu/logits.inc"
 
 #include "kernels/cpu/vec_table.inc"
 

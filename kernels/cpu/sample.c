@@ -9,7 +9,8 @@
  * total. What remains is selected by radix. All weights are integers, so their sums are exact, and
  * neither the order nor the way of selecting shows in the result.
  */
-#include "kernels/cpu/cpu.h"
+#include "kernels/sample.h"
+#include "kernels/cpu/run.h"
 #include "kernels/math.h"
 
 #include <stdlib.h>

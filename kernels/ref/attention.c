@@ -4,6 +4,7 @@
  * softmax restarts in each, partial results merge in ascending order (program.h).
  */
 #include "base/mem.h"
+#include "kernels/pages.h"
 #include "kernels/ref/ref.h"
 
 #include <stdlib.h>
@@ -62,7 +63,7 @@ static void norm_rope(const cp_prepared *p, const cp_op *op, float *x, cp_wref n
     if (norm >= 0)
         cp_ref_rmsnorm(x, x, p->vectors[norm], op->u.attention.k_dim, op->u.attention.eps);
     if (op->u.attention.rope_kind != CP_ROPE_NONE)
-        rotate(x, cp_ref_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+        rotate(x, cp_slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
                op->u.attention.rope_kind);
 }
 
@@ -70,12 +71,12 @@ static void write_kv(const pages *a, const cp_op *op, int r, int pos, float *x)
 {
     int kd = a->g->k_dim, vd = a->g->v_dim;
     for (int h = 0; h < a->g->n_kv; h++) {
-        memcpy(x, cp_ref_row(a->p, op->u.attention.k, r) + (size_t)h * (size_t)kd,
+        memcpy(x, cp_slot_row(a->p, op->u.attention.k, r) + (size_t)h * (size_t)kd,
                (size_t)kd * sizeof(float));
         norm_rope(a->p, op, x, op->u.attention.k_norm, r);
         for (int d = 0; d < kd; d++)
             head_of(a, pos, h)[cp_kv_k_index(kd, pos % a->positions, d)] = to_kv(a, x[d]);
-        const float *v = cp_ref_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
+        const float *v = cp_slot_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
         for (int d = 0; d < vd; d++)
             *value_at(a, pos, h, d) = to_kv(a, v[d]);
     }
@@ -143,11 +144,11 @@ void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
     for (int r = 0; r < batch->n_rows; r++) {
         a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
         for (int h = 0; h < op->u.attention.n_heads; h++) {
-            memcpy(x, cp_ref_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
+            memcpy(x, cp_slot_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
                    (size_t)kd * sizeof(float));
             norm_rope(p, op, x, op->u.attention.q_norm, r);
             attend(&a, op, x, batch->pos[r], h,
-                   cp_ref_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
+                   cp_slot_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
         }
     }
     free(x);

@@ -3,7 +3,6 @@
  * asks for, one output element at a time with K ascending in segments, epilogue. With act_f32 every
  * weight is dequantized and meets f32 activations: that is what oracles compare.
  */
-#include "kernels/cpu/linear.h"
 #include "base/mem.h"
 #include "kernels/quant.h"
 #include "kernels/ref/ref.h"
@@ -23,9 +22,9 @@ typedef struct row {
 static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
 {
     int k = a->k;
-    memcpy(a->x, cp_ref_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
+    memcpy(a->x, cp_slot_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
     if (op->u.linear.add >= 0) {
-        const float *add = cp_ref_row(p, op->u.linear.add, r);
+        const float *add = cp_slot_row(p, op->u.linear.add, r);
         if (op->u.linear.add_norm >= 0) {
             cp_ref_rmsnorm(a->t, add, p->vectors[op->u.linear.add_norm], k, op->u.linear.eps);
             add = a->t;
@@ -34,7 +33,7 @@ static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
             a->x[i] = a->x[i] + add[i];
     }
     if (op->u.linear.x_out >= 0)
-        memcpy(cp_ref_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
+        memcpy(cp_slot_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
     if (op->u.linear.norm >= 0)
         cp_ref_rmsnorm(a->x, a->x, p->vectors[op->u.linear.norm], k, op->u.linear.eps);
     for (int i = 0; i < k; i++)
@@ -117,7 +116,7 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, int n_rows)
     for (int r = 0; r < n_rows; r++) {
         prologue(p, op, r, &a);
         if (op->u.linear.act != CP_ACT_NONE) {
-            float *out = cp_ref_row(p, op->u.linear.w[0].out, r);
+            float *out = cp_slot_row(p, op->u.linear.w[0].out, r);
             int64_t n = p->prog->weights[op->u.linear.w[0].w].t->ne[1];
             for (int64_t j = 0; j < n; j++) {
                 float g = output(p, op, 0, j, &a), u = output(p, op, 1, j, &a);
@@ -126,7 +125,7 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, int n_rows)
             continue;
         }
         for (int i = 0; i < op->u.linear.n_w; i++) {
-            float *out = cp_ref_row(p, op->u.linear.w[i].out, r);
+            float *out = cp_slot_row(p, op->u.linear.w[i].out, r);
             int64_t n = p->prog->weights[op->u.linear.w[i].w].t->ne[1];
             for (int64_t j = 0; j < n; j++)
                 out[j] = output(p, op, i, j, &a);

@@ -6,34 +6,16 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "kernels/cpu/linear.h"
+#include "kernels/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-float cp_ref_tree(float partials[CP_PARTIALS])
-{
-    for (int h = CP_PARTIALS / 2; h; h /= 2)
-        for (int j = 0; j < h; j++)
-            partials[j] += partials[j + h];
-    return partials[0];
-}
-
-void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
-{
-    float squares[CP_PARTIALS] = {0};
-    for (int i = 0; i < n; i++)
-        squares[i % CP_PARTIALS] = fmaf(x[i], x[i], squares[i % CP_PARTIALS]);
-    float r = 1.0f / sqrtf(cp_ref_tree(squares) / (float)n + eps);
-    for (int i = 0; i < n; i++)
-        y[i] = (x[i] * r) * w[i];
-}
 
 static void embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = 0; r < b->n_rows; r++) {
-        float *x = cp_ref_row(p, op->u.embed.out, r);
+        float *x = cp_slot_row(p, op->u.embed.out, r);
         CP_ASSERT(b->tok[r] >= 0 && b->tok[r] < t->ne[1]);
         cp_dequant_row(t, b->tok[r], x);
         for (int64_t i = 0; i < t->ne[0]; i++)
@@ -46,7 +28,7 @@ static void rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     int half = op->u.rope.n_rot / 2;
     for (int r = 0; r < b->n_rows; r++) {
-        float *x = cp_ref_row(p, op->u.rope.out, r);
+        float *x = cp_slot_row(p, op->u.rope.out, r);
         for (int i = 0; i < half; i++) {
             float sine, cosine, angle = (float)b->pos[r] * op->u.rope.inv_freq[i];
             cp_sincosf(angle, &sine, &cosine);
@@ -60,7 +42,7 @@ static void gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     size_t width = (size_t)p->prog->slots[op->u.gather.in].width;
     for (int i = 0; i < b->n_out; i++)
-        memcpy(cp_ref_row(p, op->u.gather.out, i), cp_ref_row(p, op->u.gather.in, b->out_rows[i]),
+        memcpy(cp_slot_row(p, op->u.gather.out, i), cp_slot_row(p, op->u.gather.in, b->out_rows[i]),
                width * sizeof(float));
 }
 
@@ -83,12 +65,12 @@ static void shortconv(cp_prepared *p, const cp_op *op, const cp_batch *batch)
             for (int t = 0; t < keep; t++)
                 hist[t] = in ? in[(size_t)t * (size_t)d + (size_t)c] : 0.0f;
             for (int r = q->row0; r < q->row0 + q->n_rows; r++) {
-                const float *x = cp_ref_row(p, op->u.shortconv.in, r);
+                const float *x = cp_slot_row(p, op->u.shortconv.in, r);
                 hist[keep] = x[c] * x[2 * d + c];
                 float y = 0.0f;
                 for (int t = 0; t < taps; t++)
                     y = fmaf(w[(size_t)c * (size_t)taps + (size_t)t], hist[t], y);
-                cp_ref_row(p, op->u.shortconv.out, r)[c] = x[d + c] * y;
+                cp_slot_row(p, op->u.shortconv.out, r)[c] = x[d + c] * y;
                 memmove(hist, hist + 1, (size_t)keep * sizeof(*hist));
             }
             for (int t = 0; t < keep; t++) {
@@ -176,5 +158,10 @@ static void fini(cp_prepared *p)
     (void)p;
 }
 
-const cp_backend_row cp_backend_ref = {"ref",   open_ref, close_ref, level,
-                                       prepare, fini,     step,      NULL};
+const cp_backend_row cp_backend_ref = {.name = "ref",
+                                       .open = open_ref,
+                                       .close = close_ref,
+                                       .level = level,
+                                       .prepare = prepare,
+                                       .fini = fini,
+                                       .step = step};

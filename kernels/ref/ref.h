@@ -9,16 +9,25 @@
 #include "kernels/backend.h"
 #include "kernels/math.h"
 
-/* Row r of a slot. */
-static inline float *cp_ref_row(const cp_prepared *p, cp_slot s, int r)
+/* The lane tree's last steps: the partial sums to one. */
+static inline float cp_ref_tree(float partials[CP_PARTIALS])
 {
-    return p->slots[s] + (size_t)r * p->ld[s];
+    for (int h = CP_PARTIALS / 2; h; h /= 2)
+        for (int j = 0; j < h; j++)
+            partials[j] += partials[j + h];
+    return partials[0];
 }
 
-/* The lane tree's last steps: the partial sums to one. */
-float cp_ref_tree(float partials[CP_PARTIALS]);
 /* y[n] = rmsnorm(x[n]) * w[n]; y may be x. */
-void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps);
+static inline void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
+{
+    float squares[CP_PARTIALS] = {0};
+    for (int i = 0; i < n; i++)
+        squares[i % CP_PARTIALS] = fmaf(x[i], x[i], squares[i % CP_PARTIALS]);
+    float r = 1.0f / sqrtf(cp_ref_tree(squares) / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        y[i] = (x[i] * r) * w[i];
+}
 
 void cp_ref_linear(cp_prepared *p, const cp_op *op, int n_rows);
 void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch);

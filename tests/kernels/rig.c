@@ -5,7 +5,7 @@
 #include "tests/kernels/rig.h"
 
 #include "base/mem.h"
-#include "kernels/cpu/linear.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/math.h"
 #include "tests/kernels/weights.h"
 

@@ -4,6 +4,7 @@
  * rows beside a row and the fusion.
  */
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/linear.h"
 #include "kernels/math.h"
 #include "tests/kernels/weights.h"
 
@@ -165,7 +166,7 @@ static void check_tensor(const cp_tensor *t, cp_isa isa, uint64_t seed)
     cp_panels_open(&panels, NULL);
     for (int packed = 0; packed < 2; packed++) {
         if (packed)
-            assert_int_equal(cp_panels_pack(panels, &l, 1, NULL, &err), CP_OK);
+            assert_int_equal(cp_linear_pack(&l, 1, panels, NULL, &err), CP_OK);
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             float *out[4] = {got};
             size_t ld[4] = {(size_t)m + 3};
@@ -258,7 +259,7 @@ static void test_segments_add(void **state)
     (void)state;
     for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
         cp_gemm_table table;
-        cp_gemm_table_init(&table, isa);
+        cp_isa_gemm(&table, isa);
         for (int i = 0; i < 3 * 7; i++)
             check_sum(&table, types[i / 7], ks[i % 7], cp_isa_name(isa));
     }
@@ -453,7 +454,7 @@ static void test_quantizers(void **state)
     }
     for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
         cp_gemm_table t;
-        cp_gemm_table_init(&t, isa);
+        cp_isa_gemm(&t, isa);
         cp_quantize_act_row(x, K, a);
         t.quantize(x, K, b);
         for (int i = 0; i < K / 32; i++) {
@@ -486,9 +487,9 @@ static void test_refusals(void **state)
     w[1].type = CP_DTYPE_I32;
     assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, CP_ISA_BASE, 1, &err), CP_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "I32"));
-    assert_false(cp_linear_supports(CP_DTYPE_I8));
-    assert_false(cp_linear_supports((cp_dtype)63));
-    assert_true(cp_linear_supports(CP_DTYPE_Q4_K));
+    assert_int_equal(cp_panel_kind_of(CP_DTYPE_I8), CP_PANEL_COUNT);
+    assert_int_equal(cp_panel_kind_of((cp_dtype)63), CP_PANEL_COUNT);
+    assert_int_equal(cp_panel_kind_of(CP_DTYPE_Q4_K), CP_PANEL_N4K);
     cp_test_free(&w[0]);
     cp_test_free(&w[1]);
 }

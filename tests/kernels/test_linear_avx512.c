@@ -5,6 +5,7 @@
 #include "tests/kernels/emulated.h"
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/isa.h"
 #include "tests/kernels/weights.h"
 
 #include "base/mem.h"
@@ -27,7 +28,7 @@ static void test_panels(void **state)
 {
     (void)state;
     cp_gemm_table base, wide;
-    cp_gemm_table_init(&base, CP_ISA_BASE);
+    cp_isa_gemm(&base, CP_ISA_BASE);
     wide = base;
     emulated_fill(&wide);
     for (int i = 0; cp_test_types[i] >= 0; i++)
@@ -38,7 +39,7 @@ static void test_epilogue(void **state)
 {
     (void)state;
     cp_gemm_table base, wide;
-    cp_gemm_table_init(&base, CP_ISA_BASE);
+    cp_isa_gemm(&base, CP_ISA_BASE);
     wide = base;
     emulated_fill(&wide);
     uint64_t s = 4;

@@ -3,6 +3,7 @@
  * emulated: every weight type and row count gives the bits of the base level. Skips, aloud, without
  * AVX2. Where a machine has the level, test_linear and the others run it as it is.
  */
+#include "kernels/cpu/isa.h"
 #include "kernels/math.h"
 #include "tests/kernels/avxvnni.h"
 #include "tests/kernels/weights.h"
@@ -24,8 +25,8 @@ static void test_panels(void **state)
 #if defined(__x86_64__)
     if (cp_isa_there(CP_ISA_AVX2)) {
         cp_gemm_table base, vnni;
-        cp_gemm_table_init(&base, CP_ISA_BASE);
-        cp_gemm_table_init(&vnni, CP_ISA_AVX2);
+        cp_isa_gemm(&base, CP_ISA_BASE);
+        cp_isa_gemm(&vnni, CP_ISA_AVX2);
         rig_fill_avxvnni(&vnni);
         for (int i = 0; cp_test_types[i] >= 0; i++)
             check_type(&base, &vnni, (cp_dtype)cp_test_types[i]);

@@ -5,7 +5,7 @@
  */
 #include "tests/kernels/emulated.h"
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/vec.h"
 #include "tests/kernels/weights.h"
 
 #include <setjmp.h>

@@ -3,7 +3,6 @@
  * outputs stay those of weights unpacked on read, the next packing succeeds and nothing is left.
  */
 #include "kernels/cpu/linear.h"
-#include "kernels/cpu/linear_row.h"
 #include "tests/kernels/weights.h"
 
 #include "base/log.h"
@@ -157,7 +156,7 @@ static bool use(room *r, const cp_panels_config *cfg, const char *dir)
     float y[3][OUTS];
     assert_int_equal(cp_pool_open(&pool, 2, &err), CP_OK);
     cp_panels_open(&p, cfg);
-    if (cp_panels_pack(p, &r->l, 1, pool, &err) != CP_OK)
+    if (cp_linear_pack(&r->l, 1, p, pool, &err) != CP_OK)
         fail_msg("%s", err.msg);
     bool file = mapped(dir);
     outputs(r, y);
@@ -350,7 +349,7 @@ static void two_programs_have_a_file_each(void **state)
     for (int i = 0; i < 2; i++) {
         assert_true(use_own(&a));
         cp_panels_open(&p, &(cp_panels_config){.dir = a.dir, .key = KEY});
-        assert_int_equal(cp_panels_pack(p, &b.l, 1, NULL, &err), CP_OK);
+        assert_int_equal(cp_linear_pack(&b.l, 1, p, NULL, &err), CP_OK);
         cp_panels_close(p);
         assert_int_equal(list(a.dir, name, &temps), 2);
     }
@@ -359,6 +358,13 @@ static void two_programs_have_a_file_each(void **state)
 }
 
 /* ---- checking ---- */
+
+static void never_packed(void *arg, int i, const uint8_t *panels)
+{
+    (void)arg;
+    (void)panels;
+    fail_msg("tensor %d has panels", i);
+}
 
 /* A file with right sums that holds another model's values: trusted, but not where it is compared.
  */
@@ -374,9 +380,9 @@ static void values_of_another_model_are_found(void **state)
     room_init(&other, 50);
     cp_panels_config cfg = {.dir = r.dir, .key = KEY, .check = CP_CACHE_CHECK_ONLY};
     cp_panels_open(&p, &cfg); /* nothing there: nothing is packed */
-    assert_int_equal(cp_panels_pack(p, &r.l, 1, NULL, &err), CP_OK);
+    const cp_tensor *tensors[] = {&r.w[0], &r.w[1], &r.w[2]};
+    assert_int_equal(cp_panels_pack(p, tensors, 3, NULL, never_packed, NULL, &err), CP_OK);
     assert_int_equal(cp_panels_bytes(p), 0);
-    assert_null(r.l->w[0].packed);
     cp_panels_close(p);
     assert_int_equal(list(r.dir, name, &temps), 0);
 
@@ -385,7 +391,7 @@ static void values_of_another_model_are_found(void **state)
     for (int only = 0; only < 2; only++) {
         cfg.check = only ? CP_CACHE_CHECK_ONLY : CP_CACHE_CHECK;
         cp_panels_open(&p, &cfg);
-        assert_int_equal(cp_panels_pack(p, &r.l, 1, NULL, &err), CP_CORRUPT);
+        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
         assert_non_null(strstr(err.msg, path));
         assert_non_null(strstr(err.msg, "delete that file"));
         cp_panels_close(p);
@@ -397,7 +403,7 @@ static void values_of_another_model_are_found(void **state)
     assert_true(use(&r, &cfg, r.dir));
     poke(path, 4096, 1); /* a flipped bit is a difference too */
     cp_panels_open(&p, &cfg);
-    assert_int_equal(cp_panels_pack(p, &r.l, 1, NULL, &err), CP_CORRUPT);
+    assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
     cp_panels_close(p);
     room_fini(&other);
     room_fini(&r);
@@ -418,7 +424,7 @@ static void a_file_that_shrinks_is_an_error(void **state)
         if (!fresh)
             assert_true(use_own(&r));
         cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
-        assert_int_equal(cp_panels_pack(p, &r.l, 1, NULL, &err), CP_OK);
+        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_OK);
         assert_int_equal(cp_panels_lost(p, &err), CP_OK);
         the_file(r.dir, path);
         assert_int_equal(truncate(path, 4096), 0);
@@ -451,7 +457,7 @@ static void a_model_that_shrinks_is_not_packed(void **state)
     assert_int_equal(ftruncate(fd, 8192), 0);
     for (int memory = 0; memory < 2; memory++) {
         cp_panels_open(&p, &(cp_panels_config){.dir = memory ? NULL : r.dir, .key = KEY});
-        assert_int_equal(cp_panels_pack(p, &r.l, 1, NULL, &err), CP_CORRUPT);
+        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
         cp_panels_close(p);
         assert_int_equal(list(r.dir, name, &temps), 0);
     }
@@ -490,7 +496,7 @@ static int pack_in_child(room *r, const char *fault)
         cp_err err;
         setenv("CAPSTAN_FAULT", fault, 1);
         cp_panels_open(&p, &(cp_panels_config){.dir = r->dir, .key = KEY});
-        _exit(cp_panels_pack(p, &r->l, 1, NULL, &err) == CP_OK ? 0 : 1);
+        _exit(cp_linear_pack(&r->l, 1, p, NULL, &err) == CP_OK ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
@@ -615,7 +621,7 @@ static void many_pack_at_once(void **state)
                 float y[3][OUTS];
                 setenv("CAPSTAN_FAULT", kinds[i % 3], 1);
                 cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
-                if (cp_panels_pack(p, &r.l, 1, NULL, &err) != CP_OK)
+                if (cp_linear_pack(&r.l, 1, p, NULL, &err) != CP_OK)
                     _exit(1);
                 outputs(&r, y);
                 for (int t = 0; t < 3; t++)

@@ -7,8 +7,9 @@
  * scales. Both spellings give the same integers and scales, hence the same bits. Missing lanes of
  * the last panel are zero: their outputs are computed and dropped.
  */
-#include "kernels/cpu/gemm.h"
-#include "kernels/ref/dequant.h"
+#include "kernels/unpack.h"
+
+#include "kernels/dequant.h"
 
 #include "base/mem.h"
 

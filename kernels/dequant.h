@@ -3,8 +3,8 @@
  * reads, the 6-bit scales of Q4_K and Q5_K, and the codebook types' unquantizers, each of which
  * writes q and wd of 32-element part `part` of one file block. Internal to kernels.
  */
-#ifndef CP_KERNELS_REF_DEQUANT_H
-#define CP_KERNELS_REF_DEQUANT_H
+#ifndef CP_KERNELS_DEQUANT_H
+#define CP_KERNELS_DEQUANT_H
 
 #include "kernels/math.h"
 #include "kernels/quant.h"

@@ -1,7 +1,7 @@
 /*
  * Files of packed weights; see panel_file.h.
  */
-#include "kernels/cpu/panel_file.h"
+#include "kernels/panel_file.h"
 
 #include "base/fault.h"
 #include "base/log.h"

@@ -1,13 +1,13 @@
 /*
  * panel_file: files of packed weights in a folder: finding one that may be used, making a new one,
- * sweeping what killed packings left. Internal to kernels/cpu (panels.c); it knows no layout.
+ * sweeping what killed packings left. Internal to kernels (panels.c); it knows no layout.
  *
  * A new file has no name until it is whole (O_TMPFILE), so that a kill leaves nothing; where the
  * file system has no such thing it has a temporary name and is held locked, and a temporary file
  * that nobody holds is removed by whoever comes next. Any thread, any number of processes at once.
  */
-#ifndef CP_KERNELS_CPU_PANEL_FILE_H
-#define CP_KERNELS_CPU_PANEL_FILE_H
+#ifndef CP_KERNELS_PANEL_FILE_H
+#define CP_KERNELS_PANEL_FILE_H
 
 #include "base/code.h"
 

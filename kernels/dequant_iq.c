@@ -5,7 +5,7 @@
  *
  * Layouts are ggml's (ggml-common.h); tables: kernels/generated/iq_grids.inc.
  */
-#include "kernels/ref/dequant.h"
+#include "kernels/dequant.h"
 
 #include "kernels/generated/iq_grids.inc"
 

@@ -5,9 +5,9 @@
  * Layouts are ggml's (ggml-common.h). File blocks are read through bytes, so no alignment is asked
  * of the mapped file.
  */
-#include "kernels/ref/dequant.h"
+#include "kernels/dequant.h"
 
-#include "kernels/cpu/linear.h"
+#include "base/mem.h"
 
 /* ---- 32-element types: low nibbles are elements 0-15, high nibbles 16-31 ---- */
 

@@ -1,7 +1,7 @@
 /*
  * panels: packed copies of weights, kept in memory or in an on-disk cache that all processes map.
  *
- * The file's whole layout (sizes, offsets, order) is computed from the model's own linears and the
+ * The file's whole layout (sizes, offsets, order) is computed from the model's own tensors and the
  * header and entries must equal it byte by byte, so nothing in a cache file is ever used as a size
  * or an offset; checksums catch what is torn, rotten or never reached the disk. Its name holds the
  * layout's version and a sum of the table, so that releases which pack differently have a file
@@ -10,10 +10,10 @@
  * (base/map.h), so that one that shrinks ends this model, not the process. Kernels are safe on any
  * panel bytes. Without a directory, or when it cannot be written, panels live in memory.
  */
-#include "kernels/cpu/linear.h"
+#include "kernels/panels.h"
 
-#include "kernels/cpu/linear_row.h"
-#include "kernels/cpu/panel_file.h"
+#include "kernels/panel_file.h"
+#include "kernels/unpack.h"
 
 #include "base/fault.h"
 #include "base/io.h"
@@ -84,12 +84,21 @@ typedef struct tally {
     _Atomic bool differs;
 } tally;
 
+/* A tensor and what it packs to. */
+typedef struct source {
+    const cp_tensor *t;
+    cp_unpack_fn *unpack;
+    int64_t panels;
+    size_t panel_bytes;
+} source;
+
 /* One cp_panels_pack in progress. */
 typedef struct job {
-    const cp_linear_weight **weights; /* [n] one for each distinct tensor */
-    file_entry *entries;              /* [n] */
-    int64_t *run0;                    /* [n + 1] number of the first run of each */
-    tally *tallies;                   /* [n] */
+    source *sources;     /* [n] one for each distinct tensor */
+    file_entry *entries; /* [n] */
+    int64_t *run0;       /* [n + 1] number of the first run of each */
+    tally *tallies;      /* [n] */
+    int *source_of;      /* [tensors of the caller] */
     int n;
     size_t head_bytes, bytes, piece_bytes; /* of the table, of all, of a worker's scratch */
     char name[CP_PANEL_NAME];              /* of the cache file */
@@ -226,18 +235,24 @@ static size_t up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-static bool same_weight(const cp_linear_weight *a, const cp_linear_weight *b)
+static bool same_weights(const cp_tensor *a, const cp_tensor *b)
 {
-    return a->t->data == b->t->data && a->t->type == b->t->type && a->m == b->m &&
-           a->t->ne[0] == b->t->ne[0];
+    return a->data == b->data && a->type == b->type && a->ne[1] == b->ne[1] && a->ne[0] == b->ne[0];
 }
 
-static int find(const job *j, const cp_linear_weight *w)
+/* The number of t's source, which is new when no tensor before it was the same. */
+static int add_source(job *j, const cp_tensor *t)
 {
     for (int i = 0; i < j->n; i++)
-        if (same_weight(j->weights[i], w))
+        if (same_weights(j->sources[i].t, t))
             return i;
-    return -1;
+    cp_panel_kind kind = cp_panel_kind_of(t->type);
+    CP_ASSERT(kind != CP_PANEL_COUNT && t->ne[1] > 0 && t->ne[2] == 1 && t->ne[3] == 1);
+    j->sources[j->n] = (source){.t = t,
+                                .unpack = cp_unpack_of(t->type),
+                                .panels = (t->ne[1] + CP_LANES - 1) / CP_LANES,
+                                .panel_bytes = cp_panel_bytes(kind, t->ne[0])};
+    return j->n++;
 }
 
 /* sha256-ab12…-0.v1-<sum of the table>.panels */
@@ -255,32 +270,32 @@ static void make_name(job *j, const cp_panels *p)
                 LAYOUT_VERSION, sum_entries(j->entries, j->n));
 }
 
-static cp_code job_init(job *j, const cp_panels *p, cp_linear *const *linears, int n, cp_err *err)
+static cp_code job_init(job *j, const cp_panels *p, const cp_tensor *const *tensors, int n,
+                        cp_err *err)
 {
-    size_t most = (size_t)n * CP_LINEAR_WEIGHTS;
+    size_t most = (size_t)n;
     memset(j, 0, sizeof *j);
-    j->weights = cp_xcalloc(most, sizeof *j->weights);
+    j->sources = cp_xcalloc(most, sizeof *j->sources);
     j->entries = cp_xcalloc(most, sizeof *j->entries);
     j->tallies = cp_xcalloc(most, sizeof *j->tallies);
     j->run0 = cp_xcalloc(most + 1, sizeof *j->run0);
+    j->source_of = cp_xcalloc(most, sizeof *j->source_of);
     for (int i = 0; i < n; i++)
-        for (int k = 0; k < linears[i]->n_w; k++)
-            if (find(j, &linears[i]->w[k]) < 0)
-                j->weights[j->n++] = &linears[i]->w[k];
+        j->source_of[i] = add_source(j, tensors[i]);
     j->head_bytes = up(sizeof(file_head) + (size_t)j->n * sizeof(file_entry), DATA_ALIGN);
     size_t at = j->head_bytes;
     for (int i = 0; i < j->n; i++) {
-        const cp_linear_weight *w = j->weights[i];
+        const source *w = &j->sources[i];
         file_entry *e = &j->entries[i];
         size_t bytes;
-        if (!cp_mul((size_t)w->panels, w->panel_bytes, &bytes) || bytes > SIZE_MAX / 4 ||
-            at > SIZE_MAX / 4)
+        if (!w->panel_bytes || !cp_mul((size_t)w->panels, w->panel_bytes, &bytes) ||
+            bytes > SIZE_MAX / 4 || at > SIZE_MAX / 4)
             return cp_fail(err, CP_NO_MEMORY, "%s: panels overflow", w->t->name);
         e->offset = at;
         e->bytes = bytes;
         e->k = w->t->ne[0];
-        e->m = w->m;
-        e->kind = (uint32_t)w->kind;
+        e->m = w->t->ne[1];
+        e->kind = (uint32_t)cp_panel_kind_of(w->t->type);
         e->type = (uint32_t)w->t->type;
         cp_strcopy(e->name, sizeof e->name, w->t->name ? w->t->name : "");
         at = up(at + bytes, DATA_ALIGN);
@@ -295,16 +310,17 @@ static cp_code job_init(job *j, const cp_panels *p, cp_linear *const *linears, i
 
 static void job_fini(job *j)
 {
-    free(j->weights);
+    free(j->sources);
     free(j->entries);
     free(j->tallies);
     free(j->run0);
+    free(j->source_of);
 }
 
-static void unpack(const cp_linear_weight *w, int64_t p0, int64_t p1, uint8_t *to)
+static void unpack(const source *w, int64_t p0, int64_t p1, uint8_t *to)
 {
     for (int64_t p = p0; p < p1; p++, to += w->panel_bytes) {
-        int64_t left = w->m - p * CP_LANES;
+        int64_t left = w->t->ne[1] - p * CP_LANES;
         w->unpack(w->t, p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, to);
     }
 }
@@ -313,7 +329,7 @@ static void unpack(const cp_linear_weight *w, int64_t p0, int64_t p1, uint8_t *t
  * panel's number. */
 static void do_run(job *j, uint8_t *scratch, int i, int64_t run)
 {
-    const cp_linear_weight *w = j->weights[i];
+    const source *w = &j->sources[i];
     tally *t = &j->tallies[i];
     int64_t p0 = run * RUN, p1 = p0 + RUN < w->panels ? p0 + RUN : w->panels;
     int64_t step = (int64_t)(j->piece_bytes / w->panel_bytes);
@@ -392,7 +408,7 @@ static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, 
 static cp_code check_source(const job *j, cp_err *err)
 {
     for (int i = 0; i < j->n; i++)
-        if (cp_map_lost(j->weights[i]->t->data))
+        if (cp_map_lost(j->sources[i].t->data))
             return cp_fail(err, CP_CORRUPT,
                            "%s: the model's file shrank or cannot be read any more",
                            j->entries[i].name);
@@ -581,23 +597,21 @@ static cp_code take(const cp_panels *p, job *j, cp_pool *pool, segment *s, cp_er
     return pack_to_memory(j, pool, s, err);
 }
 
-cp_code cp_panels_pack(cp_panels *p, cp_linear *const *linears, int n, cp_pool *pool, cp_err *err)
+cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_pool *pool,
+                       cp_panels_sink *sink, void *arg, cp_err *err)
 {
     job j;
     if (p->n_segments == MAX_SEGMENTS)
         return cp_fail(err, CP_NO_MEMORY, "more than %d packings of one model", MAX_SEGMENTS);
     segment *s = &p->segments[p->n_segments];
     *s = (segment){.fd = -1};
-    cp_code code = job_init(&j, p, linears, n, err);
+    cp_code code = job_init(&j, p, tensors, n, err);
     if (code == CP_OK)
         code = take(p, &j, pool, s, err);
     if (code == CP_OK && s->base) {
         p->n_segments++;
         for (int i = 0; i < n; i++)
-            for (int k = 0; k < linears[i]->n_w; k++) {
-                cp_linear_weight *w = &linears[i]->w[k];
-                w->packed = s->base + j.entries[find(&j, w)].offset;
-            }
+            sink(arg, i, s->base + j.entries[j.source_of[i]].offset);
     } else {
         segment_fini(s);
     }

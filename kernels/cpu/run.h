@@ -1,0 +1,108 @@
+/*
+ * run: what the walker (exec.c) and its larger operations share. Internal to kernels/cpu.
+ *
+ * A cpu_run is one prepared program's part of the backend: bound linears, attention plans, worker
+ * scratch. During a step every pool worker holds a `worker`, walks the records in the same order
+ * and reaches the same barriers; what a worker may write is its own scratch, the items it drew, and
+ * the rows that are its by number.
+ */
+#ifndef CP_KERNELS_CPU_RUN_H
+#define CP_KERNELS_CPU_RUN_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/vec.h"
+
+#include <stdatomic.h>
+
+enum {
+    CPU_LINE = 64,
+    CPU_TILE_QUERIES = 24, /* query vectors (rows x heads of a group) of an attention item */
+    CPU_TILE_ROWS = 16,    /* rows of one, at most */
+    CPU_PARTS = 1024,      /* split results that wait for a merge, per kv head */
+};
+
+/* Work of ATTENTION: rows of one sequence (a tile), all or some of their splits. */
+typedef struct attn_item {
+    int seq, row0, n_rows; /* rows [row0, row0 + n_rows) of the batch */
+    int split0, split1;    /* splits [split0, split1) */
+    int unit;              /* -1: all splits here, no merge; else index of the merge counter */
+    int part;              /* partial result of split0; the tile's first is part0 */
+    int part0, n_parts;
+} attn_item;
+
+/* Attention records of equal geometry have one plan a step. */
+typedef struct attn_plan {
+    int window, n_heads, n_kv, k_dim, v_dim;
+    int tile_rows;
+    attn_item *items; /* capacity max_rows + CPU_PARTS */
+    int n_items;
+} attn_plan;
+
+typedef struct cpu_scratch {
+    uint8_t *act;    /* activations when every worker prepares its own */
+    uint8_t *linear; /* for cp_linear_item */
+    float *row[2];   /* one row each */
+    float *q, *s, *o, *os, *m, *l, *ms, *ls;
+    int *lo, *hi;
+    /* SAMPLE; [n_vocab] each, touched only as far as a row needs them */
+    uint32_t *count; /* zero between rows */
+    int32_t *ids;    /* candidates */
+    float *x;        /* their logits, or block maxima to select from */
+    uint32_t *weight;
+    uint64_t *key, *key2;
+    uint32_t *weight2;
+    float *raw; /* logits as they were, of ids that penalties touched */
+    int32_t *touched;
+    uint8_t *mem;
+    size_t mem_bytes;
+} cpu_scratch;
+
+typedef struct cpu_op {
+    cp_linear *linear;
+    int plan; /* ATTENTION */
+} cpu_op;
+
+typedef struct cpu_run {
+    cp_prepared *p;
+    const cp_vec *vec;
+    cp_pool *pool;
+    int threads;
+    cpu_op *ops; /* [p->n_ops] */
+    cp_panels *panels;
+    attn_plan *plans;
+    int n_plans;
+    cpu_scratch *scratch; /* [threads] */
+    uint8_t *act;         /* shared activations, the largest of any record */
+    size_t act_bytes;
+    bool fused; /* this step: one row a sequence, K and V are written by the items */
+    float *parts;
+    size_t part_floats;  /* one part: [n_heads][v_dim + 2], padded */
+    _Atomic int *merges; /* [CPU_PARTS * max n_kv] split results that have arrived; 0 at rest */
+    /* SAMPLE, a row each */
+    float *block_max; /* [max_out][n_blocks] */
+    float *chunk_max, *chunk_sum;
+    _Atomic int *row_done; /* pieces of the row that are done; 0 at rest */
+    _Atomic int *row_nan;
+    int n_blocks, n_chunks;
+} cpu_run;
+
+typedef struct worker {
+    cpu_run *run;
+    cp_pool *pool;
+    int id;
+    const cp_batch *batch;
+    cpu_scratch *s;
+} worker;
+
+/* attention.c: plans of a step (engine thread), the record (workers). */
+cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err);
+void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
+bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x);
+/* sample.c */
+void cp_cpu_sample(worker *w, const cp_op *op);
+/* exec.c: whether every worker prepares its own activations (no barrier); one step on all. */
+bool cp_cpu_prologue_alone(int n_rows, int k);
+void cp_cpu_step(cp_prepared *p, const cp_batch *batch);
+
+#endif

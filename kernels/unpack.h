@@ -1,0 +1,67 @@
+/*
+ * unpack: panels, the one layout in which backends read weights, and how a weight type becomes one.
+ * Internal to kernels; stateless, any thread.
+ *
+ * A panel holds 16 outputs (lanes) for all of K. Quantized panels are a sequence of blocks of 32 k;
+ * kinds with 8-bit scales put a header of half-precision super-scales before every 8 blocks. In a
+ * block, element (lane l, k) is byte [k / 4][l][k % 4] of eight 64-byte groups; 4-bit kinds fold
+ * groups g and g + 4 into the low and high nibbles of one, kinds of 5 and 6 bits add planes of high
+ * bits in the same byte positions. Weights are unsigned, the offset (8, 16, 32, 128) is taken off
+ * through the activations' sums. One layout serves every ISA.
+ */
+#ifndef CP_KERNELS_UNPACK_H
+#define CP_KERNELS_UNPACK_H
+
+#include "kernels/quant.h"
+
+#define CP_LANES 16
+#define CP_SUPER 8 /* blocks under one super-scale header */
+
+/* X(NAME, bits, form, offset log2 or -1, block bytes, header bytes) */
+#define CP_INT_PANELS(X)                                                                           \
+    X(N4H, 4, CP_FORM_H, 3, 288, 0)    /* f16 wd */                                                \
+    X(N4HM, 4, CP_FORM_HM, -1, 320, 0) /* f16 wd, f16 wm */                                        \
+    X(N4K, 4, CP_FORM_K4, -1, 288, 64) /* u8 sc, u8 mn; header f16 d, f16 dmin */                  \
+    X(N5H, 5, CP_FORM_H, 4, 352, 0)    /* nibbles, bit plane, f16 wd */                            \
+    X(N5HM, 5, CP_FORM_HM, -1, 384, 0) /* nibbles, bit plane, f16 wd, f16 wm */                    \
+    X(N5K, 5, CP_FORM_K4, -1, 352, 64) /* nibbles, bit plane, u8 sc, u8 mn */                      \
+    X(N6K, 6, CP_FORM_K6, 5, 416, 32)  /* nibbles, two 2-bit planes, s8 sc[2]; header f16 d */     \
+    X(N8H, 8, CP_FORM_H, 7, 544, 0)    /* bytes, f16 wd */                                         \
+    X(N8F, 8, CP_FORM_F, 7, 576, 0)    /* bytes, f32 wd */                                         \
+    X(N8G, 8, CP_FORM_G, 7, 640, 0)    /* bytes, f32 wd of 16-groups [2] */                        \
+    X(N8GM, 8, CP_FORM_GM, 7, 768, 0)  /* bytes, f32 wd[2], f32 wm[2] */
+
+/* How a block's scales are stored. */
+typedef enum cp_form {
+    CP_FORM_H,
+    CP_FORM_HM,
+    CP_FORM_K4,
+    CP_FORM_K6,
+    CP_FORM_F,
+    CP_FORM_G,
+    CP_FORM_GM
+} cp_form;
+
+typedef enum cp_panel_kind {
+#define X(name, bits, form, off, bytes, head) CP_PANEL_##name,
+    CP_INT_PANELS(X)
+#undef X
+        CP_PANEL_F32, /* [k][16] f32 */
+    CP_PANEL_F16,     /* [k][16] f16 */
+    CP_PANEL_BF16,    /* [k / 2][16][2] bf16, odd k padded with zero */
+    CP_PANEL_COUNT
+} cp_panel_kind;
+
+/* Writes the panel of rows [row0, row0 + rows) of t, rows <= 16; missing lanes become zero. */
+typedef void cp_unpack_fn(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel);
+
+/* The panel kind of a weight type; CP_PANEL_COUNT: not usable as a matrix. */
+cp_panel_kind cp_panel_kind_of(cp_dtype t);
+/* Bytes of one panel with k inputs, a multiple of 64; 0 on overflow. */
+size_t cp_panel_bytes(cp_panel_kind kind, int64_t k);
+/* The unpack row of a type: a fast one, or the generic one through cp_unquant_block. */
+cp_unpack_fn *cp_unpack_of(cp_dtype t);
+/* The generic one for quantized types, into the type's own panel kind (tests compare both). */
+void cp_unpack_generic(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel);
+
+#endif
