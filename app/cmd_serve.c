@@ -100,12 +100,12 @@ static cp_code share_memory(const cp_options *o, uint64_t *share, cp_err *err)
     return CP_OK;
 }
 
-static void describe(const serving *s, const cp_app_model *m, const char *id)
+static void describe(const cp_app_model *m, const char *id)
 {
     int ctx, full;
     uint64_t kv;
     const cp_hparams *h = cp_model_hparams(m->model);
-    cp_engine_describe(s->stack.engine, m->engine, &ctx, &kv, &full);
+    cp_engine_describe(m->engine, &ctx, &kv, &full);
     cp_log(CP_LOG_INFO,
            "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
            "cache %.1f MiB, %d full-length sequence%s",
@@ -147,7 +147,7 @@ static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
     if ((rc = cp_app_model_add(m, &s->stack, &em, err))) {
         return rc;
     }
-    describe(s, m, ids[0]);
+    describe(m, ids[0]);
     char fingerprint[128];
     const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
     cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(),
@@ -161,7 +161,7 @@ static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
                           .fingerprint = fingerprint,
                           .defaults = cp_app_sampling_defaults(
                               m->file, ids[0], s->o->sampling_defaults, &mo->sampling),
-                          .index = m->engine,
+                          .engine = m->engine,
                           .created = cp_wall_sec(),
                           .metrics = m->metrics};
     return cp_server_add_model(s->server, &sm, err);

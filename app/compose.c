@@ -141,7 +141,6 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
 {
     memset(m, 0, sizeof *m);
     m->ref = ref;
-    m->engine = -1;
     m->check = o->verify == CP_VERIFY_ALWAYS;
     cp_code rc = cp_app_file_open(&m->file, ref, o, progress, arg, err);
     for (size_t i = 0; rc == CP_OK && i < cp_loaded_n_notes(m->file); i++) {
@@ -171,7 +170,7 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
     m->metrics = cp_metrics_new(em.name);
     em.metrics = m->metrics;
-    cp_code rc = cp_engine_add_model(s->engine, &em, &m->engine, err);
+    cp_code rc = cp_engine_load(s->engine, &em, &m->engine, err);
     if (rc) {
         cp_err_prefix(err, "%s", m->ref);
         return rc;

@@ -28,7 +28,7 @@ typedef struct cp_app_model {
     cp_template *chat_template; /* NULL: the model has none */
     char *template_source;      /* owned; NULL with the template */
     cp_metrics *metrics;
-    int engine; /* index in the engine */
+    cp_resident *engine; /* the model in the engine; NULL: not added */
     int ctx;
     bool check; /* --verify always: compare packed weights with the file's */
 } cp_app_model;

@@ -20,9 +20,9 @@ cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err
     return cp_engine_open_with(out, cfg, &real, err);
 }
 
-cp_code cp_engine_add_model(cp_engine *e, const cp_engine_model *m, int *index, cp_err *err)
+cp_code cp_engine_load(cp_engine *e, const cp_engine_model *m, cp_resident **out, cp_err *err)
 {
-    int P = cp_engine_page_positions(e);
+    int P = e->backend->page_positions(e->cfg.backend);
     cp_engine_desc d = {
         .program = cp_model_program(m->model),
         .ctx_train = cp_model_hparams(m->model)->ctx_train,
@@ -32,5 +32,5 @@ cp_code cp_engine_add_model(cp_engine *e, const cp_engine_model *m, int *index, 
         .cache_read_dir = m->file ? cp_loaded_cache_dir_made(m->file) : NULL,
         .cache_dir = m->file ? cp_loaded_cache_dir(m->file) : NULL,
     };
-    return cp_engine_add_program(e, m, &d, index, err);
+    return cp_engine_load_program(e, m, &d, out, err);
 }

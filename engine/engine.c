@@ -6,6 +6,7 @@
 #include "engine/front.h"
 #include "engine/loop.h"
 #include "engine/models.h"
+#include "engine/wake.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -22,19 +23,31 @@ cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,
     e->backend = backend;
     e->api = cp_front_table(e);
     cp_mpsc_init(&e->inbox);
-    pthread_mutex_init(&e->add_lock, NULL);
+    pthread_mutex_init(&e->gone_lock, NULL);
+    pthread_cond_init(&e->gone, NULL);
     pthread_mutex_init(&e->front_lock, NULL);
     *out = e;
     return CP_OK;
+}
+
+static void set_running(cp_engine *e, bool running)
+{
+    pthread_mutex_lock(&e->gone_lock);
+    e->running = running;
+    pthread_cond_broadcast(&e->gone);
+    pthread_mutex_unlock(&e->gone_lock);
 }
 
 cp_code cp_engine_start(cp_engine *e, cp_err *err)
 {
     CP_ASSERT(!e->started);
     atomic_store_explicit(&e->beat_ns, cp_now_ns(), memory_order_relaxed);
+    set_running(e, true);
     int rc = pthread_create(&e->thread, NULL, cp_loop_main, e);
-    if (rc != 0)
+    if (rc != 0) {
+        set_running(e, false);
         return cp_fail(err, CP_IO, "the engine thread did not start: %s", strerror(rc));
+    }
     e->started = true;
     return CP_OK;
 }
@@ -55,12 +68,13 @@ void cp_engine_stop(cp_engine *e)
     atomic_store(&e->stopping, true);
     while (atomic_load(&e->submitting) > 0)
         sched_yield(); /* submit is a few hundred instructions */
-    cp_loop_wake(e);
+    cp_engine_wake(e);
     if (e->started)
         pthread_join(e->thread, NULL);
     e->started = false;
     atomic_store_explicit(&e->beat_ns, CP_BEAT_STOPPED, memory_order_relaxed);
     cp_loop_fail_all(e, CP_OVERLOADED);
+    set_running(e, false);
 }
 
 void cp_engine_close(cp_engine *e)
@@ -69,7 +83,8 @@ void cp_engine_close(cp_engine *e)
         return;
     CP_ASSERT(!e->started);
     cp_models_free(e);
-    pthread_mutex_destroy(&e->add_lock);
+    pthread_mutex_destroy(&e->gone_lock);
+    pthread_cond_destroy(&e->gone);
     pthread_mutex_destroy(&e->front_lock);
     free(e);
 }

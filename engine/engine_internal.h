@@ -2,8 +2,9 @@
  * engine_internal: the engine as data, and the seam for tests: an engine opened with its own table
  * of backend functions and models given as bare programs runs without kernels/ and model/.
  *
- * Floors: models (open, free, add) · loop (the engine thread) · front (the table of functions) ·
- * engine (open, start, stop, close) · backend (the real table). They stand on sched.h's.
+ * Floors: wake · resident (open, free) · step · models (load, unload) · loop (the engine thread) ·
+ * front (the table of functions) · engine (open, start, stop, close) · backend (the real table).
+ * They stand on sched.h's.
  */
 #ifndef CP_ENGINE_ENGINE_INTERNAL_H
 #define CP_ENGINE_ENGINE_INTERNAL_H
@@ -14,7 +15,6 @@
 
 #include <pthread.h>
 
-enum { CP_MAX_MODELS = 64 };
 /* Heart beats that are no times. Before its start the engine counts as alive. */
 enum { CP_BEAT_NOT_STARTED = 0, CP_BEAT_STOPPED = -1 };
 
@@ -30,10 +30,9 @@ typedef struct cp_engine_backend {
     bool (*poisoned)(const cp_loaded *file);
 } cp_engine_backend;
 
-/* One loaded model. Immutable but for what the engine thread owns and `failed`. */
-typedef struct cp_resident {
+/* One model. Immutable once it is READY, but for what the engine thread owns and what is atomic. */
+struct cp_resident {
     char *name;
-    int index;
     const cp_loaded *file;
     cp_metrics *metrics;
     int n_vocab, max_batch_rows, max_seqs;
@@ -46,21 +45,31 @@ typedef struct cp_resident {
     cp_sched_stats seen; /* what metrics know already */
     uint64_t seen_evictions;
     /* of the step at hand */
-    bool stepping;     /* a batch was submitted */
-    cp_code submitted; /* what submit said, and why */
+    bool stepping; /* a batch was submitted */
+    cp_code code;  /* what became of it, and why */
     cp_err err;
     int64_t begin_ns; /* how long its beginning took */
+    /* life */
+    cp_resident *next; /* of e->arrivals, then of e->models */
+    _Atomic int state; /* cp_model_state */
+    /* Requests from submit until they are tasks. seq_cst with `state`: a submitter raises it and
+     * then looks at the state, the engine thread looks at the state and then at it; so one of them
+     * sees the other. */
+    _Atomic int entering;
+    _Atomic int64_t drain_end_ns; /* cp_now_ns() time; 0: none. Relaxed: a time to look at */
     _Atomic bool
         failed; /* weights were lost: refuse from now on; relaxed, a late look is harmless */
-} cp_resident;
+};
 
 struct cp_engine {
     cp_engine_config cfg;
     const cp_engine_backend *backend;
     cp_engine_api api;
-    pthread_mutex_t add_lock; /* guards adding models */
-    cp_resident *models[CP_MAX_MODELS];
-    _Atomic int n_models; /* release: the model is complete */
+    _Atomic(cp_resident *) arrivals; /* a stack: loaded, and not seen by the engine thread yet */
+    cp_resident *models;             /* the engine thread's, the oldest first */
+    pthread_mutex_t gone_lock;       /* guards `running` and turns to GONE */
+    pthread_cond_t gone;
+    bool running; /* the engine thread retires models; else cp_engine_forget does */
 
     cp_mpsc inbox;
     cp_queue_count queue;

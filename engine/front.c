@@ -4,9 +4,8 @@
  */
 #include "engine/front.h"
 #include "base/clock.h"
-#include "engine/loop.h"
-#include "engine/models.h"
 #include "engine/tasks.h"
+#include "engine/wake.h"
 
 /* Silence for so long is a dead engine. The heart beats between the operations of a step too, so
  * how long a step takes does not count. */
@@ -59,13 +58,12 @@ static bool queue_enter(cp_engine *e, int n_prompt)
     return false;
 }
 
-static cp_code submit_open(cp_engine *e, cp_request *r, cp_err *err)
+/* Of a request that is counted in m->entering. */
+static cp_code submit_counted(cp_engine *e, cp_request *r, cp_err *err)
 {
-    const cp_resident *m = cp_models_at(e, r->model);
-    if (atomic_load(&e->stopping))
-        return cp_fail(err, CP_OVERLOADED, "the server is shutting down");
-    if (!m)
-        return cp_fail(err, CP_MODEL_NOT_FOUND, "no model %d", r->model);
+    const cp_resident *m = r->model;
+    if (atomic_load(&m->state) != CP_MODEL_READY)
+        return cp_fail(err, CP_MODEL_NOT_FOUND, "the model '%s' is being unloaded", m->name);
     if (atomic_load_explicit(&m->failed, memory_order_relaxed))
         return cp_fail(err, CP_MODEL_FAILED, "%s has failed", m->name);
     cp_code code = check_request(m, r, err);
@@ -78,8 +76,22 @@ static cp_code submit_open(cp_engine *e, cp_request *r, cp_err *err)
     atomic_store_explicit(&r->refs, 2, memory_order_relaxed);
     atomic_store_explicit(&r->ready, 0, memory_order_relaxed);
     cp_mpsc_push(&e->inbox, &r->submit_link);
-    cp_loop_wake(e);
     return CP_OK;
+}
+
+static cp_code submit_open(cp_engine *e, cp_request *r, cp_err *err)
+{
+    cp_resident *m = r->model;
+    if (atomic_load(&e->stopping))
+        return cp_fail(err, CP_OVERLOADED, "the server is shutting down");
+    if (!m)
+        return cp_fail(err, CP_MODEL_NOT_FOUND, "the request names no model");
+    atomic_fetch_add(&m->entering, 1);
+    cp_code code = submit_counted(e, r, err);
+    if (code != CP_OK)
+        atomic_fetch_sub(&m->entering, 1);
+    cp_engine_wake(e); /* for r, or for whoever waits that none enters */
+    return code;
 }
 
 static cp_code api_submit(void *self, cp_request *r, cp_err *err)
@@ -94,7 +106,7 @@ static cp_code api_submit(void *self, cp_request *r, cp_err *err)
 static void api_cancel(void *self, cp_request *r)
 {
     atomic_store_explicit(&r->cancel, true, memory_order_relaxed);
-    cp_loop_wake(self);
+    cp_engine_wake(self);
 }
 
 static void api_release(void *self, cp_request *r)
@@ -103,10 +115,9 @@ static void api_release(void *self, cp_request *r)
     cp_request_drop(r);
 }
 
-static bool api_limits(void *self, int index, cp_engine_limits *out)
+static bool api_limits(void *self, const cp_resident *m, cp_engine_limits *out)
 {
     cp_engine *e = self;
-    const cp_resident *m = cp_models_at(e, index);
     if (!m)
         return false;
     *out = (cp_engine_limits){.ctx = m->mem.ctx,

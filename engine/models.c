@@ -1,152 +1,212 @@
 /*
- * models: see models.h. Models are added under a mutex and published by a release store of their
- * count.
+ * models: see models.h. A model's life is a walk through four states (model-* in
+ * docs/INVARIANTS.md): LOADING on the loader's thread, where nobody else knows it; READY from the
+ * moment it is pushed on `arrivals`, from which the engine thread takes it between two turns;
+ * DRAINING once it is to be unloaded; GONE when the engine thread, again between turns, has found
+ * that no request refers to it any more. A request refers to its model from cp_engine_api.submit
+ * on: first in `entering`, then as a task of its scheduler.
  */
 #include "engine/models.h"
-#include "base/digest.h"
 #include "base/mem.h"
 #include "engine/engine_metrics.h"
-#include "engine/sched.h"
+#include "engine/resident.h"
+#include "engine/sched_check.h"
+#include "engine/step.h"
+#include "engine/tasks.h"
+#include "engine/wake.h"
 
-#include <stdlib.h>
+/* ---- load: the loader's thread ---- */
 
-int cp_engine_page_positions(const cp_engine *e)
+static cp_code check_config(const cp_engine_model *cfg, cp_err *err)
 {
-    return e->backend->page_positions(e->cfg.backend);
+    if (cfg->max_seqs >= 1 && cfg->max_seqs <= 4096 && cfg->max_batch_rows >= cfg->max_seqs &&
+        cfg->prefill_chunk >= 1)
+        return CP_OK;
+    return cp_fail(err, CP_INVALID_VALUE,
+                   "%s: max_seqs %d (1..4096), max_batch_rows %d (>= max_seqs), "
+                   "prefill_chunk %d (>= 1)",
+                   cfg->name, cfg->max_seqs, cfg->max_batch_rows, cfg->prefill_chunk);
 }
 
-static void resident_free(cp_engine *e, cp_resident *m)
+/* A step of one token, so that the first request does not pay for pages that were never touched.
+ * Nothing of it is counted, and what it cached is one page at most, which is not full. */
+static cp_code warm_up(cp_engine *e, cp_resident *m, cp_err *err)
 {
-    if (!m)
-        return;
-    cp_step_fini(&m->step);
-    cp_sched_close(m->sched);
-    cp_kv_close(m->kv);
-    if (m->prepared)
-        e->backend->prepared_free(m->prepared);
-    free(m->probe_logits);
-    free(m->name);
-    free(m);
+    cp_event ring[4];
+    const int32_t first = 0;
+    cp_request r = {.model = m, .prompt = &first, .n_prompt = 1, .max_tokens = 1, .n = 1};
+    r.n_prompt_top = r.sampling.n_top = -1;
+    r.sampling.top_p = r.sampling.repetition = 1;
+    r.no_prefix_reads = true;
+    cp_ring_init(&r.ring, ring, sizeof(*ring), 4);
+    cp_sched_config *cfg = &m->sched->cfg, kept = *cfg;
+    cp_metrics *metrics = m->metrics;
+    atomic_init(&r.refs, 2);
+    cfg->queue = NULL;
+    m->metrics = cfg->metrics = NULL;
+    CP_ASSERT(cp_tasks_submit(m->sched, &r, 0));
+    cp_resident_begin_step(e, m);
+    cp_resident_end_step(e, m);
+    cp_tasks_fail_all(m->sched, CP_CANCELLED); /* where the step has failed or waits */
+    cp_tasks_flush(m->sched, NULL);
+    *cfg = kept;
+    m->metrics = metrics;
+    m->sched->stats = (cp_sched_stats){0};
+    return m->code == CP_OK ? CP_OK : cp_fail(err, m->code, "%s: %s", m->name, m->err.msg);
 }
 
-/* The root of every page key: what else than tokens decides a page's bytes. */
-static void identity(uint8_t out[32], const cp_engine_model *m, const cp_engine_desc *d, int P)
+static cp_code cancelled(const cp_engine_model *cfg, cp_err *err)
 {
-    char text[256];
-    size_t n =
-        cp_snprintf(text, sizeof(text), "capstan-kv-1 %s kv=%d P=%d groups=%d",
-                    d->digest ? d->digest : m->name, (int)m->kv_type, P, d->program->n_groups);
-    cp_sha256_of(text, n, out);
+    /* relaxed: it orders nothing, and is looked at again */
+    if (!cfg->cancel || !atomic_load_explicit(cfg->cancel, memory_order_relaxed))
+        return CP_OK;
+    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", cfg->name);
 }
 
-static cp_code resident_open(cp_engine *e, cp_resident *m, const cp_engine_model *cfg,
-                             const cp_engine_desc *d, cp_err *err)
+static cp_code open_warm(cp_engine *e, const cp_engine_model *cfg, const cp_engine_desc *desc,
+                         cp_resident **out, cp_err *err)
 {
-    int P = cp_engine_page_positions(e);
-    int max_out = cfg->max_seqs > 64 ? cfg->max_seqs : 64;
-    cp_code code = cp_memory_plan_make(&m->mem, cfg, d, P, err);
+    cp_code code = check_config(cfg, err);
+    if (code == CP_OK)
+        code = cancelled(cfg, err);
+    if (code == CP_OK)
+        code = cp_resident_open(e, out, cfg, desc, err);
     if (code != CP_OK)
         return code;
-    cp_prepare_config prepare = {.max_rows = cfg->max_batch_rows,
-                                 .max_out = max_out,
-                                 .max_seqs = cfg->max_seqs,
-                                 .page_positions = P,
-                                 .n_pages = m->mem.n_pages ? m->mem.n_pages : 1,
-                                 .n_state_slots = m->mem.n_states ? m->mem.n_states : 1,
-                                 .kv_type = cfg->kv_type,
-                                 .cache_read_dir = d->cache_read_dir,
-                                 .cache_dir = d->cache_dir,
-                                 .cache_key = d->digest,
-                                 .cache_check = cfg->cache_check};
-    code = e->backend->prepare(e->cfg.backend, d->program, &prepare, &m->prepared, err);
+    code = cancelled(cfg, err);
+    if (code == CP_OK && cfg->warm_up)
+        code = warm_up(e, *out, err);
+    if (code == CP_OK)
+        code = cancelled(cfg, err);
     if (code != CP_OK)
-        return code;
-    cp_kv_config kv = {.groups = d->program->groups,
-                       .n_groups = d->program->n_groups,
-                       .page_positions = P,
-                       .n_pages = m->mem.n_pages,
-                       .n_state_slots = m->mem.n_states,
-                       .max_seqs = cfg->max_seqs,
-                       .max_positions = m->mem.ctx,
-                       .prefix_cache = cfg->prefix_cache};
-    identity(kv.identity, cfg, d, P);
-    code = cp_kv_open(&m->kv, &kv, err);
-    if (code != CP_OK)
-        return code;
-    cp_sched_config sc = {.kv = m->kv,
-                          .groups = d->program->groups,
-                          .n_groups = d->program->n_groups,
-                          .page_positions = P,
-                          .ctx = m->mem.ctx,
-                          .max_seqs = cfg->max_seqs,
-                          .prefill_chunk = cfg->prefill_chunk,
-                          .max_out = max_out,
-                          .max_tasks = e->cfg.max_queue + 2 * cfg->max_seqs,
-                          .prefix_cache = cfg->prefix_cache,
-                          .queue = &e->queue,
-                          .metrics = cfg->metrics};
-    code = cp_sched_open(&m->sched, &sc, err);
-    if (code != CP_OK)
-        return code;
-    return cp_step_init(&m->step, cfg->max_batch_rows, max_out, cfg->max_seqs, err);
+        cp_resident_free(e, *out);
+    return code;
 }
 
-cp_code cp_engine_add_program(cp_engine *e, const cp_engine_model *cfg, const cp_engine_desc *d,
-                              int *index, cp_err *err)
+cp_code cp_engine_load_program(cp_engine *e, const cp_engine_model *cfg, const cp_engine_desc *desc,
+                               cp_resident **out, cp_err *err)
 {
-    if (cfg->max_seqs < 1 || cfg->max_seqs > 4096 || cfg->max_batch_rows < cfg->max_seqs ||
-        cfg->prefill_chunk < 1)
-        return cp_fail(err, CP_INVALID_VALUE,
-                       "%s: max_seqs %d (1..4096), max_batch_rows %d (>= max_seqs), "
-                       "prefill_chunk %d (>= 1)",
-                       cfg->name, cfg->max_seqs, cfg->max_batch_rows, cfg->prefill_chunk);
-    cp_resident *m = cp_xcalloc(1, sizeof(*m));
-    m->name = cp_xstrdup(cfg->name);
-    m->file = cfg->file;
-    m->metrics = cfg->metrics;
-    m->n_vocab = d->program->n_vocab;
-    m->max_batch_rows = cfg->max_batch_rows;
-    m->max_seqs = cfg->max_seqs;
-    cp_code code = resident_open(e, m, cfg, d, err);
-    if (code != CP_OK) {
-        resident_free(e, m);
+    cp_resident *m = NULL;
+    *out = NULL;
+    cp_code code = open_warm(e, cfg, desc, &m, err);
+    if (code != CP_OK)
         return code;
-    }
     cp_metrics_publish(m->sched, &m->seen, &m->seen_evictions);
-    pthread_mutex_lock(&e->add_lock);
-    int n = atomic_load_explicit(&e->n_models, memory_order_relaxed);
-    if (n < CP_MAX_MODELS) {
-        m->index = n;
-        e->models[n] = m;
-        atomic_store_explicit(&e->n_models, n + 1, memory_order_release);
+    *out = m;
+    atomic_store_explicit(&m->state, CP_MODEL_READY, memory_order_release);
+    m->next = atomic_load_explicit(&e->arrivals, memory_order_relaxed);
+    /* release: the engine thread finds the model complete */
+    while (!atomic_compare_exchange_weak_explicit(&e->arrivals, &m->next, m, memory_order_release,
+                                                  memory_order_relaxed)) {
     }
-    pthread_mutex_unlock(&e->add_lock);
-    if (n == CP_MAX_MODELS) {
-        resident_free(e, m);
-        return cp_fail(err, CP_INVALID_VALUE, "%d models are loaded already", CP_MAX_MODELS);
-    }
-    *index = n;
+    cp_engine_wake(e);
     return CP_OK;
 }
 
-void cp_engine_describe(cp_engine *e, int index, int *ctx, uint64_t *kv_bytes, int *full_seqs)
+void cp_engine_describe(const cp_resident *m, int *ctx, uint64_t *kv_bytes, int *full_seqs)
 {
-    const cp_resident *m = cp_models_at(e, index);
-    CP_ASSERT(m);
     *ctx = m->mem.ctx;
     *kv_bytes = m->mem.kv_bytes;
     *full_seqs = m->mem.full_seqs;
 }
 
-cp_resident *cp_models_at(const cp_engine *e, int index)
+/* ---- unload: any thread ---- */
+
+cp_model_state cp_engine_state(const cp_resident *m)
 {
-    int n = atomic_load_explicit(&e->n_models, memory_order_acquire);
-    return index >= 0 && index < n ? e->models[index] : NULL;
+    return atomic_load_explicit(&m->state, memory_order_acquire);
+}
+
+void cp_engine_unload(cp_engine *e, cp_resident *m, int64_t end_ns)
+{
+    int ready = CP_MODEL_READY;
+    atomic_store_explicit(&m->drain_end_ns, end_ns, memory_order_relaxed);
+    /* seq_cst pairs with submit: see `entering` */
+    atomic_compare_exchange_strong(&m->state, &ready, CP_MODEL_DRAINING);
+    cp_engine_wake(e);
+}
+
+/* ---- the table: the engine's thread ---- */
+
+void cp_models_arrive(cp_engine *e)
+{
+    cp_resident *stack = NULL;
+    /* acquire: pairs with the push; the youngest is on top */
+    if (atomic_load_explicit(&e->arrivals, memory_order_relaxed))
+        stack = atomic_exchange_explicit(&e->arrivals, NULL, memory_order_acquire);
+    cp_resident **end = &e->models;
+    while (*end)
+        end = &(*end)->next;
+    for (cp_resident *m = stack, *next; m; m = next) {
+        next = m->next;
+        m->next = *end;
+        *end = m;
+    }
+}
+
+/* Whether nothing refers to a draining model any more. */
+static bool is_drained(const cp_resident *m)
+{
+    return atomic_load(&m->state) == CP_MODEL_DRAINING && atomic_load(&m->entering) == 0 &&
+           m->sched->n_tasks == 0;
+}
+
+static bool any_drained(const cp_engine *e)
+{
+    const cp_resident *m = e->models;
+    while (m && !is_drained(m))
+        m = m->next;
+    return m != NULL;
+}
+
+/* With the lock, or where no thread runs. */
+static void take_out_drained(cp_engine *e)
+{
+    for (cp_resident **at = &e->models; *at;) {
+        cp_resident *m = *at;
+        if (!is_drained(m)) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        cp_sched_check_idle(m->sched);
+        atomic_store(&m->state, CP_MODEL_GONE); /* whoever waits for it frees it */
+    }
+}
+
+void cp_models_retire(cp_engine *e)
+{
+    if (!any_drained(e))
+        return;
+    pthread_mutex_lock(&e->gone_lock);
+    take_out_drained(e);
+    pthread_cond_broadcast(&e->gone);
+    pthread_mutex_unlock(&e->gone_lock);
 }
 
 void cp_models_free(cp_engine *e)
 {
-    int n = atomic_load_explicit(&e->n_models, memory_order_acquire);
-    for (int i = 0; i < n; i++)
-        resident_free(e, e->models[i]);
+    cp_models_arrive(e);
+    for (cp_resident *m = e->models, *next; m; m = next) {
+        next = m->next;
+        cp_resident_free(e, m);
+    }
+    e->models = NULL;
+}
+
+/* ---- the end of a model ---- */
+
+void cp_engine_forget(cp_engine *e, cp_resident *m)
+{
+    CP_ASSERT(cp_engine_state(m) >= CP_MODEL_DRAINING && "model-4");
+    pthread_mutex_lock(&e->gone_lock);
+    while (e->running && cp_engine_state(m) != CP_MODEL_GONE)
+        pthread_cond_wait(&e->gone, &e->gone_lock);
+    if (cp_engine_state(m) != CP_MODEL_GONE) { /* no thread: its part is done here */
+        cp_models_arrive(e);
+        take_out_drained(e);
+        CP_ASSERT(cp_engine_state(m) == CP_MODEL_GONE && "model-3");
+    }
+    pthread_mutex_unlock(&e->gone_lock);
+    cp_resident_free(e, m);
 }

@@ -225,7 +225,7 @@ static cp_code fill_part(cp_call *c, cp_part *p, const cp_sampling *sp, const in
         return out_of_memory(err);
     memcpy(copy, ids, n * sizeof(*copy));
     p->call = c;
-    r->model = c->m->index;
+    r->model = c->m->engine;
     r->prompt = copy;
     r->n_prompt = (int)n;
     r->max_tokens = (int)max;

@@ -52,8 +52,8 @@ cp_code cp_served_add(cp_served_table *t, const cp_server_model *m, const cp_eng
         if (cp_served_find(t, m->ids[i], strlen(m->ids[i])))
             return cp_fail(err, CP_INVALID_VALUE, "two models are called '%s'", m->ids[i]);
     cp_engine_limits limits = {0};
-    if (m->n_ids == 0 || !e->limits(e->self, m->index, &limits))
-        return cp_fail(err, CP_INTERNAL, "the engine has no model %d", m->index);
+    if (m->n_ids == 0 || !e->limits(e->self, m->engine, &limits))
+        return cp_fail(err, CP_INTERNAL, "the engine has no model '%s'", m->n_ids ? m->ids[0] : "");
     cp_served *x = cp_xcalloc(1, sizeof(*x));
     *x = (cp_served){.ids = cp_xcalloc(m->n_ids, sizeof(*x->ids)),
                      .n_ids = m->n_ids,
@@ -64,7 +64,7 @@ cp_code cp_served_add(cp_served_table *t, const cp_server_model *m, const cp_eng
                      .fingerprint = copy(m->fingerprint),
                      .defaults = m->defaults,
                      .limits = limits,
-                     .index = m->index,
+                     .engine = m->engine,
                      .created = m->created,
                      .metrics = m->metrics};
     for (size_t i = 0; i < m->n_ids; i++)

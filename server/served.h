@@ -20,7 +20,7 @@ typedef struct cp_served {
     char *digest, *quantization, *fingerprint;
     cp_sampling_defaults defaults;
     cp_engine_limits limits;
-    int index; /* the engine's */
+    cp_resident *engine;
     int64_t created;
     cp_metrics *metrics; /* NULL: none */
 } cp_served;

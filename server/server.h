@@ -87,7 +87,7 @@ typedef struct cp_server_model {
     const char *quantization;     /* "Q4_K_M" */
     const char *fingerprint;      /* system_fingerprint: build, ISA level, KV type, digest */
     cp_sampling_defaults defaults;
-    int index;           /* the engine's */
+    cp_resident *engine; /* the model in the engine */
     int64_t created;     /* seconds since the epoch */
     cp_metrics *metrics; /* written by /metrics; may be NULL */
 } cp_server_model;
@@ -113,7 +113,7 @@ bool cp_server_exposed(const cp_server *s);
  */
 void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate);
 /* Any one thread at a time. CP_INVALID_VALUE for a name that is taken, CP_OVERLOADED above 64
- * models, CP_INTERNAL when the engine does not know the index. */
+ * models, CP_INTERNAL when the engine does not know the model. */
 cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err);
 /* All models are there: /readyz turns 200 and requests are taken. Any thread. */
 void cp_server_ready(cp_server *s);

@@ -348,12 +348,12 @@ static void api_release(void *self, cp_request *r)
     drop(r);
 }
 
-static bool api_limits(void *self, int model, cp_engine_limits *out)
+static bool api_limits(void *self, const cp_resident *model, cp_engine_limits *out)
 {
     const cp_fake *f = self;
     *out = (cp_engine_limits){
         .ctx = f->cfg.ctx, .n_vocab = CP_FAKE_VOCAB, .max_seqs = 64, .max_queue = f->cfg.max_queue};
-    return model == 0;
+    return model == NULL; /* it has one, and needs no name for it */
 }
 
 static bool api_alive(void *self)

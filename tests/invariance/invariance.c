@@ -75,7 +75,7 @@ typedef struct running {
     cp_engine *engine;
     cp_local *local;
     cp_metrics *metrics;
-    int index;
+    cp_resident *resident;
 } running;
 
 static uint64_t draw(bed *b, uint64_t n)
@@ -116,8 +116,8 @@ static void check_pages(bed *b, const cp_batch_seq *s)
     }
 }
 
-static void probe(void *arg, int model, const cp_batch *batch, cp_request *const *row_request,
-                  const int32_t *row_choice, const float *logits)
+static void probe(void *arg, const cp_resident *model, const cp_batch *batch,
+                  cp_request *const *row_request, const int32_t *row_choice, const float *logits)
 {
     bed *b = arg;
     (void)model;
@@ -171,7 +171,7 @@ static void start(bed *b, const scenario *s, running *r)
                           .kv_type = CP_DTYPE_BF16,
                           .prefix_cache = s->prefix_cache,
                           .metrics = r->metrics};
-    must(cp_engine_add_model(r->engine, &em, &r->index, &err), &err);
+    must(cp_engine_load(r->engine, &em, &r->resident, &err), &err);
     b->max_seqs_in_step = b->max_rows_of_seq = b->window_pages = b->full_pages = 0;
     b->page_positions = positions;
     b->max_rows = s->max_rows;
@@ -195,7 +195,7 @@ static void submit(running *r, prompt *p, int n_prompt, int n_gen)
 {
     cp_err err = {0};
     cp_request *q = cp_local_request(r->local, 64, N_TOP, -1);
-    q->model = r->index;
+    q->model = r->resident;
     q->prompt = p->ids;
     q->n_prompt = n_prompt;
     q->max_tokens = n_gen;

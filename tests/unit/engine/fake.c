@@ -50,19 +50,30 @@ static int page_positions(const cp_backend *b)
 static cp_code prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                        cp_prepared **out, cp_err *err)
 {
+    fake *f = fake_now;
     (void)b;
-    (void)err;
-    cp_prepared *p = cp_xcalloc(1, sizeof(*p));
-    p->n_vocab = prog->n_vocab;
-    p->n_pages = cfg->n_pages;
-    fake_now->n_prepared++;
-    *out = p;
+    pthread_mutex_lock(&f->lock);
+    f->at_prepare++;
+    pthread_cond_broadcast(&f->cond);
+    while (f->prepare_held)
+        pthread_cond_wait(&f->cond, &f->lock);
+    f->at_prepare--;
+    cp_code code = f->prepare_fails;
+    f->n_prepared += code == CP_OK;
+    pthread_mutex_unlock(&f->lock);
+    if (code != CP_OK)
+        return cp_fail(err, code, "preparing fails by order");
+    *out = cp_xcalloc(1, sizeof(**out));
+    (*out)->n_vocab = prog->n_vocab;
+    (*out)->n_pages = cfg->n_pages;
     return CP_OK;
 }
 
 static void prepared_free(cp_prepared *p)
 {
+    pthread_mutex_lock(&fake_now->lock);
     fake_now->n_prepared--;
+    pthread_mutex_unlock(&fake_now->lock);
     free(p);
 }
 
@@ -164,6 +175,22 @@ void fake_await_gate(fake *f)
     pthread_mutex_unlock(&f->lock);
 }
 
+void fake_hold_prepare(fake *f, bool held)
+{
+    pthread_mutex_lock(&f->lock);
+    f->prepare_held = held;
+    pthread_cond_broadcast(&f->cond);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fake_await_prepare(fake *f)
+{
+    pthread_mutex_lock(&f->lock);
+    while (f->at_prepare == 0)
+        pthread_cond_wait(&f->cond, &f->lock);
+    pthread_mutex_unlock(&f->lock);
+}
+
 void fake_pass(fake *f, int steps)
 {
     pthread_mutex_lock(&f->lock);
@@ -219,7 +246,8 @@ void fake_req_init(fake_req *q, int n_prompt, int32_t first, int max_tokens, uin
     for (int i = 0; i < n_prompt; i++)
         q->prompt[i] = first + i;
     q->next_prompt_pos = 1;
-    q->r = (cp_request){.prompt = q->prompt,
+    q->r = (cp_request){.model = fake_now->model,
+                        .prompt = q->prompt,
                         .n_prompt = n_prompt,
                         .max_tokens = max_tokens,
                         .n = 1,

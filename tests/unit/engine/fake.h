@@ -21,6 +21,9 @@ typedef struct fake {
     bool gated; /* steps wait for `passes` */
     int passes, at_gate;
     int n_steps, n_rows, n_prepared, n_zeroed;
+    bool prepare_held; /* preparing waits until this is false */
+    int at_prepare;
+    cp_code prepare_fails; /* CP_OK: it does not */
     _Atomic int64_t *beat; /* of the step at the gate */
     int fail_at;           /* this step's collect fails; 0: none */
     int poison_at;         /* from this step's end on the model's file is poisoned */
@@ -29,6 +32,7 @@ typedef struct fake {
     int order[64];         /* vocabularies of the first steps: which model ran */
     int banned_seen;       /* most banned ids of a row */
     uint64_t last_position;
+    cp_resident *model;          /* what fake_req_init asks for */
     pthread_t thread;            /* the front end's: who called fake_init */
     _Atomic int freed_elsewhere; /* requests freed on another one */
 } fake;
@@ -38,6 +42,8 @@ extern fake *fake_now; /* of the running test */
 
 void fake_init(fake *f);
 void fake_gate(fake *f, bool closed);
+void fake_hold_prepare(fake *f, bool held);
+void fake_await_prepare(fake *f);   /* somebody waits there */
 void fake_pass(fake *f, int steps); /* lets so many more steps through */
 void fake_await_gate(fake *f);      /* a step waits at the gate */
 int fake_steps(fake *f);

@@ -9,105 +9,12 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/engine/fake.h"
+#include "tests/unit/engine/bed.h"
 
 #include "base/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct bed {
-    fake f;
-    front fr;
-    cp_engine *e;
-    const cp_engine_api *api;
-    cp_program prog, prog2;
-    cp_metrics *metrics;
-    int model, model2;
-} bed;
-
-typedef struct bed_options {
-    int max_seqs, ctx, pages, max_queue, chunk, rows;
-    int64_t max_queue_tokens;
-    bool two, file;
-} bed_options;
-
-static int add(bed *b, const cp_program *prog, const bed_options *o, cp_metrics *metrics)
-{
-    cp_err err;
-    int index = -1;
-    static const char not_null;
-    cp_engine_model m = {.name = "m",
-                         .file = o->file ? (const cp_loaded *)(const void *)&not_null : NULL,
-                         .ctx = o->ctx ? o->ctx : 48,
-                         .kv_bytes = 100 * (uint64_t)(o->pages ? o->pages : 64),
-                         .max_seqs = o->max_seqs ? o->max_seqs : 4,
-                         .max_batch_rows = o->rows ? o->rows : 32,
-                         .prefill_chunk = o->chunk ? o->chunk : 8,
-                         .kv_type = CP_DTYPE_BF16,
-                         .prefix_cache = true,
-                         .metrics = metrics};
-    cp_engine_desc d = {.program = prog, .ctx_train = 1000, .page_bytes = 100, .digest = "d"};
-    assert_int_equal(cp_engine_add_program(b->e, &m, &d, &index, &err), CP_OK);
-    return index;
-}
-
-static void bed_open(bed *b, bed_options o)
-{
-    cp_err err;
-    memset(b, 0, sizeof(*b));
-    fake_init(&b->f);
-    b->prog.n_groups = 1;
-    b->prog.groups[0] = (cp_kv_group){.kind = CP_GROUP_FULL};
-    b->prog.n_vocab = FAKE_VOCAB;
-    b->prog2 = b->prog;
-    b->prog2.n_vocab = FAKE_VOCAB + 1;
-    cp_engine_config cfg = {.max_queue = o.max_queue ? o.max_queue : 64,
-                            .max_queue_tokens = o.max_queue_tokens ? o.max_queue_tokens : 10000};
-    assert_int_equal(cp_engine_open_with(&b->e, &cfg, &fake_backend, &err), CP_OK);
-    b->api = cp_engine_front(b->e);
-    b->metrics = cp_metrics_new("m");
-    b->model = add(b, &b->prog, &o, b->metrics);
-    if (o.two)
-        b->model2 = add(b, &b->prog2, &o, NULL);
-    front_open(&b->fr, b->api);
-    assert_int_equal(cp_engine_start(b->e, &err), CP_OK);
-}
-
-static void bed_close(bed *b)
-{
-    fake_gate(&b->f, false);
-    cp_engine_stop(b->e);
-    front_close(&b->fr);
-    cp_engine_close(b->e);
-    cp_metrics_free(b->metrics);
-    assert_int_equal(b->f.n_prepared, 0);
-    assert_int_equal(atomic_load(&b->f.freed_elsewhere), 0);
-}
-
-static void submit(bed *b, fake_req *q)
-{
-    cp_err err = {0};
-    assert_int_equal(b->api->submit(b->api->self, &q->r, &err), CP_OK);
-}
-
-static void submit_fails(bed *b, fake_req *q, cp_code code)
-{
-    cp_err err = {0};
-    assert_int_equal(b->api->submit(b->api->self, &q->r, &err), code);
-    assert_true(err.msg[0] != '\0');
-    assert_int_equal(atomic_load(&q->freed), 0);
-}
-
-static void expect_tokens(const fake_req *q, int choice, int n)
-{
-    int32_t want[64];
-    assert_int_equal(q->n_tokens[choice], n);
-    for (int i = 0; i < n; i++) {
-        want[i] = fake_token(q->prompt, q->r.n_prompt, want, i, q->r.sampling.seed, choice);
-        assert_int_equal(q->tokens[choice][i], want[i]);
-    }
-}
 
 /* ---- the way of a request ---- */
 
@@ -119,7 +26,7 @@ static void a_request_gets_its_tokens_and_is_freed(void **state)
     bed_open(&b, (bed_options){0});
     fake_req_init(&q, 10, 100, 5, 16);
     q.r.sampling.seed = 3;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     expect_tokens(&q, 0, 5);
     assert_int_equal(q.finish[0], CP_FINISH_LENGTH);
@@ -143,7 +50,7 @@ static void a_stop_id_ends_without_a_token(void **state)
         out[i] = fake_token(q.prompt, 3, out, i, 0, 0);
     q.stop_ids[0] = out[2];
     q.r.sampling.n_stop_ids = 1;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     expect_tokens(&q, 0, 2);
     assert_int_equal(q.finish[0], CP_FINISH_STOP);
@@ -158,7 +65,7 @@ static void choices_fork_and_share_the_prompt(void **state)
     bed_open(&b, (bed_options){0});
     fake_req_init(&q, 9, 100, 4, 32);
     q.r.n = 4;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     for (int c = 0; c < 4; c++) {
         expect_tokens(&q, c, 4);
@@ -178,7 +85,7 @@ static void more_choices_than_slots_all_come(void **state)
     bed_open(&b, (bed_options){.max_seqs = 2});
     fake_req_init(&q, 9, 100, 6, 32);
     q.r.n = 4;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     for (int c = 0; c < 4; c++)
         expect_tokens(&q, c, 6);
@@ -195,13 +102,13 @@ static void prompt_scores_come_in_order_before_tokens(void **state)
     fake_req_init(&q, 20, 100, 2, 64);
     q.r.n_prompt_top = 1;
     q.r.no_prefix_reads = true;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(q.n_prompt_events, 19);
     expect_tokens(&q, 0, 2);
     fake_req_init(&q, 20, 100, 0, 64); /* score only */
     q.r.n_prompt_top = 0;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(q.n_prompt_events, 19);
     assert_int_equal(q.n_tokens[0], 0);
@@ -217,7 +124,7 @@ static void scores_wait_for_a_small_ring(void **state)
     bed_open(&b, (bed_options){0});
     fake_req_init(&q, 40, 100, 1, 4); /* room for one or two scores at a time */
     q.r.n_prompt_top = 0;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(q.n_prompt_events, 39);
     expect_tokens(&q, 0, 1);
@@ -232,7 +139,7 @@ static void nothing_to_compute_ends_at_once(void **state)
     bed_open(&b, (bed_options){0});
     fake_req_init(&q, 5, 100, 0, 16);
     q.r.n = 3;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     for (int c = 0; c < 3; c++)
         assert_int_equal(q.finish[c], CP_FINISH_LENGTH);
@@ -248,7 +155,7 @@ static void a_second_prompt_hits_the_cache(void **state)
     bed_open(&b, (bed_options){0});
     for (int i = 0; i < 2; i++) {
         fake_req_init(&q, 18, 100, 3, 16);
-        submit(&b, &q);
+        bed_submit(&b, &q);
         front_wait(&b.fr, &q);
         expect_tokens(&q, 0, 3);
         assert_int_equal(q.n_cached, i * 16);
@@ -273,20 +180,20 @@ static void bans_follow_min_tokens_and_ignore_eos(void **state)
     q.r.sampling.n_stop_ids = 2;
     q.r.sampling.eog_ids = eog;
     q.r.sampling.n_eog_ids = 1;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(b.f.banned_seen, 0);
     cp_sampling with_stops = q.r.sampling;
     fake_req_init(&q, 3, 200, 2, 16);
     q.r.sampling = with_stops;
     q.r.sampling.ignore_eos = true;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(b.f.banned_seen, 1);
     fake_req_init(&q, 3, 300, 2, 16);
     q.r.sampling = with_stops;
     q.r.sampling.min_tokens = 1;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(b.f.banned_seen, 3);
     assert_int_equal(b.f.last_position, 1);
@@ -303,7 +210,7 @@ static void cancel_takes_at_most_one_more_step(void **state)
     bed_open(&b, (bed_options){0});
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 40, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     fake_pass(&b.f, 4);
     fake_await_gate(&b.f); /* the fifth step is under way */
     b.api->cancel(b.api->self, &q.r);
@@ -328,8 +235,8 @@ static void a_queued_request_can_be_cancelled(void **state)
     fake_gate(&b.f, true);
     fake_req_init(&a, 3, 100, 4, 64);
     fake_req_init(&q, 3, 200, 4, 64);
-    submit(&b, &a);
-    submit(&b, &q);
+    bed_submit(&b, &a);
+    bed_submit(&b, &q);
     fake_await_gate(&b.f);
     b.api->cancel(b.api->self, &q.r);
     fake_gate(&b.f, false);
@@ -350,7 +257,7 @@ static void a_deadline_ends_with_its_code(void **state)
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 40, 64);
     q.r.deadline_ns = cp_now_ns() + 1000000;
-    submit(&b, &q);
+    bed_submit(&b, &q);
     while (cp_now_ns() < q.r.deadline_ns) {
     }
     fake_gate(&b.f, false);
@@ -374,8 +281,8 @@ static void a_model_that_is_lost_ends(bool file)
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 40, 64);
     fake_req_init(&late, 3, 200, 40, 64);
-    submit(&b, &q);
-    submit(&b, &late);
+    bed_submit(&b, &q);
+    bed_submit(&b, &late);
     fake_await_gate(&b.f);
     fake_gate(&b.f, false);
     front_wait(&b.fr, &q);
@@ -384,7 +291,7 @@ static void a_model_that_is_lost_ends(bool file)
     assert_int_equal(late.code, CP_MODEL_FAILED);
     expect_tokens(&q, 0, 3);
     fake_req_init(&other, 3, 100, 40, 64);
-    submit_fails(&b, &other, CP_MODEL_FAILED);
+    bed_refuses(&b, &other, CP_MODEL_FAILED);
     bed_close(&b);
 }
 
@@ -408,12 +315,12 @@ static void a_failed_step_fails_its_requests_only(void **state)
     bed_open(&b, (bed_options){0});
     b.f.fail_at = 3;
     fake_req_init(&q, 3, 100, 40, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(q.code, CP_MODEL_FAILED);
     expect_tokens(&q, 0, 2);
     fake_req_init(&q, 3, 100, 4, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     expect_tokens(&q, 0, 4);
     bed_close(&b);
@@ -427,7 +334,7 @@ static void logits_that_are_not_finite_fail_the_request(void **state)
     bed_open(&b, (bed_options){0});
     b.f.nan_at = 2;
     fake_req_init(&q, 3, 100, 40, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(q.code, CP_MODEL_FAILED);
     expect_tokens(&q, 0, 1);
@@ -442,7 +349,7 @@ static void stop_fails_what_runs_and_refuses_the_rest(void **state)
     bed_open(&b, (bed_options){0});
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 40, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     fake_await_gate(&b.f);
     fake_pass(&b.f, 1000);
     assert_true(b.api->alive(b.api->self));
@@ -454,7 +361,7 @@ static void stop_fails_what_runs_and_refuses_the_rest(void **state)
                          cp_metric_get(b.metrics, CP_M_FINISHED_LENGTH),
                      1);
     fake_req_init(&late, 3, 100, 40, 64);
-    submit_fails(&b, &late, CP_OVERLOADED);
+    bed_refuses(&b, &late, CP_OVERLOADED);
     bed_close(&b);
 }
 
@@ -467,7 +374,7 @@ static void the_heart_beats_within_a_step(void **state)
     bed_open(&b, (bed_options){0});
     fake_gate(&b.f, true);
     fake_req_init(&q, 3, 100, 2, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     fake_await_gate(&b.f);
     for (int op = 0; op < 3; op++) {
         atomic_store(b.f.beat, cp_now_ns() - INT64_C(100000000000)); /* silent for 100 s */
@@ -491,22 +398,22 @@ static void the_queue_is_bounded(void **state)
     bed_open(&b, (bed_options){.max_seqs = 1, .max_queue = 2, .max_queue_tokens = 30});
     fake_gate(&b.f, true);
     fake_req_init(&run, 3, 100, 2, 16);
-    submit(&b, &run);
+    bed_submit(&b, &run);
     fake_await_gate(&b.f); /* it is admitted: the queue is empty */
     for (int i = 0; i < 3; i++)
         fake_req_init(&q[i], 16, 100, 2, 16);
-    submit(&b, &q[0]);
-    submit_fails(&b, &q[1], CP_OVERLOADED); /* 32 tokens */
+    bed_submit(&b, &q[0]);
+    bed_refuses(&b, &q[1], CP_OVERLOADED); /* 32 tokens */
     fake_req_init(&q[1], 12, 200, 2, 16);
-    submit(&b, &q[1]);
+    bed_submit(&b, &q[1]);
     fake_req_init(&q[2], 1, 300, 2, 16);
-    submit_fails(&b, &q[2], CP_OVERLOADED); /* three requests */
+    bed_refuses(&b, &q[2], CP_OVERLOADED); /* three requests */
     fake_gate(&b.f, false);
     front_wait(&b.fr, &q[1]);
     front_wait(&b.fr, &q[0]);
     front_wait(&b.fr, &run);
     fake_req_init(&q[2], 40, 300, 2, 16);
-    submit(&b, &q[2]); /* alone, although it is larger than the bound */
+    bed_submit(&b, &q[2]); /* alone, although it is larger than the bound */
     front_wait(&b.fr, &q[2]);
     expect_tokens(&q[2], 0, 2);
     bed_close(&b);
@@ -519,20 +426,20 @@ static void bad_requests_are_refused(void **state)
     fake_req q;
     bed_open(&b, (bed_options){.ctx = 32});
     cp_engine_limits l;
-    assert_true(b.api->limits(b.api->self, 0, &l));
+    assert_true(b.api->limits(b.api->self, b.model, &l));
     assert_int_equal(l.ctx, 32);
     assert_int_equal(l.n_vocab, FAKE_VOCAB);
     assert_int_equal(l.max_seqs, 4);
-    assert_false(b.api->limits(b.api->self, 1, &l));
+    assert_false(b.api->limits(b.api->self, NULL, &l));
     fake_req_init(&q, 30, 100, 2, 16);
-    submit(&b, &q); /* exactly the context */
+    bed_submit(&b, &q); /* exactly the context */
     front_wait(&b.fr, &q);
     expect_tokens(&q, 0, 2);
     fake_req_init(&q, 30, 100, 3, 16);
-    submit_fails(&b, &q, CP_CONTEXT_LENGTH);
+    bed_refuses(&b, &q, CP_CONTEXT_LENGTH);
     fake_req_init(&q, 30, 100, 2, 16);
-    q.r.model = 1;
-    submit_fails(&b, &q, CP_MODEL_NOT_FOUND);
+    q.r.model = NULL;
+    bed_refuses(&b, &q, CP_MODEL_NOT_FOUND);
     for (int i = 0; i < 7; i++) {
         fake_req_init(&q, 3, 100, 2, 16);
         if (i == 0)
@@ -549,7 +456,7 @@ static void bad_requests_are_refused(void **state)
             cp_ring_init(&q.r.ring, q.ring_mem, sizeof(cp_event), 2);
         else
             cp_ring_init(&q.r.ring, q.ring_mem, CP_EVENT_BYTES(0) - 1, 16);
-        submit_fails(&b, &q, CP_INVALID_VALUE);
+        bed_refuses(&b, &q, CP_INVALID_VALUE);
     }
     bed_close(&b);
 }
@@ -562,9 +469,9 @@ static void a_full_ring_stops_its_request_only(void **state)
     bed_open(&b, (bed_options){0});
     fake_req_init(&slow, 3, 100, 20, 4);
     slow.lazy = true;
-    submit(&b, &slow);
+    bed_submit(&b, &slow);
     fake_req_init(&q, 3, 200, 30, 64);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     expect_tokens(&q, 0, 30);
     assert_false(slow.ended);
@@ -588,8 +495,8 @@ static void models_take_turns(void **state)
     fake_req_init(&p, 3, 100, 6, 16);
     fake_req_init(&q, 3, 100, 6, 16);
     q.r.model = b.model2;
-    submit(&b, &p);
-    submit(&b, &q);
+    bed_submit(&b, &p);
+    bed_submit(&b, &q);
     fake_await_gate(&b.f);
     fake_gate(&b.f, false);
     front_wait(&b.fr, &p);
@@ -613,7 +520,7 @@ static void pressure_preempts_and_loses_nothing(void **state)
     for (int i = 0; i < 12; i++) {
         fake_req_init(&q[i], 6 + i % 5, 50 * i, 20 + i, 64);
         q[i].r.sampling.seed = (uint64_t)i;
-        submit(&b, &q[i]);
+        bed_submit(&b, &q[i]);
     }
     for (int i = 0; i < 12; i++) {
         front_wait(&b.fr, &q[i]);
@@ -632,14 +539,14 @@ typedef struct probed {
     const cp_request *r;
 } probed;
 
-static void on_probe(void *arg, int model, const cp_batch *batch, cp_request *const *row_request,
-                     const int32_t *row_choice, const float *logits)
+static void on_probe(void *arg, const cp_resident *model, const cp_batch *batch,
+                     cp_request *const *row_request, const int32_t *row_choice, const float *logits)
 {
     probed *p = arg;
     p->calls++;
     for (int i = 0; i < batch->n_out; i++) {
         if (logits[(size_t)i * FAKE_VOCAB] == 42.0f && row_request[i] == p->r &&
-            row_choice[i] == 0 && model == 0)
+            row_choice[i] == 0 && model == p->r->model)
             p->rows++;
     }
 }
@@ -653,7 +560,7 @@ static void the_probe_sees_output_rows(void **state)
     bed_open(&b, (bed_options){0});
     cp_engine_set_probe(b.e, on_probe, &p);
     fake_req_init(&q, 12, 100, 5, 16);
-    submit(&b, &q);
+    bed_submit(&b, &q);
     front_wait(&b.fr, &q);
     assert_int_equal(p.calls, 5);
     assert_int_equal(p.rows, 5);
@@ -794,5 +701,6 @@ int main(void)
         cmocka_unit_test(many_threads_may_submit_and_cancel),
         cmocka_unit_test(memory_is_divided_with_arithmetic),
     };
-    return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_sched() + suite_pace();
+    return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_models() +
+           suite_sched() + suite_pace();
 }

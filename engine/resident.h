@@ -1,0 +1,14 @@
+/*
+ * resident: what the engine holds of one model, from its memory to its scheduler.
+ */
+#ifndef CP_ENGINE_RESIDENT_H
+#define CP_ENGINE_RESIDENT_H
+
+#include "engine/engine_internal.h"
+
+/* Memory, packed weights, pages, scheduler. On an error nothing is left. Any thread. */
+cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model *cfg,
+                         const cp_engine_desc *d, cp_err *err);
+void cp_resident_free(cp_engine *e, cp_resident *m); /* no task is left; NULL is fine */
+
+#endif

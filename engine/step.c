@@ -1,0 +1,96 @@
+/*
+ * step: see step.h. A model whose weights were lost, or that is draining past its time, runs no
+ * more: all that it has ends.
+ */
+#include "engine/step.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine_metrics.h"
+#include "engine/sched.h"
+#include "engine/tasks.h"
+
+#include <stdlib.h>
+
+static cp_code submit(cp_engine *e, cp_resident *m, cp_err *err)
+{
+    cp_step_build(&m->step, m->sched);
+    cp_batch *batch = &m->step.batch;
+    uint32_t n_fresh;
+    const uint32_t *fresh = cp_kv_fresh(m->kv, &n_fresh);
+    for (uint32_t i = 0; i < n_fresh; i++)
+        e->backend->zero_page(m->prepared, fresh[i]);
+    bool loading = atomic_load_explicit(&m->state, memory_order_relaxed) == CP_MODEL_LOADING;
+    bool probed = e->probe && !loading; /* then the thread is not the engine's, nor its heart */
+    if (probed && !m->probe_logits)
+        m->probe_logits = malloc(sizeof(float) * (size_t)m->step.max_out * (size_t)m->n_vocab);
+    batch->logits_copy = probed ? m->probe_logits : NULL;
+    batch->beat = loading ? NULL : &e->beat_ns;
+    return e->backend->submit(m->prepared, batch, err);
+}
+
+/* Anything but CP_OK: no result may be used. */
+static cp_code collect(cp_engine *e, cp_resident *m, cp_err *err)
+{
+    const cp_batch *batch = &m->step.batch;
+    cp_code code = e->backend->collect(m->prepared, err);
+    if (code == CP_OK && m->file && e->backend->poisoned(m->file))
+        code =
+            cp_fail(err, CP_MODEL_FAILED, "%s: the mapped file changed under the server", m->name);
+    if (code == CP_OK && batch->logits_copy && batch->n_out > 0)
+        e->probe(e->probe_arg, m, batch, m->step.out_request, m->step.out_choice,
+                 batch->logits_copy);
+    return code;
+}
+
+/* Why the model may not run; CP_OK: it may. */
+static cp_code held_back(const cp_resident *m, int64_t now)
+{
+    if (atomic_load_explicit(&m->failed, memory_order_relaxed))
+        return CP_MODEL_FAILED;
+    if (atomic_load_explicit(&m->state, memory_order_acquire) != CP_MODEL_DRAINING)
+        return CP_OK;
+    int64_t end = atomic_load_explicit(&m->drain_end_ns, memory_order_relaxed);
+    return end != 0 && now >= end ? CP_MODEL_NOT_FOUND : CP_OK;
+}
+
+void cp_resident_begin_step(cp_engine *e, cp_resident *m)
+{
+    int64_t start = cp_now_ns();
+    cp_code code = held_back(m, start);
+    cp_sched_sweep(m->sched, start);
+    if (code != CP_OK)
+        cp_tasks_fail_all(m->sched, code);
+    m->stepping = code == CP_OK && cp_sched_plan(m->sched, m->max_batch_rows) > 0;
+    m->code = m->stepping ? submit(e, m, &m->err) : CP_OK;
+    m->begin_ns = cp_now_ns() - start;
+}
+
+static void fail_step(cp_resident *m)
+{
+    cp_log(CP_LOG_ERROR, "step failed model=%s error=\"%s\"", m->name, m->err.msg);
+    cp_sched_fail_plan(m->sched, CP_MODEL_FAILED);
+    if (m->code != CP_MODEL_FAILED)
+        return;
+    atomic_store_explicit(&m->failed, true, memory_order_relaxed);
+    cp_tasks_fail_all(m->sched, CP_MODEL_FAILED);
+}
+
+bool cp_resident_end_step(cp_engine *e, cp_resident *m)
+{
+    bool ran = m->stepping;
+    if (ran) {
+        int64_t start = cp_now_ns();
+        if (m->code == CP_OK)
+            m->code = collect(e, m, &m->err);
+        int64_t now = cp_now_ns();
+        cp_kv_step_sent(m->kv); /* one step at a time: sent and done in one */
+        cp_kv_step_done(m->kv);
+        if (m->code == CP_OK)
+            cp_sched_commit(m->sched, m->step.results, now);
+        else
+            fail_step(m);
+        cp_metrics_step(m->metrics, m->begin_ns + now - start);
+        m->stepping = false;
+    }
+    return ran;
+}
