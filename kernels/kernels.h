@@ -73,7 +73,8 @@ typedef struct cp_batch {
     int n_state_copies;
     const cp_sample_in *samples; /* [n_out] */
     cp_sample_out *results;      /* [n_out] */
-    /* worker 0 stores cp_now_ns() here after each operation: a long step is alive; may be NULL */
+    /* worker 0 stores cp_now_ns() here after each operation, and on the CPU within it: a long step
+     * is alive; may be NULL */
     _Atomic int64_t *beat;
     float *logits_copy; /* tests and oracles: receives [n_out, n_vocab]; NULL in serving */
 } cp_batch;

@@ -302,14 +302,14 @@ bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
     const attn_plan *a = &run->plans[x->plan];
     if (!run->fused) {
         int64_t r, n = w->batch->n_rows;
-        while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
+        while ((r = cp_cpu_item(w, n)) < n)
             for (int h = 0; h < a->n_kv; h++)
                 write_head(w, op, (int)r, h);
         if (!cp_pool_barrier(w->pool, w->id))
             return false;
     }
     int64_t i, n = (int64_t)a->n_items * a->n_kv;
-    while ((i = cp_pool_ticket(w->pool, n, 1)) < n)
+    while ((i = cp_cpu_item(w, n)) < n)
         do_item(w, op, a, &a->items[i / a->n_kv], (int)(i % a->n_kv));
     return true;
 }

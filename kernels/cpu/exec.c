@@ -16,10 +16,26 @@
 
 /* Elements of a prologue that every worker may as well do alone: a few us. */
 enum { PROLOGUE_ALONE = 16384 };
+/* An item takes milliseconds at most where weights are in memory: the clock need not be read for
+ * each. */
+enum { ITEMS_A_BEAT = 16 };
 
 bool cp_cpu_prologue_alone(int n_rows, int k)
 {
     return n_rows == 1 || (int64_t)n_rows * k <= PROLOGUE_ALONE;
+}
+
+static void beat(const worker *w, int64_t now)
+{
+    if (w->id == 0 && w->batch->beat) /* relaxed: a time to look at, it orders nothing */
+        atomic_store_explicit(w->batch->beat, now, memory_order_relaxed);
+}
+
+int64_t cp_cpu_item(worker *w, int64_t n)
+{
+    if (w->id == 0 && w->n_items++ % ITEMS_A_BEAT == 0)
+        beat(w, cp_now_ns());
+    return cp_pool_ticket(w->pool, n, 1);
 }
 
 /* Each worker copies its own slice of every page, in list order: a chain of copies stays right. */
@@ -112,7 +128,7 @@ static bool linear(worker *w, const cp_op *op, const cp_linear *l, int n)
     } else {
         int64_t r;
         act = w->run->act;
-        while ((r = cp_pool_ticket(w->pool, n, 1)) < n)
+        while ((r = cp_cpu_item(w, n)) < n)
             prologue_row(w, op, l, (int)r, n, true, act);
         if (!cp_pool_barrier(w->pool, w->id))
             return false;
@@ -127,7 +143,7 @@ static bool linear(worker *w, const cp_op *op, const cp_linear *l, int n)
         ld[i] = p->ld[s];
     }
     int64_t i, items = cp_linear_items(l, n);
-    while ((i = cp_pool_ticket(w->pool, items, 1)) < items)
+    while ((i = cp_cpu_item(w, items)) < items)
         cp_linear_item(l, i, n, act, w->s->linear, out, ld);
     return true;
 }
@@ -138,7 +154,7 @@ static void shortconv(worker *w, const cp_op *op)
     int d = op->u.shortconv.d, chunks = (d + CPU_CONV_LANES - 1) / CPU_CONV_LANES;
     int group = op->u.shortconv.group, layer = op->u.shortconv.layer_in_group;
     int64_t i, n = (int64_t)w->batch->n_seqs * chunks;
-    while ((i = cp_pool_ticket(w->pool, n, 1)) < n) {
+    while ((i = cp_cpu_item(w, n)) < n) {
         const cp_batch_seq *q = &w->batch->seqs[i / chunks];
         int c0 = (int)(i % chunks) * CPU_CONV_LANES;
         cp_conv c = {.d = d,
@@ -171,7 +187,7 @@ static void walk(cp_pool *pool, int id, void *arg)
     worker *shared = arg;
     cpu_run *run = shared->run;
     cp_prepared *p = run->p;
-    worker w = {run, pool, id, shared->batch, &run->scratch[id]};
+    worker w = {.run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
     int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
     bool stay = at > 0 || !copies(&w) || cp_pool_barrier(pool, id);
@@ -213,8 +229,7 @@ static void walk(cp_pool *pool, int id, void *arg)
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);
             then = now;
-            if (w.batch->beat) /* relaxed: a time to look at, it orders nothing */
-                atomic_store_explicit(w.batch->beat, now, memory_order_relaxed);
+            beat(&w, now);
         }
     }
 }

@@ -93,6 +93,7 @@ typedef struct worker {
     int id;
     const cp_batch *batch;
     cpu_scratch *s;
+    unsigned n_items; /* that worker 0 has asked for */
 } worker;
 
 /* attention.c: plans of a step (engine thread), the record (workers). */
@@ -101,7 +102,10 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
 bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x);
 /* sample.c */
 void cp_cpu_sample(worker *w, const cp_op *op);
-/* exec.c: whether every worker prepares its own activations (no barrier); one step on all. */
+/* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
+ * items beat (cp_batch.beat), so a record that takes long is alive. */
+int64_t cp_cpu_item(worker *w, int64_t n);
+/* Whether every worker prepares its own activations (no barrier); one step on all. */
 bool cp_cpu_prologue_alone(int n_rows, int k);
 void cp_cpu_step(cp_prepared *p, const cp_batch *batch);
 

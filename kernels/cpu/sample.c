@@ -478,7 +478,7 @@ void cp_cpu_sample(worker *w, const cp_op *op)
     bool whole = run->threads == 1 || b->n_out >= 2 * run->threads;
     int step = whole ? chunks : PIECE_CHUNKS, pieces = (chunks + step - 1) / step;
     int64_t i, items = (int64_t)b->n_out * pieces;
-    while ((i = cp_pool_ticket(w->pool, items, 1)) < items) {
+    while ((i = cp_cpu_item(w, items)) < items) {
         int row = (int)(i / pieces), c0 = (int)(i % pieces) * step, c1 = min_int(c0 + step, chunks);
         size_t at = (size_t)c0 * CP_SAMPLE_CHUNK;
         size_t len = (size_t)min_int(c1 * CP_SAMPLE_CHUNK, n) - at;
