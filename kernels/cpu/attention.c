@@ -21,29 +21,31 @@
 /* Cut rows into splits when there are fewer than this many items a worker. */
 enum { ITEMS_PER_WORKER = 4 };
 
-static attn_plan *plan_of(cpu_run *run, const cp_op *op, int *index)
+static cpu_plan *plan_of(cpu_run *run, const cp_op *op, int *index)
 {
     for (int i = 0; i < run->n_plans; i++) {
-        attn_plan *a = &run->plans[i];
-        if (a->window == op->u.attention.window && a->n_heads == op->u.attention.n_heads &&
-            a->n_kv == op->u.attention.n_kv && a->k_dim == op->u.attention.k_dim &&
+        cpu_plan *a = &run->plans[i];
+        if (a->shape.window == op->u.attention.window && a->n_heads == op->u.attention.n_heads &&
+            a->shape.n_kv == op->u.attention.n_kv && a->k_dim == op->u.attention.k_dim &&
             a->v_dim == op->u.attention.v_dim) {
             *index = i;
             return a;
         }
     }
     *index = run->n_plans;
-    attn_plan *a = &run->plans[run->n_plans++];
-    *a = (attn_plan){.window = op->u.attention.window,
-                     .n_heads = op->u.attention.n_heads,
-                     .n_kv = op->u.attention.n_kv,
-                     .k_dim = op->u.attention.k_dim,
-                     .v_dim = op->u.attention.v_dim};
-    int group = a->n_heads / a->n_kv;
-    a->tile_rows = CPU_TILE_QUERIES / group;
-    a->tile_rows = a->tile_rows < 1 ? 1 : a->tile_rows;
-    a->tile_rows = a->tile_rows > CPU_TILE_ROWS ? CPU_TILE_ROWS : a->tile_rows;
-    a->items = cp_xcalloc((size_t)run->p->cfg.max_rows + CPU_PARTS, sizeof(*a->items));
+    cpu_plan *a = &run->plans[run->n_plans++];
+    *a = (cpu_plan){.n_heads = op->u.attention.n_heads,
+                    .k_dim = op->u.attention.k_dim,
+                    .v_dim = op->u.attention.v_dim,
+                    .q_heads = op->u.attention.n_heads / op->u.attention.n_kv};
+    a->shape = (cp_attn_shape){.window = op->u.attention.window,
+                               .n_kv = op->u.attention.n_kv,
+                               .tile_rows = CPU_TILE_QUERIES / a->q_heads,
+                               .max_results = CPU_RESULTS,
+                               .wanted = run->threads > 1 ? ITEMS_PER_WORKER * run->threads : 0};
+    int *rows = &a->shape.tile_rows;
+    *rows = *rows < 1 ? 1 : *rows > CPU_TILE_ROWS ? CPU_TILE_ROWS : *rows;
+    a->items = cp_xcalloc(cp_attn_max_items(&a->shape, run->p->cfg.max_rows), sizeof(*a->items));
     return a;
 }
 
@@ -55,63 +57,20 @@ cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err)
     for (int i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != CP_OP_ATTENTION)
             continue;
-        const attn_plan *a = plan_of(run, &p->ops[i], &run->ops[i].plan);
+        const cpu_plan *a = plan_of(run, &p->ops[i], &run->ops[i].plan);
         size_t floats = (size_t)a->n_heads * (size_t)(a->v_dim + 2);
-        run->part_floats = floats > run->part_floats ? floats : run->part_floats;
-        max_kv = a->n_kv > max_kv ? a->n_kv : max_kv;
+        run->result_floats = floats > run->result_floats ? floats : run->result_floats;
+        max_kv = a->shape.n_kv > max_kv ? a->shape.n_kv : max_kv;
     }
     if (!run->n_plans)
         return CP_OK;
-    size_t bytes = CPU_PARTS * run->part_floats * sizeof(float);
-    run->parts = cp_anon_map(bytes);
-    run->merges = cp_alloc_aligned((size_t)CPU_PARTS * (size_t)max_kv * sizeof(*run->merges));
-    if (!run->parts || !run->merges)
+    size_t bytes = CPU_RESULTS * run->result_floats * sizeof(float);
+    run->results = cp_anon_map(bytes);
+    run->merges = cp_alloc_aligned((size_t)CPU_RESULTS * (size_t)max_kv * sizeof(*run->merges));
+    if (!run->results || !run->merges)
         return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results", bytes);
     p->bytes += bytes;
     return CP_OK;
-}
-
-static int first_visible(int window, int pos)
-{
-    return window && pos >= window ? pos - window + 1 : 0;
-}
-
-static void plan_step(cpu_run *run, attn_plan *a, const cp_batch *b)
-{
-    int tiles = 0, units = 0, parts = 0;
-    a->n_items = 0;
-    for (int s = 0; s < b->n_seqs; s++)
-        tiles += (b->seqs[s].n_rows + a->tile_rows - 1) / a->tile_rows;
-    bool cut = run->threads > 1 && tiles * a->n_kv < ITEMS_PER_WORKER * run->threads;
-    for (int s = 0; s < b->n_seqs; s++) {
-        const cp_batch_seq *q = &b->seqs[s];
-        /* The last tile sees most keys: the largest items go first. */
-        for (int r = (q->n_rows - 1) / a->tile_rows * a->tile_rows; r >= 0; r -= a->tile_rows) {
-            int n = q->n_rows - r < a->tile_rows ? q->n_rows - r : a->tile_rows;
-            int split0 = first_visible(a->window, q->pos0 + r) / CP_SPLIT;
-            int split1 = (q->pos0 + r + n - 1) / CP_SPLIT + 1, n_parts = split1 - split0;
-            attn_item it = {.seq = s,
-                            .row0 = q->row0 + r,
-                            .n_rows = n,
-                            .split0 = split0,
-                            .split1 = split1,
-                            .unit = -1};
-            if (!cut || q->n_rows > 1 || n_parts < 2 || parts + n_parts > CPU_PARTS) {
-                a->items[a->n_items++] = it;
-                continue;
-            }
-            it.unit = units++;
-            it.part0 = parts;
-            it.n_parts = n_parts;
-            parts += n_parts;
-            for (int i = n_parts - 1; i >= 0; i--) {
-                it.split0 = split0 + i;
-                it.split1 = it.split0 + 1;
-                it.part = it.part0 + i;
-                a->items[a->n_items++] = it;
-            }
-        }
-    }
 }
 
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
@@ -119,8 +78,10 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
     run->fused = true;
     for (int s = 0; s < batch->n_seqs; s++)
         run->fused = run->fused && batch->seqs[s].n_rows == 1;
-    for (int i = 0; i < run->n_plans; i++)
-        plan_step(run, &run->plans[i], batch);
+    for (int i = 0; i < run->n_plans; i++) {
+        cpu_plan *a = &run->plans[i];
+        a->n_items = cp_attn_plan(&a->shape, batch, a->items);
+    }
 }
 
 /* dst = one head's vector after norm and rope. */
@@ -158,20 +119,20 @@ static void write_head(const worker *w, const cp_op *op, int r, int h)
 }
 
 /* Rows of the item that see keys of the split, and what each of their queries sees. */
-static bool split_rows(const worker *w, const attn_item *it, const attn_plan *a, int split,
+static bool split_rows(const worker *w, const cp_attn_item *it, const cpu_plan *a, int split,
                        int *first, int *count)
 {
-    int base = split * CP_SPLIT, group = a->n_heads / a->n_kv, n = 0;
+    int base = split * CP_SPLIT, n = 0;
     *first = it->n_rows;
     *count = 0;
     for (int r = 0; r < it->n_rows; r++) {
-        int pos = w->batch->pos[it->row0 + r], lo = first_visible(a->window, pos);
+        int pos = w->batch->pos[it->row0 + r], lo = cp_attn_first_visible(a->shape.window, pos);
         if (pos < base || lo >= base + CP_SPLIT)
             continue;
         if (!*count)
             *first = r;
         (*count)++;
-        for (int h = 0; h < group; h++, n++) {
+        for (int h = 0; h < a->q_heads; h++, n++) {
             w->s->lo[n] = lo > base ? lo : base;
             w->s->hi[n] = pos + 1 < base + CP_SPLIT ? pos + 1 : base + CP_SPLIT;
         }
@@ -190,38 +151,41 @@ static void finish_head(const worker *w, const cp_op *op, int r, int head, const
                         sinks ? sinks + head : NULL, vd);
 }
 
-static float *part_at(const cpu_run *run, const attn_plan *a, int part, int kv, int h)
+/* o[v_dim], m, l of query head h of kv head kv in a split result. */
+static float *result_at(const cpu_run *run, const cpu_plan *a, int result, int kv, int h)
 {
-    int head = kv * (a->n_heads / a->n_kv) + h;
-    return run->parts + (size_t)part * run->part_floats + (size_t)head * (size_t)(a->v_dim + 2);
+    int head = kv * a->q_heads + h;
+    return run->results + (size_t)result * run->result_floats +
+           (size_t)head * (size_t)(a->v_dim + 2);
 }
 
 /* The last split of a row to arrive merges them all. */
-static void merge_parts(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+static void merge_results(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
+                          int kv)
 {
     cpu_run *run = w->run;
-    int group = a->n_heads / a->n_kv, vd = a->v_dim;
-    for (int h = 0; h < group; h++) {
-        float *o = part_at(run, a, it->part0, kv, h);
-        for (int i = 1; i < it->n_parts; i++) {
-            const float *next = part_at(run, a, it->part0 + i, kv, h);
+    int vd = a->v_dim;
+    for (int h = 0; h < a->q_heads; h++) {
+        float *o = result_at(run, a, it->result0, kv, h);
+        for (int i = 1; i < it->n_results; i++) {
+            const float *next = result_at(run, a, it->result0 + i, kv, h);
             run->vec->merge(&o[vd], &o[vd + 1], o, next[vd], next[vd + 1], next, vd);
         }
-        finish_head(w, op, it->row0, kv * group + h, o, o[vd], o[vd + 1]);
+        finish_head(w, op, it->row0, kv * a->q_heads + h, o, o[vd], o[vd + 1]);
     }
 }
 
 /* Running (m, l, o) of the rows that the split touched: the first split of a row is copied. */
-static void merge_split(worker *w, const attn_plan *a, const attn_item *it, int split, int first,
+static void merge_split(worker *w, const cpu_plan *a, const cp_attn_item *it, int split, int first,
                         int count)
 {
     const cpu_scratch *s = w->s;
-    int group = a->n_heads / a->n_kv, vd = a->v_dim;
-    for (int i = 0; i < count * group; i++) {
-        int q = first * group + i, pos = w->batch->pos[it->row0 + first + i / group];
+    int vd = a->v_dim;
+    for (int i = 0; i < count * a->q_heads; i++) {
+        int q = first * a->q_heads + i, pos = w->batch->pos[it->row0 + first + i / a->q_heads];
         float *o = s->o + (size_t)q * (size_t)vd;
         const float *os = s->os + (size_t)i * (size_t)vd;
-        if (split == first_visible(a->window, pos) / CP_SPLIT) {
+        if (split == cp_attn_first_visible(a->shape.window, pos) / CP_SPLIT) {
             memcpy(o, os, (size_t)vd * sizeof(float));
             s->m[q] = s->ms[i];
             s->l[q] = s->ls[i];
@@ -231,34 +195,35 @@ static void merge_split(worker *w, const attn_plan *a, const attn_item *it, int 
     }
 }
 
-static void store_part(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+static void store_result(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
+                         int kv)
 {
     cpu_run *run = w->run;
-    int group = a->n_heads / a->n_kv, vd = a->v_dim;
-    for (int h = 0; h < group; h++) {
-        float *o = part_at(run, a, it->part, kv, h);
+    int vd = a->v_dim;
+    for (int h = 0; h < a->q_heads; h++) {
+        float *o = result_at(run, a, it->result, kv, h);
         memcpy(o, w->s->os + (size_t)h * (size_t)vd, (size_t)vd * sizeof(float));
         o[vd] = w->s->ms[h];
         o[vd + 1] = w->s->ls[h];
     }
-    /* acq_rel: the last arrival sees every part; it leaves the counter at rest. */
-    _Atomic int *done = &run->merges[it->unit * a->n_kv + kv];
-    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 == it->n_parts) {
+    /* acq_rel: the last arrival sees every result; it leaves the counter at rest. */
+    _Atomic int *done = &run->merges[it->merge * a->shape.n_kv + kv];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 == it->n_results) {
         atomic_store_explicit(done, 0, memory_order_relaxed);
-        merge_parts(w, op, a, it, kv);
+        merge_results(w, op, a, it, kv);
     }
 }
 
-static void do_item(worker *w, const cp_op *op, const attn_plan *a, const attn_item *it, int kv)
+static void do_item(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it, int kv)
 {
     cpu_run *run = w->run;
     cp_prepared *p = run->p;
-    int group = a->n_heads / a->n_kv, kd = a->k_dim, first, count;
+    int q_heads = a->q_heads, kd = a->k_dim, first, count;
     for (int r = 0; r < it->n_rows; r++)
-        for (int h = 0; h < group; h++)
-            load_head(w, op, w->s->q + (size_t)(r * group + h) * (size_t)kd, op->u.attention.q,
-                      op->u.attention.q_norm, it->row0 + r, kv * group + h);
-    bool last = it->unit < 0 || it->part == it->part0 + it->n_parts - 1;
+        for (int h = 0; h < q_heads; h++)
+            load_head(w, op, w->s->q + (size_t)(r * q_heads + h) * (size_t)kd, op->u.attention.q,
+                      op->u.attention.q_norm, it->row0 + r, kv * q_heads + h);
+    bool last = it->merge < 0 || it->result == it->result0 + it->n_results - 1;
     if (run->fused && last)
         write_head(w, op, it->row0, kv);
     const cp_kv_group *g = &p->prog->groups[op->u.attention.group];
@@ -282,34 +247,34 @@ static void do_item(worker *w, const cp_op *op, const attn_plan *a, const attn_i
     for (int split = it->split0; split < it->split1; split++) {
         if (!split_rows(w, it, a, split, &first, &count))
             continue;
-        t.q = w->s->q + (size_t)(first * group) * (size_t)kd;
-        t.n = count * group;
+        t.q = w->s->q + (size_t)(first * q_heads) * (size_t)kd;
+        t.n = count * q_heads;
         run->vec->attend(&t);
-        if (it->unit >= 0) {
-            store_part(w, op, a, it, kv);
+        if (it->merge >= 0) {
+            store_result(w, op, a, it, kv);
             return;
         }
         merge_split(w, a, it, split, first, count);
     }
-    for (int i = 0; i < it->n_rows * group; i++)
-        finish_head(w, op, it->row0 + i / group, kv * group + i % group,
+    for (int i = 0; i < it->n_rows * q_heads; i++)
+        finish_head(w, op, it->row0 + i / q_heads, kv * q_heads + i % q_heads,
                     w->s->o + (size_t)i * (size_t)a->v_dim, w->s->m[i], w->s->l[i]);
 }
 
 bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
 {
     cpu_run *run = w->run;
-    const attn_plan *a = &run->plans[x->plan];
+    const cpu_plan *a = &run->plans[x->plan];
     if (!run->fused) {
         int64_t r, n = w->batch->n_rows;
         while ((r = cp_cpu_item(w, n)) < n)
-            for (int h = 0; h < a->n_kv; h++)
+            for (int h = 0; h < a->shape.n_kv; h++)
                 write_head(w, op, (int)r, h);
         if (!cp_pool_barrier(w->pool, w->id))
             return false;
     }
-    int64_t i, n = (int64_t)a->n_items * a->n_kv;
+    int64_t i, n = (int64_t)a->n_items * a->shape.n_kv;
     while ((i = cp_cpu_item(w, n)) < n)
-        do_item(w, op, a, &a->items[i / a->n_kv], (int)(i % a->n_kv));
+        do_item(w, op, a, &a->items[i / a->shape.n_kv], (int)(i % a->shape.n_kv));
     return true;
 }

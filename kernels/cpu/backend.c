@@ -64,8 +64,8 @@ static size_t at_least(size_t a, size_t b)
 static void need_attention(const cpu_run *run, needs *n)
 {
     for (int i = 0; i < run->n_plans; i++) {
-        const attn_plan *a = &run->plans[i];
-        size_t queries = (size_t)a->tile_rows * (size_t)(a->n_heads / a->n_kv);
+        const cpu_plan *a = &run->plans[i];
+        size_t queries = (size_t)a->shape.tile_rows * (size_t)a->q_heads;
         n->q = at_least(n->q, queries * (size_t)a->k_dim);
         n->o = at_least(n->o, queries * (size_t)a->v_dim);
         n->s = at_least(n->s, queries * CP_SPLIT);
@@ -223,7 +223,7 @@ static void fini(cp_prepared *p)
         free(run->plans[i].items);
     if (run->panels)
         cp_panels_close(run->panels);
-    cp_anon_unmap(run->parts, CPU_PARTS * run->part_floats * sizeof(float));
+    cp_anon_unmap(run->results, CPU_RESULTS * run->result_floats * sizeof(float));
     cp_anon_unmap(run->act, run->act_bytes);
     free(run->scratch);
     free(run->plans);

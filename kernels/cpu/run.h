@@ -12,32 +12,25 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/plan.h"
 
 #include <stdatomic.h>
 
 enum {
     CPU_LINE = 64,
-    CPU_TILE_QUERIES = 24, /* query vectors (rows x heads of a group) of an attention item */
+    CPU_TILE_QUERIES = 24, /* query vectors (rows x heads of a kv head) of an attention item */
     CPU_TILE_ROWS = 16,    /* rows of one, at most */
-    CPU_PARTS = 1024,      /* split results that wait for a merge, per kv head */
+    CPU_RESULTS = 1024,    /* split results that wait for a merge, per kv head */
 };
 
-/* Work of ATTENTION: rows of one sequence (a tile), all or some of their splits. */
-typedef struct attn_item {
-    int seq, row0, n_rows; /* rows [row0, row0 + n_rows) of the batch */
-    int split0, split1;    /* splits [split0, split1) */
-    int unit;              /* -1: all splits here, no merge; else index of the merge counter */
-    int part;              /* partial result of split0; the tile's first is part0 */
-    int part0, n_parts;
-} attn_item;
-
 /* Attention records of equal geometry have one plan a step. */
-typedef struct attn_plan {
-    int window, n_heads, n_kv, k_dim, v_dim;
-    int tile_rows;
-    attn_item *items; /* capacity max_rows + CPU_PARTS */
+typedef struct cpu_plan {
+    int n_heads, k_dim, v_dim;
+    int q_heads; /* query heads a kv head */
+    cp_attn_shape shape;
+    cp_attn_item *items; /* [cp_attn_max_items()] */
     int n_items;
-} attn_plan;
+} cpu_plan;
 
 typedef struct cpu_scratch {
     uint8_t *act;    /* activations when every worker prepares its own */
@@ -70,15 +63,15 @@ typedef struct cpu_run {
     int threads;
     cpu_op *ops; /* [p->n_ops] */
     cp_panels *panels;
-    attn_plan *plans;
+    cpu_plan *plans;
     int n_plans;
     cpu_scratch *scratch; /* [threads] */
     uint8_t *act;         /* shared activations, the largest of any record */
     size_t act_bytes;
-    bool fused; /* this step: one row a sequence, K and V are written by the items */
-    float *parts;
-    size_t part_floats;  /* one part: [n_heads][v_dim + 2], padded */
-    _Atomic int *merges; /* [CPU_PARTS * max n_kv] split results that have arrived; 0 at rest */
+    bool fused;           /* this step: one row a sequence, K and V are written by the items */
+    float *results;       /* [CPU_RESULTS][result_floats] of splits that wait for a merge */
+    size_t result_floats; /* one result: [n_heads][v_dim + 2], padded */
+    _Atomic int *merges;  /* [CPU_RESULTS * max n_kv] results that have arrived; 0 at rest */
     /* SAMPLE, a row each */
     float *block_max; /* [max_out][n_blocks] */
     float *chunk_max, *chunk_sum;
