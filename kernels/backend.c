@@ -316,11 +316,6 @@ void cp_kernels_default_level(char *out, size_t n)
 
 void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
 {
-    static const char *const names[CP_OP_COUNT] = {
-#define X(kind, name) [CP_OP_##kind] = #name,
-        CP_OPS(X)
-#undef X
-    };
     const char *level = cp_backend_cpu.level_here();
     char text[96];
     for (int kind = 0; kind < CP_OP_COUNT; kind++) {
@@ -329,19 +324,19 @@ void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
                 const cp_dtype_row *row = cp_dtype_info(t);
                 if (!row || cp_panel_kind_of((cp_dtype)t) == CP_PANEL_COUNT)
                     continue;
-                cp_snprintf(text, sizeof(text), "%s %s %s", names[kind], row->name, level);
+                cp_snprintf(text, sizeof(text), "%s %s %s", cp_op_names[kind], row->name, level);
                 line(arg, text);
             }
             continue;
         }
         if (kind == CP_OP_ATTENTION) {
-            cp_snprintf(text, sizeof(text), "%s BF16 %s", names[kind], level);
+            cp_snprintf(text, sizeof(text), "%s BF16 %s", cp_op_names[kind], level);
             line(arg, text);
-            cp_snprintf(text, sizeof(text), "%s F16 %s", names[kind], level);
+            cp_snprintf(text, sizeof(text), "%s F16 %s", cp_op_names[kind], level);
             line(arg, text);
             continue;
         }
-        cp_snprintf(text, sizeof(text), "%s F32 %s", names[kind], level);
+        cp_snprintf(text, sizeof(text), "%s F32 %s", cp_op_names[kind], level);
         line(arg, text);
     }
 }

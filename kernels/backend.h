@@ -63,6 +63,8 @@ struct cp_prepared {
 
 extern const cp_backend_row cp_backend_cpu, cp_backend_ref;
 
+extern const char *const cp_op_names[CP_OP_COUNT]; /* "linear" */
+
 /* CP_OK when prog can run with cfg: indices, widths, shapes, aliasing, types. */
 cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, cp_err *err);
 

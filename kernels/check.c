@@ -15,7 +15,7 @@ typedef struct check {
     cp_err *err;
 } check;
 
-static const char *const op_names[CP_OP_COUNT] = {
+const char *const cp_op_names[CP_OP_COUNT] = {
 #define X(kind, name) [CP_OP_##kind] = #name,
     CP_OPS(X)
 #undef X
@@ -26,7 +26,7 @@ static cp_code bad(const check *c, const char *what, long got, long want)
     const cp_op *op = &c->p->ops[c->op];
     return cp_fail(c->err, CP_UNSUPPORTED,
                    "program: record %d (%s, layer %d): %s is %ld; wanted %ld", c->op,
-                   op_names[op->kind], op->layer, what, got, want);
+                   cp_op_names[op->kind], op->layer, what, got, want);
 }
 
 /* Slot s exists, is `width` wide and has the record's rows. width < 0: any. */
@@ -177,38 +177,48 @@ static cp_code check_shortconv(const check *c, const cp_op *op)
     return CP_OK;
 }
 
+static cp_code check_embed(const check *c, const cp_op *op)
+{
+    cp_wref w = op->u.embed.table;
+    if (w < 0 || w >= c->p->n_weights)
+        return bad(c, "table", w, c->p->n_weights - 1);
+    const cp_tensor *t = c->p->weights[w].t;
+    if (cp_panel_kind_of(t->type) == CP_PANEL_COUNT)
+        return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported", t->name,
+                       (int)t->type);
+    return slot_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out");
+}
+
+static cp_code check_rope(const check *c, const cp_op *op)
+{
+    if (op->u.rope.n_rot < 2 || op->u.rope.n_rot % 2)
+        return bad(c, "n_rot", op->u.rope.n_rot, 2);
+    return slot_is(c, op->u.rope.out, op->u.rope.n_rot, CP_ROWS_ALL, "out");
+}
+
+static cp_code check_gather(const check *c, const cp_op *op)
+{
+    TRY(slot_is(c, op->u.gather.in, -1, CP_ROWS_ALL, "in"));
+    return slot_is(c, op->u.gather.out, c->p->slots[op->u.gather.in].width, CP_ROWS_OUT, "out");
+}
+
+static cp_code check_sample(const check *c, const cp_op *op)
+{
+    return slot_is(c, op->u.sample.logits, c->p->n_vocab, CP_ROWS_OUT, "logits");
+}
+
+static cp_code (*const checks[CP_OP_COUNT])(const check *c, const cp_op *op) = {
+#define X(kind, name) [CP_OP_##kind] = check_##name,
+    CP_OPS(X)
+#undef X
+};
+
 static cp_code check_op(const check *c, const cp_op *op)
 {
-    switch (op->kind) {
-    case CP_OP_EMBED: {
-        cp_wref w = op->u.embed.table;
-        if (w < 0 || w >= c->p->n_weights)
-            return bad(c, "table", w, c->p->n_weights - 1);
-        if (cp_panel_kind_of(c->p->weights[w].t->type) == CP_PANEL_COUNT)
-            return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
-                           c->p->weights[w].t->name, (int)c->p->weights[w].t->type);
-        return slot_is(c, op->u.embed.out, (long)c->p->weights[w].t->ne[0], CP_ROWS_ALL, "out");
-    }
-    case CP_OP_ROPE:
-        if (op->u.rope.n_rot < 2 || op->u.rope.n_rot % 2)
-            return bad(c, "n_rot", op->u.rope.n_rot, 2);
-        return slot_is(c, op->u.rope.out, op->u.rope.n_rot, CP_ROWS_ALL, "out");
-    case CP_OP_GATHER:
-        TRY(slot_is(c, op->u.gather.in, -1, CP_ROWS_ALL, "in"));
-        return slot_is(c, op->u.gather.out, c->p->slots[op->u.gather.in].width, CP_ROWS_OUT, "out");
-    case CP_OP_LINEAR:
-        return check_linear(c, op);
-    case CP_OP_ATTENTION:
-        return check_attention(c, op);
-    case CP_OP_SHORTCONV:
-        return check_shortconv(c, op);
-    case CP_OP_SAMPLE:
-        return slot_is(c, op->u.sample.logits, c->p->n_vocab, CP_ROWS_OUT, "logits");
-    case CP_OP_COUNT:
-        break;
-    }
-    return cp_fail(c->err, CP_UNSUPPORTED, "program: record %d has unknown kind %d", c->op,
-                   (int)op->kind);
+    if ((unsigned)op->kind >= CP_OP_COUNT)
+        return cp_fail(c->err, CP_UNSUPPORTED, "program: record %d has unknown kind %d", c->op,
+                       (int)op->kind);
+    return checks[op->kind](c, op);
 }
 
 cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, cp_err *err)

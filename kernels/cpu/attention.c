@@ -85,7 +85,7 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
 }
 
 /* dst = one head's vector after norm and rope. */
-static void load_head(const worker *w, const cp_op *op, float *dst, cp_slot from, cp_wref norm,
+static void load_head(const cpu_worker *w, const cp_op *op, float *dst, cp_slot from, cp_wref norm,
                       int r, int h)
 {
     const cp_prepared *p = w->run->p;
@@ -102,7 +102,7 @@ static void load_head(const worker *w, const cp_op *op, float *dst, cp_slot from
 }
 
 /* K and V of row r, kv head h into the row's page. */
-static void write_head(const worker *w, const cp_op *op, int r, int h)
+static void write_head(const cpu_worker *w, const cp_op *op, int r, int h)
 {
     const cp_prepared *p = w->run->p;
     int group = op->u.attention.group, positions = p->cfg.page_positions;
@@ -119,7 +119,7 @@ static void write_head(const worker *w, const cp_op *op, int r, int h)
 }
 
 /* Rows of the item that see keys of the split, and what each of their queries sees. */
-static bool split_rows(const worker *w, const cp_attn_item *it, const cpu_plan *a, int split,
+static bool split_rows(const cpu_worker *w, const cp_attn_item *it, const cpu_plan *a, int split,
                        int *first, int *count)
 {
     int base = split * CP_SPLIT, n = 0;
@@ -141,8 +141,8 @@ static bool split_rows(const worker *w, const cp_attn_item *it, const cpu_plan *
 }
 
 /* out rows of queries: finish[i] = o / l. */
-static void finish_head(const worker *w, const cp_op *op, int r, int head, const float *o, float m,
-                        float l)
+static void finish_head(const cpu_worker *w, const cp_op *op, int r, int head, const float *o,
+                        float m, float l)
 {
     const cp_prepared *p = w->run->p;
     const float *sinks = op->u.attention.sinks >= 0 ? p->vectors[op->u.attention.sinks] : NULL;
@@ -160,7 +160,7 @@ static float *result_at(const cpu_run *run, const cpu_plan *a, int result, int k
 }
 
 /* The last split of a row to arrive merges them all. */
-static void merge_results(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
+static void merge_results(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
                           int kv)
 {
     cpu_run *run = w->run;
@@ -176,8 +176,8 @@ static void merge_results(worker *w, const cp_op *op, const cpu_plan *a, const c
 }
 
 /* Running (m, l, o) of the rows that the split touched: the first split of a row is copied. */
-static void merge_split(worker *w, const cpu_plan *a, const cp_attn_item *it, int split, int first,
-                        int count)
+static void merge_split(cpu_worker *w, const cpu_plan *a, const cp_attn_item *it, int split,
+                        int first, int count)
 {
     const cpu_scratch *s = w->s;
     int vd = a->v_dim;
@@ -195,7 +195,7 @@ static void merge_split(worker *w, const cpu_plan *a, const cp_attn_item *it, in
     }
 }
 
-static void store_result(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
+static void store_result(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
                          int kv)
 {
     cpu_run *run = w->run;
@@ -214,7 +214,8 @@ static void store_result(worker *w, const cp_op *op, const cpu_plan *a, const cp
     }
 }
 
-static void do_item(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it, int kv)
+static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_attn_item *it,
+                    int kv)
 {
     cpu_run *run = w->run;
     cp_prepared *p = run->p;
@@ -261,10 +262,10 @@ static void do_item(worker *w, const cp_op *op, const cpu_plan *a, const cp_attn
                     w->s->o + (size_t)i * (size_t)a->v_dim, w->s->m[i], w->s->l[i]);
 }
 
-bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x)
+bool cp_cpu_attention(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     cpu_run *run = w->run;
-    const cpu_plan *a = &run->plans[x->plan];
+    const cpu_plan *a = &run->plans[bound->plan];
     if (!run->fused) {
         int64_t r, n = w->batch->n_rows;
         while ((r = cp_cpu_item(w, n)) < n)

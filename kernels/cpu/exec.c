@@ -25,13 +25,13 @@ bool cp_cpu_prologue_alone(int n_rows, int k)
     return n_rows == 1 || (int64_t)n_rows * k <= PROLOGUE_ALONE;
 }
 
-static void beat(const worker *w, int64_t now)
+static void beat(const cpu_worker *w, int64_t now)
 {
     if (w->id == 0 && w->batch->beat) /* relaxed: a time to look at, it orders nothing */
         atomic_store_explicit(w->batch->beat, now, memory_order_relaxed);
 }
 
-int64_t cp_cpu_item(worker *w, int64_t n)
+int64_t cp_cpu_item(cpu_worker *w, int64_t n)
 {
     if (w->id == 0 && w->n_items++ % ITEMS_A_BEAT == 0)
         beat(w, cp_now_ns());
@@ -39,7 +39,7 @@ int64_t cp_cpu_item(worker *w, int64_t n)
 }
 
 /* Each worker copies its own slice of every page, in list order: a chain of copies stays right. */
-static bool copies(worker *w)
+static bool copies(cpu_worker *w)
 {
     cp_prepared *p = w->run->p;
     const cp_batch *b = w->batch;
@@ -60,8 +60,9 @@ static bool copies(worker *w)
     return true;
 }
 
-static void embed(worker *w, const cp_op *op)
+bool cp_cpu_embed(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
+    (void)bound;
     cp_prepared *p = w->run->p;
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool)) {
@@ -70,27 +71,32 @@ static void embed(worker *w, const cp_op *op)
         cp_dequant_row(t, w->batch->tok[r], x);
         w->run->vec->scale(x, op->u.embed.scale, (int)t->ne[0]);
     }
+    return true;
 }
 
-static void rope(worker *w, const cp_op *op)
+bool cp_cpu_rope(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
+    (void)bound;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool))
         w->run->vec->rope_row(cp_slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
                               op->u.rope.n_rot / 2, w->batch->pos[r], op->u.rope.mscale);
+    return true;
 }
 
-static void gather(worker *w, const cp_op *op)
+bool cp_cpu_gather(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
+    (void)bound;
     cp_prepared *p = w->run->p;
     size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
     for (int i = w->id; i < w->batch->n_out; i += cp_pool_active(w->pool))
         memcpy(cp_slot_row(p, op->u.gather.out, i),
                cp_slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
+    return true;
 }
 
 /* One row: add, norms, x_out when it is this worker's to write, activations. */
-static void prologue_row(worker *w, const cp_op *op, const cp_linear *l, int r, int n, bool mine,
-                         void *act)
+static void prologue_row(cpu_worker *w, const cp_op *op, const cp_linear *l, int r, int n,
+                         bool mine, void *act)
 {
     cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
@@ -115,12 +121,12 @@ static void prologue_row(worker *w, const cp_op *op, const cp_linear *l, int r, 
     cp_linear_prep_row(l, x, r, n, act);
 }
 
-/* False: the worker leaves the run. */
-static bool linear(worker *w, const cp_op *op, const cp_linear *l, int n)
+bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     cp_prepared *p = w->run->p;
+    const cp_linear *l = bound->linear;
     void *act;
-    int active = cp_pool_active(w->pool);
+    int n = cp_op_rows(op, w->batch), active = cp_pool_active(w->pool);
     if (w->run->threads == 1 || cp_cpu_prologue_alone(n, cp_linear_k(l))) {
         act = w->run->threads == 1 ? w->run->act : w->s->act;
         for (int r = 0; r < n; r++)
@@ -148,8 +154,9 @@ static bool linear(worker *w, const cp_op *op, const cp_linear *l, int n)
     return true;
 }
 
-static void shortconv(worker *w, const cp_op *op)
+bool cp_cpu_shortconv(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
+    (void)bound;
     cp_prepared *p = w->run->p;
     int d = op->u.shortconv.d, chunks = (d + CPU_CONV_LANES - 1) / CPU_CONV_LANES;
     int group = op->u.shortconv.group, layer = op->u.shortconv.layer_in_group;
@@ -175,6 +182,7 @@ static void shortconv(worker *w, const cp_op *op)
             c.save = cp_state_at(p, q->state_save, group, layer);
         w->run->vec->conv(&c);
     }
+    return true;
 }
 
 static bool reads_batch_only(const cp_op *op)
@@ -182,45 +190,27 @@ static bool reads_batch_only(const cp_op *op)
     return op->kind == CP_OP_EMBED || op->kind == CP_OP_ROPE;
 }
 
+static cpu_op_fn *const fns[CP_OP_COUNT] = {
+#define X(kind, name) [CP_OP_##kind] = cp_cpu_##name,
+    CP_OPS(X)
+#undef X
+};
+
 static void walk(cp_pool *pool, int id, void *arg)
 {
-    worker *shared = arg;
+    cpu_worker *shared = arg;
     cpu_run *run = shared->run;
     cp_prepared *p = run->p;
-    worker w = {.run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
+    cpu_worker w = {
+        .run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
     int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
     bool stay = at > 0 || !copies(&w) || cp_pool_barrier(pool, id);
     for (int i = at; i < p->n_ops && stay; i++) {
         const cp_op *op = &p->ops[i];
-        int n = cp_op_rows(op, w.batch);
-        if (n == 0)
+        if (cp_op_rows(op, w.batch) == 0)
             continue;
-        switch (op->kind) {
-        case CP_OP_EMBED:
-            embed(&w, op);
-            break;
-        case CP_OP_ROPE:
-            rope(&w, op);
-            break;
-        case CP_OP_GATHER:
-            gather(&w, op);
-            break;
-        case CP_OP_LINEAR:
-            stay = linear(&w, op, run->ops[i].linear, n);
-            break;
-        case CP_OP_ATTENTION:
-            stay = cp_cpu_attention(&w, op, &run->ops[i]);
-            break;
-        case CP_OP_SHORTCONV:
-            shortconv(&w, op);
-            break;
-        case CP_OP_SAMPLE:
-            cp_cpu_sample(&w, op);
-            break;
-        case CP_OP_COUNT:
-            break;
-        }
+        stay = fns[op->kind](&w, op, &run->ops[i]);
         /* The end of the run is the last record's barrier. */
         bool last = i + 1 == p->n_ops;
         if (stay && !last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
@@ -237,7 +227,7 @@ static void walk(cp_pool *pool, int id, void *arg)
 void cp_cpu_step(cp_prepared *p, const cp_batch *batch)
 {
     cpu_run *run = p->impl;
-    worker w = {.run = run, .batch = batch};
+    cpu_worker w = {.run = run, .batch = batch};
     cp_cpu_attention_plan(run, batch);
     uint64_t before = cp_pool_barriers(run->pool);
     cp_pool_run(run->pool, walk, &w);

@@ -2,9 +2,9 @@
  * run: what the walker (exec.c) and its larger operations share. Internal to kernels/cpu.
  *
  * A cpu_run is one prepared program's part of the backend: bound linears, attention plans, worker
- * scratch. During a step every pool worker holds a `worker`, walks the records in the same order
- * and reaches the same barriers; what a worker may write is its own scratch, the items it drew, and
- * the rows that are its by number.
+ * scratch. During a step every pool worker holds a `cpu_worker`, walks the records in the same
+ * order and reaches the same barriers; what a worker may write is its own scratch, the items it
+ * drew, and the rows that are its by number.
  */
 #ifndef CP_KERNELS_CPU_RUN_H
 #define CP_KERNELS_CPU_RUN_H
@@ -80,24 +80,28 @@ typedef struct cpu_run {
     int n_blocks, n_chunks;
 } cpu_run;
 
-typedef struct worker {
+typedef struct cpu_worker {
     cpu_run *run;
     cp_pool *pool;
     int id;
     const cp_batch *batch;
     cpu_scratch *s;
     unsigned n_items; /* that worker 0 has asked for */
-} worker;
+} cpu_worker;
 
-/* attention.c: plans of a step (engine thread), the record (workers). */
+/* A record that has rows, on every worker; bound: what prepare made of it. False: this worker
+ * leaves the run. */
+typedef bool cpu_op_fn(cpu_worker *w, const cp_op *op, const cpu_op *bound);
+#define X(kind, name) cpu_op_fn cp_cpu_##name;
+CP_OPS(X)
+#undef X
+
+/* attention.c: before the first step; at the start of each, by the engine's thread. */
 cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err);
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
-bool cp_cpu_attention(worker *w, const cp_op *op, const cpu_op *x);
-/* sample.c */
-void cp_cpu_sample(worker *w, const cp_op *op);
 /* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
  * items beat (cp_batch.beat), so a record that takes long is alive. */
-int64_t cp_cpu_item(worker *w, int64_t n);
+int64_t cp_cpu_item(cpu_worker *w, int64_t n);
 /* Whether every worker prepares its own activations (no barrier); one step on all. */
 bool cp_cpu_prologue_alone(int n_rows, int k);
 void cp_cpu_step(cp_prepared *p, const cp_batch *batch);

@@ -468,8 +468,9 @@ static bool scan(const cpu_run *run, const float *x, int row, int c0, int c1, bo
     return nan;
 }
 
-void cp_cpu_sample(worker *w, const cp_op *op)
+bool cp_cpu_sample(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
+    (void)bound;
     cpu_run *run = w->run;
     const cp_prepared *p = run->p;
     const cp_batch *b = w->batch;
@@ -503,4 +504,5 @@ void cp_cpu_sample(worker *w, const cp_op *op)
                       .out = &b->results[row]};
         pick(&r, row, nan);
     }
+    return true;
 }

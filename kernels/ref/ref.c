@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
+void cp_ref_embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = 0; r < b->n_rows; r++) {
@@ -24,7 +24,7 @@ static void embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
 }
 
 /* cos and sin of the f32 angle, each rounded to f32, then times mscale. */
-static void rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
+void cp_ref_rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     int half = op->u.rope.n_rot / 2;
     for (int r = 0; r < b->n_rows; r++) {
@@ -38,7 +38,7 @@ static void rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
     }
 }
 
-static void gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
+void cp_ref_gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     size_t width = (size_t)p->prog->slots[op->u.gather.in].width;
     for (int i = 0; i < b->n_out; i++)
@@ -50,7 +50,7 @@ static void gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
  * y[i] = sum over taps t ascending of conv[t] * (b*x)[i - (L-1) + t], by fmaf from 0; out = c * y.
  * State: the last L - 1 rows of b*x, oldest first, [L-1][d].
  */
-static void shortconv(cp_prepared *p, const cp_op *op, const cp_batch *batch)
+void cp_ref_shortconv(cp_prepared *p, const cp_op *op, const cp_batch *batch)
 {
     int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache, keep = taps - 1;
     int group = op->u.shortconv.group, layer = op->u.shortconv.layer_in_group;
@@ -85,6 +85,12 @@ static void shortconv(cp_prepared *p, const cp_op *op, const cp_batch *batch)
     free(hist);
 }
 
+static cp_ref_fn *const fns[CP_OP_COUNT] = {
+#define X(kind, name) [CP_OP_##kind] = cp_ref_##name,
+    CP_OPS(X)
+#undef X
+};
+
 static void step(cp_prepared *p, const cp_batch *b)
 {
     for (int i = 0; i < b->n_copies; i++)
@@ -96,31 +102,7 @@ static void step(cp_prepared *p, const cp_batch *b)
     for (int i = 0; i < p->n_ops; i++) {
         const cp_op *op = &p->ops[i];
         int64_t start = cp_now_ns();
-        switch (op->kind) {
-        case CP_OP_EMBED:
-            embed(p, op, b);
-            break;
-        case CP_OP_ROPE:
-            rope(p, op, b);
-            break;
-        case CP_OP_GATHER:
-            gather(p, op, b);
-            break;
-        case CP_OP_LINEAR:
-            cp_ref_linear(p, op, cp_op_rows(op, b));
-            break;
-        case CP_OP_ATTENTION:
-            cp_ref_attention(p, op, b);
-            break;
-        case CP_OP_SHORTCONV:
-            shortconv(p, op, b);
-            break;
-        case CP_OP_SAMPLE:
-            cp_ref_sample(p, op, b);
-            break;
-        case CP_OP_COUNT:
-            break;
-        }
+        fns[op->kind](p, op, b);
         int64_t now = cp_now_ns();
         p->op_ns[op->kind] += (uint64_t)(now - start);
         if (b->beat)

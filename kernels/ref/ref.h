@@ -29,8 +29,10 @@ static inline void cp_ref_rmsnorm(float *y, const float *x, const float *w, int 
         y[i] = (x[i] * r) * w[i];
 }
 
-void cp_ref_linear(cp_prepared *p, const cp_op *op, int n_rows);
-void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch);
-void cp_ref_sample(cp_prepared *p, const cp_op *op, const cp_batch *batch);
+/* A record of a step. */
+typedef void cp_ref_fn(cp_prepared *p, const cp_op *op, const cp_batch *b);
+#define X(kind, name) cp_ref_fn cp_ref_##name;
+CP_OPS(X)
+#undef X
 
 #endif
