@@ -7,15 +7,10 @@
  * a tool call are JSON in a string, and templates want the value; what a model left empty or broke
  * off is an empty object, or the conversation could never go on.
  */
-#include "server/params.h"
+#include "server/parser.h"
 
 #include <jansson.h>
 #include <string.h>
-
-static cp_code out_of_memory(cp_err *err)
-{
-    return cp_fail(err, CP_NO_MEMORY, "the request needs more memory than one request may have");
-}
 
 /* jansson's iterators take a mutable object, and do not change it. */
 static json_t *mutable(const json_t *v)
@@ -129,7 +124,7 @@ static cp_code join_parts(const json_t *parts, size_t m, cp_buf *text, cp_err *e
             cp_buf_addc(text, '\n');
         cp_buf_add(text, json_string_value(s), json_string_length(s));
     }
-    return text->failed ? out_of_memory(err) : CP_OK;
+    return text->failed ? cp_parser_full(err) : CP_OK;
 }
 
 static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena *a, cp_val **out,
@@ -157,12 +152,7 @@ static cp_code content_value(const json_t *c, size_t m, bool may_lack, cp_arena 
                              "'%s' is %s; allowed: a string or a list of text parts", param,
                              cp_json_say(c, say, sizeof(say)));
     }
-    return *out ? CP_OK : out_of_memory(err);
-}
-
-cp_val *cp_val_of_json(cp_arena *a, const json_t *v)
-{
-    return convert(a, v, 0);
+    return *out ? CP_OK : cp_parser_full(err);
 }
 
 /* An object as it is, but for the value of one key, which it has then. */
@@ -200,7 +190,7 @@ static cp_code arguments_value(const json_t *args, const char *field, cp_json_le
         if (code == CP_OK)
             cp_json_free(&doc, left);
     }
-    return *out ? CP_OK : out_of_memory(err);
+    return *out ? CP_OK : cp_parser_full(err);
 }
 
 static cp_code tool_call_value(const json_t *call, size_t m, size_t i, cp_json_left *left,
@@ -217,7 +207,7 @@ static cp_code tool_call_value(const json_t *call, size_t m, size_t i, cp_json_l
                              cp_json_say(json_is_object(call) ? f : call, say, sizeof(say)));
     if (!f) { /* a call of another kind */
         *out = convert(a, call, 0);
-        return *out ? CP_OK : out_of_memory(err);
+        return *out ? CP_OK : cp_parser_full(err);
     }
     cp_snprintf(field, sizeof(field), "messages[%zu].tool_calls[%zu].function.arguments", m, i);
     cp_val *v = NULL;
@@ -226,7 +216,7 @@ static cp_code tool_call_value(const json_t *call, size_t m, size_t i, cp_json_l
         return code;
     v = convert_but(a, f, "arguments", v);
     *out = v ? convert_but(a, call, "function", v) : NULL;
-    return *out ? CP_OK : out_of_memory(err);
+    return *out ? CP_OK : cp_parser_full(err);
 }
 
 static cp_code tool_calls_value(const json_t *calls, size_t m, cp_json_left *left, cp_arena *a,
@@ -237,12 +227,12 @@ static cp_code tool_calls_value(const json_t *calls, size_t m, cp_json_left *lef
     if (!json_is_array(calls))
         return cp_fail_param(err, CP_INVALID_VALUE, field, "'%s' must be a list", field);
     *out = cp_val_list(a);
-    cp_code code = *out ? CP_OK : out_of_memory(err);
+    cp_code code = *out ? CP_OK : cp_parser_full(err);
     for (size_t i = 0; code == CP_OK && i < json_array_size(calls); i++) {
         cp_val *call = NULL;
         code = tool_call_value(json_array_get(calls, i), m, i, left, a, &call, err);
         if (code == CP_OK && !cp_val_push(a, *out, call))
-            code = out_of_memory(err);
+            code = cp_parser_full(err);
     }
     return code;
 }
@@ -271,13 +261,13 @@ static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena
     cp_val *d = cp_val_dict(a);
     cp_val *v = cp_val_str(a, role_s, strlen(role_s), false);
     if (!d || !v || !cp_val_set(a, d, "role", v))
-        return out_of_memory(err);
+        return cp_parser_full(err);
     bool assistant = strcmp(role_s, "assistant") == 0;
     cp_code code = content_value(json_object_get(msg, "content"), m, assistant, a, &v, err);
     if (code != CP_OK)
         return code;
     if (!cp_val_set(a, d, "content", v))
-        return out_of_memory(err);
+        return cp_parser_full(err);
     const char *key;
     json_t *item;
     json_object_foreach(msg, key, item)
@@ -294,13 +284,13 @@ static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena
             v = convert(a, item, 0);
         }
         if (!v || !cp_val_setn(a, d, key, strlen(key), true, v))
-            return out_of_memory(err);
+            return cp_parser_full(err);
     }
-    return cp_val_push(a, list, d) ? CP_OK : out_of_memory(err);
+    return cp_val_push(a, list, d) ? CP_OK : cp_parser_full(err);
 }
 
-cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
-                          cp_err *err)
+static cp_code read_messages(const json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
+                             cp_err *err)
 {
     char say[64];
     if (!json_is_array(v) || json_array_size(v) == 0)
@@ -309,7 +299,7 @@ cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *
                              cp_json_say(v, say, sizeof(say)));
     cp_val *list = cp_val_list(a);
     if (!list)
-        return out_of_memory(err);
+        return cp_parser_full(err);
     for (size_t i = 0; i < json_array_size(v); i++) {
         cp_code code = message_parse(json_array_get(v, i), i, left, a, list, err);
         if (code != CP_OK)
@@ -319,7 +309,7 @@ cp_code cp_messages_parse(const struct json_t *v, cp_json_left *left, cp_arena *
     return CP_OK;
 }
 
-cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_err *err)
+static cp_code read_kwargs(const json_t *v, cp_arena *a, cp_val *vars, cp_err *err)
 {
     /* The server's own variables; a request must not replace the trusted ones. */
     static const char *const own[] = {"messages",  "tools",     "documents",
@@ -339,7 +329,57 @@ cp_code cp_kwargs_parse(const struct json_t *v, cp_arena *a, cp_val *vars, cp_er
                                      "'chat_template_kwargs.%s' is set by the server", key);
         cp_val *x = convert(a, item, 0);
         if (!x || !cp_val_setn(a, vars, key, strlen(key), true, x))
-            return out_of_memory(err);
+            return cp_parser_full(err);
     }
     return CP_OK;
+}
+
+/* As vLLM: reasoning_effort is a variable of the template, and where the request does not say it
+ * itself, also enable_thinking, false for "none". A template that reads neither ignores both. */
+static cp_code read_thinking(cp_parser *ps, const json_t *kwargs, cp_err *err)
+{
+    const json_t *think = cp_parser_get(ps, "enable_thinking");
+    const json_t *effort = cp_parser_get(ps, "reasoning_effort");
+    cp_arena *a = ps->render;
+    cp_val *vars = ps->out->vars;
+    char say[64];
+    if (think && !json_is_boolean(think))
+        return cp_fail_param(err, CP_INVALID_VALUE, "enable_thinking",
+                             "'enable_thinking' is %s; allowed: true or false",
+                             cp_json_say(think, say, sizeof(say)));
+    if (effort && !json_is_string(effort) && !json_is_number(effort))
+        return cp_fail_param(err, CP_INVALID_VALUE, "reasoning_effort",
+                             "'reasoning_effort' is %s; allowed: a string or a number",
+                             cp_json_say(effort, say, sizeof(say)));
+    if (cp_json_is(effort, ""))
+        effort = NULL;
+    bool on = think ? json_is_true(think) : effort && !cp_json_is(effort, "none");
+    if (think || (effort && !json_object_get(kwargs, "enable_thinking"))) {
+        cp_val *v = cp_val_bool(a, on);
+        if (!v || !cp_val_set(a, vars, "enable_thinking", v))
+            return cp_parser_full(err);
+    }
+    if (effort) {
+        cp_val *v = convert(a, effort, 0);
+        if (!v || !cp_val_set(a, vars, "reasoning_effort", v))
+            return cp_parser_full(err);
+    }
+    return CP_OK;
+}
+
+cp_code cp_read_chat(cp_parser *ps, cp_err *err)
+{
+    const json_t *m = cp_parser_get(ps, "messages");
+    if (!m)
+        return cp_fail_param(err, CP_MISSING_FIELD, "messages",
+                             "'messages' is missing; give a list of {\"role\", \"content\"}");
+    cp_params *p = ps->out;
+    p->vars = cp_val_dict(ps->render);
+    if (!p->vars)
+        return cp_parser_full(err);
+    cp_code code = read_messages(m, ps->left, ps->render, &p->messages, err);
+    const json_t *kwargs = cp_parser_get(ps, "chat_template_kwargs");
+    if (code == CP_OK && kwargs)
+        code = read_kwargs(kwargs, ps->render, p->vars, err);
+    return code == CP_OK ? read_thinking(ps, kwargs, err) : code;
 }

@@ -1,7 +1,6 @@
 /*
  * Writing JSON. Runs of characters that need no escape are copied at once, because nearly all text
- * is such runs. What a client must not see (an internal error's text) is replaced here, in the one
- * place where errors become bytes.
+ * is such runs.
  */
 #include "server/emit.h"
 
@@ -140,27 +139,4 @@ void cp_emit_logprob(cp_buf *b, float v)
     if (!(v > -9999.0f))
         v = -9999.0f;
     cp_buf_printf(b, "%.9g", v > 0.0f ? 0.0 : (double)v);
-}
-
-void cp_emit_error(cp_buf *b, cp_code code, const cp_err *err, int64_t n_prompt_tokens,
-                   int64_t n_ctx)
-{
-    const cp_code_row *row = cp_code_info(code);
-    /* An internal error's words are for the log. */
-    const char *msg = row->http == 500 || !err || !err->msg[0] ? "internal error" : err->msg;
-    cp_buf_adds(b, "{\"error\":{\"message\":");
-    cp_emit_str(b, msg, strlen(msg));
-    cp_buf_adds(b, ",\"type\":");
-    cp_emit_str(b, row->type, strlen(row->type));
-    cp_buf_adds(b, ",\"param\":");
-    if (err && err->param[0])
-        cp_emit_str(b, err->param, strlen(err->param));
-    else
-        cp_buf_adds(b, "null");
-    cp_buf_adds(b, ",\"code\":");
-    cp_emit_str(b, row->slug, strlen(row->slug));
-    if (n_ctx > 0)
-        cp_buf_printf(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)n_prompt_tokens,
-                      (long long)n_ctx);
-    cp_buf_adds(b, "}}");
 }

@@ -3,9 +3,10 @@
  * each row says to the values that docs/API.md shows and the tests send. The verdict is told from
  * the row alone, so that the tests hold the parser to it.
  */
-#include "server/params.h"
+#include "server/fields.h"
 
 #include "engine/engine.h"
+#include "server/params.h"
 
 #include <string.h>
 
@@ -48,12 +49,7 @@ static const cp_field fields[] = {
 #define CP_FIELD(field, from, at, ...) {(field), (from), (at), __VA_ARGS__},
 #include "server/fields.def"
 };
-enum { N_FIELDS = sizeof(fields) / sizeof(fields[0]) };
-
-const cp_field *cp_field_at(int i)
-{
-    return i >= 0 && i < N_FIELDS ? &fields[i] : NULL;
-}
+const cp_field_table cp_fields_openai = {fields, sizeof(fields) / sizeof(fields[0])};
 
 static bool named(const cp_field *f, const char *name)
 {
@@ -63,15 +59,15 @@ static bool named(const cp_field *f, const char *name)
     return f->name[n - 1] == '*' ? strncmp(f->name, name, n - 1) == 0 : strcmp(f->name, name) == 0;
 }
 
-const cp_field *cp_field_find(const char *name, unsigned at)
+const cp_field *cp_field_find(const cp_field_table *t, const char *name, unsigned at)
 {
     const cp_field *other = NULL;
-    for (int i = 0; i < N_FIELDS; i++) {
-        if (!named(&fields[i], name))
+    for (int i = 0; i < t->n; i++) {
+        if (!named(&t->row[i], name))
             continue;
-        if (fields[i].at & at)
-            return &fields[i];
-        other = &fields[i];
+        if (t->row[i].at & at)
+            return &t->row[i];
+        other = &t->row[i];
     }
     return other;
 }

@@ -7,23 +7,32 @@
 #include "base/io.h"
 #include "base/map.h"
 #include "server/emit.h"
-#include "server/params.h"
+#include "server/routes.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const struct {
-    unsigned at;
-    const char *path, *head; /* of --json, and of the table's column */
-} routes[] = {
-    {CP_AT_CHAT, "/v1/chat/completions", "chat"},
-    {CP_AT_TEXT, "/v1/completions", "completions"},
-    {CP_AT_APPLY, "/apply-template", "apply"},
-    {CP_AT_COUNT, "/tokenize messages", "tokenize, messages"},
-    {CP_AT_TOKENIZE, "/tokenize", "tokenize, text"},
-    {CP_AT_DETOKENIZE, "/detokenize", "detokenize"},
-};
-enum { N_ROUTES = sizeof(routes) / sizeof(routes[0]) };
+/* The APIs of the routes, in their order, with the one that some bodies make of another in front.
+ */
+typedef struct column {
+    const cp_api *api;
+    const char *path, *more; /* of --json */
+} column;
+enum { COLUMNS_MAX = 64 };
+
+static int columns(column out[COLUMNS_MAX])
+{
+    int n = 0;
+    const cp_route *r;
+    for (size_t i = 0; (r = cp_route_at(i)); i++) {
+        CP_ASSERT(n + 2 <= COLUMNS_MAX);
+        if (r->api && r->api->other)
+            out[n++] = (column){r->api->other, r->path, r->api->other_if};
+        if (r->api)
+            out[n++] = (column){r->api, r->path, NULL};
+    }
+    return n;
+}
 
 static const char *const kinds[CP_SAMPLES] = {"null", "default", "empty", "benign", "changing"};
 
@@ -55,20 +64,20 @@ static void value_cell(cp_buf *b, const cp_field *f, cp_sample s)
     cp_buf_printf(b, plain ? "%s |" : "**%s** |", verdict);
 }
 
-static void family(cp_buf *b, const char *title)
+static void family(cp_buf *b, const char *title, const column *col, int n)
 {
     cp_buf_printf(b, "\n### %s\n\n| field | of |", title);
     for (int s = 0; s < CP_SAMPLES; s++)
         cp_buf_printf(b, " %s |", kinds[s]);
-    for (int i = 0; i < N_ROUTES; i++)
-        cp_buf_printf(b, " %s |", routes[i].head);
+    for (int i = 0; i < n; i++)
+        cp_buf_printf(b, " %s |", col[i].api->name);
     cp_buf_adds(b, "\n|");
-    for (int i = 0; i < 2 + CP_SAMPLES + N_ROUTES; i++)
+    for (int i = 0; i < 2 + CP_SAMPLES + n; i++)
         cp_buf_adds(b, "---|");
     cp_buf_addc(b, '\n');
 }
 
-static void field(cp_buf *b, const cp_field *f)
+static void field(cp_buf *b, const cp_field *f, const column *col, int n)
 {
     cp_buf_printf(b, "| `%s`", f->name);
     if (f->kind == CP_FIELD_NUM || (f->kind == CP_FIELD_INT && f->max < CP_FIELD_INT64_TOP))
@@ -81,31 +90,56 @@ static void field(cp_buf *b, const cp_field *f)
     else
         for (int s = 0; s < CP_SAMPLES; s++)
             value_cell(b, f, (cp_sample)s);
-    for (int i = 0; i < N_ROUTES; i++)
-        cp_buf_adds(b, f->at & routes[i].at ? " x |" : " |");
+    for (int i = 0; i < n; i++)
+        cp_buf_adds(b, f->at & col[i].api->at ? " x |" : " |");
     cp_buf_addc(b, '\n');
 }
 
-static void table(cp_buf *b)
+/* Of the columns from `from` on those with the table of the first, moved together; their number. */
+static int same_table(column *col, int from, int n)
 {
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
-        if (f->kind == CP_FIELD_FAMILY)
-            family(b, f->name);
-        else
-            field(b, f);
+    int k = from;
+    for (int i = from; i < n; i++) {
+        column c = col[i];
+        if (c.api->fields != col[from].api->fields)
+            continue;
+        memmove(&col[k + 1], &col[k], (size_t)(i - k) * sizeof(*col));
+        col[k++] = c;
+    }
+    return k - from;
+}
+
+/* A table of fields after the other, each with the APIs that read it. */
+static void tables(cp_buf *b)
+{
+    column col[COLUMNS_MAX];
+    int n = columns(col);
+    for (int from = 0, k; from < n; from += k) {
+        const cp_field_table *t = col[from].api->fields;
+        k = same_table(col, from, n);
+        for (int i = 0; i < t->n; i++)
+            if (t->row[i].kind == CP_FIELD_FAMILY)
+                family(b, t->row[i].name, col + from, k);
+            else
+                field(b, &t->row[i], col + from, k);
     }
     cp_buf_addc(b, '\n');
 }
 
-/* A line of the sample that f has at route r; nothing where it has none. */
-static void json_line(cp_buf *b, const cp_field *f, int r, cp_sample s)
+/* A line of the sample that f has in a column; nothing where it has none. */
+static void json_line(cp_buf *b, const cp_field *f, const column *col, cp_sample s)
 {
     const char *beside, *verdict;
-    const char *value = cp_field_sample(f, routes[r].at, s, &beside, &verdict);
-    const char *const members[][2] = {
-        {"field", f->name}, {"route", routes[r].path},        {"kind", kinds[s]},
-        {"value", value},   {"beside", beside ? beside : ""}, {"verdict", verdict}};
+    const char *value = cp_field_sample(f, col->api->at, s, &beside, &verdict);
+    char route[128];
+    cp_snprintf(route, sizeof(route), "%s%s%s", col->path, col->more ? " " : "",
+                col->more ? col->more : "");
+    const char *const members[][2] = {{"field", f->name},
+                                      {"route", route},
+                                      {"kind", kinds[s]},
+                                      {"value", value},
+                                      {"beside", beside ? beside : ""},
+                                      {"verdict", verdict}};
     for (size_t i = 0; value && i < sizeof(members) / sizeof(members[0]); i++) {
         cp_buf_printf(b, "%s\"%s\":", i ? "," : "{", members[i][0]);
         cp_emit_str(b, members[i][1], strlen(members[i][1]));
@@ -115,14 +149,19 @@ static void json_line(cp_buf *b, const cp_field *f, int r, cp_sample s)
 
 static void json(cp_buf *b)
 {
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
-        for (int r = 0; r < N_ROUTES && f->kind != CP_FIELD_FAMILY; r++) {
-            if (!(f->at & routes[r].at) &&
-                (cp_field_find(f->name, routes[r].at)->at & routes[r].at))
-                continue; /* another row of the name speaks there */
+    column col[COLUMNS_MAX];
+    int n = columns(col);
+    for (int c = 0; c < n; c++) {
+        const cp_field_table *t = col[c].api->fields;
+        unsigned at = col[c].api->at;
+        for (int i = 0; i < t->n; i++) {
+            const cp_field *f = &t->row[i];
+            /* where another row of the name speaks, this one does not */
+            if (f->kind == CP_FIELD_FAMILY ||
+                (!(f->at & at) && (cp_field_find(t, f->name, at)->at & at)))
+                continue;
             for (cp_sample s = 0; s < CP_SAMPLES; s++)
-                json_line(b, f, r, s);
+                json_line(b, f, &col[c], s);
         }
     }
 }
@@ -137,7 +176,7 @@ static bool spliced(const cp_buf *old, cp_buf *out)
     if (!a || !z || z < a)
         return false;
     cp_buf_add(out, old->p, (size_t)(a - old->p) + sizeof(begin) - 1);
-    table(out);
+    tables(out);
     cp_buf_add(out, z, old->n - (size_t)(z - old->p));
     return true;
 }

@@ -3,7 +3,7 @@
  * library's text, and carry the position. NUL characters are allowed in strings (they are lengths
  * with us), duplicate keys keep the last value, as elsewhere.
  */
-#include "server/params.h"
+#include "server/json.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -19,7 +19,7 @@
  *   item    8, doubling                  8, doubling, nothing is freed
  *   string  48, and its bytes and 32     48, and its bytes and 16
  */
-#include "server/params.h"
+#include "server/json.h"
 
 #include <string.h>
 

@@ -7,7 +7,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "server/internal.h"
+#include "server/events.h"
+#include "server/json.h"
+#include "server/life.h"
+#include "server/routes.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -37,11 +40,7 @@ cp_sampling_defaults cp_sampling_defaults_off(void)
 static void on_gone(void *arg, cp_http_req *q)
 {
     (void)arg;
-    cp_call *c = cp_http_user(q);
-    if (!c)
-        return;
-    c->gone = true;
-    cp_call_cancel(c);
+    cp_call_left(cp_http_user(q));
 }
 
 static void on_drained(void *arg, cp_http_req *q)
@@ -75,10 +74,7 @@ static void cut_all(cp_server *s)
     cp_fail(&err, CP_OVERLOADED, "the server is shutting down");
     for (cp_call *c = s->calls, *next; c; c = next) {
         next = c->next;
-        if (c->counted && c->q && !c->failed)
-            cp_call_fail(c, CP_OVERLOADED, &err);
-        else
-            cp_call_cancel(c);
+        cp_call_cut(c, &err);
     }
 }
 

@@ -5,7 +5,7 @@
  * error, never an internal one.
  */
 #include "base/code.h"
-#include "server/params.h"
+#include "server/api/api.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,13 +24,13 @@ static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const unsigned where[] = {CP_AT_CHAT, CP_AT_TEXT, CP_AT_TOKENIZE, CP_AT_DETOKENIZE,
-                                     CP_AT_APPLY};
+    static const cp_api *const apis[] = {&cp_api_chat, &cp_api_text, &cp_api_tokenize,
+                                         &cp_api_detokenize, &cp_api_apply};
     if (size == 0)
         return 0;
     cp_json_setup();
     cp_sampling_defaults d = cp_sampling_defaults_off();
-    cp_params_env env = {.where = where[data[0] % 5], .arg = &d, .find_model = find_model};
+    cp_params_env env = {.api = apis[data[0] % 5], .arg = &d, .find_model = find_model};
     cp_arena *arena = cp_arena_new((size_t)16 << 20), *render = cp_arena_new((size_t)16 << 20);
     cp_params p = {0};
     cp_err err = {0};

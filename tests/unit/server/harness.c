@@ -400,3 +400,13 @@ int h_events(const h_answer *a)
         n += is_data;
     return n;
 }
+
+const cp_api *h_api(unsigned at)
+{
+    const cp_route *r;
+    for (size_t i = 0; (r = cp_route_at(i)); i++)
+        if (r->api && (r->api->at == at || (r->api->other && r->api->other->at == at)))
+            return r->api;
+    fail_msg("no route takes bodies of place %u", at);
+    return NULL;
+}

@@ -11,7 +11,9 @@
 #include <semaphore.h>
 
 #include "bench/sse/fake_engine.h"
-#include "server/internal.h"
+#include "server/core.h"
+#include "server/emit.h"
+#include "server/routes.h"
 
 #include <jansson.h>
 
@@ -97,6 +99,9 @@ const char *h_error_code(const h_answer *a);
 /* The data of SSE event i (not counting comments), NULL past the end; static buffer. */
 const char *h_event(const h_answer *a, int i);
 int h_events(const h_answer *a);
+
+/* The API of a route that takes bodies of a place (CP_AT_*). */
+const cp_api *h_api(unsigned at);
 
 /* Groups; each returns the number of failed tests. */
 int run_auth_tests(void);

@@ -9,6 +9,7 @@
 static const unsigned places[] = {CP_AT_CHAT,  CP_AT_TEXT,     CP_AT_APPLY,
                                   CP_AT_COUNT, CP_AT_TOKENIZE, CP_AT_DETOKENIZE};
 enum { N_PLACES = sizeof(places) / sizeof(places[0]) };
+static const cp_field_table *const table = &cp_fields_openai;
 
 static cp_code find(void *arg, cp_str name, cp_params_model *out, cp_err *err)
 {
@@ -47,8 +48,7 @@ static parsed parse(unsigned at, const char *name, const char *value)
             cp_snprintf(body, sizeof(body), other ? "{\"%s\":%s}" : "{\"%s\":%s,\"%s\":%s}", name,
                         value, inputs[i][0], inputs[i][1]);
         }
-    const cp_params_env env = {.where = at == CP_AT_COUNT ? CP_AT_TOKENIZE : at,
-                               .find_model = find};
+    const cp_params_env env = {.api = h_api(at), .find_model = find};
     r.code = cp_params_parse(body, strlen(body), &env, r.arena, r.arena, &r.p, &r.err);
     return r;
 }
@@ -73,15 +73,15 @@ static void test_every_value_at_every_route(void **state)
 {
     (void)state;
     int n = 0;
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
+    for (int i = 0; i < table->n; i++) {
+        const cp_field *f = &table->row[i];
         for (int k = 0; k < N_PLACES && f->kind != CP_FIELD_FAMILY; k++)
             for (cp_sample s = 0; s < CP_SAMPLES; s++) {
                 const char *beside, *verdict;
                 const char *value = cp_field_sample(f, places[k], s, &beside, &verdict);
                 char text[256];
-                bool elsewhere =
-                    !(f->at & places[k]) && (cp_field_find(f->name, places[k])->at & places[k]);
+                bool elsewhere = !(f->at & places[k]) &&
+                                 (cp_field_find(table, f->name, places[k])->at & places[k]);
                 if (value && !elsewhere) {
                     cp_snprintf(text, sizeof(text), "%s%s%s", value, beside ? "," : "",
                                 beside ? beside : "");
@@ -97,16 +97,15 @@ static void test_every_value_at_every_route(void **state)
 static void test_rows_do_not_overlap(void **state)
 {
     (void)state;
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
+    for (int i = 0; i < table->n; i++) {
+        const cp_field *f = &table->row[i];
         if (f->kind == CP_FIELD_FAMILY) {
-            assert_null(cp_field_find(f->name, CP_AT_CHAT));
+            assert_null(cp_field_find(table, f->name, CP_AT_CHAT));
             continue;
         }
         for (int k = 0; k < i; k++)
-            if (cp_field_at(k)->kind != CP_FIELD_FAMILY &&
-                strcmp(f->name, cp_field_at(k)->name) == 0)
-                assert_int_equal(f->at & cp_field_at(k)->at, 0);
+            if (table->row[k].kind != CP_FIELD_FAMILY && strcmp(f->name, table->row[k].name) == 0)
+                assert_int_equal(f->at & table->row[k].at, 0);
         assert_int_not_equal(f->from, 0);
         assert_true((f->kind == CP_FIELD_TOLERATED) == (f->at == 0));
     }
@@ -116,8 +115,8 @@ static void test_no_use_of_what_is_not_built(void **state)
 {
     (void)state;
     static const char *const empty[] = {"null", "\"\"", "[]", "{}"};
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
+    for (int i = 0; i < table->n; i++) {
+        const cp_field *f = &table->row[i];
         for (int k = 0; k < N_PLACES && f->kind == CP_FIELD_REFUSED; k++) {
             if (!(f->at & places[k]))
                 continue;

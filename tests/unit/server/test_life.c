@@ -5,8 +5,11 @@
 #include "base/clock.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -665,9 +668,42 @@ static void test_close_before_the_engine_stops(void **state)
     close(fd);
 }
 
+/* Does this move end the process? In a child of its own. */
+static bool dies(cp_call_state from, cp_call_state to)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        cp_call c = {0};
+        atomic_init(&c.state, (int)from);
+        (void)!freopen("/dev/null", "w", stderr);
+        (void)signal(SIGABRT, SIG_DFL);
+        cp_call_move(&c, to);
+        _exit(cp_call_state_of(&c) == to ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+    return WIFSIGNALED(status);
+}
+
+/* The table of call.h: no other move goes through. */
+static void test_states_move_by_the_table(void **state)
+{
+    (void)state;
+    static const char *const next[CP_CALL_STATES] = {
+        [CP_CALL_READING] = "PT", [CP_CALL_PREPARING] = "RTL", [CP_CALL_RUNNING] = "TL",
+        [CP_CALL_TOLD] = "",      [CP_CALL_LEFT] = "T",
+    };
+    static const char letters[] = "-PRTL"; /* nothing goes back to READING */
+    for (cp_call_state from = CP_CALL_READING; from < CP_CALL_STATES; from++)
+        for (cp_call_state to = CP_CALL_READING; to < CP_CALL_STATES; to++)
+            assert_int_equal(dies(from, to), strchr(next[from], letters[to]) == NULL);
+}
+
 int run_life_tests(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_states_move_by_the_table),
         cmocka_unit_test(test_disconnect_in_every_phase),
         cmocka_unit_test(test_disconnect_while_parsing),
         cmocka_unit_test(test_nothing_is_prepared_on_the_loop),

@@ -35,7 +35,7 @@ typedef struct parsed {
 static parsed parse(unsigned where, const char *body)
 {
     parsed r = {.arena = cp_arena_new(8 << 20)};
-    const cp_params_env env = {.where = where, .find_model = find};
+    const cp_params_env env = {.api = h_api(where), .find_model = find};
     char *copy = cp_xstrdup(body);
     r.code = cp_params_parse(copy, strlen(body), &env, r.arena, r.arena, &r.p, &r.err);
     free(copy);
@@ -116,8 +116,8 @@ static void test_numeric_fields_at_their_limits(void **state)
 {
     (void)state;
     int n = 0;
-    for (int i = 0; cp_field_at(i); i++) {
-        const cp_field *f = cp_field_at(i);
+    for (int i = 0; i < cp_fields_openai.n; i++) {
+        const cp_field *f = &cp_fields_openai.row[i];
         if (f->kind != CP_FIELD_NUM && f->kind != CP_FIELD_INT)
             continue;
         n++;
@@ -140,7 +140,7 @@ static void test_ranges_are_those_of_the_options(void **state)
 #include "base/options.def"
     };
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        const cp_field *f = cp_field_find(keys[i].name, CP_AT_TEXT);
+        const cp_field *f = cp_field_find(&cp_fields_openai, keys[i].name, CP_AT_TEXT);
         assert_non_null(f);
         if (strcmp(f->name, "max_tokens") == 0) /* the engine's, in a request the context's */
             continue;
@@ -642,7 +642,7 @@ static void test_nested_documents_share_the_values(void **state)
         cp_buf_clear(&b);
         calls_body(&b, rows[i].calls, rows[i].values);
         cp_arena *a = cp_arena_new((size_t)64 << 20);
-        const cp_params_env env = {.where = CP_AT_CHAT, .find_model = find};
+        const cp_params_env env = {.api = h_api(CP_AT_CHAT), .find_model = find};
         cp_params p;
         cp_err err = {0};
         assert_int_equal(cp_params_parse(b.p, b.n, &env, a, a, &p, &err), rows[i].want);
@@ -744,7 +744,7 @@ static void test_the_scan_bounds_memory(void **state)
         json_set_alloc_funcs(weigh, unweigh);
         cp_arena *a = cp_arena_new((size_t)512 << 20);
         cp_params p;
-        const cp_params_env env = {.where = CP_AT_CHAT, .find_model = find};
+        const cp_params_env env = {.api = h_api(CP_AT_CHAT), .find_model = find};
         assert_int_equal(cp_params_parse(b.p, b.n, &env, a, a, &p, &err), CP_OK);
         json_set_alloc_funcs(malloc, free);
         assert_int_equal(weight, 0);

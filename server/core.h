@@ -1,0 +1,48 @@
+/*
+ * core: what all files of this room share of the server: its settings, its models, its calls.
+ *
+ * The loop thread owns a cp_server but for what is atomic or says so. Settings do not change after
+ * cp_server_open; jobs read them and `models`.
+ */
+#ifndef CP_SERVER_CORE_H
+#define CP_SERVER_CORE_H
+
+#include "server/http.h"
+#include "server/served.h"
+
+enum { CP_UNKNOWN_LOGGED = 64 /* unknown fields logged once each */ };
+
+typedef enum cp_drain { CP_RUN, CP_GRACE, CP_REFUSE, CP_CUT, CP_DRAINED } cp_drain;
+
+struct cp_server {
+    cp_http *http;
+    cp_engine_api engine;
+    cp_jobs *jobs;
+    cp_api_key *keys;
+    size_t n_keys;
+    char **cors_origins, **allowed_hosts;
+    size_t n_cors_origins, n_allowed_hosts;
+    char *version;
+    int64_t deadline_ns, grace_ns, timeout_ns, comment_ns, slow_ns;
+    cp_metrics *metrics;
+    cp_budget *budget; /* bodies, trees, and what calls hold */
+    cp_served_table models;
+    _Atomic bool ready_to_serve;
+    _Atomic(const char *) phase;
+    _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */
+    _Atomic int drain; /* cp_drain; the loop moves it on, drain_begin and drain_now start it */
+    _Atomic bool cut_asked, clean;
+    _Atomic int n_active; /* calls of routes that take a body; a drain waits for them */
+    _Atomic int n_jobs;   /* jobs that will still touch the server */
+    _Atomic bool closing;
+    cp_mpsc ready;  /* requests with events, from the engine */
+    cp_mpsc parsed; /* calls back from jobs */
+    /* loop thread */
+    struct cp_call *calls;
+    int64_t drain_since, cut_since;
+    char *unknown[CP_UNKNOWN_LOGGED];
+    int n_unknown;
+    cp_buf scratch; /* one token's text */
+};
+
+#endif

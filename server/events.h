@@ -1,0 +1,25 @@
+/*
+ * events: a prepared call goes to the engine, and what the engine says becomes its answer. Loop
+ * thread.
+ *
+ * The engine's rings are drained when it says so; a stream whose client does not read stops being
+ * drained, its ring fills, and the engine stops scheduling it. A request ends twice, in either
+ * order: its last record is taken, and the engine hands its own reference back (cp_request_popped).
+ * A reference goes with each; with the second one the call is let go of.
+ */
+#ifndef CP_SERVER_EVENTS_H
+#define CP_SERVER_EVENTS_H
+
+#include "server/call.h"
+
+/* Submit the parts of a call that was prepared; its state becomes CP_CALL_RUNNING, or, where there
+ * is nothing to compute or the engine refuses, CP_CALL_TOLD. */
+void cp_call_submit(cp_call *c);
+/* A request was popped from the ready queue: take what there is of it. */
+void cp_call_ready(cp_request *r);
+/* Take what the engine has put for any part. The call may be gone afterwards. */
+void cp_call_drain(cp_call *c);
+/* A stream whose client leaves too much unread. */
+bool cp_call_stalled(const cp_call *c);
+
+#endif

@@ -1,0 +1,123 @@
+/* A call's way from thread to thread: see life.h. */
+#include "server/life.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/access_log.h"
+#include "server/events.h"
+#include "server/prepare.h"
+#include "server/reply.h"
+#include "server/route.h"
+
+#include <string.h>
+
+/* An unknown field is named once a process. */
+static void log_unknown(cp_call *c)
+{
+    cp_server *s = c->s;
+    for (int i = 0; i < c->p.n_unknown; i++) {
+        int k = 0;
+        while (k < s->n_unknown && strcmp(s->unknown[k], c->p.unknown[i]) != 0)
+            k++;
+        if (k < s->n_unknown || k == CP_UNKNOWN_LOGGED)
+            continue;
+        s->unknown[s->n_unknown++] = cp_xstrdup(c->p.unknown[i]);
+        cp_log(CP_LOG_WARN, "request field \"%s\" is unknown and ignored", c->p.unknown[i]);
+    }
+}
+
+static void job(void *arg)
+{
+    cp_call *c = arg;
+    cp_server *s = c->s;
+    if (cp_call_wanted(c))
+        cp_call_prepare(c);
+    cp_mpsc_push(&s->parsed, &c->parsed_link);
+    cp_http_wake(s->http);
+    atomic_fetch_sub_explicit(&s->n_jobs, 1, memory_order_release);
+}
+
+void cp_call_start(cp_call *c)
+{
+    cp_server *s = c->s;
+    if (!cp_call_wanted(c))
+        return; /* cut off while its body arrived: it has its answer */
+    cp_buf *body = cp_http_body(c->q);
+    cp_account_move(&c->account, cp_http_account(c->q));
+    c->body = *body;
+    c->body.account = &c->account;
+    memset(body, 0, sizeof(*body));
+    c->on_job = true;
+    cp_call_move(c, CP_CALL_PREPARING);
+    atomic_fetch_add(&s->n_jobs, 1);
+    if (cp_jobs_submit(s->jobs, job, c))
+        return;
+    c->on_job = false;
+    atomic_fetch_sub(&s->n_jobs, 1);
+    cp_err err;
+    cp_call_error(c, 0, cp_fail(&err, CP_OVERLOADED, "too many requests are being parsed"), &err);
+}
+
+void cp_call_parsed(cp_call *c)
+{
+    c->on_job = false;
+    if (cp_call_wanted(c)) {
+        log_unknown(c);
+        if (c->code != CP_OK)
+            cp_call_error(c, 0, c->code, &c->err);
+        else if (c->p.api->reply)
+            cp_call_json(c, &c->reply);
+        else
+            cp_call_submit(c);
+    }
+    cp_call_let_go(c);
+}
+
+void cp_call_left(cp_call *c)
+{
+    cp_call_move(c, CP_CALL_LEFT);
+    cp_call_cancel(c);
+}
+
+void cp_call_tick(cp_call *c, int64_t now_ns)
+{
+    if (cp_call_state_of(c) != CP_CALL_RUNNING || !c->streaming)
+        return;
+    if (cp_call_stalled(c)) {
+        if (now_ns - cp_http_stream_moved(c->q) > c->s->slow_ns) {
+            cp_log(CP_LOG_INFO, "request id=%s slow_reader: nothing read for %d s", c->request_id,
+                   (int)(c->s->slow_ns / 1000000000));
+            cp_call_stream_end(c, true);
+            cp_call_cancel(c);
+        }
+        return;
+    }
+    if (now_ns - c->last_write < c->s->comment_ns)
+        return;
+    c->last_write = now_ns;
+    cp_buf *out = cp_call_stream(c);
+    if (out) {
+        cp_buf_adds(out, ":\n\n");
+        cp_http_stream_kick(c->q);
+    }
+}
+
+void cp_call_cut(cp_call *c, const cp_err *err)
+{
+    if (c->route && c->route->api && c->q)
+        cp_call_fail(c, CP_OVERLOADED, err);
+    else
+        cp_call_cancel(c);
+}
+
+void cp_call_done(cp_call *c)
+{
+    cp_access_log(c);
+    c->q = NULL;
+    cp_call_cancel(c);
+    /* What a stalled stream has left in its ring may hold the end: the engine says it once. */
+    if (c->n_open > 0)
+        cp_call_drain(c);
+    else
+        cp_call_let_go(c);
+}

@@ -1,0 +1,28 @@
+/*
+ * prompt: a conversation to text to token ids, the same for requests and for `run`. Pure functions
+ * of their arguments; any thread.
+ */
+#ifndef CP_SERVER_PROMPT_H
+#define CP_SERVER_PROMPT_H
+
+#include "chat/chat.h"
+#include "tokenizer/tokenizer.h"
+
+/*
+ * The text of a conversation: the template over `vars` (a dict, which gets the server's own
+ * variables on top: messages, tools, documents, add_generation_prompt, bos_token, eos_token). What
+ * was typed must be marked as input in `messages`. a holds the rendering's values. Errors as
+ * cp_template_render's, CP_NO_MEMORY when the arena is exhausted.
+ */
+cp_code cp_prompt_render(const cp_template *t, const cp_tokenizer *tok, cp_arena *a, cp_val *vars,
+                         cp_val *messages, bool generate, cp_rendered *out, cp_err *err);
+/* Its ids. The template writes BOS itself, so none is added; what was marked as input is never
+ * parsed for special tokens. */
+cp_code cp_prompt_encode(const cp_tokenizer *tok, const cp_rendered *r, cp_arena *a, cp_ids *ids,
+                         cp_err *err);
+/* The text of ids[n], as a stream of them shows it: what is no UTF-8 becomes U+FFFD. False: out of
+ * memory. */
+bool cp_prompt_text(const cp_tokenizer *tok, const int32_t *ids, int n, bool skip_special,
+                    cp_buf *out);
+
+#endif

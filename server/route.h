@@ -1,0 +1,19 @@
+/*
+ * route: one row a path and method; what has no row does not exist. Constant; any thread.
+ */
+#ifndef CP_SERVER_ROUTE_H
+#define CP_SERVER_ROUTE_H
+
+#include "server/api/api.h"
+#include "server/http.h"
+
+typedef struct cp_route {
+    cp_method method;
+    const char *path;
+    bool prefix;                /* path is the beginning; the rest names something */
+    unsigned scope;             /* mask of scopes of which one is needed; 0: open */
+    const cp_api *api;          /* whose bodies it takes; NULL: none */
+    void (*handle)(cp_call *c); /* called when the body, if any, is there; loop thread */
+} cp_route;
+
+#endif
