@@ -11,7 +11,6 @@ static const cp_engine_backend real = {
     .prepared_free = cp_prepared_free,
     .submit = cp_backend_submit,
     .collect = cp_backend_collect,
-    .zero_page = cp_prepared_zero_page,
     .poisoned = cp_loaded_poisoned,
 };
 

@@ -93,5 +93,8 @@ void cp_step_build(cp_step *b, const cp_sched *s)
                           .seqs = b->seqs,
                           .samples = b->samples,
                           .results = b->results};
+    uint32_t n_fresh;
+    b->batch.zero_pages = cp_kv_fresh(s->kv, &n_fresh);
+    b->batch.n_zero_pages = (int)n_fresh;
     b->batch.copies = cp_kv_copies(s->kv, &b->batch.n_copies);
 }

@@ -26,7 +26,6 @@ typedef struct cp_engine_backend {
     void (*prepared_free)(cp_prepared *p);
     cp_code (*submit)(cp_prepared *p, const cp_batch *batch, cp_err *err);
     cp_code (*collect)(cp_prepared *p, cp_err *err);
-    void (*zero_page)(cp_prepared *p, uint32_t page);
     bool (*poisoned)(const cp_loaded *file);
 } cp_engine_backend;
 

@@ -15,10 +15,6 @@ static cp_code submit(cp_engine *e, cp_resident *m, cp_err *err)
 {
     cp_step_build(&m->step, m->sched);
     cp_batch *batch = &m->step.batch;
-    uint32_t n_fresh;
-    const uint32_t *fresh = cp_kv_fresh(m->kv, &n_fresh);
-    for (uint32_t i = 0; i < n_fresh; i++)
-        e->backend->zero_page(m->prepared, fresh[i]);
     bool loading = atomic_load_explicit(&m->state, memory_order_relaxed) == CP_MODEL_LOADING;
     bool probed = e->probe && !loading; /* then the thread is not the engine's, nor its heart */
     if (probed && !m->probe_logits)

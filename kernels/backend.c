@@ -267,6 +267,8 @@ static void assert_batch(const cp_prepared *p, const cp_batch *b)
     }
     for (int i = 0; i < b->n_out; i++)
         CP_ASSERT(b->out_rows[i] >= 0 && b->out_rows[i] < b->n_rows);
+    for (int i = 0; i < b->n_zero_pages; i++)
+        CP_ASSERT(b->zero_pages[i] > 0 && b->zero_pages[i] < p->cfg.n_pages);
     for (int i = 0; i < b->n_copies; i++)
         CP_ASSERT(b->copies[i].src < p->cfg.n_pages && b->copies[i].dst < p->cfg.n_pages &&
                   b->copies[i].dst > 0);
@@ -291,12 +293,6 @@ cp_code cp_backend_collect(cp_prepared *p, cp_err *err)
     CP_ASSERT(p->in_flight);
     p->in_flight = false;
     return p->b->row->lost ? p->b->row->lost(p, err) : CP_OK;
-}
-
-void cp_prepared_zero_page(cp_prepared *p, uint32_t page)
-{
-    CP_ASSERT(page > 0 && page < p->cfg.n_pages);
-    memset(p->pages + (size_t)page * p->page_bytes, 0, p->page_bytes);
 }
 
 uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind)

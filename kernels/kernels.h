@@ -66,10 +66,13 @@ typedef struct cp_batch {
     const int32_t *row_seq;  /* [n_rows] index into seqs */
     const int32_t *out_rows; /* [n_out] ascending row indices */
     const cp_batch_seq *seqs;
-    const cp_page_copy *copies; /* done before anything else (copy on write) */
+    /* Before the forward, in this order: pages that are zeroed (what a step does not write of a
+     * page reads as zero), pages that are copied (copy on write), and state slots. */
+    const uint32_t *zero_pages;
+    int n_zero_pages;
+    const cp_page_copy *copies;
     int n_copies;
-    const cp_page_copy
-        *state_copies; /* as copies, for state slots; after them, before the forward */
+    const cp_page_copy *state_copies;
     int n_state_copies;
     const cp_sample_in *samples; /* [n_out] */
     cp_sample_out *results;      /* [n_out] */
@@ -121,13 +124,11 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
                            cp_prepared **out, cp_err *err);
 void cp_prepared_free(cp_prepared *p);
 size_t cp_prepared_bytes(const cp_prepared *p); /* memory taken beside the mapped weights */
-/* Enqueue copies, forward and SAMPLE of one step; then wait for it. One step in flight a prepared
- * program. CP_MODEL_FAILED: what steps read was lost (a file of packed weights shrank), this one's
- * results are void and so will be those of all others. */
+/* Enqueue zeroes, copies, forward and SAMPLE of one step; then wait for it. One step in flight a
+ * prepared program. CP_MODEL_FAILED: what steps read was lost (a file of packed weights shrank),
+ * this one's results are void and so will be those of all others. */
 cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err);
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err);
-/* Zero the page or state slot (page tails must be zero before first use). */
-void cp_prepared_zero_page(cp_prepared *p, uint32_t page);
 /* Nanoseconds spent in operations of a kind since prepare (worker 0's view), and barriers passed in
  * the last step. */
 uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind);

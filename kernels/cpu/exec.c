@@ -38,16 +38,19 @@ int64_t cp_cpu_item(cpu_worker *w, int64_t n)
     return cp_pool_ticket(w->pool, n, 1);
 }
 
-/* Each worker copies its own slice of every page, in list order: a chain of copies stays right. */
-static bool copies(cpu_worker *w)
+/* Zeroes and copies. Each worker does its own slice of every page, in list order: a chain of copies
+ * stays right. */
+static bool pages_first(cpu_worker *w)
 {
     cp_prepared *p = w->run->p;
     const cp_batch *b = w->batch;
-    if (!b->n_copies && !b->n_state_copies)
+    if (!b->n_zero_pages && !b->n_copies && !b->n_state_copies)
         return false;
     size_t lines = p->page_bytes / CPU_LINE, id = (size_t)w->id,
            n = (size_t)cp_pool_active(w->pool);
     size_t from = lines * id / n * CPU_LINE, to = lines * (id + 1) / n * CPU_LINE;
+    for (int i = 0; i < b->n_zero_pages; i++)
+        memset(p->pages + (size_t)b->zero_pages[i] * p->page_bytes + from, 0, to - from);
     for (int i = 0; i < b->n_copies; i++)
         memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes + from,
                p->pages + (size_t)b->copies[i].src * p->page_bytes + from, to - from);
@@ -205,7 +208,7 @@ static void walk(cp_pool *pool, int id, void *arg)
         .run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
     int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
-    bool stay = at > 0 || !copies(&w) || cp_pool_barrier(pool, id);
+    bool stay = at > 0 || !pages_first(&w) || cp_pool_barrier(pool, id);
     for (int i = at; i < p->n_ops && stay; i++) {
         const cp_op *op = &p->ops[i];
         if (cp_op_rows(op, w.batch) == 0)

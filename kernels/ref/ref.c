@@ -1,6 +1,6 @@
 /*
- * The reference backend: its walker, and the operations that take a few lines. Copies first, in
- * list order, then the records in program order.
+ * The reference backend: its walker, and the operations that take a few lines. Zeroes and copies
+ * first, in list order, then the records in program order.
  */
 #include "kernels/ref/ref.h"
 
@@ -93,6 +93,8 @@ static cp_ref_fn *const fns[CP_OP_COUNT] = {
 
 static void step(cp_prepared *p, const cp_batch *b)
 {
+    for (int i = 0; i < b->n_zero_pages; i++)
+        memset(p->pages + (size_t)b->zero_pages[i] * p->page_bytes, 0, p->page_bytes);
     for (int i = 0; i < b->n_copies; i++)
         memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes,
                p->pages + (size_t)b->copies[i].src * p->page_bytes, p->page_bytes);

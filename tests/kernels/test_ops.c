@@ -321,8 +321,9 @@ static const uint64_t rounds[CP_OP_COUNT] = {
 CP_OPS(X)
 #undef X
 
-/* A chain of copies in one list acts in list order, on every worker count. */
-static void copies_first(void **state)
+/* Zeroes come before copies, and a chain of copies in one list acts in list order, on every worker
+ * count. */
+static void pages_come_first(void **state)
 {
     (void)state;
     rig r;
@@ -334,14 +335,26 @@ static void copies_first(void **state)
     rig_seq q = {.pos0 = 40, .n_rows = 1};
     rig_batch b;
     rig_batch_init(&b, &r, &q, 1, false);
-    cp_page_copy copies[] = {{200, b.tables[0][1]}, {b.tables[0][1], 201}, {201, 202}};
+    uint32_t zeroes[] = {b.tables[0][0], 203};
+    cp_page_copy copies[] = {{200, b.tables[0][1]}, {b.tables[0][1], 201}, {201, 202}, {203, 204}};
     cp_page_copy states[] = {{3, 4}, {4, 5}};
+    b.b.zero_pages = zeroes;
+    b.b.n_zero_pages = 2;
     b.b.copies = copies;
-    b.b.n_copies = 3;
+    b.b.n_copies = 4;
     b.b.state_copies = states;
     b.b.n_state_copies = 2;
     cp_slot outs[] = {op->u.attention.out, -1};
-    compare(&r, &b.b, outs, "copies");
+    compare(&r, &b.b, outs, "pages first");
+    machine m = machine_open(&r, NULL, 1); /* ref itself: what the lists say, and nothing else */
+    machine_fill(&m, 1);
+    machine_step(&m, &b.b);
+    const uint8_t *pages = m.p->pages;
+    size_t n = m.p->page_bytes;
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(pages[204 * n + i], 0);
+    assert_memory_equal(pages + 202 * n, pages + 200 * n, n);
+    machine_close(&m);
     rig_batch_fini(&b);
     rig_fini(&r);
 }
@@ -352,7 +365,7 @@ int main(void)
 #define X(kind, name) cmocka_unit_test(op_##name),
         CP_OPS(X)
 #undef X
-            cmocka_unit_test(copies_first),
+            cmocka_unit_test(pages_come_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,13 +159,11 @@ static sim_req *req_of(const cp_seq *q)
 
 static void apply_lists(sim *s, const cp_batch *b)
 {
-    uint32_t n;
     size_t bytes = sizeof(cell) * (size_t)s->cfg->P;
-    const uint32_t *fresh = cp_kv_fresh(s->kv, &n);
-    for (uint32_t i = 0; i < n; i++) {
-        CP_ASSERT(fresh[i] != 0 && "kv-2");
+    for (int i = 0; i < b->n_zero_pages; i++) {
+        CP_ASSERT(b->zero_pages[i] != 0 && "kv-2");
         for (int k = 0; k < s->cfg->P; k++)
-            *cell_at(s, fresh[i], k) = (cell){.pos = -1};
+            *cell_at(s, b->zero_pages[i], k) = (cell){.pos = -1};
     }
     for (int i = 0; i < b->n_copies; i++) {
         CP_ASSERT(b->copies[i].src != 0 && b->copies[i].dst != 0 && "kv-2");

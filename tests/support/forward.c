@@ -16,6 +16,8 @@ struct cp_forward {
     int positions; /* a page */
     int max_rows, n_entries, n_done;
     uint32_t n_pages;
+    uint32_t *all_pages; /* [n_pages - 1] */
+    bool zero;           /* the next step begins with zeroed pages */
     uint32_t *page[CP_MAX_GROUPS];
     const uint32_t *tables[CP_MAX_GROUPS];
     int32_t *pos, *row_seq, *out_rows;
@@ -118,6 +120,10 @@ cp_code cp_forward_open(cp_forward **out, const cp_forward_config *cfg, cp_err *
         goto done;
     }
     shuffle_pages(f, cfg->seed);
+    f->all_pages = cp_xcalloc(f->n_pages, sizeof *f->all_pages);
+    for (uint32_t i = 1; i < f->n_pages; i++) {
+        f->all_pages[i - 1] = i;
+    }
     size_t n = (size_t)cfg->max_rows;
     f->pos = cp_xcalloc(n, sizeof *f->pos);
     f->row_seq = cp_xcalloc(n, sizeof *f->row_seq);
@@ -145,6 +151,7 @@ void cp_forward_close(cp_forward *f)
     for (int k = 0; k < CP_MAX_GROUPS; k++) {
         free(f->page[k]);
     }
+    free(f->all_pages);
     free(f->pos);
     free(f->row_seq);
     free(f->out_rows);
@@ -165,9 +172,7 @@ const cp_backend *cp_forward_backend(const cp_forward *f)
 
 void cp_forward_reset(cp_forward *f)
 {
-    for (uint32_t i = 1; i < f->n_pages; i++) {
-        cp_prepared_zero_page(f->prepared, i);
-    }
+    f->zero = true;
     f->n_done = 0;
 }
 
@@ -199,6 +204,8 @@ cp_code cp_forward_run(cp_forward *f, const int32_t *tokens, int n, int chunk, f
                       .row_seq = f->row_seq,
                       .out_rows = f->out_rows,
                       .seqs = &seq,
+                      .zero_pages = f->all_pages,
+                      .n_zero_pages = f->zero ? (int)f->n_pages - 1 : 0,
                       .samples = f->in,
                       .results = f->res,
                       .logits_copy = logits + (size_t)i * vocab};
@@ -206,6 +213,7 @@ cp_code cp_forward_run(cp_forward *f, const int32_t *tokens, int n, int chunk, f
         if (rc || (rc = cp_backend_collect(f->prepared, err))) {
             return rc;
         }
+        f->zero = false;
         f->n_done += rows;
         i += rows;
     }

@@ -94,6 +94,9 @@ static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
         f->order[f->n_steps] = p->n_vocab;
     f->n_steps++;
     f->n_rows += batch->n_rows;
+    f->n_zeroed += batch->n_zero_pages;
+    for (int i = 0; i < batch->n_zero_pages; i++)
+        assert_in_range(batch->zero_pages[i], 1, p->n_pages - 1);
     pthread_cond_broadcast(&f->cond);
     pthread_mutex_unlock(&f->lock);
     p->batch = batch;
@@ -129,12 +132,6 @@ static cp_code collect(cp_prepared *p, cp_err *err)
     return step == f->fail_at ? cp_fail(err, CP_IO, "step %d fails by order", step) : CP_OK;
 }
 
-static void zero_page(cp_prepared *p, uint32_t page)
-{
-    assert_in_range(page, 1, p->n_pages - 1);
-    fake_now->n_zeroed++;
-}
-
 static bool poisoned(const cp_loaded *file)
 {
     (void)file;
@@ -146,7 +143,6 @@ const cp_engine_backend fake_backend = {.page_positions = page_positions,
                                         .prepared_free = prepared_free,
                                         .submit = submit,
                                         .collect = collect,
-                                        .zero_page = zero_page,
                                         .poisoned = poisoned};
 
 void fake_init(fake *f)
