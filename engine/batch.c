@@ -53,9 +53,13 @@ static void add_seq(cp_step *b, const cp_sched *s, int i, int n)
     const cp_seq *q = s->plan[i];
     int end = q->n_done + q->rows, first = end - q->outs, o = q->out0;
     cp_batch_seq *bs = &b->seqs[i];
-    *bs = (cp_batch_seq){.row0 = n,
+    *bs = (cp_batch_seq){.slot = q->slot,
+                         .epoch = CP_PLANTED(125) ? 0 : (uint32_t)q->gen,
+                         .row0 = n,
                          .n_rows = q->rows,
                          .pos0 = q->n_done,
+                         .tokens = q->tokens,
+                         .n_tokens = q->n_known,
                          .pages = cp_kv_tables(s->kv, q->kv),
                          .adapter = -1};
     cp_kv_state(s->kv, q->kv, &bs->state_in, &bs->state_out, &bs->state_save);

@@ -202,6 +202,7 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
     p->ld = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*p->ld));
     p->vectors = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->vectors));
     p->owned = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->owned));
+    p->tenants = cp_xcalloc((size_t)cfg->max_seqs, sizeof(*p->tenants));
     take_ops(p);
     rc = lay_out_slots(p, err);
     if (rc == CP_OK)
@@ -230,6 +231,7 @@ void cp_prepared_free(cp_prepared *p)
     cp_anon_unmap(p->pages, (size_t)p->cfg.n_pages * p->page_bytes);
     cp_anon_unmap(p->states, (size_t)p->cfg.n_state_slots * p->state_bytes);
     free(p->ops);
+    free(p->tenants);
     free(p->owned);
     free(p->vectors);
     free(p->ld);
@@ -242,31 +244,70 @@ size_t cp_prepared_bytes(const cp_prepared *p)
     return p->bytes;
 }
 
-/* Our own bugs (engine, kv-cache) end here rather than as a write outside the pool. */
-static void assert_batch(const cp_prepared *p, const cp_batch *b)
+/* Rows of one sequence say what it says of them, and it may ask for the id before. */
+static void assert_rows(const cp_prepared *p, const cp_batch *b, int s)
+{
+    const cp_batch_seq *q = &b->seqs[s];
+    const struct cp_tenant *t = &p->tenants[q->slot];
+    for (int i = 0; i < q->n_rows; i++) {
+        int row = q->row0 + i, pos = q->pos0 + i;
+        CP_ASSERT(b->pos[row] == pos && b->row_seq[row] == s);
+        CP_ASSERT(!q->tokens || (pos < q->n_tokens && b->tok[row] == q->tokens[pos]));
+        CP_ASSERT(b->tok[row] != CP_TOK_PREV || (t->sampled && t->epoch == q->epoch));
+    }
+}
+
+static void assert_seq(const cp_prepared *p, const cp_batch *b, int s)
 {
     const cp_program *prog = p->prog;
+    const cp_batch_seq *q = &b->seqs[s];
+    int P = p->cfg.page_positions;
+    CP_ASSERT(q->slot >= 0 && q->slot < p->cfg.max_seqs && q->pos0 >= 0 && q->n_rows > 0);
+    CP_ASSERT(p->tenants[q->slot].step != p->n_steps); /* once a batch */
+    if (p->states) {
+        CP_ASSERT(q->state_in < p->cfg.n_state_slots && q->state_out < p->cfg.n_state_slots);
+        CP_ASSERT(q->state_save < p->cfg.n_state_slots);
+    }
+    for (int g = 0; g < prog->n_groups; g++) {
+        if (prog->groups[g].kind == CP_GROUP_STATE)
+            continue;
+        for (int e = q->pos0 / P; e <= (q->pos0 + q->n_rows - 1) / P; e++)
+            CP_ASSERT(q->pages[g][e] > 0 && q->pages[g][e] < p->cfg.n_pages);
+    }
+}
+
+static void note_tenants(cp_prepared *p, const cp_batch *b)
+{
+    for (int s = 0; s < b->n_seqs; s++) {
+        struct cp_tenant *t = &p->tenants[b->seqs[s].slot];
+        if (t->epoch != b->seqs[s].epoch)
+            t->sampled = false;
+        t->epoch = b->seqs[s].epoch;
+    }
+    for (int o = 0; o < b->n_out && b->samples; o++)
+        if (b->samples[o].target < 0)
+            p->tenants[b->seqs[b->row_seq[b->out_rows[o]]].slot].sampled = true;
+}
+
+/* Our own bugs (engine, kv-cache) end here rather than as a write outside the pool. */
+static void assert_batch(cp_prepared *p, const cp_batch *b)
+{
     CP_ASSERT(b->n_rows >= 0 && b->n_rows <= p->cfg.max_rows);
     CP_ASSERT(b->n_out >= 0 && b->n_out <= p->cfg.max_out);
     CP_ASSERT(b->n_seqs >= 0 && b->n_seqs <= p->cfg.max_seqs);
-    int P = p->cfg.page_positions;
+    int rows = 0;
+    p->n_steps++;
     for (int s = 0; s < b->n_seqs; s++) {
-        const cp_batch_seq *q = &b->seqs[s];
-        CP_ASSERT(q->row0 >= 0 && q->n_rows > 0 && q->row0 + q->n_rows <= b->n_rows);
-        CP_ASSERT(q->pos0 >= 0);
-        if (p->states) {
-            CP_ASSERT(q->state_in < p->cfg.n_state_slots && q->state_out < p->cfg.n_state_slots);
-            CP_ASSERT(q->state_save < p->cfg.n_state_slots);
-        }
-        for (int g = 0; g < prog->n_groups; g++) {
-            if (prog->groups[g].kind == CP_GROUP_STATE)
-                continue;
-            for (int e = q->pos0 / P; e <= (q->pos0 + q->n_rows - 1) / P; e++)
-                CP_ASSERT(q->pages[g][e] > 0 && q->pages[g][e] < p->cfg.n_pages);
-        }
+        CP_ASSERT(b->seqs[s].row0 == rows);
+        assert_seq(p, b, s);
+        rows += b->seqs[s].n_rows;
+        CP_ASSERT(rows <= b->n_rows);
+        assert_rows(p, b, s);
+        p->tenants[b->seqs[s].slot].step = p->n_steps;
     }
+    CP_ASSERT(rows == b->n_rows);
     for (int i = 0; i < b->n_out; i++)
-        CP_ASSERT(b->out_rows[i] >= 0 && b->out_rows[i] < b->n_rows);
+        CP_ASSERT(b->out_rows[i] > (i ? b->out_rows[i - 1] : -1) && b->out_rows[i] < b->n_rows);
     for (int i = 0; i < b->n_zero_pages; i++)
         CP_ASSERT(b->zero_pages[i] > 0 && b->zero_pages[i] < p->cfg.n_pages);
     for (int i = 0; i < b->n_copies; i++)
@@ -282,6 +323,7 @@ cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
     (void)err;
     CP_ASSERT(!p->in_flight);
     assert_batch(p, batch);
+    note_tenants(p, batch);
     /* The engine thread is worker 0: the step is done when this returns. */
     p->b->row->step(p, batch);
     p->in_flight = true;

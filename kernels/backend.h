@@ -54,7 +54,13 @@ struct cp_prepared {
     size_t state_off[CP_MAX_GROUPS];
     uint8_t *arena;
     size_t arena_bytes;
-    size_t bytes; /* all memory taken */
+    size_t bytes;      /* all memory taken */
+    struct cp_tenant { /* who has each slot, by the steps that were submitted */
+        uint32_t epoch;
+        bool sampled;  /* an id, in this epoch: CP_TOK_PREV has a meaning */
+        uint64_t step; /* the latest one with a row of the slot */
+    } * tenants;       /* [max_seqs] */
+    uint64_t n_steps;  /* submitted */
     uint64_t op_ns[CP_OP_COUNT];
     uint64_t barriers; /* of the last step */
     bool in_flight;

@@ -13,9 +13,20 @@
 #include "kernels/program.h"
 
 /* ---- one step's batch: flat arrays, rebuilt each step, read-only for the backend ---- */
+/* An id that is not known yet: the one that the slot sampled last, in a step before this one. As
+ * the id of a row, and as the last entry of a sequence's tokens. */
+#define CP_TOK_PREV (-1)
 typedef struct cp_batch_seq {
+    /* The engine's slot, [0, max_seqs), at most once a batch, and the count of its tenants: what a
+     * backend keeps from step to step it keeps by them. Another epoch sees nothing of it. */
+    int slot;
+    uint32_t epoch;
     int row0, n_rows; /* rows [row0, row0 + n_rows) have positions pos0, pos0 + 1, ... */
     int pos0;
+    /* The ids at positions 0, 1, ..., as far as there are any; those of one epoch only grow. NULL,
+     * 0: no row of the sequence wants its history. */
+    const int32_t *tokens;
+    int n_tokens;
     const uint32_t *const
         *pages; /* [n_groups] page ids, entry i holds positions [i*P, (i+1)*P); 0 = null page */
     uint32_t state_in, state_out; /* state slots; state_in 0: start from zeroes; may be equal */
@@ -33,8 +44,10 @@ typedef struct cp_sample_in {
     float temperature, top_p, min_p;       /* temperature 0: greedy */
     int top_k;                             /* <= 0: off */
     float repetition, presence, frequency; /* 1, 0, 0: off */
-    const int32_t *prompt, *output;        /* history for the penalties */
-    int n_prompt, n_output;
+    /* History for the penalties: the prompt, [0, n_prompt), and the output, [n_prompt, n_tokens).
+     * The beginning of the sequence's tokens. */
+    const int32_t *tokens;
+    int n_prompt, n_tokens;
     const struct cp_logit_bias {
         int32_t id;
         float bias;
@@ -61,7 +74,9 @@ typedef struct cp_sample_out {
 
 typedef struct cp_batch {
     int n_rows, n_seqs, n_out;
-    const int32_t *tok;      /* [n_rows] ids in [0, n_vocab) */
+    /* Rows, grouped by sequence in the order of seqs; pos and row_seq say of each row what seqs say
+     * of all, and submit asserts that they agree. */
+    const int32_t *tok;      /* [n_rows] ids in [0, n_vocab), or CP_TOK_PREV */
     const int32_t *pos;      /* [n_rows] */
     const int32_t *row_seq;  /* [n_rows] index into seqs */
     const int32_t *out_rows; /* [n_out] ascending row indices */

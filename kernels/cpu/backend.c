@@ -196,6 +196,7 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     needs need = {0};
     p->impl = run;
     run->p = p;
+    cp_host_ids_init(&run->ids, &p->cfg);
     run->vec = cp_isa_vec(c->isa);
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
@@ -225,6 +226,7 @@ static void fini(cp_prepared *p)
         cp_panels_close(run->panels);
     cp_anon_unmap(run->results, CPU_RESULTS * run->result_floats * sizeof(float));
     cp_anon_unmap(run->act, run->act_bytes);
+    cp_host_ids_fini(&run->ids);
     free(run->scratch);
     free(run->plans);
     free(run->merges);

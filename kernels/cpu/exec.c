@@ -70,8 +70,9 @@ bool cp_cpu_embed(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool)) {
         float *x = cp_slot_row(p, op->u.embed.out, r);
-        CP_ASSERT(w->batch->tok[r] >= 0 && w->batch->tok[r] < t->ne[1]);
-        cp_dequant_row(t, w->batch->tok[r], x);
+        int32_t id = w->run->ids.tok[r];
+        CP_ASSERT(id >= 0 && id < t->ne[1]);
+        cp_dequant_row(t, id, x);
         w->run->vec->scale(x, op->u.embed.scale, (int)t->ne[0]);
     }
     return true;
@@ -231,8 +232,10 @@ void cp_cpu_step(cp_prepared *p, const cp_batch *batch)
 {
     cpu_run *run = p->impl;
     cpu_worker w = {.run = run, .batch = batch};
+    cp_host_ids_begin(&run->ids, batch);
     cp_cpu_attention_plan(run, batch);
     uint64_t before = cp_pool_barriers(run->pool);
     cp_pool_run(run->pool, walk, &w);
+    cp_host_ids_keep(&run->ids, batch);
     p->barriers = cp_pool_barriers(run->pool) - before;
 }

@@ -12,6 +12,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/host.h"
 #include "kernels/plan.h"
 
 #include <stdatomic.h>
@@ -61,6 +62,7 @@ typedef struct cpu_run {
     const cp_vec *vec;
     cp_pool *pool;
     int threads;
+    cp_host_ids ids;
     cpu_op *ops; /* [p->n_ops] */
     cp_panels *panels;
     cpu_plan *plans;

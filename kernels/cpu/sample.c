@@ -32,6 +32,7 @@ typedef struct row_pick {
     int n;
     const cp_sample_in *in;
     cp_sample_out *out;
+    int32_t prev; /* what CP_TOK_PREV stands for in the history */
     int n_touched;
 } row_pick;
 
@@ -188,12 +189,14 @@ static void penalize(row_pick *r)
 {
     const cp_sample_in *in = r->in;
     uint32_t *count = r->s->count;
-    for (int i = 0; i < in->n_output; i++)
-        if (in->output[i] >= 0 && in->output[i] < r->n)
-            touch(r, in->output[i], 1);
+    for (int i = in->n_prompt; i < in->n_tokens; i++) {
+        int32_t id = cp_host_id(in->tokens[i], r->prev);
+        if (id >= 0 && id < r->n)
+            touch(r, id, 1);
+    }
     if (in->repetition != 1.0f)
         for (int i = 0; i < in->n_prompt; i++) {
-            int32_t id = in->prompt[i];
+            int32_t id = in->tokens[i];
             if (id >= 0 && id < r->n && count[id] < IN_PROMPT)
                 touch(r, id, IN_PROMPT);
         }
@@ -501,6 +504,7 @@ bool cp_cpu_sample(cpu_worker *w, const cp_op *op, const cpu_op *bound)
                       .block_max = run->block_max + (size_t)row * (size_t)run->n_blocks,
                       .n = n,
                       .in = &b->samples[row],
+                      .prev = cp_host_ids_prev(&run->ids, b, row),
                       .out = &b->results[row]};
         pick(&r, row, nan);
     }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernels/host.h"
 #include "kernels/quant.h"
 
 #include <stdlib.h>
@@ -13,11 +14,12 @@
 
 void cp_ref_embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
+    const int32_t *tok = ((const cp_host_ids *)p->impl)->tok;
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = 0; r < b->n_rows; r++) {
         float *x = cp_slot_row(p, op->u.embed.out, r);
-        CP_ASSERT(b->tok[r] >= 0 && b->tok[r] < t->ne[1]);
-        cp_dequant_row(t, b->tok[r], x);
+        CP_ASSERT(tok[r] >= 0 && tok[r] < t->ne[1]);
+        cp_dequant_row(t, tok[r], x);
         for (int64_t i = 0; i < t->ne[0]; i++)
             x[i] = x[i] * op->u.embed.scale;
     }
@@ -93,6 +95,7 @@ static cp_ref_fn *const fns[CP_OP_COUNT] = {
 
 static void step(cp_prepared *p, const cp_batch *b)
 {
+    cp_host_ids_begin(p->impl, b);
     for (int i = 0; i < b->n_zero_pages; i++)
         memset(p->pages + (size_t)b->zero_pages[i] * p->page_bytes, 0, p->page_bytes);
     for (int i = 0; i < b->n_copies; i++)
@@ -110,6 +113,7 @@ static void step(cp_prepared *p, const cp_batch *b)
         if (b->beat)
             atomic_store_explicit(b->beat, now, memory_order_relaxed);
     }
+    cp_host_ids_keep(p->impl, b);
 }
 
 static cp_code open_ref(cp_backend *b, cp_err *err)
@@ -132,14 +136,17 @@ static const char *level(const cp_backend *b)
 
 static cp_code prepare(cp_prepared *p, cp_err *err)
 {
-    (void)p;
     (void)err;
+    p->impl = cp_xcalloc(1, sizeof(cp_host_ids));
+    cp_host_ids_init(p->impl, &p->cfg);
     return CP_OK;
 }
 
 static void fini(cp_prepared *p)
 {
-    (void)p;
+    if (p->impl)
+        cp_host_ids_fini(p->impl);
+    free(p->impl);
 }
 
 const cp_backend_row cp_backend_ref = {.name = "ref",

@@ -16,6 +16,7 @@
 #include "kernels/sample.h"
 
 #include "base/mem.h"
+#include "kernels/host.h"
 #include "kernels/ref/ref.h"
 
 #include <stdlib.h>
@@ -61,18 +62,18 @@ static void log_sum_exp(const float *x, int n, float *m, float *log_l)
     *log_l = cp_logf(l);
 }
 
-static void change_logits(float *x, int n, const cp_sample_in *in)
+/* prev: what CP_TOK_PREV stands for in the history. */
+static void change_logits(float *x, int n, const cp_sample_in *in, int32_t prev)
 {
     uint32_t *count = cp_xcalloc((size_t)n, sizeof(*count));
     uint8_t *seen = cp_xcalloc((size_t)n, 1);
-    for (int i = 0; i < in->n_prompt; i++)
-        if (in->prompt[i] >= 0 && in->prompt[i] < n)
-            seen[in->prompt[i]] = 1;
-    for (int i = 0; i < in->n_output; i++)
-        if (in->output[i] >= 0 && in->output[i] < n) {
-            seen[in->output[i]] = 1;
-            count[in->output[i]]++;
-        }
+    for (int i = 0; i < in->n_tokens; i++) {
+        int32_t id = cp_host_id(in->tokens[i], prev);
+        if (id < 0 || id >= n)
+            continue;
+        seen[id] = 1;
+        count[id] += i >= in->n_prompt;
+    }
     for (int i = 0; i < n; i++) {
         if (seen[i] && in->repetition != 1.0f)
             x[i] = x[i] > 0.0f ? x[i] / in->repetition : x[i] * in->repetition;
@@ -133,7 +134,7 @@ static int32_t draw(token *t, int n, float m, const cp_sample_in *in)
 
 /* raw[n] stays, x[n] and t[n] are scratch. */
 static void sample_row(const float *raw, float *x, token *t, int n, const cp_sample_in *in,
-                       cp_sample_out *out)
+                       int32_t prev, cp_sample_out *out)
 {
     *out = (cp_sample_out){.id = in->target >= 0 ? in->target : 0, .finite = true};
     float top = -INFINITY;
@@ -162,7 +163,7 @@ static void sample_row(const float *raw, float *x, token *t, int n, const cp_sam
     if (in->target < 0) {
         int32_t best = 0;
         memcpy(x, raw, (size_t)n * sizeof(*x));
-        change_logits(x, n, in);
+        change_logits(x, n, in, prev);
         for (int i = 0; i < n; i++) {
             t[i] = (token){i, x[i], 0};
             if (x[i] > x[best])
@@ -188,7 +189,8 @@ void cp_ref_sample(cp_prepared *p, const cp_op *op, const cp_batch *batch)
         if (batch->logits_copy)
             memcpy(batch->logits_copy + (size_t)i * (size_t)n, raw, (size_t)n * sizeof(float));
         if (batch->samples)
-            sample_row(raw, x, t, n, &batch->samples[i], &batch->results[i]);
+            sample_row(raw, x, t, n, &batch->samples[i], cp_host_ids_prev(p->impl, batch, i),
+                       &batch->results[i]);
     }
     free(x);
     free(t);

@@ -250,7 +250,8 @@ void rig_batch_init(rig_batch *b, rig *r, const rig_seq *seqs, int n_seqs, bool 
             b->tables[s * groups + g] = t;
             b->lists[s * groups + g] = t;
         }
-        cp_batch_seq q = {.row0 = row,
+        cp_batch_seq q = {.slot = s,
+                          .row0 = row,
                           .n_rows = seqs[s].n_rows,
                           .pos0 = seqs[s].pos0,
                           .pages = b->lists + s * groups,

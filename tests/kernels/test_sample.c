@@ -33,13 +33,13 @@ static void sample(machine *m, const float *logits, int n, const cp_sample_in *i
 {
     int vocab = m->p->prog->n_vocab;
     cp_slot s = m->p->prog->logits;
-    int32_t rows[ROWS] = {0}, pos[ROWS] = {0}, seq[ROWS] = {0};
+    static const int32_t ids[ROWS] = {0}, seq[ROWS] = {0}, rows[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
     cp_batch_seq q = {.n_rows = n};
     cp_batch b = {.n_rows = n,
                   .n_seqs = 1,
                   .n_out = n,
-                  .tok = rows,
-                  .pos = pos,
+                  .tok = ids,
+                  .pos = rows,
                   .row_seq = seq,
                   .out_rows = rows,
                   .seqs = &q,
@@ -79,7 +79,7 @@ static void draw_logits(rig *r, float *x, int n)
 }
 
 typedef struct history {
-    int32_t prompt[300], output[300], banned[40];
+    int32_t tokens[600], banned[40];
     struct cp_logit_bias bias[20];
     uint32_t *mask;
 } history;
@@ -100,14 +100,12 @@ static void draw_params(rig *r, cp_sample_in *in, history *h, int vocab)
     in->choice = (uint32_t)rig_random(r, 4);
     in->n_top = (int)rig_random(r, 22) - 1;
     in->target = chance(r, 8) ? (int32_t)rig_random(r, v) : -1;
-    in->prompt = h->prompt;
-    in->output = h->output;
+    in->tokens = h->tokens;
     in->n_prompt = (int)rig_random(r, 300);
-    in->n_output = (int)rig_random(r, 300);
-    for (int i = 0; i < 300; i++) {
-        h->prompt[i] = (int32_t)rig_random(r, v);
-        h->output[i] = (int32_t)rig_random(r, chance(r, 2) ? v : 5);
-        h->output[i] = h->output[i] < vocab ? h->output[i] : 0;
+    in->n_tokens = in->n_prompt + (int)rig_random(r, 300);
+    for (int i = 0; i < in->n_tokens; i++) {
+        h->tokens[i] = (int32_t)rig_random(r, i < in->n_prompt || chance(r, 2) ? v : 5);
+        h->tokens[i] = h->tokens[i] < vocab ? h->tokens[i] : 0;
     }
     for (int i = 0; i < 20; i++)
         h->bias[i] = (struct cp_logit_bias){(int32_t)rig_random(r, v), 5.0f * rig_uniform(r)};
@@ -307,21 +305,20 @@ static void penalties_bias_bans_mask(void **state)
     assert_int_equal(out.id, 0);
     float logprob = out.logprob;
     in.repetition = 1.1f; /* 2 / 1.1 < 1.9: the prompt counts, too */
-    in.prompt = ids;
-    in.n_prompt = 1;
+    in.tokens = ids;
+    in.n_prompt = in.n_tokens = 1;
     sample(&m, x, 1, &in, &out);
     assert_int_equal(out.id, 1);
     assert_int_equal(out.top[0].id, 0); /* log-probabilities are of the raw logits */
     assert_true(out.top[0].logprob == logprob);
     in = plain();
     in.temperature = 0.0f;
-    in.prompt = ids;
-    in.n_prompt = 2;
+    in.tokens = ids;
+    in.n_prompt = in.n_tokens = 2;
     in.presence = 0.2f; /* of the output only */
     sample(&m, x, 1, &in, &out);
     assert_int_equal(out.id, 0);
-    in.output = ids;
-    in.n_output = 2;
+    in.n_prompt = 0;
     sample(&m, x, 1, &in, &out);
     assert_int_equal(out.id, 1);
     in.presence = 0.0f;

@@ -74,6 +74,10 @@ typedef struct sim {
     uint64_t prompt_tokens; /* of requests that have ended after admission */
     uint64_t choices_over;  /* of requests that have ended */
     uint64_t *started;      /* [max_seqs] tenants of the slots before the plan */
+    struct tenant {         /* whom a batch last named in a slot */
+        uint32_t epoch;
+        uint64_t age, step; /* of the choice; of the batch */
+    } * tenants;            /* [max_seqs] */
     bool *ran;              /* [max_seqs] whether they ran then */
     int n_tasks;
     sim_result *out;
@@ -185,6 +189,17 @@ static void check_state_in(sim *s, const cp_batch_seq *bs, const cp_seq *q)
     CP_ASSERT(c->h == truth_hash(req_of(q), q->choice, c->pos) && "kv-15 kv-14 kv-9 kv-11");
 }
 
+/* What a backend keeps by slot and epoch is of one choice, and each slot is named once. */
+static void check_tenant(sim *s, const cp_batch_seq *bs, const cp_seq *q)
+{
+    CP_ASSERT(bs->slot >= 0 && bs->slot < s->cfg->max_seqs && "sched-25");
+    struct tenant *t = &s->tenants[bs->slot];
+    CP_ASSERT((t->age == 0 || t->epoch != bs->epoch || t->age == q->wait.order) && "sched-25");
+    CP_ASSERT(t->step != s->sched->stats.steps + 1 && "sched-25");
+    CP_ASSERT(bs->n_tokens >= bs->pos0 + bs->n_rows && bs->tokens == q->tokens && "sched-25");
+    *t = (struct tenant){bs->epoch, q->wait.order, s->sched->stats.steps + 1};
+}
+
 static void write_rows(sim *s, const cp_batch *b, int i, const cp_seq *q)
 {
     const cp_batch_seq *bs = &b->seqs[i];
@@ -254,10 +269,8 @@ static void sample(sim *s, const cp_batch *b)
         if (in->target >= 0)
             continue;
         uint64_t seen = req->r.salt[0]; /* the history must be the prefix */
-        for (int i = 0; i < in->n_prompt; i++)
-            seen = chain(seen, in->prompt[i]);
-        for (int i = 0; i < in->n_output; i++)
-            seen = chain(seen, in->output[i]);
+        for (int i = 0; i < in->n_tokens; i++)
+            seen = chain(seen, in->tokens[i]);
         CP_ASSERT(seen == h && in->n_prompt == req->r.n_prompt && "sched-6");
         res->id = draw(h, in->seed, in->choice, in->position, in->banned, in->n_banned);
     }
@@ -268,8 +281,10 @@ static void forward(sim *s)
     cp_step_build(&s->step, s->sched);
     const cp_batch *b = &s->step.batch;
     apply_lists(s, b);
-    for (int i = 0; i < b->n_seqs; i++)
+    for (int i = 0; i < b->n_seqs; i++) {
+        check_tenant(s, &b->seqs[i], s->sched->plan[i]);
         check_state_in(s, &b->seqs[i], s->sched->plan[i]);
+    }
     for (int i = 0; i < b->n_seqs; i++)
         write_rows(s, b, i, s->sched->plan[i]);
     for (int i = 0; i < b->n_seqs; i++)
@@ -477,6 +492,7 @@ static void sim_open(sim *s)
     for (size_t i = 0; i < (size_t)c->families * (size_t)c->ctx; i++)
         s->base[i] = 2 + below(s, N_VOCAB - 2);
     s->started = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->started));
+    s->tenants = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->tenants));
     s->ran = cp_xcalloc((size_t)c->max_seqs, sizeof(*s->ran));
     s->reqs = cp_xcalloc((size_t)c->max_tasks, sizeof(*s->reqs));
     for (int i = 0; i < c->max_tasks; i++) {
@@ -498,6 +514,7 @@ static void sim_close(sim *s)
     }
     free(s->reqs);
     free(s->started);
+    free(s->tenants);
     free(s->ran);
     free(s->base);
     free(s->pages);

@@ -69,6 +69,7 @@ static const struct row {
     {122, "sched-22", "a deadline is counted as cancelled and as an error"},
     {123, "sched-23", "a prompt keeps to its chunk although nothing decodes"},
     {124, "sched-24", "where time is short, one that decodes goes without its row"},
+    {125, "sched-25", "a slot's new tenant has the epoch of the one before"},
 };
 
 static void run(int plant)

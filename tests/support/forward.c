@@ -189,8 +189,7 @@ cp_code cp_forward_run(cp_forward *f, const int32_t *tokens, int n, int chunk, f
             f->out_rows[r] = r;
             f->in[r] = (cp_sample_in){.target = -1, .n_top = -1};
         }
-        cp_batch_seq seq = {.row0 = 0,
-                            .n_rows = rows,
+        cp_batch_seq seq = {.n_rows = rows,
                             .pos0 = f->n_done,
                             .pages = f->tables,
                             .state_in = f->n_done ? 1 : 0,

@@ -123,8 +123,8 @@ static cp_code collect(cp_prepared *p, cp_err *err)
         if (in->target >= 0)
             continue;
         f->last_position = in->position;
-        res->id = fake_token(in->prompt, in->n_prompt, in->output, in->n_output, in->seed,
-                             (int)in->choice);
+        res->id = fake_token(in->tokens, in->n_prompt, in->tokens + in->n_prompt,
+                             in->n_tokens - in->n_prompt, in->seed, (int)in->choice);
     }
     pthread_mutex_unlock(&f->lock);
     if (step == f->lost_at)
