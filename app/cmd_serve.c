@@ -142,6 +142,7 @@ static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
                           .max_seqs = (int)s->o->max_seqs,
                           .max_batch_rows = (int)s->o->max_batch_rows,
                           .prefill_chunk = (int)s->o->prefill_chunk,
+                          .step_ms = (int)s->o->step_ms,
                           .kv_type = f16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
                           .prefix_cache = s->o->prefix_cache};
     if ((rc = cp_app_model_add(m, &s->stack, &em, err))) {

@@ -3,6 +3,7 @@
  *
  * Apart from engine.c so that a test which brings its own table does not link kernels/ and loader/.
  */
+#include "base/clock.h"
 #include "engine/models.h"
 
 static const cp_engine_backend real = {
@@ -12,6 +13,7 @@ static const cp_engine_backend real = {
     .submit = cp_backend_submit,
     .collect = cp_backend_collect,
     .poisoned = cp_loaded_poisoned,
+    .now_ns = cp_now_ns,
 };
 
 cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err)

@@ -1,7 +1,6 @@
 /*
  * engine: open, start, stop, close. What runs is in loop.c, what the front end calls in front.c.
  */
-#include "base/clock.h"
 #include "base/mem.h"
 #include "engine/front.h"
 #include "engine/loop.h"
@@ -41,7 +40,8 @@ static void set_running(cp_engine *e, bool running)
 cp_code cp_engine_start(cp_engine *e, cp_err *err)
 {
     CP_ASSERT(!e->started);
-    atomic_store_explicit(&e->beat_ns, cp_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&e->beat_ns, e->backend->now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&e->life, CP_ENGINE_STARTED, memory_order_release);
     set_running(e, true);
     int rc = pthread_create(&e->thread, NULL, cp_loop_main, e);
     if (rc != 0) {
@@ -72,7 +72,7 @@ void cp_engine_stop(cp_engine *e)
     if (e->started)
         pthread_join(e->thread, NULL);
     e->started = false;
-    atomic_store_explicit(&e->beat_ns, CP_BEAT_STOPPED, memory_order_relaxed);
+    atomic_store_explicit(&e->life, CP_ENGINE_STOPPED, memory_order_relaxed);
     cp_loop_fail_all(e, CP_OVERLOADED);
     set_running(e, false);
 }

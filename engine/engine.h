@@ -37,8 +37,9 @@ typedef struct cp_engine_api {
      */
     void (*release)(void *self, cp_request *r);
     bool (*limits)(void *self, const cp_resident *model, cp_engine_limits *out);
-    bool (*alive)(void *self); /* the heart beat within the last 30 s, or has not been started; it
-                                  beats between the operations of a step, however long that is */
+    /* The heart beat within the last 30 s, or has not been started. It beats in each turn, and
+     * between and within the operations of a step, however long that is. */
+    bool (*alive)(void *self);
     /* Ready requests: the engine pushes ready_link when it has put events, and when it is done, and
      * calls the wake function once a step. The front end is the queue's consumer. NULL: there is no
      * front end any more; when this returns the queue is not touched, and the engine drops its
@@ -64,7 +65,10 @@ typedef struct cp_engine_model {
     bool prefix_cache;
     cp_cache_check cache_check; /* of packed weights that are found; see kernels.h */
     cp_metrics *metrics;        /* may be NULL */
-    bool warm_up;               /* run a step before the model is READY */
+    /* A step is to take so long: prompts get the rows that there is time for, as steps of late were
+     * measured, the first ones before the model is READY. 0: rows alone limit a step, and nothing
+     * is measured. */
+    int step_ms;
     const _Atomic bool *cancel; /* true: the load ends at its next stop, CP_CANCELLED; or NULL */
 } cp_engine_model;
 

@@ -2,21 +2,22 @@
  * engine_internal: the engine as data, and the seam for tests: an engine opened with its own table
  * of backend functions and models given as bare programs runs without kernels/ and model/.
  *
- * Floors: wake · resident (open, free) · step · models (load, unload) · loop (the engine thread) ·
- * front (the table of functions) · engine (open, start, stop, close) · backend (the real table).
- * They stand on sched.h's.
+ * Floors: wake, pace · resident (open, free) · step · models (load, unload) · loop (the engine
+ * thread) · front (the table of functions) · engine (open, start, stop, close) · backend (the real
+ * table). They stand on sched.h's.
  */
 #ifndef CP_ENGINE_ENGINE_INTERNAL_H
 #define CP_ENGINE_ENGINE_INTERNAL_H
 
 #include "engine/batch.h"
 #include "engine/memory.h"
+#include "engine/pace.h"
 #include "engine/state.h"
 
 #include <pthread.h>
 
-/* Heart beats that are no times. Before its start the engine counts as alive. */
-enum { CP_BEAT_NOT_STARTED = 0, CP_BEAT_STOPPED = -1 };
+/* Of the engine thread. Before its start the engine counts as alive, whatever takes long. */
+typedef enum cp_engine_life { CP_ENGINE_NEW, CP_ENGINE_STARTED, CP_ENGINE_STOPPED } cp_engine_life;
 
 /* The functions of kernels.h (and the loader's flag) that the engine calls. */
 typedef struct cp_engine_backend {
@@ -27,6 +28,7 @@ typedef struct cp_engine_backend {
     cp_code (*submit)(cp_prepared *p, const cp_batch *batch, cp_err *err);
     cp_code (*collect)(cp_prepared *p, cp_err *err);
     bool (*poisoned)(const cp_loaded *file);
+    int64_t (*now_ns)(void); /* the engine's clock: cp_now_ns, but in tests */
 } cp_engine_backend;
 
 /* One model. Immutable once it is READY, but for what the engine thread owns and what is atomic. */
@@ -48,6 +50,8 @@ struct cp_resident {
     cp_code code;  /* what became of it, and why */
     cp_err err;
     int64_t begin_ns; /* how long its beginning took */
+    int64_t took_ns;  /* and all of it, when it is over */
+    cp_pace pace;     /* of all steps so far */
     /* life */
     cp_resident *next; /* of e->arrivals, then of e->models */
     _Atomic int state; /* cp_model_state */
@@ -78,7 +82,8 @@ struct cp_engine {
 
     _Atomic uint32_t wakes; /* futex word */
     _Atomic bool asleep;
-    _Atomic int64_t beat_ns;
+    _Atomic int life;        /* cp_engine_life; relaxed, a late look is harmless */
+    _Atomic int64_t beat_ns; /* relaxed: a time to look at, it orders nothing */
     pthread_t thread;
     bool started;
 

@@ -32,6 +32,11 @@ void cp_metrics_ended(const cp_sched *s, const cp_task *t)
     cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_GENERATION_TOKENS, (double)t->n_generated);
 }
 
+void cp_metrics_row_budget(cp_metrics *m, int rows)
+{
+    cp_metric_set(m, CP_M_STEP_ROW_BUDGET, rows);
+}
+
 void cp_metrics_step(cp_metrics *m, int64_t ns)
 {
     cp_metric_observe(m, CP_M_STEP_TIME, seconds(ns));

@@ -3,7 +3,6 @@
  * it; nothing here waits or allocates.
  */
 #include "engine/front.h"
-#include "base/clock.h"
 #include "engine/tasks.h"
 #include "engine/wake.h"
 
@@ -131,9 +130,11 @@ static bool api_limits(void *self, const cp_resident *m, cp_engine_limits *out)
 static bool api_alive(void *self)
 {
     cp_engine *e = self;
+    /* acquire: its start has stored the first beat */
+    int life = atomic_load_explicit(&e->life, memory_order_acquire);
     int64_t beat = atomic_load_explicit(&e->beat_ns, memory_order_relaxed);
-    return beat == CP_BEAT_NOT_STARTED ||
-           (beat != CP_BEAT_STOPPED && cp_now_ns() - beat < ALIVE_NS);
+    return life == CP_ENGINE_NEW ||
+           (life == CP_ENGINE_STARTED && e->backend->now_ns() - beat < ALIVE_NS);
 }
 
 static void api_set_front(void *self, cp_mpsc *ready, void (*wake)(void *arg), void *arg)

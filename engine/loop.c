@@ -7,7 +7,6 @@
  * beats once a turn, and in a step after each operation (cp_batch.beat).
  */
 #include "engine/loop.h"
-#include "base/clock.h"
 #include "engine/engine_metrics.h"
 #include "engine/models.h"
 #include "engine/sched.h"
@@ -30,7 +29,7 @@ static cp_request *next_request(cp_engine *e)
 
 static void take_requests(cp_engine *e)
 {
-    int64_t now = cp_now_ns();
+    int64_t now = e->backend->now_ns();
     for (cp_request *r; (r = next_request(e)) != NULL;) {
         if (!cp_tasks_submit(r->model->sched, r, now)) {
             e->held = r; /* order is kept: nothing behind it is taken either */
@@ -98,8 +97,7 @@ void *cp_loop_main(void *arg)
         take_requests(e);
         bool ran = turn(e);
         cp_models_retire(e);
-        int64_t now = cp_now_ns();
-        /* relaxed: a time to look at, it orders nothing */
+        int64_t now = e->backend->now_ns();
         atomic_store_explicit(&e->beat_ns, now, memory_order_relaxed);
         if (!ran)
             cp_engine_sleep(e, seen, idle_ns(e, now));

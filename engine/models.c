@@ -28,13 +28,23 @@ static cp_code check_config(const cp_engine_model *cfg, cp_err *err)
                    cfg->name, cfg->max_seqs, cfg->max_batch_rows, cfg->prefill_chunk);
 }
 
-/* A step of one token, so that the first request does not pay for pages that were never touched.
- * Nothing of it is counted, and what it cached is one page at most, which is not full. */
-static cp_code warm_up(cp_engine *e, cp_resident *m, cp_err *err)
+static cp_code cancelled(const cp_engine_model *cfg, cp_err *err)
+{
+    /* relaxed: it orders nothing, and is looked at again */
+    if (!cfg->cancel || !atomic_load_explicit(cfg->cancel, memory_order_relaxed))
+        return CP_OK;
+    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", cfg->name);
+}
+
+/* Rows of the larger step of a warm-up: many would take long on a slow machine. */
+enum { WARM_ROWS = 16 };
+
+/* A step of `rows` tokens. Nothing of it is counted, and its page is not full, so not cached. */
+static cp_code warm_step(cp_engine *e, cp_resident *m, int rows, cp_err *err)
 {
     cp_event ring[4];
-    const int32_t first = 0;
-    cp_request r = {.model = m, .prompt = &first, .n_prompt = 1, .max_tokens = 1, .n = 1};
+    const int32_t ids[WARM_ROWS] = {0};
+    cp_request r = {.model = m, .prompt = ids, .n_prompt = rows, .max_tokens = 1, .n = 1};
     r.n_prompt_top = r.sampling.n_top = -1;
     r.sampling.top_p = r.sampling.repetition = 1;
     r.no_prefix_reads = true;
@@ -55,12 +65,35 @@ static cp_code warm_up(cp_engine *e, cp_resident *m, cp_err *err)
     return m->code == CP_OK ? CP_OK : cp_fail(err, m->code, "%s: %s", m->name, m->err.msg);
 }
 
-static cp_code cancelled(const cp_engine_model *cfg, cp_err *err)
+static int warm_rows(const cp_resident *m)
 {
-    /* relaxed: it orders nothing, and is looked at again */
-    if (!cfg->cancel || !atomic_load_explicit(cfg->cancel, memory_order_relaxed))
-        return CP_OK;
-    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", cfg->name);
+    int most[] = {m->sched->cfg.page_positions - 1, m->max_batch_rows, m->mem.ctx - 1};
+    int rows = WARM_ROWS;
+    for (size_t i = 0; i < sizeof(most) / sizeof(*most); i++)
+        rows = most[i] < rows ? most[i] : rows;
+    return rows > 1 ? rows : 1;
+}
+
+/* Steps of one row, of some and of one, so that the first request finds weights and pages touched,
+ * and the pace known. The time of the very first step says nothing. */
+static cp_code warm_up(cp_engine *e, cp_resident *m, const cp_engine_model *cfg, cp_err *err)
+{
+    struct {
+        int rows;
+        int64_t ns;
+    } step[3] = {{.rows = 1}, {.rows = warm_rows(m)}, {.rows = 1}};
+    for (int i = 0; i < 3; i++) {
+        cp_code code = cancelled(cfg, err);
+        if (code == CP_OK)
+            code = warm_step(e, m, step[i].rows, err);
+        if (code != CP_OK)
+            return code;
+        step[i].rows = m->step.batch.n_rows; /* a small pool may have had pages for fewer */
+        step[i].ns = m->took_ns;
+    }
+    if (step[1].rows > step[2].rows)
+        cp_pace_begin(&m->pace, step[2].rows, step[2].ns, step[1].rows, step[1].ns);
+    return CP_OK;
 }
 
 static cp_code open_warm(cp_engine *e, const cp_engine_model *cfg, const cp_engine_desc *desc,
@@ -74,8 +107,8 @@ static cp_code open_warm(cp_engine *e, const cp_engine_model *cfg, const cp_engi
     if (code != CP_OK)
         return code;
     code = cancelled(cfg, err);
-    if (code == CP_OK && cfg->warm_up)
-        code = warm_up(e, *out, err);
+    if (code == CP_OK && cfg->step_ms > 0)
+        code = warm_up(e, *out, cfg, err);
     if (code == CP_OK)
         code = cancelled(cfg, err);
     if (code != CP_OK)
@@ -92,6 +125,7 @@ cp_code cp_engine_load_program(cp_engine *e, const cp_engine_model *cfg, const c
     if (code != CP_OK)
         return code;
     cp_metrics_publish(m->sched, &m->seen, &m->seen_evictions);
+    cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
     *out = m;
     atomic_store_explicit(&m->state, CP_MODEL_READY, memory_order_release);
     m->next = atomic_load_explicit(&e->arrivals, memory_order_relaxed);

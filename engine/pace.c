@@ -14,6 +14,7 @@
 #define GAIN_SOONER 0.125 /* likewise */
 #define MOST_LONGER 3.0   /* a step that was held up counts as so many expected ones more */
 #define LEAST_SHARE 256.0 /* a row takes at least this part of a step's mean row */
+#define FIRST_SHARE 4.0   /* likewise, as long as all that is known are two small steps */
 
 void cp_pace_init(cp_pace *p, int64_t target_ns, int max_rows)
 {
@@ -21,9 +22,9 @@ void cp_pace_init(cp_pace *p, int64_t target_ns, int max_rows)
 }
 
 /* Neither number may leave its range; a step of `rows` rows goes on to take `ns`. */
-static void bound(cp_pace *p, double rows, double ns)
+static void bound(cp_pace *p, double rows, double ns, double share)
 {
-    double least = ns / rows / LEAST_SHARE;
+    double least = ns / rows / share;
     if (p->row_ns < least) {
         p->row_ns = least;
         p->step_ns = ns - rows * least;
@@ -44,7 +45,7 @@ void cp_pace_begin(cp_pace *p, int few, int64_t few_ns, int many, int64_t many_n
     double t = at_least_one(many_ns);
     p->row_ns = (t - at_least_one(few_ns)) / (double)(many - few);
     p->step_ns = t - (double)many * p->row_ns;
-    bound(p, (double)many, t);
+    bound(p, (double)many, t, FIRST_SHARE);
 }
 
 void cp_pace_note(cp_pace *p, int rows, int64_t ns)
@@ -61,7 +62,7 @@ void cp_pace_note(cp_pace *p, int rows, int64_t ns)
     double of_rows = n * n / (n * n + EVEN_ROWS * EVEN_ROWS);
     p->row_ns += off * of_rows / n;
     p->step_ns += off * (1 - of_rows);
-    bound(p, n, expected + off);
+    bound(p, n, expected + off, LEAST_SHARE);
 }
 
 int cp_pace_rows(const cp_pace *p)

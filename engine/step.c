@@ -3,7 +3,6 @@
  * more: all that it has ends.
  */
 #include "engine/step.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "engine/engine_metrics.h"
 #include "engine/sched.h"
@@ -16,11 +15,13 @@ static cp_code submit(cp_engine *e, cp_resident *m, cp_err *err)
     cp_step_build(&m->step, m->sched);
     cp_batch *batch = &m->step.batch;
     bool loading = atomic_load_explicit(&m->state, memory_order_relaxed) == CP_MODEL_LOADING;
-    bool probed = e->probe && !loading; /* then the thread is not the engine's, nor its heart */
+    bool probed = e->probe && !loading; /* then the thread is not the engine's */
     if (probed && !m->probe_logits)
         m->probe_logits = malloc(sizeof(float) * (size_t)m->step.max_out * (size_t)m->n_vocab);
     batch->logits_copy = probed ? m->probe_logits : NULL;
-    batch->beat = loading ? NULL : &e->beat_ns;
+    /* A model that is warmed up beats, too: as long as its step lasts, the engine's thread may have
+     * to wait for the pool. */
+    batch->beat = &e->beat_ns;
     return e->backend->submit(m->prepared, batch, err);
 }
 
@@ -51,14 +52,14 @@ static cp_code held_back(const cp_resident *m, int64_t now)
 
 void cp_resident_begin_step(cp_engine *e, cp_resident *m)
 {
-    int64_t start = cp_now_ns();
+    int64_t start = e->backend->now_ns();
     cp_code code = held_back(m, start);
     cp_sched_sweep(m->sched, start);
     if (code != CP_OK)
         cp_tasks_fail_all(m->sched, code);
-    m->stepping = code == CP_OK && cp_sched_plan(m->sched, m->max_batch_rows) > 0;
+    m->stepping = code == CP_OK && cp_sched_plan(m->sched, cp_pace_rows(&m->pace)) > 0;
     m->code = m->stepping ? submit(e, m, &m->err) : CP_OK;
-    m->begin_ns = cp_now_ns() - start;
+    m->begin_ns = e->backend->now_ns() - start;
 }
 
 static void fail_step(cp_resident *m)
@@ -75,17 +76,21 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
 {
     bool ran = m->stepping;
     if (ran) {
-        int64_t start = cp_now_ns();
+        int64_t start = e->backend->now_ns();
         if (m->code == CP_OK)
             m->code = collect(e, m, &m->err);
-        int64_t now = cp_now_ns();
+        int64_t now = e->backend->now_ns();
+        m->took_ns = m->begin_ns + now - start;
         cp_kv_step_sent(m->kv); /* one step at a time: sent and done in one */
         cp_kv_step_done(m->kv);
-        if (m->code == CP_OK)
+        if (m->code == CP_OK) {
+            cp_pace_note(&m->pace, m->step.batch.n_rows, m->took_ns);
             cp_sched_commit(m->sched, m->step.results, now);
-        else
+        } else {
             fail_step(m);
-        cp_metrics_step(m->metrics, m->begin_ns + now - start);
+        }
+        cp_metrics_step(m->metrics, m->took_ns);
+        cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
         m->stepping = false;
     }
     return ran;

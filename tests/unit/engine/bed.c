@@ -23,7 +23,7 @@ static cp_code add(bed *b, const cp_program *prog, const bed_options *o, cp_metr
                          .kv_type = CP_DTYPE_BF16,
                          .prefix_cache = true,
                          .metrics = metrics,
-                         .warm_up = o->warm_up,
+                         .step_ms = o->step_ms,
                          .cancel = o->cancel};
     cp_engine_desc d = {.program = prog, .ctx_train = 1000, .page_bytes = 100, .digest = "d"};
     return cp_engine_load_program(b->e, &m, &d, out, err);
@@ -39,6 +39,7 @@ void bed_open(bed *b, bed_options o)
     cp_err err;
     memset(b, 0, sizeof(*b));
     fake_init(&b->f);
+    fake_clock(&b->f, o.row_ns);
     b->prog.n_groups = 1;
     b->prog.groups[0] = (cp_kv_group){.kind = CP_GROUP_FULL};
     b->prog.n_vocab = FAKE_VOCAB;

@@ -18,9 +18,9 @@ typedef struct bed {
 } bed;
 
 typedef struct bed_options {
-    int max_seqs, ctx, pages, max_queue, chunk, rows;
-    int64_t max_queue_tokens;
-    bool two, file, warm_up, not_started;
+    int max_seqs, ctx, pages, max_queue, chunk, rows, step_ms;
+    int64_t max_queue_tokens, row_ns;
+    bool two, file, not_started;
     const _Atomic bool *cancel;
 } bed_options;
 
@@ -35,5 +35,6 @@ void bed_refuses(bed *b, fake_req *q, cp_code code);
 void expect_tokens(const fake_req *q, int choice, int n);
 
 int suite_models(void); /* test_models.c */
+int suite_time(void);   /* test_time.c */
 
 #endif

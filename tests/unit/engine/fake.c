@@ -3,6 +3,7 @@
  */
 #include "tests/unit/engine/fake.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <setjmp.h>
@@ -77,6 +78,25 @@ static void prepared_free(cp_prepared *p)
     free(p);
 }
 
+static int64_t now_ns(void)
+{
+    int64_t ns = atomic_load(&fake_now->clock_ns);
+    return ns ? ns : cp_now_ns();
+}
+
+/* The step is one operation: its heart beats before it, and after it. */
+static void pass_time(fake *f, const cp_batch *batch)
+{
+    int64_t ns = f->row_ns * batch->n_rows;
+    if (!f->row_ns)
+        return;
+    atomic_store(batch->beat, now_ns());
+    atomic_fetch_add(&f->clock_ns, ns);
+    f->longest_ns = ns > f->longest_ns ? ns : f->longest_ns;
+    f->dead += f->api && !f->api->alive(f->api->self);
+    atomic_store(batch->beat, now_ns());
+}
+
 static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
 {
     fake *f = fake_now;
@@ -97,6 +117,8 @@ static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
     f->n_zeroed += batch->n_zero_pages;
     for (int i = 0; i < batch->n_zero_pages; i++)
         assert_in_range(batch->zero_pages[i], 1, p->n_pages - 1);
+    f->most_rows = batch->n_rows > f->most_rows ? batch->n_rows : f->most_rows;
+    pass_time(f, batch);
     pthread_cond_broadcast(&f->cond);
     pthread_mutex_unlock(&f->lock);
     p->batch = batch;
@@ -143,7 +165,8 @@ const cp_engine_backend fake_backend = {.page_positions = page_positions,
                                         .prepared_free = prepared_free,
                                         .submit = submit,
                                         .collect = collect,
-                                        .poisoned = poisoned};
+                                        .poisoned = poisoned,
+                                        .now_ns = now_ns};
 
 void fake_init(fake *f)
 {
@@ -152,6 +175,12 @@ void fake_init(fake *f)
     pthread_cond_init(&f->cond, NULL);
     f->thread = pthread_self();
     fake_now = f;
+}
+
+void fake_clock(fake *f, int64_t row_ns)
+{
+    atomic_store(&f->clock_ns, row_ns ? INT64_C(1000000000) : 0);
+    f->row_ns = row_ns;
 }
 
 void fake_gate(fake *f, bool closed)

@@ -33,6 +33,12 @@ typedef struct fake {
     int banned_seen;       /* most banned ids of a row */
     uint64_t last_position;
     cp_resident *model;          /* what fake_req_init asks for */
+    _Atomic int64_t clock_ns;    /* what time it is; 0: the real time */
+    int64_t row_ns;              /* a step moves it on by so much a row */
+    int64_t longest_ns;          /* step */
+    int most_rows;               /* of a step */
+    const cp_engine_api *api;    /* asked at the end of each step whether it is alive; or NULL */
+    int dead;                    /* steps after which it was not */
     pthread_t thread;            /* the front end's: who called fake_init */
     _Atomic int freed_elsewhere; /* requests freed on another one */
 } fake;
@@ -41,6 +47,7 @@ extern const cp_engine_backend fake_backend;
 extern fake *fake_now; /* of the running test */
 
 void fake_init(fake *f);
+void fake_clock(fake *f, int64_t row_ns); /* not the real time; steps take it; 0: real */
 void fake_gate(fake *f, bool closed);
 void fake_hold_prepare(fake *f, bool held);
 void fake_await_prepare(fake *f);   /* somebody waits there */
@@ -61,7 +68,7 @@ typedef struct front {
 
 typedef struct fake_req {
     cp_request r;
-    int32_t prompt[64];
+    int32_t prompt[600];
     int32_t tokens[4][64];
     int n_tokens[4], finish[4], n_cached;
     int n_prompt_events, next_prompt_pos;

@@ -702,5 +702,5 @@ int main(void)
         cmocka_unit_test(memory_is_divided_with_arithmetic),
     };
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_models() +
-           suite_sched() + suite_pace();
+           suite_sched() + suite_pace() + suite_time();
 }

@@ -101,13 +101,15 @@ static void a_model_loads_beside_a_step(void **state)
     bed_close(&b);
 }
 
-static void a_warm_up_is_a_step_that_nobody_sees(void **state)
+static void a_warm_up_is_three_steps_that_nobody_sees(void **state)
 {
     (void)state;
     bed b;
     fake_req q;
-    bed_open(&b, (bed_options){.warm_up = true});
-    assert_int_equal(fake_steps(&b.f), 1);
+    bed_open(&b, (bed_options){.step_ms = 250});
+    assert_int_equal(fake_steps(&b.f), 3);
+    assert_int_equal(b.f.n_rows, 1 + (FAKE_P - 1) + 1); /* less than a page: nothing is cached */
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_KV_PAGES_CACHED), 0);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_ENGINE_STEPS), 0);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_STEP_TIME), 0);
     assert_int_equal(cp_metric_get(b.metrics, CP_M_E2E), 0);
@@ -141,7 +143,7 @@ static void a_load_that_fails_leaves_nothing(void **state)
         } else if (part == 2) { /* the weights */
             b.f.prepare_fails = want = CP_CORRUPT;
         } else { /* the first step */
-            o.warm_up = true;
+            o.step_ms = 250;
             b.f.fail_at = fake_steps(&b.f) + 1;
             want = CP_IO;
         }
@@ -166,7 +168,7 @@ static void a_load_can_be_given_up(void **state)
     bed b;
     _Atomic bool cancel = false;
     bed_open(&b, (bed_options){0});
-    helper h = {.b = &b, .o = {.cancel = &cancel, .warm_up = true}};
+    helper h = {.b = &b, .o = {.cancel = &cancel, .step_ms = 250}};
     fake_hold_prepare(&b.f, true);
     begin(&h, help_load);
     fake_await_prepare(&b.f);
@@ -435,7 +437,7 @@ int suite_models(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_model_loads_beside_a_step),
-        cmocka_unit_test(a_warm_up_is_a_step_that_nobody_sees),
+        cmocka_unit_test(a_warm_up_is_three_steps_that_nobody_sees),
         cmocka_unit_test(a_load_that_fails_leaves_nothing),
         cmocka_unit_test(a_load_can_be_given_up),
         cmocka_unit_test(an_idle_model_goes_at_once),
