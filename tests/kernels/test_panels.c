@@ -147,6 +147,13 @@ static bool mapped(const char *dir)
     return found;
 }
 
+static void nothing(void *arg, int i, const uint8_t *panels)
+{
+    (void)arg;
+    (void)i;
+    (void)panels;
+}
+
 /* Packs, or maps, and checks the bits. True: from or into a file of dir. */
 static bool use(room *r, const cp_panels_config *cfg, const char *dir)
 {
@@ -355,6 +362,47 @@ static void two_programs_have_a_file_each(void **state)
     }
     room_fini(&b);
     room_fini(&a);
+}
+
+/* ---- bytes ---- */
+
+static uint64_t digest_of(const char *path)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    int c;
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    while ((c = fgetc(f)) != EOF)
+        h = (h ^ (uint64_t)c) * 0x100000001b3u;
+    fclose(f);
+    return h;
+}
+
+/* Panels of 256 KiB, so that what is summed as one is more than what a run of the pool packs. The
+ * digest is that of release 0.1.0: files of users stay good. */
+static void a_file_has_the_bytes_it_always_had(void **state)
+{
+    (void)state;
+    for (int threads = 0; threads <= 3; threads++) {
+        room r;
+        char path[512];
+        cp_err err = {0};
+        cp_pool *pool = NULL;
+        cp_panels *p;
+        room_init(&r, 1);
+        cp_tensor big = cp_test_tensor(CP_DTYPE_F32, 4096, 590, 9);
+        const cp_tensor *tensors[] = {&r.w[0], &big, &r.w[1], &r.w[2], &big};
+        if (threads)
+            assert_int_equal(cp_pool_open(&pool, threads, &err), CP_OK);
+        cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
+        assert_int_equal(cp_panels_pack(p, tensors, 5, pool, nothing, NULL, &err), CP_OK);
+        the_file(r.dir, path);
+        assert_int_equal(digest_of(path), 0x71002a74afde4f4);
+        cp_panels_close(p);
+        cp_pool_close(pool);
+        cp_test_free(&big);
+        room_fini(&r);
+    }
 }
 
 /* ---- checking ---- */
@@ -654,6 +702,7 @@ int main(void)
         cmocka_unit_test(a_folder_of_many_is_not_used),
         cmocka_unit_test(the_read_only_folder_comes_first),
         cmocka_unit_test(two_programs_have_a_file_each),
+        cmocka_unit_test(a_file_has_the_bytes_it_always_had),
         cmocka_unit_test(values_of_another_model_are_found),
         cmocka_unit_test(a_file_that_shrinks_is_an_error),
         cmocka_unit_test(a_model_that_shrinks_is_not_packed),
