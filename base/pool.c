@@ -60,8 +60,10 @@ typedef struct worker {
 
 struct cp_pool {
     int threads;
-    pthread_mutex_t turn; /* held through a run: there is one at a time */
-    cp_pool_fn *fn;       /* of this run; published by epoch */
+    pthread_mutex_t turn_lock; /* of the next three */
+    pthread_cond_t turn_moved;
+    uint64_t turns_drawn, turns_over; /* a run has turn turns_over; those behind it wait */
+    cp_pool_fn *fn;                   /* of this run; published by epoch */
     void *arg;
     bool stop; /* published by epoch */
     worker *workers;
@@ -255,7 +257,8 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err)
         return cp_fail(err, CP_NO_MEMORY, "compute pool: no memory");
     p->threads = threads;
     atomic_store(&p->active, threads);
-    pthread_mutex_init(&p->turn, NULL);
+    pthread_mutex_init(&p->turn_lock, NULL);
+    pthread_cond_init(&p->turn_moved, NULL);
     p->clocks = (cp_pool_clocks){real_wall, real_cpu, p};
     p->workers = cp_alloc_aligned((size_t)threads * sizeof(*p->workers));
     if (!p->workers) {
@@ -300,7 +303,8 @@ void cp_pool_close(cp_pool *p)
     start_run(p);
     for (int i = 1; i < p->threads; i++)
         pthread_join(p->workers[i].thread, NULL);
-    pthread_mutex_destroy(&p->turn);
+    pthread_cond_destroy(&p->turn_moved);
+    pthread_mutex_destroy(&p->turn_lock);
     free(p->workers);
     free(p);
 }
@@ -320,15 +324,44 @@ int cp_pool_active(const cp_pool *p)
     return atomic_load_explicit(&p->active, memory_order_relaxed);
 }
 
+/* Turns go in the order in which they were asked for: a mutex would give them again and again to a
+ * thread that makes one run after another. Nearly always free: threads meet only where a model is
+ * packed while others are served. */
+static void take_turn(cp_pool *p)
+{
+    pthread_mutex_lock(&p->turn_lock);
+    uint64_t mine = p->turns_drawn++;
+    while (p->turns_over != mine)
+        pthread_cond_wait(&p->turn_moved, &p->turn_lock);
+    pthread_mutex_unlock(&p->turn_lock);
+}
+
+static void end_turn(cp_pool *p)
+{
+    pthread_mutex_lock(&p->turn_lock);
+    if (++p->turns_over != p->turns_drawn)
+        pthread_cond_broadcast(&p->turn_moved);
+    pthread_mutex_unlock(&p->turn_lock);
+}
+
+cp_pool_turns cp_pool_turns_now(cp_pool *p)
+{
+    pthread_mutex_lock(&p->turn_lock);
+    bool running = p->turns_over != p->turns_drawn;
+    cp_pool_turns now = {.runs = p->turns_over + running,
+                         .waiting = (int)(p->turns_drawn - p->turns_over) - running};
+    pthread_mutex_unlock(&p->turn_lock);
+    return now;
+}
+
 void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
 {
-    /* Nearly always free: it waits only where a model is packed while others are served. */
-    pthread_mutex_lock(&p->turn);
+    take_turn(p);
     CP_ASSERT(atomic_load_explicit(&p->running, memory_order_relaxed) == 0);
     atomic_store_explicit(&p->ticket, 0, memory_order_relaxed);
     if (p->threads == 1) {
         fn(p, 0, arg);
-        pthread_mutex_unlock(&p->turn);
+        end_turn(p);
         return;
     }
     p->fn = fn;
@@ -347,7 +380,7 @@ void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg)
         else
             sched_yield();
     }
-    pthread_mutex_unlock(&p->turn);
+    end_turn(p);
 }
 
 /* Wait for the barrier's turn; the first one here takes the marks when it is not there at once. */

@@ -3,8 +3,9 @@
  * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
  * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
  * 8x on a small model, an endless spin collapses beside a competitor. Only one run at a time: a
- * thread that comes meanwhile waits its turn. Whoever runs is worker 0 for that run, and must not
- * run again from inside it.
+ * thread that comes meanwhile waits, and turns go in the order of coming, so who makes many short
+ * runs lets others in between. Whoever runs is worker 0 for that run, and must not run again from
+ * inside it.
  */
 #ifndef CP_BASE_POOL_H
 #define CP_BASE_POOL_H
@@ -23,6 +24,12 @@ cp_code cp_pool_open(cp_pool **out, int threads, cp_err *err);
 void cp_pool_close(cp_pool *p);
 int cp_pool_threads(const cp_pool *p);
 void cp_pool_run(cp_pool *p, cp_pool_fn *fn, void *arg); /* returns when all workers are done */
+/* Any thread: runs that have begun since open, and threads that wait for their turn. */
+typedef struct cp_pool_turns {
+    uint64_t runs;
+    int waiting;
+} cp_pool_turns;
+cp_pool_turns cp_pool_turns_now(cp_pool *p);
 /*
  * All workers meet. Every write before it is visible after it. Counted: see cp_pool_barriers.
  * False: this worker (never worker 0) leaves the run to make room for a neighbour on the machine;

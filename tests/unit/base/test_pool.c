@@ -280,6 +280,64 @@ static void threads_take_turns(void **state)
     }
 }
 
+enum { TURNS = 200 };
+
+typedef struct turns {
+    cp_pool *pool;
+    char order[2 * TURNS]; /* who had each run */
+    int n;
+} turns;
+
+typedef struct player {
+    turns *t;
+    char name;
+    int left; /* runs; changes in a run */
+    const struct player *other;
+} player;
+
+/* Holds the run until the other one waits for the next. */
+static void one_turn(cp_pool *p, int id, void *arg)
+{
+    player *me = arg;
+    if (id != 0)
+        return;
+    me->left--;
+    me->t->order[me->t->n++] = me->name;
+    while (me->other->left > 0 && cp_pool_turns_now(p).waiting == 0)
+        sched_yield();
+}
+
+static void *play(void *arg)
+{
+    player *me = arg;
+    for (int i = 0; i < TURNS; i++)
+        cp_pool_run(me->t->pool, one_turn, me);
+    return NULL;
+}
+
+/* Who ends a run and asks for the next at once does not get it while another waits. */
+static void turns_go_in_the_order_of_coming(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 2; threads++) {
+        turns t = {0};
+        player a = {&t, 'a', TURNS, NULL}, b = {&t, 'b', TURNS, &a};
+        a.other = &b;
+        pthread_t other;
+        cp_err err;
+        assert_int_equal(cp_pool_open(&t.pool, threads, &err), CP_OK);
+        assert_int_equal(pthread_create(&other, NULL, play, &b), 0);
+        play(&a);
+        pthread_join(other, NULL);
+        assert_int_equal(t.n, 2 * TURNS);
+        for (int i = 1; i < t.n; i++)
+            assert_int_not_equal(t.order[i], t.order[i - 1]);
+        assert_int_equal(cp_pool_turns_now(t.pool).runs, 2 * TURNS);
+        assert_int_equal(cp_pool_turns_now(t.pool).waiting, 0);
+        cp_pool_close(t.pool);
+    }
+}
+
 static void bad_thread_counts_are_refused(void **state)
 {
     (void)state;
@@ -362,6 +420,7 @@ int suite_pool(void)
         cmocka_unit_test(a_rested_worker_comes_back_within_a_run),
         cmocka_unit_test(runs_follow_each_other),
         cmocka_unit_test(threads_take_turns),
+        cmocka_unit_test(turns_go_in_the_order_of_coming),
         cmocka_unit_test(bad_thread_counts_are_refused),
         cmocka_unit_test(quotas_are_read),
     };
