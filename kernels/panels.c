@@ -36,9 +36,9 @@
 #define KEY_BYTES      192
 #define NAME_BYTES     64
 #define DATA_ALIGN     4096u
-#define RUN            32 /* panels that are packed, or summed, as one piece of work */
-#define PIECE_BYTES    ((size_t)256 << 10) /* of a run at a time, on the way to or from a file */
-#define MAX_SEGMENTS   64
+#define STRIP          32                  /* panels that have one sum; what a lane works on */
+#define PIECE_BYTES    ((size_t)256 << 10) /* of a strip at a time, so that they stay in L2 */
+#define MAX_MAPPINGS   64
 
 typedef struct file_head {
     char magic[8];
@@ -50,25 +50,25 @@ typedef struct file_head {
 
 typedef struct file_entry {
     uint64_t offset, bytes;
-    uint64_t sum; /* of the panels: see do_run */
+    uint64_t sum; /* of the panels: see end_strip() */
     int64_t k, m;
     uint32_t kind, type;
     char name[NAME_BYTES]; /* of the tensor, cut */
 } file_entry;
 
 /* One mapping: a cache file, or anonymous memory (path NULL). */
-typedef struct segment {
+typedef struct mapping {
     const uint8_t *base;
     size_t bytes;
     char *path;
     int fd; /* holds the file's lock; -1 */
     cp_map map;
-} segment;
+} mapping;
 
 struct cp_panels {
     cp_panels_config cfg; /* its strings are ours */
-    segment segments[MAX_SEGMENTS];
-    int n_segments;
+    mapping mappings[MAX_MAPPINGS];
+    int n_mappings;
 };
 
 typedef enum work_kind {
@@ -77,6 +77,12 @@ typedef enum work_kind {
     SUM,       /* of base */
     COMPARE    /* pack into scratch, compare it with base */
 } work_kind;
+
+/* Bytes of panels that one run of the pool takes a lane on by; see panels.h. Reading is faster. */
+static const size_t slice_bytes[] = {[TO_MEMORY] = CP_PANELS_SLICE,
+                                     [TO_FILE] = CP_PANELS_SLICE,
+                                     [SUM] = 4 * CP_PANELS_SLICE,
+                                     [COMPARE] = CP_PANELS_SLICE};
 
 /* Of one tensor, what workers add to. */
 typedef struct tally {
@@ -92,11 +98,24 @@ typedef struct source {
     size_t panel_bytes;
 } source;
 
+/* Eight multiply-xor sums, so that memory is the limit. */
+typedef struct sums {
+    uint64_t h[8], seed;
+} sums;
+
+/* A place in the work: one strip after another, each taken up where the slice before left it. */
+typedef struct lane {
+    int i;              /* source of the strip */
+    int64_t panel, end; /* of the source: the next, and the strip's end; equal: it has no strip */
+    sums sum;           /* of the strip so far */
+    uint8_t *scratch;   /* [piece_bytes], or NULL */
+} lane;
+
 /* One cp_panels_pack in progress. */
 typedef struct job {
     source *sources;     /* [n] one for each distinct tensor */
     file_entry *entries; /* [n] */
-    int64_t *run0;       /* [n + 1] number of the first run of each */
+    int64_t *strip0;     /* [n + 1] number of the first strip of each */
     tally *tallies;      /* [n] */
     int *source_of;      /* [tensors of the caller] */
     int n;
@@ -105,9 +124,10 @@ typedef struct job {
 
     work_kind work;
     uint8_t *base;
-    uint8_t *scratch; /* [workers][piece_bytes] */
     int fd;
-    _Atomic int64_t next, written; /* runs */
+    lane *lanes; /* [n_lanes] one a worker; within a run of the pool each is one worker's */
+    int n_lanes;
+    _Atomic int64_t next, done; /* strips */
     int64_t fault_at;
     _Atomic int error; /* errno of a write: stop */
 } job;
@@ -132,7 +152,7 @@ void cp_panels_open(cp_panels **out, const cp_panels_config *cfg)
     *out = p;
 }
 
-static void segment_fini(segment *s)
+static void mapping_fini(mapping *s)
 {
     if (s->map.p)
         cp_map_close(&s->map);
@@ -141,15 +161,15 @@ static void segment_fini(segment *s)
     if (s->path && s->fd >= 0)
         close(s->fd);
     free(s->path);
-    *s = (segment){.fd = -1};
+    *s = (mapping){.fd = -1};
 }
 
 void cp_panels_close(cp_panels *p)
 {
     if (!p)
         return;
-    for (int i = 0; i < p->n_segments; i++)
-        segment_fini(&p->segments[i]);
+    for (int i = 0; i < p->n_mappings; i++)
+        mapping_fini(&p->mappings[i]);
     free((char *)(uintptr_t)p->cfg.key);
     free((char *)(uintptr_t)p->cfg.dir);
     free((char *)(uintptr_t)p->cfg.read_dir);
@@ -159,41 +179,36 @@ void cp_panels_close(cp_panels *p)
 size_t cp_panels_bytes(const cp_panels *p)
 {
     size_t n = 0;
-    for (int i = 0; i < p->n_segments; i++)
-        n += p->segments[i].bytes;
+    for (int i = 0; i < p->n_mappings; i++)
+        n += p->mappings[i].bytes;
     return n;
 }
 
 cp_code cp_panels_lost(const cp_panels *p, cp_err *err)
 {
-    for (int i = 0; i < p->n_segments; i++)
-        if (p->segments[i].path && cp_map_poisoned(&p->segments[i].map))
+    for (int i = 0; i < p->n_mappings; i++)
+        if (p->mappings[i].path && cp_map_poisoned(&p->mappings[i].map))
             return cp_fail(err, CP_MODEL_FAILED,
                            "%s: the packed weights shrank or cannot be read any more; the next "
                            "start packs them again",
-                           p->segments[i].path);
+                           p->mappings[i].path);
     return CP_OK;
 }
 
 /* ---- checksums ---- */
 
-/* Eight multiply-xor lanes, so that memory is the limit. */
-typedef struct lanes {
-    uint64_t h[8], seed;
-} lanes;
-
 #define PRIME 0x9e3779b97f4a7c15u
 
-static lanes sum_begin(uint64_t seed)
+static sums sum_begin(uint64_t seed)
 {
-    lanes s = {.seed = seed};
+    sums s = {.seed = seed};
     for (unsigned i = 0; i < 8; i++)
         s.h[i] = (seed + i + 1) * PRIME;
     return s;
 }
 
 /* n is a multiple of 64. */
-static void sum_add(lanes *s, const uint8_t *p, size_t n)
+static void sum_add(sums *s, const uint8_t *p, size_t n)
 {
     uint64_t h[8], w;
     memcpy(h, s->h, sizeof h);
@@ -206,7 +221,7 @@ static void sum_add(lanes *s, const uint8_t *p, size_t n)
     memcpy(s->h, h, sizeof h);
 }
 
-static uint64_t sum_end(const lanes *s)
+static uint64_t sum_end(const sums *s)
 {
     uint64_t all = s->seed;
     for (int i = 0; i < 8; i++)
@@ -221,7 +236,7 @@ static uint64_t sum_entries(const file_entry *e, int n)
     for (int i = 0; i < n; i++) {
         uint8_t block[(sizeof *e + 63) / 64 * 64] = {0};
         memcpy(block, &e[i], sizeof *e);
-        lanes s = sum_begin((uint64_t)i);
+        sums s = sum_begin((uint64_t)i);
         sum_add(&s, block, sizeof block);
         sum += sum_end(&s);
     }
@@ -266,7 +281,7 @@ static void make_name(job *j, const cp_panels *p)
         key[n++] = plain ? *c : '-';
     }
     key[n] = '\0';
-    cp_snprintf(j->name, sizeof j->name, "%s-%d.v%u-%016" PRIx64 ".panels", key, p->n_segments,
+    cp_snprintf(j->name, sizeof j->name, "%s-%d.v%u-%016" PRIx64 ".panels", key, p->n_mappings,
                 LAYOUT_VERSION, sum_entries(j->entries, j->n));
 }
 
@@ -278,7 +293,7 @@ static cp_code job_init(job *j, const cp_panels *p, const cp_tensor *const *tens
     j->sources = cp_xcalloc(most, sizeof *j->sources);
     j->entries = cp_xcalloc(most, sizeof *j->entries);
     j->tallies = cp_xcalloc(most, sizeof *j->tallies);
-    j->run0 = cp_xcalloc(most + 1, sizeof *j->run0);
+    j->strip0 = cp_xcalloc(most + 1, sizeof *j->strip0);
     j->source_of = cp_xcalloc(most, sizeof *j->source_of);
     for (int i = 0; i < n; i++)
         j->source_of[i] = add_source(j, tensors[i]);
@@ -301,7 +316,7 @@ static cp_code job_init(job *j, const cp_panels *p, const cp_tensor *const *tens
         at = up(at + bytes, DATA_ALIGN);
         size_t piece = w->panel_bytes > PIECE_BYTES ? w->panel_bytes : PIECE_BYTES;
         j->piece_bytes = piece > j->piece_bytes ? piece : j->piece_bytes;
-        j->run0[i + 1] = j->run0[i] + (w->panels + RUN - 1) / RUN;
+        j->strip0[i + 1] = j->strip0[i] + (w->panels + STRIP - 1) / STRIP;
     }
     j->bytes = at;
     make_name(j, p);
@@ -313,7 +328,7 @@ static void job_fini(job *j)
     free(j->sources);
     free(j->entries);
     free(j->tallies);
-    free(j->run0);
+    free(j->strip0);
     free(j->source_of);
 }
 
@@ -325,81 +340,118 @@ static void unpack(const source *w, int64_t p0, int64_t p1, uint8_t *to)
     }
 }
 
-/* One run of panels of weight i, in pieces that stay in L2. The run's sum starts from its first
- * panel's number. */
-static void do_run(job *j, uint8_t *scratch, int i, int64_t run)
+/* False: none is left. A strip's sum starts from its first panel's number. */
+static bool begin_strip(job *j, lane *l)
 {
-    const source *w = &j->sources[i];
-    tally *t = &j->tallies[i];
-    int64_t p0 = run * RUN, p1 = p0 + RUN < w->panels ? p0 + RUN : w->panels;
-    int64_t step = (int64_t)(j->piece_bytes / w->panel_bytes);
-    lanes sum = sum_begin((uint64_t)p0);
-    for (int64_t p = p0; p < p1; p += step) {
-        int64_t end = p + step < p1 ? p + step : p1;
-        uint64_t at = j->entries[i].offset + (uint64_t)p * w->panel_bytes;
-        size_t n = (size_t)(end - p) * w->panel_bytes;
-        uint8_t *here = j->base ? j->base + at : NULL;
-        uint8_t *to = j->work == TO_MEMORY ? here : scratch;
-        if (j->work != SUM)
-            unpack(w, p, end, to);
-        if (j->work != TO_MEMORY)
-            sum_add(&sum, j->work == SUM ? here : scratch, n);
-        if (j->work == COMPARE && memcmp(here, scratch, n) != 0)
-            atomic_store_explicit(&t->differs, true, memory_order_relaxed);
-        if (j->work == TO_FILE && !cp_io_pwrite(j->fd, scratch, n, at))
-            atomic_store_explicit(&j->error, errno, memory_order_relaxed);
-    }
-    /* relaxed, as the above: the pool's end orders them */
-    atomic_fetch_add_explicit(&t->sum, sum_end(&sum), memory_order_relaxed);
+    int64_t strip = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+    if (strip >= j->strip0[j->n])
+        return false;
+    while (strip >= j->strip0[l->i + 1])
+        l->i++;
+    int64_t panels = j->sources[l->i].panels;
+    l->panel = (strip - j->strip0[l->i]) * STRIP;
+    l->end = l->panel + STRIP < panels ? l->panel + STRIP : panels;
+    l->sum = sum_begin((uint64_t)l->panel);
+    return true;
 }
 
-static void worker(cp_pool *pool, int id, void *arg)
+static void end_strip(job *j, const lane *l)
+{
+    /* relaxed, as the next: the pool's end orders them */
+    atomic_fetch_add_explicit(&j->tallies[l->i].sum, sum_end(&l->sum), memory_order_relaxed);
+    int64_t done = atomic_fetch_add_explicit(&j->done, 1, memory_order_relaxed) + 1;
+    if (j->work == TO_FILE && done >= j->fault_at)
+        cp_fault_kill();
+}
+
+/* The next panels of the lane's strip; returns their bytes. */
+static size_t do_piece(job *j, lane *l)
+{
+    const source *w = &j->sources[l->i];
+    int64_t step = (int64_t)(j->piece_bytes / w->panel_bytes);
+    int64_t end = l->panel + step < l->end ? l->panel + step : l->end;
+    uint64_t at = j->entries[l->i].offset + (uint64_t)l->panel * w->panel_bytes;
+    size_t n = (size_t)(end - l->panel) * w->panel_bytes;
+    uint8_t *here = j->base ? j->base + at : NULL;
+    uint8_t *to = j->work == TO_MEMORY ? here : l->scratch;
+    if (j->work != SUM)
+        unpack(w, l->panel, end, to);
+    if (j->work != TO_MEMORY)
+        sum_add(&l->sum, j->work == SUM ? here : to, n);
+    if (j->work == COMPARE && memcmp(here, to, n) != 0)
+        atomic_store_explicit(&j->tallies[l->i].differs, true, memory_order_relaxed);
+    if (j->work == TO_FILE && !cp_io_pwrite(j->fd, to, n, at))
+        atomic_store_explicit(&j->error, errno, memory_order_relaxed);
+    l->panel = end;
+    return n;
+}
+
+/* Takes the lane on by `bytes` bytes of panels, or a piece more. */
+static void advance(job *j, lane *l, size_t bytes)
+{
+    for (size_t n = 0; n < bytes && !atomic_load_explicit(&j->error, memory_order_relaxed);) {
+        if (l->panel == l->end && !begin_strip(j, l))
+            return;
+        n += do_piece(j, l);
+        if (l->panel == l->end)
+            end_strip(j, l);
+    }
+}
+
+/* A run of the pool. Whoever takes part draws lanes: with a worker at rest, another has two. */
+static void slice(cp_pool *pool, int id, void *arg)
 {
     job *j = arg;
-    int i = 0;
-    (void)pool;
-    while (!atomic_load_explicit(&j->error, memory_order_relaxed)) {
-        int64_t t = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
-        if (t >= j->run0[j->n])
-            return;
-        while (t >= j->run0[i + 1])
-            i++;
-        do_run(j, j->scratch ? j->scratch + (size_t)id * j->piece_bytes : NULL, i, t - j->run0[i]);
-        if (j->work == TO_FILE && atomic_fetch_add(&j->written, 1) + 1 >= j->fault_at)
-            cp_fault_kill();
-    }
+    (void)id;
+    for (int64_t t; (t = cp_pool_ticket(pool, j->n_lanes, 1)) < j->n_lanes;)
+        advance(j, &j->lanes[t], slice_bytes[j->work]);
+}
+
+static bool going_on(const job *j)
+{
+    return atomic_load(&j->done) < j->strip0[j->n] && !atomic_load(&j->error);
+}
+
+/* Slice by slice, so that the engine's steps have their turns of the pool in between. */
+static void run_slices(job *j, cp_pool *pool)
+{
+    while (going_on(j))
+        if (pool)
+            cp_pool_run(pool, slice, j);
+        else
+            advance(j, &j->lanes[0], SIZE_MAX);
 }
 
 /* True: all of it was done; errno says why not. */
 static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, int fd)
 {
-    size_t workers = pool ? (size_t)cp_pool_threads(pool) : 1;
     uint64_t fault = cp_fault_after("packing");
+    uint8_t *scratch = NULL;
     j->work = work;
     j->base = (uint8_t *)(uintptr_t)base;
     j->fd = fd;
     j->fault_at = fault > INT64_MAX ? INT64_MAX : (int64_t)fault;
-    j->scratch = NULL;
+    j->n_lanes = pool ? cp_pool_threads(pool) : 1;
     if (work == TO_FILE || work == COMPARE) {
-        j->scratch = cp_alloc_aligned(workers * j->piece_bytes);
-        if (!j->scratch) {
+        scratch = cp_alloc_aligned((size_t)j->n_lanes * j->piece_bytes);
+        if (!scratch) {
             errno = ENOMEM;
             return false;
         }
     }
+    j->lanes = cp_xcalloc((size_t)j->n_lanes, sizeof *j->lanes);
+    for (int i = 0; scratch && i < j->n_lanes; i++)
+        j->lanes[i].scratch = scratch + (size_t)i * j->piece_bytes;
     atomic_store(&j->next, 0);
-    atomic_store(&j->written, 0);
+    atomic_store(&j->done, 0);
     atomic_store(&j->error, 0);
     for (int i = 0; i < j->n; i++) {
         atomic_store(&j->tallies[i].sum, 0);
         atomic_store(&j->tallies[i].differs, false);
     }
-    if (pool)
-        cp_pool_run(pool, worker, j);
-    else
-        worker(NULL, 0, j);
-    free(j->scratch);
-    j->scratch = NULL;
+    run_slices(j, pool);
+    free(j->lanes);
+    free(scratch);
     errno = atomic_load(&j->error);
     return !errno;
 }
@@ -427,7 +479,7 @@ static file_head make_head(const cp_panels *p, const job *j)
 }
 
 /* CP_CORRUPT: a tensor's panels are not what its weights pack to. */
-static cp_code compare(job *j, const segment *s, const file_entry *got, cp_pool *pool, cp_err *err)
+static cp_code compare(job *j, const mapping *s, const file_entry *got, cp_pool *pool, cp_err *err)
 {
     if (!run_all(j, pool, COMPARE, s->base, -1))
         return cp_fail(err, CP_NO_MEMORY, "%s: %s", s->path, strerror(errno));
@@ -445,7 +497,7 @@ static cp_code compare(job *j, const segment *s, const file_entry *got, cp_pool 
  * The mapped file is what this model would write: everything but the data sums, then those.
  * CP_IO: it is not; CP_CORRUPT: it says that it is, and a comparison (cfg.check) shows that not.
  */
-static cp_code check_file(const cp_panels *p, job *j, const segment *s, cp_pool *pool, cp_err *err)
+static cp_code check_file(const cp_panels *p, job *j, const mapping *s, cp_pool *pool, cp_err *err)
 {
     const file_entry *got = (const file_entry *)(const void *)(s->base + sizeof(file_head));
     file_entry *want = cp_xcalloc((size_t)j->n + 1, sizeof *want);
@@ -472,30 +524,30 @@ static cp_code check_file(const cp_panels *p, job *j, const segment *s, cp_pool 
     return code;
 }
 
-static cp_code segment_map(segment *s, const char *dir, const job *j, int fd, cp_err *err)
+static cp_code map_file(mapping *s, const char *dir, const job *j, int fd, cp_err *err)
 {
     size_t n = strlen(dir) + strlen(j->name) + 2;
-    *s = (segment){.bytes = j->bytes, .fd = fd, .path = cp_xmalloc(n)};
+    *s = (mapping){.bytes = j->bytes, .fd = fd, .path = cp_xmalloc(n)};
     cp_snprintf(s->path, n, "%s/%s", dir, j->name);
     cp_code code = cp_map_open(&s->map, fd, j->bytes, s->path, err);
     s->base = s->map.p;
     if (code != CP_OK)
-        segment_fini(s);
+        mapping_fini(s);
     return code;
 }
 
 /* Maps an existing cache file if it may be used and is sound. CP_NOT_FOUND: absent. */
-static cp_code map_existing(const cp_panels *p, const char *dir, job *j, cp_pool *pool, segment *s,
+static cp_code map_existing(const cp_panels *p, const char *dir, job *j, cp_pool *pool, mapping *s,
                             cp_err *err)
 {
     int fd = cp_panel_file_open(dir, j->name, j->bytes, err);
     if (fd < 0)
         return err->code;
-    cp_code code = segment_map(s, dir, j, fd, err);
+    cp_code code = map_file(s, dir, j, fd, err);
     if (code == CP_OK)
         code = check_file(p, j, s, pool, err);
     if (code != CP_OK)
-        segment_fini(s);
+        mapping_fini(s);
     return code;
 }
 
@@ -523,7 +575,7 @@ static int reopen(const cp_panel_new *f, const job *j)
 }
 
 /* Packed panels in a fresh cache file, or those that somebody else packed meanwhile. */
-static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, segment *s, cp_err *err)
+static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_err *err)
 {
     cp_panel_new f;
     cp_code code = cp_panel_new_open(&f, p->cfg.dir, j->name, j->bytes, err);
@@ -547,17 +599,17 @@ static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, segment *
         cp_log(CP_LOG_WARN, "panels: %s/%s: packed, and lost with this process: %s", p->cfg.dir,
                j->name, strerror(failed));
     if (code == CP_OK)
-        code = segment_map(s, p->cfg.dir, j, failed ? dup(f.fd) : reopen(&f, j), err);
+        code = map_file(s, p->cfg.dir, j, failed ? dup(f.fd) : reopen(&f, j), err);
     cp_panel_new_close(&f);
     return code;
 }
 
-static cp_code pack_to_memory(job *j, cp_pool *pool, segment *s, cp_err *err)
+static cp_code pack_to_memory(job *j, cp_pool *pool, mapping *s, cp_err *err)
 {
     void *base = mmap(NULL, j->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
         return cp_fail(err, CP_NO_MEMORY, "no memory for %zu bytes of packed weights", j->bytes);
-    *s = (segment){.base = base, .bytes = j->bytes, .fd = -1};
+    *s = (mapping){.base = base, .bytes = j->bytes, .fd = -1};
     madvise(base, j->bytes, MADV_HUGEPAGE);
     run_all(j, pool, TO_MEMORY, base, -1);
     mprotect(base, j->bytes, PROT_READ);
@@ -565,7 +617,7 @@ static cp_code pack_to_memory(job *j, cp_pool *pool, segment *s, cp_err *err)
 }
 
 /* From the first folder that has them, else packed into the second, else into memory. */
-static cp_code take(const cp_panels *p, job *j, cp_pool *pool, segment *s, cp_err *err)
+static cp_code take(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_err *err)
 {
     const char *const dirs[] = {p->cfg.read_dir, p->cfg.dir};
     cp_err why = {0};
@@ -601,19 +653,19 @@ cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_
                        cp_panels_sink *sink, void *arg, cp_err *err)
 {
     job j;
-    if (p->n_segments == MAX_SEGMENTS)
-        return cp_fail(err, CP_NO_MEMORY, "more than %d packings of one model", MAX_SEGMENTS);
-    segment *s = &p->segments[p->n_segments];
-    *s = (segment){.fd = -1};
+    if (p->n_mappings == MAX_MAPPINGS)
+        return cp_fail(err, CP_NO_MEMORY, "more than %d packings of one model", MAX_MAPPINGS);
+    mapping *s = &p->mappings[p->n_mappings];
+    *s = (mapping){.fd = -1};
     cp_code code = job_init(&j, p, tensors, n, err);
     if (code == CP_OK)
         code = take(p, &j, pool, s, err);
     if (code == CP_OK && s->base) {
-        p->n_segments++;
+        p->n_mappings++;
         for (int i = 0; i < n; i++)
             sink(arg, i, s->base + j.entries[j.source_of[i]].offset);
     } else {
-        segment_fini(s);
+        mapping_fini(s);
     }
     job_fini(&j);
     return code;

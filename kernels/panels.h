@@ -12,6 +12,10 @@
 
 typedef struct cp_panels cp_panels;
 
+/* Bytes of panels that a run of the pool packs for each of its threads (and at most a panel or 256
+ * KiB more): a few milliseconds, after which a step that waits has its turn. */
+#define CP_PANELS_SLICE ((size_t)2 << 20)
+
 /*
  * Files lie in folders under the model's key: looked for in read_dir (NULL: none), which is never
  * written, then in dir, where what is found nowhere is packed to. dir NULL: memory; "": wanted, and
@@ -29,7 +33,7 @@ typedef void cp_panels_sink(void *arg, int i, const uint8_t *panels);
 /* Pack the tensors, matrices of types that have a panel kind, or map those that are packed already,
  * using pool when not NULL, and tell sink of each. Equal tensors lie there once. Blocking; any
  * thread. CP_NO_MEMORY; CP_CORRUPT: what check found, or the model's file shrank. CP_OK without a
- * word to sink: the check wants nothing to be packed. */
+ * word to sink: the check wants nothing to be packed. The pool is taken for a slice at a time. */
 cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_pool *pool,
                        cp_panels_sink *sink, void *arg, cp_err *err);
 /* CP_MODEL_FAILED: bytes of a mapped file were lost since (base/map.h). Any thread. */

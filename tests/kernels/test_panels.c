@@ -3,6 +3,7 @@
  * outputs stay those of weights unpacked on read, the next packing succeeds and nothing is left.
  */
 #include "kernels/cpu/linear.h"
+#include "kernels/unpack.h"
 #include "tests/kernels/weights.h"
 
 #include "base/log.h"
@@ -18,6 +19,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -405,6 +408,96 @@ static void a_file_has_the_bytes_it_always_had(void **state)
     }
 }
 
+/* ---- beside steps ---- */
+
+typedef struct loading {
+    cp_pool *pool;
+    pthread_t packer, engine;
+    cp_tensor w;
+    const uint8_t *panels;
+    uint64_t step_at; /* which run of the pool was the step */
+} loading;
+
+static void keep_panels(void *arg, int i, const uint8_t *panels)
+{
+    loading *l = arg;
+    assert_int_equal(i, 0);
+    l->panels = panels;
+}
+
+static void *pack_a_model(void *arg)
+{
+    loading *l = arg;
+    cp_err err = {0};
+    cp_panels *p;
+    const cp_tensor *tensors[] = {&l->w};
+    size_t bytes = cp_panel_bytes(CP_PANEL_F32, l->w.ne[0]);
+    uint8_t *want = cp_alloc_aligned(bytes);
+    cp_panels_open(&p, NULL);
+    assert_int_equal(cp_panels_pack(p, tensors, 1, l->pool, keep_panels, l, &err), CP_OK);
+    for (int64_t r = 0; r < l->w.ne[1]; r += CP_LANES) {
+        cp_unpack_of(CP_DTYPE_F32)(&l->w, r, CP_LANES, want);
+        assert_memory_equal(l->panels + (size_t)(r / CP_LANES) * bytes, want, bytes);
+    }
+    free(want);
+    cp_panels_close(p);
+    return NULL;
+}
+
+static void step(cp_pool *p, int id, void *arg)
+{
+    loading *l = arg;
+    if (id == 0)
+        l->step_at = cp_pool_turns_now(p).runs;
+}
+
+static void *make_a_step(void *arg)
+{
+    loading *l = arg;
+    cp_pool_run(l->pool, step, l);
+    return NULL;
+}
+
+static void wait_for_waiters(cp_pool *p, int n)
+{
+    while (cp_pool_turns_now(p).waiting < n)
+        sched_yield();
+}
+
+/* Keeps the pool until a packing waits for it, and behind that a step. */
+static void hold(cp_pool *p, int id, void *arg)
+{
+    loading *l = arg;
+    if (id != 0)
+        return;
+    assert_int_equal(pthread_create(&l->packer, NULL, pack_a_model, l), 0);
+    wait_for_waiters(p, 1);
+    assert_int_equal(pthread_create(&l->engine, NULL, make_a_step, l), 0);
+    wait_for_waiters(p, 2);
+}
+
+/* The runs of the pool are: hold, a slice of the packing, the step, the other slices. */
+static void a_step_gets_in_between_two_slices(void **state)
+{
+    (void)state;
+    for (int threads = 1; threads <= 3; threads++) {
+        loading l = {.w = cp_test_tensor(CP_DTYPE_F32, 1024, 6400, 1)};
+        size_t most = (size_t)threads * (CP_PANELS_SLICE + (256 << 10));
+        size_t bytes = cp_panel_bytes(CP_PANEL_F32, 1024) * 400;
+        cp_err err;
+        assert_int_equal(cp_pool_open(&l.pool, threads, &err), CP_OK);
+        cp_pool_run(l.pool, hold, &l);
+        pthread_join(l.packer, NULL);
+        pthread_join(l.engine, NULL);
+        uint64_t slices = cp_pool_turns_now(l.pool).runs - 2;
+        assert_int_equal(l.step_at, 3);
+        assert_true(slices >= (bytes + most - 1) / most);
+        assert_true(slices > 2);
+        cp_pool_close(l.pool);
+        cp_test_free(&l.w);
+    }
+}
+
 /* ---- checking ---- */
 
 static void never_packed(void *arg, int i, const uint8_t *panels)
@@ -703,6 +796,7 @@ int main(void)
         cmocka_unit_test(the_read_only_folder_comes_first),
         cmocka_unit_test(two_programs_have_a_file_each),
         cmocka_unit_test(a_file_has_the_bytes_it_always_had),
+        cmocka_unit_test(a_step_gets_in_between_two_slices),
         cmocka_unit_test(values_of_another_model_are_found),
         cmocka_unit_test(a_file_that_shrinks_is_an_error),
         cmocka_unit_test(a_model_that_shrinks_is_not_packed),
