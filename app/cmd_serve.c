@@ -5,8 +5,7 @@
  */
 #include "app/command.h"
 #include "app/compose.h"
-#include "app/defaults.h"
-#include "app/progress.h"
+#include "app/models.h"
 #include "app/signals.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -30,8 +29,8 @@ typedef struct serving {
     cp_signals *signals;
     cp_server *server;
     cp_metrics *metrics;
-    cp_app_model *models; /* [o->n_models] */
-    cp_err load_err;      /* written by the loader thread before `loaded` */
+    cp_app_models *models;
+    cp_err load_err;    /* written by the loader thread before `loaded` */
     _Atomic int loaded; /* 0 loading, 1 ready, -1 failed; release by the loader, acquire by main */
 } serving;
 
@@ -100,81 +99,13 @@ static cp_code share_memory(const cp_options *o, uint64_t *share, cp_err *err)
     return CP_OK;
 }
 
-static void describe(const cp_app_model *m, const char *id)
-{
-    int ctx, full;
-    uint64_t kv;
-    const cp_hparams *h = cp_model_hparams(m->model);
-    cp_engine_describe(m->engine, &ctx, &kv, &full);
-    cp_log(CP_LOG_INFO,
-           "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
-           "cache %.1f MiB, %d full-length sequence%s",
-           id, h->arch, cp_loaded_quant(m->file), (double)h->n_params / 1e6, ctx, h->ctx_train,
-           (double)kv / 1048576.0, full, full == 1 ? " fits" : "s fit");
-}
-
-static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
-{
-    cp_server_phase(arg, phase, done, total, rate);
-}
-
-static cp_code load_model(serving *s, int i, uint64_t kv_bytes, cp_err *err)
-{
-    const cp_model_options *mo = &s->o->models[i];
-    cp_app_model *m = &s->models[i];
-    const char *const *ids = mo->alias.n ? mo->alias.p : (const char *const *)&mo->ref;
-    size_t n_ids = mo->alias.n ? (size_t)mo->alias.n : 1;
-    cp_progress p;
-    cp_progress_init(&p, ids[0], false);
-    p.watch = watch;
-    p.watch_arg = s->server;
-    cp_code rc =
-        cp_app_model_open(m, mo->ref, mo->chat_template_file, s->o, cp_progress_report, &p, err);
-    cp_progress_end(&p);
-    if (rc) {
-        return rc;
-    }
-    cp_server_phase(s->server, "warming", 0, 0, 0);
-    bool f16 = mo->kv_type == CP_KV_TYPE_F16;
-    cp_engine_model em = {.name = ids[0],
-                          .ctx = (int)mo->ctx,
-                          .kv_bytes = kv_bytes,
-                          .max_seqs = (int)s->o->max_seqs,
-                          .max_batch_rows = (int)s->o->max_batch_rows,
-                          .prefill_chunk = (int)s->o->prefill_chunk,
-                          .step_ms = (int)s->o->step_ms,
-                          .kv_type = f16 ? CP_DTYPE_F16 : CP_DTYPE_BF16,
-                          .prefix_cache = s->o->prefix_cache};
-    if ((rc = cp_app_model_add(m, &s->stack, &em, err))) {
-        return rc;
-    }
-    describe(m, ids[0]);
-    char fingerprint[128];
-    const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
-    cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(),
-                cp_backend_level(s->stack.backend), f16 ? "f16" : "bf16", hex ? hex + 1 : "");
-    cp_server_model sm = {.ids = ids,
-                          .n_ids = n_ids,
-                          .tokenizer = m->tokenizer,
-                          .template_ = m->chat_template,
-                          .digest = digest,
-                          .quantization = cp_loaded_quant(m->file),
-                          .fingerprint = fingerprint,
-                          .defaults = cp_app_sampling_defaults(
-                              m->file, ids[0], s->o->sampling_defaults, &mo->sampling),
-                          .engine = m->engine,
-                          .created = cp_wall_sec(),
-                          .metrics = m->metrics};
-    return cp_server_add_model(s->server, &sm, err);
-}
-
 static void *load_all(void *arg)
 {
     serving *s = arg;
     uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
     cp_code rc = share_memory(s->o, share, &s->load_err);
     for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
-        rc = load_model(s, i, share[i], &s->load_err);
+        rc = cp_app_models_load(s->models, &s->o->models[i], share[i], &s->load_err);
     }
     if (rc == CP_OK) {
         rc = cp_engine_start(s->stack.engine, &s->load_err);
@@ -277,7 +208,6 @@ int cp_cmd_serve(const cp_options *o)
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
-    s.models = cp_xcalloc((size_t)o->n_models, sizeof *s.models);
     /* signals first: every other thread inherits that they are blocked */
     if (cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
                         o->drain_grace + o->drain_timeout, &err) ||
@@ -287,6 +217,7 @@ int cp_cmd_serve(const cp_options *o)
         rc = cp_app_fail(&err);
         goto done;
     }
+    s.models = cp_app_models_new(o, &s.stack, s.server);
     cp_signals_serve(s.signals, s.server);
     fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
     if (pthread_create(&loader, NULL, load_all, &s) != 0) {
@@ -308,10 +239,7 @@ done:
     cp_server_close(s.server);
     cp_jobs_close(s.jobs);
     cp_stack_close(&s.stack);
-    for (int i = 0; i < o->n_models; i++) {
-        cp_app_model_close(&s.models[i]);
-    }
-    free(s.models);
+    cp_app_models_free(s.models);
     cp_metrics_free(s.metrics);
     return cp_signals_close(s.signals) ? 1 : rc;
 }

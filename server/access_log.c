@@ -9,14 +9,14 @@
  * so far. */
 static void generation(const cp_call *c, cp_buf *b)
 {
-    if (!c->route || !c->route->api || c->route->api->reply || c->on_job || !c->m)
+    if (!c->route || !c->route->api || c->route->api->reply || c->on_job || !c->model_id)
         return;
     int completion = 0, cached = 0;
     for (int i = 0; i < c->n_choices; i++)
         completion += c->choices[i].n_tokens;
     for (int i = 0; i < c->n_parts; i++)
         cached += c->parts[i].n_cached;
-    cp_buf_printf(b, " model=%s prompt=%lld cached=%d completion=%d stream=%d", c->m->ids[0],
+    cp_buf_printf(b, " model=%s prompt=%lld cached=%d completion=%d stream=%d", c->model_id,
                   (long long)c->n_prompt_tokens, cached, completion, c->streaming);
 }
 

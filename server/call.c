@@ -50,14 +50,19 @@ void cp_call_unref(cp_call *c)
     if (c->arena)
         cp_arena_free(c->arena);
     cp_account_close(&c->account);
+    free(c->model_id);
     free(c);
 }
 
 void cp_call_let_go(cp_call *c)
 {
-    if (c->q || c->on_job || c->n_open > 0)
-        return;
     cp_server *s = c->s;
+    if (c->on_job || c->n_open > 0)
+        return;
+    cp_served_put(&s->models, c->m);
+    c->m = NULL;
+    if (c->q)
+        return;
     if (c->next)
         c->next->prev = c->prev;
     if (c->prev)

@@ -103,7 +103,8 @@ struct cp_call {
     cp_mpsc_node parsed_link;
     /* made by prepare */
     cp_params p;
-    cp_served *m;
+    cp_served *m;   /* held until its answer is made */
+    char *model_id; /* of m, for the access line */
     cp_code code;
     cp_err err;
     int64_t n_prompt_tokens; /* of the prompt that was too long, else of all */
@@ -140,7 +141,8 @@ void cp_part_move(cp_part *p, cp_part_state to);
 void cp_call_fresh_id(const char *prefix, char *out, size_t cap);
 /* Nobody wants the rest: tell the engine of the parts that it works on. */
 void cp_call_cancel(cp_call *c);
-/* Where nothing holds the call any more, it leaves the server's list. */
+/* Where its answer is made (no job, no part is open), its model is let go, however long a client
+ * takes to read; where nothing holds the call any more, it leaves the server's list. */
 void cp_call_let_go(cp_call *c);
 void cp_call_unref(cp_call *c); /* any thread */
 

@@ -79,11 +79,12 @@ static void on_error(cp_part *p, int reported)
     cp_part_move(p, CP_PART_ENDED);
     cp_err err;
     cp_code code = reported > CP_OK && reported < CP_CODE_COUNT ? (cp_code)reported : CP_INTERNAL;
-    const char *words = code == CP_DEADLINE       ? "the request's deadline has passed"
-                        : code == CP_NO_MEMORY    ? "not enough memory for the sequence"
-                        : code == CP_MODEL_FAILED ? "the model has failed"
-                        : code == CP_OVERLOADED   ? "the server is shutting down"
-                                                  : "the request was ended by the engine";
+    const char *words = code == CP_DEADLINE          ? "the request's deadline has passed"
+                        : code == CP_NO_MEMORY       ? "not enough memory for the sequence"
+                        : code == CP_MODEL_FAILED    ? "the model has failed"
+                        : code == CP_OVERLOADED      ? "the server is shutting down"
+                        : code == CP_MODEL_NOT_FOUND ? "the model was unloaded"
+                                                     : "the request was ended by the engine";
     cp_call_fail(p->call, cp_fail(&err, code, "%s", words), &err);
 }
 

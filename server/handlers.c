@@ -19,6 +19,9 @@ static void probe(cp_call *c, bool good)
     } else if (!atomic_load(&s->ready_to_serve)) {
         status = "loading";
         phase = atomic_load(&s->phase);
+    } else if (!cp_served_any(&c->s->models)) {
+        status = "loading";
+        phase = "no_model";
     }
     cp_buf b = {0};
     cp_buf_printf(&b, "{\"status\":\"%s\",\"phase\":", status);
@@ -34,7 +37,8 @@ static void probe(cp_call *c, bool good)
 
 void cp_handle_ready(cp_call *c)
 {
-    probe(c, atomic_load(&c->s->ready_to_serve) && atomic_load(&c->s->drain) == CP_RUN);
+    probe(c, atomic_load(&c->s->ready_to_serve) && atomic_load(&c->s->drain) == CP_RUN &&
+                 cp_served_any(&c->s->models));
 }
 
 void cp_handle_live(cp_call *c)
@@ -63,18 +67,21 @@ void cp_handle_metrics(cp_call *c)
 {
     cp_server *s = c->s;
     cp_metrics *list[CP_SERVED_MAX + 1];
-    const cp_served *m;
+    cp_served *models[CP_SERVED_MAX];
     int n = 0;
     cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
     cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
     cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));
     if (s->metrics)
         list[n++] = s->metrics;
-    for (int i = 0; (m = cp_served_at(&s->models, i)); i++)
-        if (m->metrics)
-            list[n++] = m->metrics;
+    int n_models =
+        cp_served_all(&s->models, 1u << CP_MODEL_READY | 1u << CP_MODEL_DRAINING, models);
+    for (int i = 0; i < n_models; i++)
+        if (models[i]->metrics)
+            list[n++] = models[i]->metrics;
     cp_buf b = {0};
     cp_metrics_write(&b, list, n);
+    cp_served_put_all(&s->models, models, n_models);
     cp_call_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
 }
 
@@ -94,14 +101,16 @@ static void emit_model(const cp_served *m, cp_buf *b)
 
 void cp_handle_models(cp_call *c)
 {
-    const cp_served *m;
+    cp_served *models[CP_SERVED_MAX];
+    int n = cp_served_all(&c->s->models, 1u << CP_MODEL_READY, models);
     cp_buf b = {0};
     cp_buf_adds(&b, "{\"object\":\"list\",\"data\":[");
-    for (int i = 0; (m = cp_served_at(&c->s->models, i)); i++) {
+    for (int i = 0; i < n; i++) {
         if (i > 0)
             cp_buf_addc(&b, ',');
-        emit_model(m, &b);
+        emit_model(models[i], &b);
     }
+    cp_served_put_all(&c->s->models, models, n);
     cp_buf_adds(&b, "]}");
     cp_call_json(c, &b);
 }
@@ -140,18 +149,19 @@ void cp_handle_model(cp_call *c)
     char name[1024];
     const char *rest = cp_http_path(c->q) + strlen(c->route->path);
     const char *id = decode(rest, name, sizeof(name));
-    const cp_served *m = id ? cp_served_find(&c->s->models, id, strlen(id)) : NULL;
-    if (!m) {
-        cp_err err;
-        cp_call_error(c, 0,
-                      cp_fail_param(&err, CP_MODEL_NOT_FOUND, "model",
-                                    "the model '%.200s' does not exist; GET /v1/models lists what "
-                                    "does",
-                                    id ? id : rest),
-                      &err);
+    cp_err err;
+    cp_served *m;
+    cp_code code = id ? cp_served_get(&c->s->models, id, strlen(id), &m, &err)
+                      : cp_fail_param(&err, CP_MODEL_NOT_FOUND, "model",
+                                      "'%.200s' is no model's name: a byte after %% is two "
+                                      "hexadecimal digits, and not 00",
+                                      rest);
+    if (code != CP_OK) {
+        cp_call_error(c, 0, code, &err);
         return;
     }
     cp_buf b = {0};
     emit_model(m, &b);
+    cp_served_put(&c->s->models, m);
     cp_call_json(c, &b);
 }

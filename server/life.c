@@ -79,8 +79,21 @@ void cp_call_left(cp_call *c)
     cp_call_cancel(c);
 }
 
+/* Its model is to go, and its client does not read what would let the call end by itself. */
+static bool outlives_model(const cp_call *c, int64_t now_ns)
+{
+    return cp_call_state_of(c) == CP_CALL_RUNNING && c->m &&
+           cp_served_is_over(&c->s->models, c->m, now_ns);
+}
+
 void cp_call_tick(cp_call *c, int64_t now_ns)
 {
+    if (outlives_model(c, now_ns)) {
+        cp_err err;
+        cp_call_fail(c, cp_fail(&err, CP_MODEL_NOT_FOUND, "the model was unloaded"), &err);
+        cp_call_drain(c);
+        return;
+    }
     if (cp_call_state_of(c) != CP_CALL_RUNNING || !c->streaming)
         return;
     if (cp_call_stalled(c)) {

@@ -24,15 +24,13 @@ static cp_code out_of_memory(cp_err *err)
 static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *err)
 {
     cp_call *c = arg;
-    const cp_served_table *models = &c->s->models;
-    if (!cp_served_at(models, 0))
-        return cp_fail(err, CP_LOADING, "the model is still loading");
-    cp_served *m = name.p ? cp_served_find(models, name.p, name.n) : cp_served_at(models, 0);
-    if (!m)
-        return cp_fail_param(err, CP_MODEL_NOT_FOUND, "model",
-                             "the model '%.200s' does not exist; GET /v1/models lists what does",
-                             name.p);
+    cp_served *m;
+    CP_ASSERT(!c->m && "served-2");
+    cp_code code = cp_served_get(&c->s->models, name.p, name.n, &m, err);
+    if (code != CP_OK)
+        return code;
     c->m = m;
+    c->model_id = cp_xstrdup(m->ids[0]);
     *out = (cp_params_model){
         .handle = m, .defaults = &m->defaults, .n_vocab = cp_tokenizer_size(m->tokenizer)};
     if (m->limits.n_vocab > 0 && m->limits.n_vocab < out->n_vocab)

@@ -1,20 +1,25 @@
 /*
  * served: what the server serves, by name; the one place where a model is looked up.
  *
- * A cp_served_table is owned by the server. One thread adds, any thread reads: a row is written
- * before the count that shows it (release and acquire), and stays as it is until cp_served_fini.
- * Names are compared byte by byte; each belongs to one model.
+ * A row is a counted reference: a call that has found its model holds it until its answer is made,
+ * and the one who brought the model waits in cp_served_forget until nobody does. The states are the
+ * engine's words: LOADING (the names are taken, requests are told to come again), READY, DRAINING
+ * (refused; what has begun goes on), GONE (out of the table). Any thread may call any function;
+ * names are compared byte by byte, and each belongs to one model.
  */
 #ifndef CP_SERVER_SERVED_H
 #define CP_SERVER_SERVED_H
 
 #include "server/server.h"
 
+#include <pthread.h>
+
 enum { CP_SERVED_MAX = 64 };
 
-typedef struct cp_served {
+struct cp_served {
     char **ids; /* the first is its id */
     size_t n_ids;
+    /* written before it is READY */
     const cp_tokenizer *tokenizer;
     const cp_template *template_; /* NULL: none */
     char *digest, *quantization, *fingerprint;
@@ -23,21 +28,41 @@ typedef struct cp_served {
     cp_resident *engine;
     int64_t created;
     cp_metrics *metrics; /* NULL: none */
-} cp_served;
+    /* guarded by the table's lock */
+    cp_model_state state;
+    int64_t end_ns; /* of a drain; 0: none */
+    int refs;       /* without the table's own */
+};
 
 typedef struct cp_served_table {
-    cp_served *list[CP_SERVED_MAX];
-    _Atomic int n;
+    pthread_mutex_t lock;           /* guards what follows, and the rows' last fields */
+    pthread_cond_t put;             /* a row's last reference went */
+    cp_served *list[CP_SERVED_MAX]; /* in the order of their coming */
+    int n;
 } cp_served_table;
 
-/* Errors as cp_server_add_model's. */
-cp_code cp_served_add(cp_served_table *t, const cp_server_model *m, const cp_engine_api *e,
-                      cp_err *err);
-/* The model of this name, name[n]; NULL: none. */
-cp_served *cp_served_find(const cp_served_table *t, const char *name, size_t n);
-/* Model i in the order of their coming; NULL past the end. 0 is the one that requests without a
- * name get. */
-cp_served *cp_served_at(const cp_served_table *t, int i);
-void cp_served_fini(cp_served_table *t);
+void cp_served_init(cp_served_table *t);
+void cp_served_fini(cp_served_table *t); /* nobody holds a row; frees those that are left */
+
+/* The functions of server.h, in short. */
+cp_code cp_served_reserve(cp_served_table *t, const char *const *ids, size_t n_ids, cp_served **out,
+                          cp_err *err);
+cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_model *cfg,
+                          const cp_engine_api *e, cp_err *err);
+void cp_served_unload(cp_served_table *t, cp_served *m, int64_t end_ns);
+void cp_served_forget(cp_served_table *t, cp_served *m);
+
+/* A reference to the READY model of this name, name[n], or to the first one (NULL). Else why there
+ * is none: CP_LOADING, or CP_MODEL_NOT_FOUND with words. */
+cp_code cp_served_get(cp_served_table *t, const char *name, size_t n, cp_served **out, cp_err *err);
+void cp_served_put(cp_served_table *t, cp_served *m); /* NULL is fine */
+/* References to the models in these states (1 << CP_MODEL_x | ...), in the order of their coming;
+ * returns how many. */
+int cp_served_all(cp_served_table *t, unsigned states, cp_served *list[CP_SERVED_MAX]);
+void cp_served_put_all(cp_served_table *t, cp_served *const *list, int n);
+/* Whether m's time is over: what is left of its calls is to be cut. */
+bool cp_served_is_over(cp_served_table *t, const cp_served *m, int64_t now_ns);
+/* A model takes requests. */
+bool cp_served_any(cp_served_table *t);
 
 #endif

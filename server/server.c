@@ -179,6 +179,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     *out = NULL;
     cp_json_setup();
     cp_server *s = cp_xcalloc(1, sizeof(*s));
+    cp_served_init(&s->models);
     s->engine = *cfg->engine;
     CP_ASSERT(cfg->jobs);
     s->jobs = cfg->jobs;
@@ -263,9 +264,25 @@ void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t to
     cp_metric_set(s->metrics, CP_M_LOAD_RATE, (int64_t)rate);
 }
 
-cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err)
+cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_ids, cp_served **out,
+                                cp_err *err)
 {
-    return cp_served_add(&s->models, m, &s->engine, err);
+    return cp_served_reserve(&s->models, ids, n_ids, out, err);
+}
+
+cp_code cp_server_publish_model(cp_server *s, cp_served *x, const cp_server_model *m, cp_err *err)
+{
+    return cp_served_publish(&s->models, x, m, &s->engine, err);
+}
+
+void cp_server_unload_model(cp_server *s, cp_served *x, int64_t end_ns)
+{
+    cp_served_unload(&s->models, x, end_ns);
+}
+
+void cp_server_forget_model(cp_server *s, cp_served *x)
+{
+    cp_served_forget(&s->models, x);
 }
 
 void cp_server_ready(cp_server *s)

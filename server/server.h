@@ -4,9 +4,9 @@
  * A cp_server owns one loop thread (an epoll, see server/http.h), the listening socket
  * and every call in flight; it borrows the engine's table, the job pool and the models' tokenizers
  * and templates, which must outlive it. It listens from cp_server_open on and answers `loading`
- * until cp_server_ready; models may be added from any one thread meanwhile. It hides HTTP, JSON,
+ * until cp_server_ready; models come and go at any time. It hides HTTP, JSON,
  * keys, limits, stop strings and disconnects, prints nothing on its own but log lines, and knows
- * models by name only. Life: open, add_model ..., ready, drain_begin, drain_poll ..., close.
+ * models by name only. Life: open, models, ready, drain_begin, drain_poll ..., close.
  */
 #ifndef CP_SERVER_SERVER_H
 #define CP_SERVER_SERVER_H
@@ -77,10 +77,8 @@ typedef struct cp_sampling_defaults {
 /* temperature 1, top_p 1, everything else off. */
 cp_sampling_defaults cp_sampling_defaults_off(void);
 
-/* One served model. Strings and arrays are copied; handles are borrowed. */
+/* What is served of a model. Strings are copied; handles are borrowed until it is forgotten. */
 typedef struct cp_server_model {
-    const char *const *ids; /* names it answers to; the first is its id */
-    size_t n_ids;
     const cp_tokenizer *tokenizer;
     const cp_template *template_; /* NULL: chat is refused with chat_template_missing */
     const char *digest;           /* "sha256:..." of the weights, or "" */
@@ -93,6 +91,7 @@ typedef struct cp_server_model {
 } cp_server_model;
 
 typedef struct cp_server cp_server;
+typedef struct cp_served cp_served; /* a model of the server */
 
 /*
  * Bind, listen and start the loop thread. From here on probes answer. CP_IO names the address that
@@ -112,10 +111,22 @@ bool cp_server_exposed(const cp_server *s);
  * all three. Any one thread at a time.
  */
 void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate);
-/* Any one thread at a time. CP_INVALID_VALUE for a name that is taken, CP_OVERLOADED above 64
- * models, CP_INTERNAL when the engine does not know the model. */
-cp_code cp_server_add_model(cp_server *s, const cp_server_model *m, cp_err *err);
-/* All models are there: /readyz turns 200 and requests are taken. Any thread. */
+/*
+ * A model's way through the server; any thread, also while requests are served. reserve takes the
+ * names it will answer to (the first is its id) and tells requests for it to come again:
+ * CP_INVALID_VALUE for a name that is taken, CP_OVERLOADED above 64 models. publish: it takes
+ * requests; CP_INTERNAL when the engine does not know it. unload: it is refused with
+ * CP_MODEL_NOT_FOUND, what has begun goes on, until end_ns (cp_now_ns() time; 0: to its end).
+ * forget, of a model that is not published or was unloaded: waits until no call needs it and gives
+ * its names back; neither on the loop's thread nor in a job.
+ */
+cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_ids, cp_served **out,
+                                cp_err *err);
+cp_code cp_server_publish_model(cp_server *s, cp_served *x, const cp_server_model *m, cp_err *err);
+void cp_server_unload_model(cp_server *s, cp_served *x, int64_t end_ns);
+void cp_server_forget_model(cp_server *s, cp_served *x);
+/* All models of the start are there: requests are taken, and /readyz is 200 while one is published.
+ * Any thread. */
 void cp_server_ready(cp_server *s);
 
 /* First SIGTERM: /readyz 503 at once, the grace begins. Any thread. */

@@ -57,11 +57,9 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
     cp_template *tmpl = NULL;
     cp_server *s = NULL;
     const char *id = "bench";
-    cp_server_model m = {.ids = &id,
-                         .n_ids = 1,
-                         .quantization = "none",
-                         .fingerprint = "fake",
-                         .defaults = cp_sampling_defaults_off()};
+    cp_served *served;
+    cp_server_model m = {
+        .quantization = "none", .fingerprint = "fake", .defaults = cp_sampling_defaults_off()};
     cp_server_config sc = {.engine = cp_fake_api(fake)};
     cp_log_setup(CP_LOG_WARN, false);
     if (cp_jobs_open(&sc.jobs, 2, load->streams, &err) != CP_OK ||
@@ -73,7 +71,8 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
     }
     m.tokenizer = tok;
     m.template_ = tmpl;
-    if (cp_server_add_model(s, &m, &err) != CP_OK)
+    if (cp_server_reserve_model(s, &id, 1, &served, &err) != CP_OK ||
+        cp_server_publish_model(s, served, &m, &err) != CP_OK)
         return -1;
     cp_server_ready(s);
     ready(arg, cp_server_port(s));

@@ -83,9 +83,7 @@ void h_open(harness *h, const h_config *cfg)
                            .metrics = h->process};
     assert_int_equal(cp_server_open(&h->s, &sc, &err), CP_OK);
     static const char *const ids[] = {"smol", "second name", "org/model:tag"};
-    cp_server_model m = {.ids = ids,
-                         .n_ids = 3,
-                         .tokenizer = h->tok,
+    cp_server_model m = {.tokenizer = h->tok,
                          .template_ = h->tmpl,
                          .digest = "sha256:00",
                          .quantization = "Q4_1",
@@ -95,7 +93,8 @@ void h_open(harness *h, const h_config *cfg)
                          .metrics = h->model_metrics};
     if (cfg->default_max_tokens)
         m.defaults.max_tokens = cfg->default_max_tokens;
-    assert_int_equal(cp_server_add_model(h->s, &m, &err), CP_OK);
+    assert_int_equal(cp_server_reserve_model(h->s, ids, 3, &h->model, &err), CP_OK);
+    assert_int_equal(cp_server_publish_model(h->s, h->model, &m, &err), CP_OK);
     if (!cfg->loading)
         cp_server_ready(h->s);
     h_say(h, "Hello");

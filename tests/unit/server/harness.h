@@ -32,6 +32,7 @@ typedef struct harness {
     cp_jobs *jobs;
     cp_metrics *process, *model_metrics;
     cp_server *s;
+    cp_served *model;
     h_script script;
     sem_t gate; /* where h_block_jobs keeps the job thread */
     _Atomic bool at_gate;
@@ -113,5 +114,6 @@ int run_params_tests(void);
 int run_stops_tests(void);
 int run_openai_tests(void);
 int run_life_tests(void);
+int run_served_tests(void);
 
 #endif

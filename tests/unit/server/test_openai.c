@@ -432,8 +432,7 @@ static void test_errors(void **state)
     /* More prompts than may ever wait; a full queue, of several prompts those before are taken
      * back. */
     refused(&h, TEXT, "{\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":3}", 400, "invalid_value");
-    cp_served_at(&h.s->models, 0)->limits.max_queue =
-        0; /* not told: what the engine refuses itself */
+    h.model->limits.max_queue = 0; /* not told: what the engine refuses itself */
     refused(&h, TEXT, "{\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":3}", 503, "overloaded");
     a = h_call(&h, "POST", TEXT, "", "{\"prompt\":[\"a\",\"b\"],\"stream\":true}");
     assert_int_equal(a.status, 503);

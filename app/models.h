@@ -1,0 +1,36 @@
+/*
+ * models: the models that a process serves, from their files to their names.
+ *
+ * A cp_app_models brings models into the engine and the server and takes them out again, beside
+ * whatever is served: file, tokenizer, template, program, pages, names. Loads run one after another
+ * on their callers' threads; a call returns when its model serves, or is gone with all its memory.
+ * Any thread but the engine's, the server's loop and its jobs. Owned by the command; its engine and
+ * server are closed first, then what is still loaded goes with cp_app_models_free.
+ */
+#ifndef CP_APP_MODELS_H
+#define CP_APP_MODELS_H
+
+#include "app/compose.h"
+#include "server/server.h"
+
+typedef struct cp_app_models cp_app_models;
+
+/* All borrowed. */
+cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server *server);
+void cp_app_models_free(cp_app_models *ms); /* NULL is fine */
+/*
+ * Load mo, whose strings are copied, and serve it. kv_bytes 0: what --kv-bytes leaves, where it was
+ * given, else a quarter of the memory that is available now. Errors are those of file, tokenizer,
+ * program and engine, CP_INVALID_VALUE for a name that is taken, CP_CANCELLED when it was unloaded
+ * meanwhile; nothing is left of it then.
+ */
+cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64_t kv_bytes,
+                           cp_err *err);
+/*
+ * Unload the model of this name. From now on requests for it are refused; what has begun has
+ * drain_ms (0: as long as it takes) and then ends with an error. A load ends at its next stop. Who
+ * unloads what is being unloaded already waits for its end, too. CP_MODEL_NOT_FOUND.
+ */
+cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_ms, cp_err *err);
+
+#endif
