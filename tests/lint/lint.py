@@ -219,13 +219,34 @@ def check_names(args):
     return bad
 
 
+def commands(args):
+    """The build's compile commands; None: it has none."""
+    try:
+        with open(os.path.join(args.build, "compile_commands.json"), encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        return None
+
+
+def objects(args):
+    """{source: object that the build makes of it}, of the first target that compiles it."""
+    found = {}
+    for c in commands(args) or []:
+        made = re.search(r" -o (\S+)", c["command"])
+        if made:
+            path = os.path.realpath(os.path.join(c["directory"], c["file"]))
+            found.setdefault(path, os.path.realpath(os.path.join(c["directory"], made.group(1))))
+    return found
+
+
 def archives(args):
-    found = []
+    found, made = [], set(objects(args).values())
     for folder, _, files in os.walk(args.build):
         found += [os.path.join(folder, f) for f in files
                   if re.fullmatch(r"libcp_.*\.a", f)]
-        if "/capstan.dir" in folder:
-            found += [os.path.join(folder, f) for f in files if f.endswith(".o")]
+        if "/capstan.dir" in folder:  # objects of files that have moved elsewhere may lie there still
+            found += [os.path.join(folder, f) for f in files
+                      if os.path.realpath(os.path.join(folder, f)) in made]
     if not found:
         print(f"skipped: no libcp_*.a below {args.build}")
         sys.exit(77)
@@ -234,23 +255,15 @@ def archives(args):
 
 def unbuilt(args):
     """Sources that the build does not hold as they are now: what it says of them is worth nothing."""
-    try:
-        with open(os.path.join(args.build, "compile_commands.json"), encoding="utf-8") as f:
-            commands = json.load(f)
-    except FileNotFoundError:
+    if commands(args) is None:
         return [f"{args.build} has no compile_commands.json: configure and build first"]
-    objects = {}
-    for c in commands:
-        made = re.search(r" -o (\S+)", c["command"])
-        if made:
-            path = os.path.realpath(os.path.join(c["directory"], c["file"]))
-            objects.setdefault(path, os.path.join(c["directory"], made.group(1)))
+    made_of = objects(args)
     bad = []
     for path in sources(args.root, (".c",)):
         if path.startswith(("tests/", "bench/")):
             continue
         full = os.path.realpath(os.path.join(args.root, path))
-        made = objects.get(full)
+        made = made_of.get(full)
         if not made:
             bad.append(f"{path}: no target compiles it")
         elif not os.path.exists(made) or os.path.getmtime(made) < os.path.getmtime(full):
