@@ -5,10 +5,10 @@
  *
  * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
  * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
- * 1, 7, 64 and 509 rows and more, row by row, with prefix hits at a drawn page boundary (for two
- * prompts: at every boundary), with forced preemptions, and on two threads; a second turn prefills
- * generated text or finds it in the cache. Every scenario must give the same ids, the same bits of
- * log-probabilities and the same bits of whole logits rows. That batches, chunks, hits and
+ * 1, 7, 64 and 509 rows and more, row by row, by time, with prefix hits at a drawn page boundary
+ * (for two prompts: at every boundary), with forced preemptions, and on two threads; a second turn
+ * prefills generated text or finds it in the cache. Every scenario must give the same ids, the same
+ * bits of log-probabilities and the same bits of whole logits rows. That batches, chunks, hits and
  * preemptions really happened is asserted. In every step a window group of a sequence may hold
  * ceil((window + rows) / P) + 2 pages; a model with windows also gets a sequence of 4,096
  * positions. Exit 1 at the first difference.
@@ -66,6 +66,7 @@ typedef struct scenario {
                          pool */
     bool prefix_cache;
     int concurrency; /* requests in flight */
+    int step_ms;     /* rows by time, which no two runs divide alike; 0: by max_rows alone */
 } scenario;
 
 typedef struct running {
@@ -168,6 +169,7 @@ static void start(bed *b, const scenario *s, running *r)
                           .max_seqs = s->max_seqs,
                           .max_batch_rows = s->max_rows,
                           .prefill_chunk = s->chunk,
+                          .step_ms = s->step_ms,
                           .kv_type = CP_DTYPE_BF16,
                           .prefix_cache = s->prefix_cache,
                           .metrics = r->metrics};
@@ -340,7 +342,7 @@ static void hit_at(bed *b, running *r, prompt *p, int boundary, int positions, c
 
 static void run_hits(bed *b)
 {
-    scenario s = {"prefix hits", 2, 64, 512, 4, 0, true, 1};
+    scenario s = {"prefix hits", 2, 64, 512, 4, 0, true, 1, 0};
     running r;
     start(b, &s, &r);
     int positions = cp_backend_page_positions(r.backend);
@@ -378,9 +380,9 @@ static void run_hits(bed *b)
 static void run_turns(bed *b)
 {
     enum { GEN = 64, TAKEN = 40, SHORT = 20, CHECKPOINT = 8 }; /* CHECKPOINT: pages */
-    const scenario all[] = {{"a second turn, cold", 1, 512, 512, 1, 0, false, 1},
-                            {"a second turn, chunks of 7", 2, 7, 7, 1, 0, false, 1},
-                            {"a second turn, cached", 2, 64, 64, 1, 0, true, 1}};
+    const scenario all[] = {{"a second turn, cold", 1, 512, 512, 1, 0, false, 1, 0},
+                            {"a second turn, chunks of 7", 2, 7, 7, 1, 0, false, 1, 0},
+                            {"a second turn, cached", 2, 64, 64, 1, 0, true, 1, 0}};
     bed one = *b;
     prompt turn[2] = {{.n = CHECKPOINT * b->page_positions - SHORT, .n_gen = GEN}};
     one.prompts = turn;
@@ -439,7 +441,7 @@ static void run_long(bed *b)
     for (int k = 0; k < p.n; k++) {
         p.ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
     }
-    scenario s = {"a long sequence", 2, 128, 512, 1, 0, true, 1};
+    scenario s = {"a long sequence", 2, 128, 512, 1, 0, true, 1, 0};
     running r;
     start(&one, &s, &r);
     run_all(&one, &s, &r);
@@ -458,7 +460,7 @@ static void run_long(bed *b)
 static void run_alone(bed *b)
 {
     running r;
-    scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1};
+    scenario alone = {"alone, whole, 1 thread", 1, 512, 512, 1, 0, false, 1, 0};
     start(b, &alone, &r);
     run_all(b, &alone, &r);
     report(b, &alone, &r);
@@ -471,7 +473,7 @@ static void run_alone(bed *b)
 /* The digest of what the prompts gave alone, and in batches as run_scenario has found. */
 static void print_digest(bed *b, const char *want)
 {
-    scenario batches = {"random batches", 2, 64, 256, 16, 0, false, 24};
+    scenario batches = {"random batches", 2, 64, 256, 16, 0, false, 24, 1};
     uint8_t sum[32];
     char text[CP_DIGEST_STR];
     run_scenario(b, &batches);
@@ -515,17 +517,18 @@ static void make_prompts(bed *b, int longest)
 static void run_everything(bed *b)
 {
     const scenario all[] = {
-        {"2 threads", 2, 512, 512, 1, 0, false, 1},
-        {"random batches", 2, 128, 512, 16, 0, false, 24},
-        {"random batches, 1 thread", 1, 96, 200, 7, 0, false, 16},
+        {"2 threads", 2, 512, 512, 1, 0, false, 1, 0},
+        {"random batches", 2, 128, 512, 16, 0, false, 24, 0},
+        {"random batches, 1 thread", 1, 96, 200, 7, 0, false, 16, 0},
         /* as many prompts as have their chunk in a step; when fewer run, the oldest gets more */
-        {"chunks of 1", 2, 1, 16, 16, 0, false, 32},
-        {"chunks of 7", 2, 7, 8 * 7, 8, 0, false, 16},
-        {"chunks of 64", 2, 64, 4 * 64, 4, 0, false, 8},
-        {"one row a step", 2, 1, 1, 1, 0, false, 1},
-        {"chunks of 509", 2, 509, 509, 1, 0, false, 1},
-        {"forced preemptions", 2, 16, 64, 48, 250, false, 64},
-        {"preemptions with cache", 1, 16, 64, 40, 250, true, 64},
+        {"chunks of 1", 2, 1, 16, 16, 0, false, 32, 0},
+        {"chunks of 7", 2, 7, 8 * 7, 8, 0, false, 16, 0},
+        {"chunks of 64", 2, 64, 4 * 64, 4, 0, false, 8, 0},
+        {"one row a step", 2, 1, 1, 1, 0, false, 1, 0},
+        {"chunks of 509", 2, 509, 509, 1, 0, false, 1, 0},
+        {"steps of 5 ms", 2, 128, 512, 16, 0, true, 24, 5},
+        {"forced preemptions", 2, 16, 64, 48, 250, false, 64, 0},
+        {"preemptions with cache", 1, 16, 64, 40, 250, true, 64, 0},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         run_scenario(b, &all[i]);
