@@ -25,7 +25,7 @@ int cp_cmd_version(const cp_options *o)
     cp_err err = {0};
     cp_backend *b = NULL;
     cp_backend_config cfg = {0};
-    if (o->verbose && cp_backend_open(&b, "cpu", &cfg, &err)) {
+    if (o->verbose && cp_backend_open(&b, &cfg, &err)) {
         return cp_app_fail(&err);
     }
     printf("capstan %s\n", cp_app_version());
@@ -33,15 +33,18 @@ int cp_cmd_version(const cp_options *o)
         return 0;
     }
     char level[256];
-    cp_kernels_default_level(level, sizeof level);
-    printf("backends: cpu ref\nisa level: %s\ndefault level: %s\nthreads: %d\nlibraries: %s\n"
-           "architectures:",
+    cp_backend_default_level(b, level, sizeof level);
+    printf("backends:");
+    for (const char *const *name = cp_backend_names(); *name; name++) {
+        printf(" %s", *name);
+    }
+    printf("\nisa level: %s\ndefault level: %s\nthreads: %d\nlibraries: %s\narchitectures:",
            cp_backend_level(b), level, cp_pool_default_threads(), CAPSTAN_LIBRARIES);
     for (const char *const *a = cp_model_archs(); *a; a++) {
         printf(" %s", *a);
     }
     puts("\nkernels (operation, types, level):");
-    cp_kernels_describe(print_line, NULL);
+    cp_backend_describe(b, print_line, NULL);
     cp_backend_close(b);
     return 0;
 }

@@ -80,7 +80,7 @@ cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
     cp_code rc = cp_pool_open(&s->pool, s->threads, err);
     if (rc == CP_OK) {
         cp_backend_config cfg = {.pool = s->pool};
-        rc = cp_backend_open(&s->backend, "cpu", &cfg, err);
+        rc = cp_backend_open(&s->backend, &cfg, err);
     }
     if (rc) {
         cp_stack_close(s);

@@ -1,58 +1,63 @@
 /*
- * The table of backends, and the part of prepare, submit and collect that is the same for all:
- * program check, step arena, page pool, state slots, vectors as f32. Memory is anonymous mappings:
- * zeroed by the system and touched only where a step writes, so that a large pool costs nothing at
- * start.
+ * The table of backends, and the part of prepare, submit, sample and collect that is the same for
+ * all: which row, program check, where things lie in the row's memory, what a batch must hold, and
+ * which call may follow which.
  */
 #include "kernels/backend.h"
 
 #include "base/mem.h"
 #include "kernels/quant.h"
-#include "kernels/unpack.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-static const cp_backend_row *const backends[] = {&cp_backend_cpu, &cp_backend_ref};
+/* In the order in which they are thought of where no device is named. */
+#define BACKENDS(X) X(cpu) X(ref)
+
+static const cp_backend_row *const backends[] = {
+#define X(name) &cp_backend_##name,
+    BACKENDS(X)
+#undef X
+};
 enum { N_BACKENDS = sizeof(backends) / sizeof(backends[0]) };
 
-/* 32 positions: a K or V block of one head is 4 KiB at 64 dims, and a prefix hit loses <= 31. */
-enum { PAGE_POSITIONS = 32 };
-
-void *cp_anon_map(size_t n)
+const char *const *cp_backend_names(void)
 {
-    if (!n)
-        return NULL;
-    void *p =
-        mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    static const char *const names[] = {
+#define X(name) #name,
+        BACKENDS(X)
+#undef X
+            NULL};
+    return names;
 }
 
-void cp_anon_unmap(void *p, size_t n)
+/* The row that device is one of: NAME or NAME:N. */
+static const cp_backend_row *row_of(const char *device)
 {
-    if (p)
-        munmap(p, n);
+    size_t n = strcspn(device, ":");
+    for (int i = 0; i < N_BACKENDS; i++)
+        if (strlen(backends[i]->name) == n && strncmp(backends[i]->name, device, n) == 0)
+            return backends[i];
+    return NULL;
 }
 
-cp_code cp_backend_open(cp_backend **out, const char *name, const cp_backend_config *cfg,
-                        cp_err *err)
+cp_code cp_backend_open(cp_backend **out, const cp_backend_config *cfg, cp_err *err)
 {
-    for (int i = 0; i < N_BACKENDS; i++) {
-        if (strcmp(backends[i]->name, name) != 0)
-            continue;
-        cp_backend *b = cp_xcalloc(1, sizeof(*b));
-        b->row = backends[i];
-        b->cfg = *cfg;
-        cp_code rc = b->row->open(b, err);
-        if (rc != CP_OK) {
-            free(b);
-            return rc;
-        }
-        *out = b;
-        return CP_OK;
+    const cp_backend_row *row = cfg->device ? row_of(cfg->device) : backends[0];
+#define X(name) " " #name
+    if (!row)
+        return cp_fail(err, CP_USAGE, "device %s is not built; built:" BACKENDS(X), cfg->device);
+#undef X
+    cp_backend *b = cp_xcalloc(1, sizeof(*b));
+    b->row = row;
+    b->cfg = *cfg;
+    cp_code rc = row->open(b, err);
+    if (rc != CP_OK) {
+        free(b);
+        return rc;
     }
-    return cp_fail(err, CP_UNSUPPORTED, "backend %s is not built; built: cpu, ref", name);
+    *out = b;
+    return CP_OK;
 }
 
 void cp_backend_close(cp_backend *b)
@@ -68,44 +73,89 @@ const char *cp_backend_level(const cp_backend *b)
     return b->row->level(b);
 }
 
+void cp_backend_default_level(const cp_backend *b, char *out, size_t n)
+{
+    b->row->default_level(b, out, n);
+}
+
 int cp_backend_page_positions(const cp_backend *b)
 {
-    (void)b;
-    return PAGE_POSITIONS;
+    return b->row->page_positions;
+}
+
+int cp_backend_depth(const cp_backend *b)
+{
+    return b->row->depth;
 }
 
 bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t)
 {
-    (void)b;
-    if (role == CP_ROLE_VECTOR)
-        return t == CP_DTYPE_F32 || t == CP_DTYPE_F16 || t == CP_DTYPE_BF16;
-    return cp_panel_kind_of(t) != CP_PANEL_COUNT;
+    return b->row->supports(b, role, t);
 }
 
-/* The step arena: every slot [rows][ld], 64-byte aligned, in one mapping. */
+void cp_backend_describe(const cp_backend *b, void (*line)(void *arg, const char *text), void *arg)
+{
+    static const cp_dtype kv[] = {CP_DTYPE_BF16, CP_DTYPE_F16};
+    const char *level = cp_backend_level(b);
+    for (int kind = 0; kind < CP_OP_COUNT; kind++) {
+        bool weights = kind == CP_OP_LINEAR || kind == CP_OP_EMBED;
+        cp_role role = kind == CP_OP_EMBED ? CP_ROLE_EMBED : CP_ROLE_LINEAR;
+        for (uint32_t t = 0; t < CP_DTYPE_LIMIT; t++) {
+            const cp_dtype_row *row = cp_dtype_info(t);
+            bool has = weights                   ? cp_backend_supports(b, role, (cp_dtype)t)
+                       : kind == CP_OP_ATTENTION ? t == (uint32_t)kv[0] || t == (uint32_t)kv[1]
+                                                 : t == (uint32_t)CP_DTYPE_F32;
+            char text[96];
+            if (!row || !has)
+                continue;
+            cp_snprintf(text, sizeof(text), "%s %s %s", cp_op_names[kind], row->name, level);
+            line(arg, text);
+        }
+    }
+}
+
+/* ---- prepare ---- */
+
+/* Memory of the row for a program; n 0: none. */
+static cp_code take(cp_prepared *p, cp_mem *m, size_t n, bool zeroed, cp_err *err)
+{
+    if (n == 0)
+        return CP_OK;
+    cp_code rc = p->b->row->take(p->b, m, n, zeroed, err);
+    if (rc == CP_OK)
+        p->bytes += n;
+    return rc;
+}
+
+static void give(cp_prepared *p, cp_mem *m)
+{
+    if (m->at)
+        p->b->row->give(p->b, m);
+}
+
+/* The step arena: every slot [rows][ld], one behind another. */
 static cp_code lay_out_slots(cp_prepared *p, cp_err *err)
 {
     const cp_program *prog = p->prog;
-    size_t *off = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*off)), total = 0;
+    size_t total = 0;
     bool ok = true;
     for (int i = 0; i < prog->n_slots && ok; i++) {
-        int rows = prog->slots[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
+        int n = prog->slots[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
         size_t bytes;
         p->ld[i] = ((size_t)prog->slots[i].width + 15) / 16 * 16;
-        off[i] = total;
-        ok = cp_mul((size_t)rows, p->ld[i] * sizeof(float), &bytes) && cp_add(total, bytes, &total);
+        p->slots[i] = total; /* from the start of the arena, which is not there yet */
+        ok = cp_mul((size_t)n, p->ld[i] * sizeof(float), &bytes) && cp_add(total, bytes, &total);
     }
-    p->arena = ok ? cp_anon_map(total) : NULL;
-    if (p->arena) {
-        p->arena_bytes = total;
-        p->bytes += total;
+    if (!ok)
+        return cp_fail(err, CP_NO_MEMORY, "step arena: %d slots of %d rows overflow", prog->n_slots,
+                       p->cfg.max_rows);
+    cp_code rc = take(p, &p->arena, total, true, err);
+    if (rc != CP_OK) {
+        cp_err_prefix(err, "step arena, %d slots of %d rows", prog->n_slots, p->cfg.max_rows);
+        return rc;
     }
-    for (int i = 0; p->arena && i < prog->n_slots; i++)
-        p->slots[i] = (float *)(void *)(p->arena + off[i]);
-    free(off);
-    if (total && !p->arena)
-        return cp_fail(err, CP_NO_MEMORY, "step arena: %d slots of %d rows take %zu bytes",
-                       prog->n_slots, p->cfg.max_rows, total);
+    for (int i = 0; i < prog->n_slots; i++)
+        p->slots[i] += p->arena.at;
     return CP_OK;
 }
 
@@ -121,28 +171,48 @@ static cp_code make_pools(cp_prepared *p, cp_err *err)
         p->state_off[i] = p->state_bytes;
         p->state_bytes += (size_t)g->n_layers * g->state_bytes;
     }
-    size_t n;
-    if (p->page_bytes) {
-        p->pages = cp_mul(p->cfg.n_pages, p->page_bytes, &n) ? cp_anon_map(n) : NULL;
-        if (!p->pages)
-            return cp_fail(err, CP_NO_MEMORY, "page pool: %u pages x %zu bytes cannot be had",
-                           p->cfg.n_pages, p->page_bytes);
-        p->bytes += n;
+    size_t pages = 0, states = 0;
+    if (!cp_mul(p->cfg.n_pages, p->page_bytes, &pages) ||
+        !cp_mul(p->cfg.n_state_slots, p->state_bytes, &states))
+        return cp_fail(err, CP_NO_MEMORY, "page pool: %u pages x %zu bytes, %u states x %zu bytes",
+                       p->cfg.n_pages, p->page_bytes, p->cfg.n_state_slots, p->state_bytes);
+    cp_code rc = take(p, &p->pages, pages, false, err); /* zeroed when they are handed out */
+    if (rc != CP_OK) {
+        cp_err_prefix(err, "page pool, %u pages x %zu bytes", p->cfg.n_pages, p->page_bytes);
+        return rc;
     }
-    if (p->state_bytes) {
-        p->states = cp_mul(p->cfg.n_state_slots, p->state_bytes, &n) ? cp_anon_map(n) : NULL;
-        if (!p->states)
-            return cp_fail(err, CP_NO_MEMORY, "state slots: %u slots x %zu bytes cannot be had",
-                           p->cfg.n_state_slots, p->state_bytes);
-        p->bytes += n;
-    }
-    return CP_OK;
+    rc = take(p, &p->states, states, false, err); /* read when they were written */
+    if (rc != CP_OK)
+        cp_err_prefix(err, "state slots, %u x %zu bytes", p->cfg.n_state_slots, p->state_bytes);
+    return rc;
 }
 
-/* Norm weights, biases, conv taps: f32 as they lie, others converted once. */
+/* Floats that a vector takes: whole groups of 32. */
+static size_t vector_floats(const cp_tensor *t)
+{
+    size_t n = (size_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]);
+    return (n + 31) / 32 * 32;
+}
+
+static cp_code put_vector(cp_prepared *p, cp_addr to, const cp_tensor *t, cp_err *err)
+{
+    size_t rows = (size_t)(t->ne[1] * t->ne[2] * t->ne[3]), n = (size_t)t->ne[0];
+    float *v = cp_alloc_aligned(rows * n * sizeof(float));
+    if (!v)
+        return cp_fail(err, CP_NO_MEMORY, "tensor %s: no memory", t->name);
+    for (size_t r = 0; r < rows; r++)
+        cp_dequant_row(t, (int64_t)r, v + r * n);
+    cp_code rc = p->b->row->put(p->b, to, v, rows * n * sizeof(float), err);
+    free(v);
+    return rc;
+}
+
+/* Norm weights, biases, conv taps, as f32. They are few: all are copied, so that each begins at a
+ * line and ends in zeroes, and no step reads them from a file. */
 static cp_code load_vectors(cp_prepared *p, cp_err *err)
 {
     const cp_program *prog = p->prog;
+    size_t total = 0;
     for (int i = 0; i < prog->n_weights; i++) {
         const cp_tensor *t = prog->weights[i].t;
         if (prog->weights[i].role != CP_ROLE_VECTOR)
@@ -150,48 +220,43 @@ static cp_code load_vectors(cp_prepared *p, cp_err *err)
         if (!cp_backend_supports(p->b, CP_ROLE_VECTOR, t->type))
             return cp_fail(err, CP_UNSUPPORTED, "tensor %s: type %d cannot be a vector", t->name,
                            (int)t->type);
-        if (t->type == CP_DTYPE_F32 && (uintptr_t)t->data % sizeof(float) == 0) {
-            p->vectors[i] = t->data;
-            continue;
-        }
-        size_t rows = (size_t)(t->ne[1] * t->ne[2] * t->ne[3]), n = (size_t)t->ne[0];
-        float *v = cp_alloc_aligned(rows * n * sizeof(float));
-        if (!v)
-            return cp_fail(err, CP_NO_MEMORY, "tensor %s: no memory", t->name);
-        for (size_t r = 0; r < rows; r++)
-            cp_dequant_row(t, (int64_t)r, v + r * n);
-        p->owned[i] = v;
-        p->vectors[i] = v;
-        p->bytes += rows * n * sizeof(float);
+        total += vector_floats(t) * sizeof(float);
     }
-    return CP_OK;
+    cp_code rc = take(p, &p->vector_mem, total, true, err);
+    if (rc != CP_OK)
+        cp_err_prefix(err, "vectors");
+    cp_addr at = p->vector_mem.at;
+    for (int i = 0; i < prog->n_weights && rc == CP_OK; i++) {
+        if (prog->weights[i].role != CP_ROLE_VECTOR)
+            continue;
+        p->vectors[i] = at;
+        rc = put_vector(p, at, prog->weights[i].t, err);
+        at += vector_floats(prog->weights[i].t) * sizeof(float);
+    }
+    return rc;
 }
 
-/* SAMPLE follows the program's records unless the program has its own. */
+/* The program's records, and SAMPLE. */
 static void take_ops(cp_prepared *p)
 {
     const cp_program *prog = p->prog;
-    bool sample = prog->logits >= 0;
     p->ops = cp_xcalloc((size_t)prog->n_ops + 1, sizeof(*p->ops));
-    for (int i = 0; i < prog->n_ops; i++) {
+    for (int i = 0; i < prog->n_ops; i++)
         p->ops[i] = prog->ops[i];
-        if (prog->ops[i].kind == CP_OP_SAMPLE)
-            sample = false;
-    }
-    p->n_ops = prog->n_ops;
-    if (sample) {
-        cp_op *op = &p->ops[p->n_ops++];
-        op->kind = CP_OP_SAMPLE;
-        op->rows = CP_ROWS_OUT;
-        op->layer = -1;
-        op->u.sample.logits = prog->logits;
-    }
+    p->n_ops = p->n_forward = prog->n_ops;
+    if (prog->logits < 0)
+        return;
+    cp_op *op = &p->ops[p->n_ops++];
+    op->kind = CP_OP_SAMPLE;
+    op->rows = CP_ROWS_OUT;
+    op->layer = -1;
+    op->u.sample.logits = prog->logits;
 }
 
 cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                            cp_prepared **out, cp_err *err)
 {
-    cp_code rc = cp_program_check(prog, cfg, err);
+    cp_code rc = cp_program_check(b, prog, cfg, err);
     if (rc != CP_OK)
         return rc;
     cp_prepared *p = cp_xcalloc(1, sizeof(*p));
@@ -201,7 +266,6 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
     p->slots = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*p->slots));
     p->ld = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*p->ld));
     p->vectors = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->vectors));
-    p->owned = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->owned));
     p->tenants = cp_xcalloc((size_t)cfg->max_seqs, sizeof(*p->tenants));
     take_ops(p);
     rc = lay_out_slots(p, err);
@@ -225,14 +289,12 @@ void cp_prepared_free(cp_prepared *p)
         return;
     CP_ASSERT(!p->in_flight);
     p->b->row->fini(p);
-    for (int i = 0; i < p->prog->n_weights; i++)
-        free(p->owned[i]);
-    cp_anon_unmap(p->arena, p->arena_bytes);
-    cp_anon_unmap(p->pages, (size_t)p->cfg.n_pages * p->page_bytes);
-    cp_anon_unmap(p->states, (size_t)p->cfg.n_state_slots * p->state_bytes);
+    give(p, &p->arena);
+    give(p, &p->vector_mem);
+    give(p, &p->pages);
+    give(p, &p->states);
     free(p->ops);
     free(p->tenants);
-    free(p->owned);
     free(p->vectors);
     free(p->ld);
     free(p->slots);
@@ -243,6 +305,8 @@ size_t cp_prepared_bytes(const cp_prepared *p)
 {
     return p->bytes;
 }
+
+/* ---- steps ---- */
 
 /* Rows of one sequence say what it says of them, and it may ask for the id before. */
 static void assert_rows(const cp_prepared *p, const cp_batch *b, int s)
@@ -264,7 +328,7 @@ static void assert_seq(const cp_prepared *p, const cp_batch *b, int s)
     int P = p->cfg.page_positions;
     CP_ASSERT(q->slot >= 0 && q->slot < p->cfg.max_seqs && q->pos0 >= 0 && q->n_rows > 0);
     CP_ASSERT(p->tenants[q->slot].step != p->n_steps); /* once a batch */
-    if (p->states) {
+    if (p->state_bytes) {
         CP_ASSERT(q->state_in < p->cfg.n_state_slots && q->state_out < p->cfg.n_state_slots);
         CP_ASSERT(q->state_save < p->cfg.n_state_slots);
     }
@@ -320,21 +384,31 @@ static void assert_batch(cp_prepared *p, const cp_batch *b)
 
 cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
 {
-    (void)err;
-    CP_ASSERT(!p->in_flight);
+    CP_ASSERT(p->in_flight < cp_backend_depth(p->b) && !p->unsampled);
     assert_batch(p, batch);
     note_tenants(p, batch);
-    /* The engine thread is worker 0: the step is done when this returns. */
-    p->b->row->step(p, batch);
-    p->in_flight = true;
+    cp_code rc = p->b->row->submit(p, batch, err);
+    if (rc != CP_OK)
+        return rc;
+    p->in_flight++;
+    p->unsampled = batch->masks_later ? batch : NULL;
     return CP_OK;
+}
+
+cp_code cp_backend_sample(cp_prepared *p, const cp_batch *batch, cp_err *err)
+{
+    CP_ASSERT(batch && p->unsampled == batch);
+    p->unsampled = NULL;
+    cp_code rc = p->b->row->sample(p, batch, err);
+    p->in_flight -= rc != CP_OK;
+    return rc;
 }
 
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err)
 {
-    CP_ASSERT(p->in_flight);
-    p->in_flight = false;
-    return p->b->row->lost ? p->b->row->lost(p, err) : CP_OK;
+    CP_ASSERT(p->in_flight > (p->unsampled ? 1 : 0));
+    p->in_flight--;
+    return p->b->row->collect(p, err);
 }
 
 uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind)
@@ -345,36 +419,4 @@ uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind)
 uint64_t cp_prepared_barriers(const cp_prepared *p)
 {
     return p->barriers;
-}
-
-void cp_kernels_default_level(char *out, size_t n)
-{
-    cp_backend_cpu.default_level(out, n);
-}
-
-void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg)
-{
-    const char *level = cp_backend_cpu.level_here();
-    char text[96];
-    for (int kind = 0; kind < CP_OP_COUNT; kind++) {
-        if (kind == CP_OP_LINEAR || kind == CP_OP_EMBED) {
-            for (uint32_t t = 0; t < CP_DTYPE_LIMIT; t++) {
-                const cp_dtype_row *row = cp_dtype_info(t);
-                if (!row || cp_panel_kind_of((cp_dtype)t) == CP_PANEL_COUNT)
-                    continue;
-                cp_snprintf(text, sizeof(text), "%s %s %s", cp_op_names[kind], row->name, level);
-                line(arg, text);
-            }
-            continue;
-        }
-        if (kind == CP_OP_ATTENTION) {
-            cp_snprintf(text, sizeof(text), "%s BF16 %s", cp_op_names[kind], level);
-            line(arg, text);
-            cp_snprintf(text, sizeof(text), "%s F16 %s", cp_op_names[kind], level);
-            line(arg, text);
-            continue;
-        }
-        cp_snprintf(text, sizeof(text), "%s F32 %s", cp_op_names[kind], level);
-        line(arg, text);
-    }
 }

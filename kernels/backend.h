@@ -1,10 +1,13 @@
 /*
  * backend: what the backends share behind kernels.h. Internal to kernels and to its tests.
  *
- * A backend is a row of functions. cp_backend_prepare() checks the program once for all backends,
- * lays out the step arena, the page pool and the state slots, then lets the row add its own part
- * (impl). Slots are rows of `ld` floats, ld = width rounded up to 16. Bound to the engine thread,
- * except where a backend's own workers read it during a step.
+ * A backend is a row of functions over memory of its own. cp_backend_prepare() checks the program
+ * once for all of them, takes memory from the row for the step arena, the vectors, the page pool
+ * and the state slots and says where in it everything lies; then the row adds its own part (impl).
+ * A cp_addr is an address in the row's memory, and only the row may dereference it: what is common
+ * counts from it and hands it back. kernels/host.h makes pointers of it, for rows whose memory is
+ * this process's own (lint keeps others from it). Bound to the engine thread, except where a
+ * backend's own workers read it during a step.
  */
 #ifndef CP_KERNELS_BACKEND_H
 #define CP_KERNELS_BACKEND_H
@@ -14,21 +17,46 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+typedef uint64_t cp_addr; /* 0: none */
+typedef struct cp_mem {
+    cp_addr at; /* a multiple of 64 */
+    size_t bytes;
+} cp_mem;
+
 typedef struct cp_backend_row {
-    const char *name;
-    /* Choose the level; may keep things in b->impl. */
+    const char *name;   /* and the device's, "cuda" of "cuda:1" */
+    int page_positions; /* the P it wishes: a power of two that divides CP_SPLIT */
+    int depth;          /* steps that may be in flight */
+    /* Take the device that cfg.device names, or refuse it (CP_USAGE); choose the level. May keep
+     * things in b->impl. */
     cp_code (*open)(cp_backend *b, cp_err *err);
     void (*close)(cp_backend *b);
     const char *(*level)(const cp_backend *b);
+    /* At most n bytes: the level that there is when nobody chooses, and why. */
+    void (*default_level)(const cp_backend *b, char *out, size_t n);
+    bool (*supports)(const cp_backend *b, cp_role role, cp_dtype t);
+
+    /* n > 0 bytes, zeroes where asked for; CP_NO_MEMORY says what there is. give takes back what
+     * take gave. put and get copy n bytes from and to memory of this process and are done when they
+     * return; no step of the memory's program is in flight. */
+    cp_code (*take)(cp_backend *b, cp_mem *m, size_t n, bool zeroed, cp_err *err);
+    void (*give)(cp_backend *b, cp_mem *m);
+    cp_code (*put)(cp_backend *b, cp_addr to, const void *from, size_t n, cp_err *err);
+    cp_code (*get)(cp_backend *b, void *to, cp_addr from, size_t n, cp_err *err);
+
     cp_code (*prepare)(cp_prepared *p, cp_err *err);
     void (*fini)(cp_prepared *p); /* of a prepare that failed half-way, too */
-    void (*step)(cp_prepared *p, const cp_batch *batch);
-    /* CP_MODEL_FAILED: what the step read was lost. NULL: nothing can be. */
-    cp_code (*lost)(const cp_prepared *p, cp_err *err);
-    /* Without opening it: the level that this machine would get now, and (at most n bytes) the one
-     * it gets when nobody chooses, with the reason. NULL: it has no levels. */
-    const char *(*level_here)(void);
-    void (*default_level)(char *out, size_t n);
+
+    /*
+     * A step is enqueued by submit, whose arrays live until it is collected, and is done when
+     * collect, which waits for the oldest one, returns. With masks_later submit stops before SAMPLE
+     * and sample enqueues the rest; samples[].mask is not read before. Each may do the work itself.
+     * An error of any of them ends that step. CP_MODEL_FAILED: what this program's steps read was
+     * lost, for good. CP_DEVICE_FAILED: no step of any program will come to an end any more.
+     */
+    cp_code (*submit)(cp_prepared *p, const cp_batch *batch, cp_err *err);
+    cp_code (*sample)(cp_prepared *p, const cp_batch *batch, cp_err *err);
+    cp_code (*collect)(cp_prepared *p, cp_err *err);
 } cp_backend_row;
 
 struct cp_backend {
@@ -41,29 +69,29 @@ struct cp_prepared {
     cp_backend *b;
     const cp_program *prog;
     cp_prepare_config cfg;
-    cp_op *ops; /* the program's, and SAMPLE behind them when it has logits and no SAMPLE */
-    int n_ops;
-    float **slots; /* [n_slots][max rows][ld] */
-    size_t *ld;
-    const float **vectors; /* [n_weights] weights of role VECTOR as f32; else NULL */
-    float **owned;         /* [n_weights] those that had to be converted */
-    uint8_t *pages;        /* [n_pages][page_bytes] */
+    cp_op *ops;           /* the program's, and SAMPLE behind them when it has logits */
+    int n_ops, n_forward; /* n_forward: those before SAMPLE */
+    cp_mem arena;
+    cp_addr *slots; /* [n_slots] of [max rows][ld] f32 */
+    size_t *ld;     /* [n_slots] width rounded up to 16 */
+    cp_mem vector_mem;
+    cp_addr *vectors; /* [n_weights] weights of role VECTOR as f32, zeroes up to 32; else 0 */
+    cp_mem pages;     /* [n_pages][page_bytes] */
     size_t page_bytes;
-    uint8_t *states; /* [n_state_slots][state_bytes]: the STATE groups one after another */
+    cp_mem states; /* [n_state_slots][state_bytes]: the STATE groups one after another */
     size_t state_bytes;
     size_t state_off[CP_MAX_GROUPS];
-    uint8_t *arena;
-    size_t arena_bytes;
     size_t bytes;      /* all memory taken */
     struct cp_tenant { /* who has each slot, by the steps that were submitted */
         uint32_t epoch;
-        bool sampled;  /* an id, in this epoch: CP_TOK_PREV has a meaning */
-        uint64_t step; /* the latest one with a row of the slot */
-    } * tenants;       /* [max_seqs] */
-    uint64_t n_steps;  /* submitted */
+        bool sampled;          /* an id, in this epoch: CP_TOK_PREV has a meaning */
+        uint64_t step;         /* the latest one with a row of the slot */
+    } * tenants;               /* [max_seqs] */
+    uint64_t n_steps;          /* submitted */
+    int in_flight;             /* of them, not collected */
+    const cp_batch *unsampled; /* the latest one, while it waits for cp_backend_sample */
     uint64_t op_ns[CP_OP_COUNT];
     uint64_t barriers; /* of the last step */
-    bool in_flight;
     void *impl;
 };
 
@@ -71,30 +99,14 @@ extern const cp_backend_row cp_backend_cpu, cp_backend_ref;
 
 extern const char *const cp_op_names[CP_OP_COUNT]; /* "linear" */
 
-/* CP_OK when prog can run with cfg: indices, widths, shapes, aliasing, types. */
-cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, cp_err *err);
-
-/* Zeroed pages straight from the system, touched lazily; NULL when there are none, or n == 0. */
-void *cp_anon_map(size_t n);
-void cp_anon_unmap(void *p, size_t n);
+/* CP_OK when prog can run on b with cfg: indices, widths, shapes, aliasing, types. */
+cp_code cp_program_check(const cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                         cp_err *err);
 
 /* Rows that op runs over in this batch. */
 static inline int cp_op_rows(const cp_op *op, const cp_batch *b)
 {
     return op->rows == CP_ROWS_OUT ? b->n_out : b->n_rows;
-}
-
-/* Row r of a slot. */
-static inline float *cp_slot_row(const cp_prepared *p, cp_slot s, int r)
-{
-    return p->slots[s] + (size_t)r * p->ld[s];
-}
-
-/* State of a layer of group `group` in a slot. */
-static inline float *cp_state_at(const cp_prepared *p, uint32_t slot, int group, int layer)
-{
-    return (float *)(void *)(p->states + (size_t)slot * p->state_bytes + p->state_off[group] +
-                             (size_t)layer * p->prog->groups[group].state_bytes);
 }
 
 #endif

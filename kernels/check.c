@@ -6,9 +6,9 @@
  * geometry.
  */
 #include "kernels/backend.h"
-#include "kernels/unpack.h"
 
 typedef struct check {
+    const cp_backend *b;
     const cp_program *p;
     const cp_prepare_config *cfg;
     int op; /* index, for messages */
@@ -92,7 +92,7 @@ static cp_code check_linear(const check *c, const cp_op *op)
         const cp_weight *x = &c->p->weights[w];
         if (x->role != CP_ROLE_LINEAR)
             return bad(c, "weight role", (long)x->role, (long)CP_ROLE_LINEAR);
-        if (cp_panel_kind_of(x->t->type) == CP_PANEL_COUNT)
+        if (!cp_backend_supports(c->b, CP_ROLE_LINEAR, x->t->type))
             return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported",
                            x->t->name, (int)x->t->type);
         if (x->t->ne[0] != k)
@@ -183,7 +183,7 @@ static cp_code check_embed(const check *c, const cp_op *op)
     if (w < 0 || w >= c->p->n_weights)
         return bad(c, "table", w, c->p->n_weights - 1);
     const cp_tensor *t = c->p->weights[w].t;
-    if (cp_panel_kind_of(t->type) == CP_PANEL_COUNT)
+    if (!cp_backend_supports(c->b, CP_ROLE_EMBED, t->type))
         return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported", t->name,
                        (int)t->type);
     return slot_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out");
@@ -202,9 +202,10 @@ static cp_code check_gather(const check *c, const cp_op *op)
     return slot_is(c, op->u.gather.out, c->p->slots[op->u.gather.in].width, CP_ROWS_OUT, "out");
 }
 
+/* Backends put it behind the program. */
 static cp_code check_sample(const check *c, const cp_op *op)
 {
-    return slot_is(c, op->u.sample.logits, c->p->n_vocab, CP_ROWS_OUT, "logits");
+    return bad(c, "its place (behind all programs)", (long)(op - c->p->ops), c->p->n_ops);
 }
 
 static cp_code (*const checks[CP_OP_COUNT])(const check *c, const cp_op *op) = {
@@ -221,7 +222,8 @@ static cp_code check_op(const check *c, const cp_op *op)
     return checks[op->kind](c, op);
 }
 
-cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, cp_err *err)
+cp_code cp_program_check(const cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                         cp_err *err)
 {
     if (cfg->max_rows < 1 || cfg->max_out < 0 || cfg->max_seqs < 1)
         return cp_fail(err, CP_INVALID_VALUE, "prepare: %d rows, %d outputs, %d sequences",
@@ -248,14 +250,16 @@ cp_code cp_program_check(const cp_program *prog, const cp_prepare_config *cfg, c
                            "program: pages of group %d take %zu bytes, others %zu", i, bytes, page);
         page = bytes;
     }
-    check c = {prog, cfg, 0, err};
+    check c = {b, prog, cfg, 0, err};
     for (int i = 0; i < prog->n_ops; i++) {
         c.op = i;
         TRY(check_op(&c, &prog->ops[i]));
     }
     if (prog->logits >= prog->n_slots ||
-        (prog->logits >= 0 && prog->slots[prog->logits].width != prog->n_vocab))
-        return cp_fail(err, CP_UNSUPPORTED, "program: logits slot %d is not %d wide", prog->logits,
+        (prog->logits >= 0 && (prog->slots[prog->logits].width != prog->n_vocab ||
+                               prog->slots[prog->logits].rows != CP_ROWS_OUT)))
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "program: logits slot %d is not %d wide, a row an output", prog->logits,
                        prog->n_vocab);
     return CP_OK;
 }

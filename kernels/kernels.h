@@ -94,6 +94,9 @@ typedef struct cp_batch {
     /* worker 0 stores cp_now_ns() here after each operation, and on the CPU within it: a long step
      * is alive; may be NULL */
     _Atomic int64_t *beat;
+    /* samples[].mask is filled between submit and cp_backend_sample, which then must come: the
+     * masks are made while the forward runs. */
+    bool masks_later;
     float *logits_copy; /* tests and oracles: receives [n_out, n_vocab]; NULL in serving */
 } cp_batch;
 
@@ -101,6 +104,9 @@ typedef struct cp_batch {
 typedef struct cp_backend cp_backend;
 typedef struct cp_prepared cp_prepared;
 typedef struct cp_backend_config {
+    /* A backend's name, with ":N" where it has several devices, or a device's own UUID; NULL: the
+     * first backend that is built. */
+    const char *device;
     cp_pool *pool;       /* compute pool; NULL: single thread */
     const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else this machine's default */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
@@ -125,13 +131,19 @@ typedef struct cp_prepare_config {
     cp_cache_check cache_check;
 } cp_prepare_config;
 
-/* name: "cpu" or "ref". CP_USAGE for a level that is not built or not there, CP_UNSUPPORTED for an
- * unknown name. */
-cp_code cp_backend_open(cp_backend **out, const char *name, const cp_backend_config *cfg,
-                        cp_err *err);
+/* CP_USAGE for a device that is not built or that the backend does not have, and for a level that
+ * is not built or not there. */
+cp_code cp_backend_open(cp_backend **out, const cp_backend_config *cfg, cp_err *err);
 void cp_backend_close(cp_backend *b);
-const char *cp_backend_level(const cp_backend *b);  /* "avx2"; for ref "ref" */
+const char *const *cp_backend_names(void);         /* those that are built; ends with NULL */
+const char *cp_backend_level(const cp_backend *b); /* "avx2"; for ref "ref" */
+/* The level that there is when nobody chooses, and why; at most n bytes. */
+void cp_backend_default_level(const cp_backend *b, char *out, size_t n);
+/* "operation type level" lines. */
+void cp_backend_describe(const cp_backend *b, void (*line)(void *arg, const char *text), void *arg);
 int cp_backend_page_positions(const cp_backend *b); /* the P it wishes */
+int cp_backend_depth(const cp_backend *b); /* steps of a program that may be in flight; 1: it works
+                                              in submit, and nothing overlaps */
 bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t);
 /* prog must outlive the result. Errors: CP_UNSUPPORTED (weight type, shape), CP_NO_MEMORY (with the
  * arithmetic), CP_CORRUPT (cache_check; the model's file shrank meanwhile). */
@@ -139,18 +151,20 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
                            cp_prepared **out, cp_err *err);
 void cp_prepared_free(cp_prepared *p);
 size_t cp_prepared_bytes(const cp_prepared *p); /* memory taken beside the mapped weights */
-/* Enqueue zeroes, copies, forward and SAMPLE of one step; then wait for it. One step in flight a
- * prepared program. CP_MODEL_FAILED: what steps read was lost (a file of packed weights shrank),
- * this one's results are void and so will be those of all others. */
+/*
+ * Enqueue zeroes, copies, forward and SAMPLE of one step; then wait for the oldest one in flight,
+ * whose batch may be touched again when collect returns. With masks_later submit leaves out SAMPLE;
+ * the masks are filled in, and sample enqueues it, before any other submit or the step's collect.
+ * An error of any of the three ends the step. CP_MODEL_FAILED: what steps read was lost (a file of
+ * packed weights shrank), this one's results are void and so will be those of all others.
+ * CP_DEVICE_FAILED: so it is with every program of the backend.
+ */
 cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err);
+cp_code cp_backend_sample(cp_prepared *p, const cp_batch *batch, cp_err *err);
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err);
 /* Nanoseconds spent in operations of a kind since prepare (worker 0's view), and barriers passed in
  * the last step. */
 uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind);
 uint64_t cp_prepared_barriers(const cp_prepared *p);
-/* For `version -v`: the level of this machine when CAPSTAN_CPU does not say otherwise, and why (at
- * most n bytes); "operation type level" lines. */
-void cp_kernels_default_level(char *out, size_t n);
-void cp_kernels_describe(void (*line)(void *arg, const char *text), void *arg);
 
 #endif

@@ -65,7 +65,7 @@ cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err)
     if (!run->n_plans)
         return CP_OK;
     size_t bytes = CPU_RESULTS * run->result_floats * sizeof(float);
-    run->results = cp_anon_map(bytes);
+    run->results = cp_host_map(bytes);
     run->merges = cp_alloc_aligned((size_t)CPU_RESULTS * (size_t)max_kv * sizeof(*run->merges));
     if (!run->results || !run->merges)
         return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results", bytes);
@@ -91,13 +91,13 @@ static void load_head(const cpu_worker *w, const cp_op *op, float *dst, cp_slot 
     const cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
     int kd = op->u.attention.k_dim;
-    const float *x = cp_slot_row(p, from, r) + (size_t)h * (size_t)kd;
+    const float *x = cp_host_row(p, from, r) + (size_t)h * (size_t)kd;
     if (norm >= 0)
-        v->rmsnorm(dst, x, p->vectors[norm], NULL, kd, op->u.attention.eps);
+        v->rmsnorm(dst, x, cp_host_vector(p, norm), NULL, kd, op->u.attention.eps);
     else
         memcpy(dst, x, (size_t)kd * sizeof(float));
     if (op->u.attention.rope_kind != CP_ROPE_NONE)
-        v->rotate(dst, cp_slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+        v->rotate(dst, cp_host_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
                   op->u.attention.rope_kind);
 }
 
@@ -109,11 +109,11 @@ static void write_head(const cpu_worker *w, const cp_op *op, int r, int h)
     const cp_kv_group *g = &p->prog->groups[group];
     int pos = w->batch->pos[r];
     const uint32_t *table = w->batch->seqs[w->batch->row_seq[r]].pages[group];
-    uint8_t *page = p->pages + (size_t)table[pos / positions] * p->page_bytes;
+    uint8_t *page = cp_host_page(p, table[pos / positions]);
     uint8_t *head = page + cp_kv_head_offset(g, positions, op->u.attention.layer_in_group, h);
     load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h);
     w->run->vec->store_kv((uint16_t *)(void *)head, w->s->row[0],
-                          cp_slot_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
+                          cp_host_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
                           g->k_dim, g->v_dim, positions, pos % positions,
                           p->cfg.kv_type == CP_DTYPE_F16);
 }
@@ -145,9 +145,10 @@ static void finish_head(const cpu_worker *w, const cp_op *op, int r, int head, c
                         float m, float l)
 {
     const cp_prepared *p = w->run->p;
-    const float *sinks = op->u.attention.sinks >= 0 ? p->vectors[op->u.attention.sinks] : NULL;
+    const float *sinks =
+        op->u.attention.sinks >= 0 ? cp_host_vector(p, op->u.attention.sinks) : NULL;
     int vd = op->u.attention.v_dim;
-    w->run->vec->finish(cp_slot_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
+    w->run->vec->finish(cp_host_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
                         sinks ? sinks + head : NULL, vd);
 }
 
@@ -236,7 +237,7 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
         .scale = op->u.attention.scale,
         .softcap = op->u.attention.softcap,
         .f16 = p->cfg.kv_type == CP_DTYPE_F16,
-        .pages = p->pages,
+        .pages = cp_host_page(p, 0),
         .page_bytes = p->page_bytes,
         .head_off = cp_kv_head_offset(g, p->cfg.page_positions, op->u.attention.layer_in_group, kv),
         .table = w->batch->seqs[it->seq].pages[op->u.attention.group],

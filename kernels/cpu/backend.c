@@ -18,8 +18,10 @@ typedef struct cpu_backend {
 
 static cp_code open_cpu(cp_backend *b, cp_err *err)
 {
-    cp_isa isa;
-    cp_code rc = cp_isa_detect(b->cfg.isa_cap, &isa, err);
+    cp_isa isa = CP_ISA_BASE;
+    cp_code rc = cp_host_device(b, err);
+    if (rc == CP_OK)
+        rc = cp_isa_detect(b->cfg.isa_cap, &isa, err);
     if (rc != CP_OK)
         return rc;
     cpu_backend *c = cp_xcalloc(1, sizeof(*c));
@@ -151,10 +153,7 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
 static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
 {
     cp_prepared *p = run->p;
-    bool sample = false;
-    for (int i = 0; i < p->n_ops; i++)
-        sample = sample || p->ops[i].kind == CP_OP_SAMPLE;
-    if (sample) {
+    if (p->n_ops > p->n_forward) { /* SAMPLE */
         size_t rows = (size_t)p->cfg.max_out;
         need->vocab = (size_t)p->prog->n_vocab;
         run->n_blocks = (p->prog->n_vocab + CPU_BLOCK - 1) / CPU_BLOCK;
@@ -174,7 +173,7 @@ static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
     run->scratch = cp_xcalloc((size_t)run->threads, sizeof(*run->scratch));
     for (int i = 0; i < run->threads; i++) {
         cpu_scratch *s = &run->scratch[i];
-        s->mem = cp_anon_map(bytes + CPU_LINE);
+        s->mem = cp_host_map(bytes + CPU_LINE);
         if (!s->mem)
             return cp_fail(err, CP_NO_MEMORY, "scratch: %d workers x %zu bytes", run->threads,
                            bytes);
@@ -182,7 +181,7 @@ static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
         lay_out(s, need, s->mem);
         p->bytes += bytes;
     }
-    run->act = cp_anon_map(run->act_bytes);
+    run->act = cp_host_map(run->act_bytes);
     if (run->act_bytes && !run->act)
         return cp_fail(err, CP_NO_MEMORY, "activations: %zu bytes", run->act_bytes);
     p->bytes += run->act_bytes;
@@ -216,7 +215,7 @@ static void fini(cp_prepared *p)
     if (!run)
         return;
     for (int i = 0; i < run->threads && run->scratch; i++)
-        cp_anon_unmap(run->scratch[i].mem, run->scratch[i].mem_bytes);
+        cp_host_unmap(run->scratch[i].mem, run->scratch[i].mem_bytes);
     for (int i = 0; i < p->n_ops; i++)
         if (run->ops[i].linear)
             cp_linear_close(run->ops[i].linear);
@@ -224,8 +223,8 @@ static void fini(cp_prepared *p)
         free(run->plans[i].items);
     if (run->panels)
         cp_panels_close(run->panels);
-    cp_anon_unmap(run->results, CPU_RESULTS * run->result_floats * sizeof(float));
-    cp_anon_unmap(run->act, run->act_bytes);
+    cp_host_unmap(run->results, CPU_RESULTS * run->result_floats * sizeof(float));
+    cp_host_unmap(run->act, run->act_bytes);
     cp_host_ids_fini(&run->ids);
     free(run->scratch);
     free(run->plans);
@@ -239,31 +238,58 @@ static void fini(cp_prepared *p)
     free(run);
 }
 
-static cp_code lost(const cp_prepared *p, cp_err *err)
+/* The engine's thread is worker 0: the work is done when submit returns. */
+static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
+{
+    (void)err;
+    cpu_run *run = p->impl;
+    p->barriers = 0;
+    cp_host_ids_begin(&run->ids, batch);
+    cp_cpu_attention_plan(run, batch);
+    cp_cpu_walk(run, batch, 0, batch->masks_later ? p->n_forward : p->n_ops);
+    if (!batch->masks_later)
+        cp_host_ids_keep(&run->ids, batch);
+    return CP_OK;
+}
+
+static cp_code sample(cp_prepared *p, const cp_batch *batch, cp_err *err)
+{
+    (void)err;
+    cpu_run *run = p->impl;
+    cp_cpu_walk(run, batch, p->n_forward, p->n_ops);
+    cp_host_ids_keep(&run->ids, batch);
+    return CP_OK;
+}
+
+static cp_code collect(cp_prepared *p, cp_err *err)
 {
     const cpu_run *run = p->impl;
     return cp_panels_lost(run->panels, err);
 }
 
-static const char *level_here(void)
+static void default_level(const cp_backend *b, char *out, size_t n)
 {
-    cp_isa isa;
-    return cp_isa_name(cp_isa_detect(NULL, &isa, NULL) == CP_OK ? isa : CP_ISA_BASE);
-}
-
-static void default_level(char *out, size_t n)
-{
+    (void)b;
     cp_cpu cpu = cp_isa_this_cpu();
     cp_isa_describe_default(&cpu, out, n);
 }
 
+/* 32 positions a page: a K or V block of one head is 4 KiB at 64 dims, and a prefix hit loses at
+ * most 31. */
 const cp_backend_row cp_backend_cpu = {.name = "cpu",
+                                       .page_positions = 32,
+                                       .depth = 1,
                                        .open = open_cpu,
                                        .close = close_cpu,
                                        .level = level,
+                                       .default_level = default_level,
+                                       .supports = cp_host_supports,
+                                       .take = cp_host_take,
+                                       .give = cp_host_give,
+                                       .put = cp_host_put,
+                                       .get = cp_host_get,
                                        .prepare = prepare,
                                        .fini = fini,
-                                       .step = cp_cpu_step,
-                                       .lost = lost,
-                                       .level_here = level_here,
-                                       .default_level = default_level};
+                                       .submit = submit,
+                                       .sample = sample,
+                                       .collect = collect};

@@ -50,16 +50,16 @@ static bool pages_first(cpu_worker *w)
            n = (size_t)cp_pool_active(w->pool);
     size_t from = lines * id / n * CPU_LINE, to = lines * (id + 1) / n * CPU_LINE;
     for (int i = 0; i < b->n_zero_pages; i++)
-        memset(p->pages + (size_t)b->zero_pages[i] * p->page_bytes + from, 0, to - from);
+        memset(cp_host_page(p, b->zero_pages[i]) + from, 0, to - from);
     for (int i = 0; i < b->n_copies; i++)
-        memcpy(p->pages + (size_t)b->copies[i].dst * p->page_bytes + from,
-               p->pages + (size_t)b->copies[i].src * p->page_bytes + from, to - from);
+        memcpy(cp_host_page(p, b->copies[i].dst) + from, cp_host_page(p, b->copies[i].src) + from,
+               to - from);
     lines = p->state_bytes / CPU_LINE;
     from = lines * id / n * CPU_LINE;
     to = lines * (id + 1) / n * CPU_LINE;
     for (int i = 0; i < b->n_state_copies; i++)
-        memcpy(p->states + (size_t)b->state_copies[i].dst * p->state_bytes + from,
-               p->states + (size_t)b->state_copies[i].src * p->state_bytes + from, to - from);
+        memcpy(cp_host_state_slot(p, b->state_copies[i].dst) + from,
+               cp_host_state_slot(p, b->state_copies[i].src) + from, to - from);
     return true;
 }
 
@@ -69,7 +69,7 @@ bool cp_cpu_embed(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     cp_prepared *p = w->run->p;
     const cp_tensor *t = p->prog->weights[op->u.embed.table].t;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool)) {
-        float *x = cp_slot_row(p, op->u.embed.out, r);
+        float *x = cp_host_row(p, op->u.embed.out, r);
         int32_t id = w->run->ids.tok[r];
         CP_ASSERT(id >= 0 && id < t->ne[1]);
         cp_dequant_row(t, id, x);
@@ -82,7 +82,7 @@ bool cp_cpu_rope(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     (void)bound;
     for (int r = w->id; r < w->batch->n_rows; r += cp_pool_active(w->pool))
-        w->run->vec->rope_row(cp_slot_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
+        w->run->vec->rope_row(cp_host_row(w->run->p, op->u.rope.out, r), op->u.rope.inv_freq,
                               op->u.rope.n_rot / 2, w->batch->pos[r], op->u.rope.mscale);
     return true;
 }
@@ -93,8 +93,8 @@ bool cp_cpu_gather(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     cp_prepared *p = w->run->p;
     size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
     for (int i = w->id; i < w->batch->n_out; i += cp_pool_active(w->pool))
-        memcpy(cp_slot_row(p, op->u.gather.out, i),
-               cp_slot_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
+        memcpy(cp_host_row(p, op->u.gather.out, i),
+               cp_host_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
     return true;
 }
 
@@ -105,13 +105,13 @@ static void prologue_row(cpu_worker *w, const cp_op *op, const cp_linear *l, int
     cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
     int k = cp_linear_k(l);
-    const float *x = cp_slot_row(p, op->u.linear.in, r);
-    float *keep = op->u.linear.x_out >= 0 && mine ? cp_slot_row(p, op->u.linear.x_out, r) : NULL;
+    const float *x = cp_host_row(p, op->u.linear.in, r);
+    float *keep = op->u.linear.x_out >= 0 && mine ? cp_host_row(p, op->u.linear.x_out, r) : NULL;
     if (op->u.linear.add >= 0) {
         float *sum = keep ? keep : w->s->row[0];
-        const float *add = cp_slot_row(p, op->u.linear.add, r);
+        const float *add = cp_host_row(p, op->u.linear.add, r);
         if (op->u.linear.add_norm >= 0)
-            v->rmsnorm(sum, add, p->vectors[op->u.linear.add_norm], x, k, op->u.linear.eps);
+            v->rmsnorm(sum, add, cp_host_vector(p, op->u.linear.add_norm), x, k, op->u.linear.eps);
         else
             v->add(sum, x, add, k);
         x = sum;
@@ -119,7 +119,8 @@ static void prologue_row(cpu_worker *w, const cp_op *op, const cp_linear *l, int
         memcpy(keep, x, (size_t)k * sizeof(float));
     }
     if (op->u.linear.norm >= 0) {
-        v->rmsnorm(w->s->row[1], x, p->vectors[op->u.linear.norm], NULL, k, op->u.linear.eps);
+        v->rmsnorm(w->s->row[1], x, cp_host_vector(p, op->u.linear.norm), NULL, k,
+                   op->u.linear.eps);
         x = w->s->row[1];
     }
     cp_linear_prep_row(l, x, r, n, act);
@@ -149,7 +150,7 @@ bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         cp_slot s = op->u.linear.w[i].out;
         if (s < 0) /* up of a gated record */
             continue;
-        out[i] = p->slots[s];
+        out[i] = cp_host_row(p, s, 0);
         ld[i] = p->ld[s];
     }
     int64_t i, items = cp_linear_items(l, n);
@@ -173,17 +174,17 @@ bool cp_cpu_shortconv(cpu_worker *w, const cp_op *op, const cpu_op *bound)
                      .n_rows = q->n_rows,
                      .c0 = c0,
                      .n = d - c0 < CPU_CONV_LANES ? d - c0 : CPU_CONV_LANES,
-                     .w = p->vectors[op->u.shortconv.conv],
-                     .x = cp_slot_row(p, op->u.shortconv.in, q->row0),
-                     .y = cp_slot_row(p, op->u.shortconv.out, q->row0),
+                     .w = cp_host_vector(p, op->u.shortconv.conv),
+                     .x = cp_host_row(p, op->u.shortconv.in, q->row0),
+                     .y = cp_host_row(p, op->u.shortconv.out, q->row0),
                      .ld_x = p->ld[op->u.shortconv.in],
                      .ld_y = p->ld[op->u.shortconv.out]};
         if (q->state_in)
-            c.in = cp_state_at(p, q->state_in, group, layer);
+            c.in = cp_host_state(p, q->state_in, group, layer);
         if (q->state_out)
-            c.out = cp_state_at(p, q->state_out, group, layer);
+            c.out = cp_host_state(p, q->state_out, group, layer);
         if (q->state_save)
-            c.save = cp_state_at(p, q->state_save, group, layer);
+            c.save = cp_host_state(p, q->state_save, group, layer);
         w->run->vec->conv(&c);
     }
     return true;
@@ -209,14 +210,15 @@ static void walk(cp_pool *pool, int id, void *arg)
         .run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
     int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
-    bool stay = at > 0 || !pages_first(&w) || cp_pool_barrier(pool, id);
-    for (int i = at; i < p->n_ops && stay; i++) {
+    int from = at > 0 ? at : shared->from, to = shared->to;
+    bool stay = from > 0 || !pages_first(&w) || cp_pool_barrier(pool, id);
+    for (int i = from; i < to && stay; i++) {
         const cp_op *op = &p->ops[i];
         if (cp_op_rows(op, w.batch) == 0)
             continue;
         stay = fns[op->kind](&w, op, &run->ops[i]);
         /* The end of the run is the last record's barrier. */
-        bool last = i + 1 == p->n_ops;
+        bool last = i + 1 == to;
         if (stay && !last && !(reads_batch_only(op) && reads_batch_only(op + 1)))
             stay = cp_pool_barrier_join(pool, id, i + 1);
         if (id == 0) {
@@ -228,14 +230,10 @@ static void walk(cp_pool *pool, int id, void *arg)
     }
 }
 
-void cp_cpu_step(cp_prepared *p, const cp_batch *batch)
+void cp_cpu_walk(cpu_run *run, const cp_batch *batch, int from, int to)
 {
-    cpu_run *run = p->impl;
-    cpu_worker w = {.run = run, .batch = batch};
-    cp_host_ids_begin(&run->ids, batch);
-    cp_cpu_attention_plan(run, batch);
+    cpu_worker w = {.run = run, .batch = batch, .from = from, .to = to};
     uint64_t before = cp_pool_barriers(run->pool);
     cp_pool_run(run->pool, walk, &w);
-    cp_host_ids_keep(&run->ids, batch);
-    p->barriers = cp_pool_barriers(run->pool) - before;
+    run->p->barriers += cp_pool_barriers(run->pool) - before;
 }

@@ -9,7 +9,6 @@
 #ifndef CP_KERNELS_CPU_RUN_H
 #define CP_KERNELS_CPU_RUN_H
 
-#include "kernels/backend.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/host.h"
@@ -88,6 +87,7 @@ typedef struct cpu_worker {
     int id;
     const cp_batch *batch;
     cpu_scratch *s;
+    int from, to;     /* records of this run */
     unsigned n_items; /* that worker 0 has asked for */
 } cpu_worker;
 
@@ -104,8 +104,9 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
 /* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
  * items beat (cp_batch.beat), so a record that takes long is alive. */
 int64_t cp_cpu_item(cpu_worker *w, int64_t n);
-/* Whether every worker prepares its own activations (no barrier); one step on all. */
+/* Whether every worker prepares its own activations (no barrier); records [from, to) of the step on
+ * all of them, from 0 with what is done to pages first. */
 bool cp_cpu_prologue_alone(int n_rows, int k);
-void cp_cpu_step(cp_prepared *p, const cp_batch *batch);
+void cp_cpu_walk(cpu_run *run, const cp_batch *batch, int from, int to);
 
 #endif

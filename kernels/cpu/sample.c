@@ -486,7 +486,7 @@ bool cp_cpu_sample(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         int row = (int)(i / pieces), c0 = (int)(i % pieces) * step, c1 = min_int(c0 + step, chunks);
         size_t at = (size_t)c0 * CP_SAMPLE_CHUNK;
         size_t len = (size_t)min_int(c1 * CP_SAMPLE_CHUNK, n) - at;
-        float *x = p->slots[op->u.sample.logits] + (size_t)row * p->ld[op->u.sample.logits];
+        float *x = cp_host_row(p, op->u.sample.logits, row);
         if (b->logits_copy)
             memcpy(b->logits_copy + (size_t)row * (size_t)n + at, x + at, len * sizeof(float));
         if (!b->samples)

@@ -20,7 +20,7 @@ typedef struct pages {
 
 static uint16_t *head_of(const pages *a, int pos, int h)
 {
-    uint8_t *page = a->p->pages + (size_t)a->table[pos / a->positions] * a->p->page_bytes;
+    uint8_t *page = cp_host_page(a->p, a->table[pos / a->positions]);
     return (uint16_t *)(void *)(page + cp_kv_head_offset(a->g, a->positions, a->layer, h));
 }
 
@@ -61,9 +61,9 @@ static void rotate(float *x, const float *cs, int n_rot, cp_rope_kind kind)
 static void norm_rope(const cp_prepared *p, const cp_op *op, float *x, cp_wref norm, int r)
 {
     if (norm >= 0)
-        cp_ref_rmsnorm(x, x, p->vectors[norm], op->u.attention.k_dim, op->u.attention.eps);
+        cp_ref_rmsnorm(x, x, cp_host_vector(p, norm), op->u.attention.k_dim, op->u.attention.eps);
     if (op->u.attention.rope_kind != CP_ROPE_NONE)
-        rotate(x, cp_slot_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
+        rotate(x, cp_host_row(p, op->u.attention.rope, r), op->u.attention.n_rot,
                op->u.attention.rope_kind);
 }
 
@@ -71,12 +71,12 @@ static void write_kv(const pages *a, const cp_op *op, int r, int pos, float *x)
 {
     int kd = a->g->k_dim, vd = a->g->v_dim;
     for (int h = 0; h < a->g->n_kv; h++) {
-        memcpy(x, cp_slot_row(a->p, op->u.attention.k, r) + (size_t)h * (size_t)kd,
+        memcpy(x, cp_host_row(a->p, op->u.attention.k, r) + (size_t)h * (size_t)kd,
                (size_t)kd * sizeof(float));
         norm_rope(a->p, op, x, op->u.attention.k_norm, r);
         for (int d = 0; d < kd; d++)
             head_of(a, pos, h)[cp_kv_k_index(kd, pos % a->positions, d)] = to_kv(a, x[d]);
-        const float *v = cp_slot_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
+        const float *v = cp_host_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
         for (int d = 0; d < vd; d++)
             *value_at(a, pos, h, d) = to_kv(a, v[d]);
     }
@@ -118,7 +118,7 @@ static void attend(const pages *a, const cp_op *op, const float *q, int pos, int
         m = mm;
     }
     if (op->u.attention.sinks >= 0) {
-        float sink = a->p->vectors[op->u.attention.sinks][head], mm = m > sink ? m : sink;
+        float sink = cp_host_vector(a->p, op->u.attention.sinks)[head], mm = m > sink ? m : sink;
         float e0 = cp_expf(m - mm);
         for (int d = 0; d < vd; d++)
             out[d] = out[d] * e0;
@@ -144,11 +144,11 @@ void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
     for (int r = 0; r < batch->n_rows; r++) {
         a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
         for (int h = 0; h < op->u.attention.n_heads; h++) {
-            memcpy(x, cp_slot_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
+            memcpy(x, cp_host_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
                    (size_t)kd * sizeof(float));
             norm_rope(p, op, x, op->u.attention.q_norm, r);
             attend(&a, op, x, batch->pos[r], h,
-                   cp_slot_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
+                   cp_host_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
         }
     }
     free(x);

@@ -22,20 +22,21 @@ typedef struct row {
 static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
 {
     int k = a->k;
-    memcpy(a->x, cp_slot_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
+    memcpy(a->x, cp_host_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
     if (op->u.linear.add >= 0) {
-        const float *add = cp_slot_row(p, op->u.linear.add, r);
+        const float *add = cp_host_row(p, op->u.linear.add, r);
         if (op->u.linear.add_norm >= 0) {
-            cp_ref_rmsnorm(a->t, add, p->vectors[op->u.linear.add_norm], k, op->u.linear.eps);
+            cp_ref_rmsnorm(a->t, add, cp_host_vector(p, op->u.linear.add_norm), k,
+                           op->u.linear.eps);
             add = a->t;
         }
         for (int i = 0; i < k; i++)
             a->x[i] = a->x[i] + add[i];
     }
     if (op->u.linear.x_out >= 0)
-        memcpy(cp_slot_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
+        memcpy(cp_host_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
     if (op->u.linear.norm >= 0)
-        cp_ref_rmsnorm(a->x, a->x, p->vectors[op->u.linear.norm], k, op->u.linear.eps);
+        cp_ref_rmsnorm(a->x, a->x, cp_host_vector(p, op->u.linear.norm), k, op->u.linear.eps);
     for (int i = 0; i < k; i++)
         a->xb[i] = cp_f32_from_bf16(cp_bf16_from_f32(a->x[i]));
     if (a->act)
@@ -94,7 +95,7 @@ static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, con
 {
     float y = dot(p, p->prog->weights[op->u.linear.w[i].w].t, j, a);
     if (op->u.linear.w[i].bias >= 0)
-        y = y + p->vectors[op->u.linear.w[i].bias][j];
+        y = y + cp_host_vector(p, op->u.linear.w[i].bias)[j];
     if (op->u.linear.scale != 1.0f)
         y = y * op->u.linear.scale;
     if (op->u.linear.softcap != 0.0f)
@@ -117,7 +118,7 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
     for (int r = 0; r < n_rows; r++) {
         prologue(p, op, r, &a);
         if (op->u.linear.act != CP_ACT_NONE) {
-            float *out = cp_slot_row(p, op->u.linear.w[0].out, r);
+            float *out = cp_host_row(p, op->u.linear.w[0].out, r);
             int64_t n = p->prog->weights[op->u.linear.w[0].w].t->ne[1];
             for (int64_t j = 0; j < n; j++) {
                 float g = output(p, op, 0, j, &a), u = output(p, op, 1, j, &a);
@@ -126,7 +127,7 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
             continue;
         }
         for (int i = 0; i < op->u.linear.n_w; i++) {
-            float *out = cp_slot_row(p, op->u.linear.w[i].out, r);
+            float *out = cp_host_row(p, op->u.linear.w[i].out, r);
             int64_t n = p->prog->weights[op->u.linear.w[i].w].t->ne[1];
             for (int64_t j = 0; j < n; j++)
                 out[j] = output(p, op, i, j, &a);

@@ -6,7 +6,7 @@
 #ifndef CP_KERNELS_REF_REF_H
 #define CP_KERNELS_REF_REF_H
 
-#include "kernels/backend.h"
+#include "kernels/host.h"
 #include "kernels/math.h"
 
 /* The lane tree's last steps: the partial sums to one. */

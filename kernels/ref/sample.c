@@ -16,7 +16,6 @@
 #include "kernels/sample.h"
 
 #include "base/mem.h"
-#include "kernels/host.h"
 #include "kernels/ref/ref.h"
 
 #include <stdlib.h>
@@ -185,7 +184,7 @@ void cp_ref_sample(cp_prepared *p, const cp_op *op, const cp_batch *batch)
     token *t = cp_xcalloc((size_t)n, sizeof(*t));
     float *x = cp_xcalloc((size_t)n, sizeof(*x));
     for (int i = 0; i < batch->n_out; i++) {
-        const float *raw = cp_slot_row(p, op->u.sample.logits, i);
+        const float *raw = cp_host_row(p, op->u.sample.logits, i);
         if (batch->logits_copy)
             memcpy(batch->logits_copy + (size_t)i * (size_t)n, raw, (size_t)n * sizeof(float));
         if (batch->samples)

@@ -91,8 +91,8 @@ static void every_architecture_matches_transformers(void **state)
         assert_true(e <= BAR);
         for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
             cp_backend *b;
-            cp_backend_config bc = {.isa_cap = levels[i]};
-            if (cp_backend_open(&b, "cpu", &bc, NULL)) {
+            cp_backend_config bc = {.device = "cpu", .isa_cap = levels[i]};
+            if (cp_backend_open(&b, &bc, NULL)) {
                 continue; /* not on this machine */
             }
             cp_backend_close(b);

@@ -144,8 +144,8 @@ static void start(bed *b, const scenario *s, running *r)
     cp_err err = {0};
     memset(r, 0, sizeof *r);
     must(cp_pool_open(&r->pool, s->threads, &err), &err);
-    cp_backend_config bc = {.pool = r->pool};
-    must(cp_backend_open(&r->backend, "cpu", &bc, &err), &err);
+    cp_backend_config bc = {.device = "cpu", .pool = r->pool};
+    must(cp_backend_open(&r->backend, &bc, &err), &err);
     cp_engine_config ec = {.backend = r->backend, .max_queue = 1024, .max_queue_tokens = INT64_MAX};
     must(cp_engine_open(&r->engine, &ec, &err), &err);
     int positions = cp_backend_page_positions(r->backend), longest = s->shorter_than;

@@ -130,13 +130,13 @@ machine machine_open(rig *r, const char *level, int threads)
 {
     cp_err err = {0};
     machine m = {.r = r};
-    cp_backend_config cfg = {.isa_cap = level};
+    cp_backend_config cfg = {.device = level ? "cpu" : "ref", .isa_cap = level};
     if (level) {
         if (!r->pools[threads])
             assert_int_equal(cp_pool_open(&r->pools[threads], threads, &err), CP_OK);
         cfg.pool = r->pools[threads];
     }
-    if (cp_backend_open(&m.b, level ? "cpu" : "ref", &cfg, &err) != CP_OK ||
+    if (cp_backend_open(&m.b, &cfg, &err) != CP_OK ||
         cp_backend_prepare(m.b, &r->prog, &r->cfg, &m.p, &err) != CP_OK)
         fail_msg("%s", err.msg);
     return m;
@@ -148,28 +148,66 @@ void machine_close(machine *m)
     cp_backend_close(m->b);
 }
 
+static void put(machine *m, cp_addr to, const void *from, size_t n)
+{
+    cp_err err = {0};
+    if (n && m->b->row->put(m->b, to, from, n, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+}
+
+/* A copy of n bytes of the machine's memory; the caller frees it. */
+static void *fetch(const machine *m, cp_addr from, size_t n)
+{
+    cp_err err = {0};
+    void *to = cp_xmalloc(n + 1);
+    if (n && m->b->row->get(m->b, to, from, n, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+    return to;
+}
+
+void machine_put_row(machine *m, cp_slot s, int r, const float *x)
+{
+    const cp_prepared *p = m->p;
+    put(m, p->slots[s] + (size_t)r * p->ld[s] * sizeof(float), x,
+        (size_t)p->prog->slots[s].width * sizeof(float));
+}
+
+void *machine_page(const machine *m, uint32_t page)
+{
+    const cp_prepared *p = m->p;
+    return fetch(m, p->pages.at + (size_t)page * p->page_bytes, p->page_bytes);
+}
+
 void machine_fill(machine *m, uint64_t seed)
 {
-    cp_prepared *p = m->p;
+    const cp_prepared *p = m->p;
     uint64_t s = seed * 2 + 1;
     for (int i = 0; i < p->prog->n_slots; i++) {
         bool out = p->prog->slots[i].rows == CP_ROWS_OUT;
-        int rows = out ? p->cfg.max_out : p->cfg.max_rows;
-        for (int r = 0; r < rows; r++)
-            for (int c = 0; c < p->prog->slots[i].width; c++)
-                p->slots[i][(size_t)r * p->ld[i] + (size_t)c] = 2.0f * cp_test_uniform(&s);
+        int rows = out ? p->cfg.max_out : p->cfg.max_rows, width = p->prog->slots[i].width;
+        float *x = cp_xcalloc((size_t)width, sizeof(*x));
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < width; c++)
+                x[c] = 2.0f * cp_test_uniform(&s);
+            machine_put_row(m, (cp_slot)i, r, x);
+        }
+        free(x);
     }
-    uint16_t *kv = (uint16_t *)(void *)(p->pages + p->page_bytes);
-    size_t n = p->pages ? (p->cfg.n_pages - 1) * p->page_bytes / 2 : 0;
+    size_t n = p->page_bytes ? p->pages.bytes - p->page_bytes : 0;
+    uint16_t *kv = cp_xmalloc(n + 1);
     bool f16 = p->cfg.kv_type == CP_DTYPE_F16;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n / 2; i++) {
         float x = cp_test_uniform(&s);
         kv[i] = f16 ? cp_f16_from_f32(x) : cp_bf16_from_f32(x);
     }
-    float *st = (float *)(void *)(p->states + p->state_bytes);
-    n = p->states ? (p->cfg.n_state_slots - 1) * p->state_bytes / sizeof(float) : 0;
-    for (size_t i = 0; i < n; i++)
+    put(m, p->pages.at + p->page_bytes, kv, n);
+    free(kv);
+    n = p->state_bytes ? p->states.bytes - p->state_bytes : 0;
+    float *st = cp_xmalloc(n + 1);
+    for (size_t i = 0; i < n / sizeof(float); i++)
         st[i] = cp_test_uniform(&s);
+    put(m, p->states.at + p->state_bytes, st, n);
+    free(st);
 }
 
 void machine_step(machine *m, const cp_batch *b)
@@ -185,29 +223,35 @@ void machine_step(machine *m, const cp_batch *b)
 
 void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what)
 {
-    for (int r = 0; r < rows; r++) {
-        const float *x = a->p->slots[s] + (size_t)r * a->p->ld[s];
-        const float *y = b->p->slots[s] + (size_t)r * b->p->ld[s];
-        for (int i = 0; i < a->p->prog->slots[s].width; i++)
-            if (memcmp(&x[i], &y[i], sizeof(float)) != 0)
+    size_t ld = a->p->ld[s], bytes = (size_t)rows * ld * sizeof(float);
+    float *x = fetch(a, a->p->slots[s], bytes), *y = fetch(b, b->p->slots[s], bytes);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < a->p->prog->slots[s].width; i++) {
+            size_t at = (size_t)r * ld + (size_t)i;
+            if (memcmp(&x[at], &y[at], sizeof(float)) != 0)
                 fail_msg("%s: slot %d row %d element %d: %a (%s), %a (%s)", what, s, r, i,
-                         (double)x[i], cp_backend_level(a->b), (double)y[i],
+                         (double)x[at], cp_backend_level(a->b), (double)y[at],
                          cp_backend_level(b->b));
-    }
+        }
+    free(x);
+    free(y);
+}
+
+static void equal_memory(const machine *a, const machine *b, const cp_mem *x, const cp_mem *y,
+                         size_t unit, const char *name, const char *what)
+{
+    uint8_t *u = fetch(a, x->at, x->bytes), *v = fetch(b, y->at, y->bytes);
+    for (size_t i = 0; i < x->bytes; i++)
+        if (u[i] != v[i])
+            fail_msg("%s: %s %zu byte %zu differs", what, name, i / unit, i % unit);
+    free(u);
+    free(v);
 }
 
 void machines_equal_memory(const machine *a, const machine *b, const char *what)
 {
-    size_t n = a->p->cfg.n_pages * a->p->page_bytes;
-    for (size_t i = 0; i < n; i++)
-        if (a->p->pages[i] != b->p->pages[i])
-            fail_msg("%s: page %zu byte %zu differs", what, i / a->p->page_bytes,
-                     i % a->p->page_bytes);
-    n = a->p->cfg.n_state_slots * a->p->state_bytes;
-    for (size_t i = 0; i < n; i++)
-        if (a->p->states[i] != b->p->states[i])
-            fail_msg("%s: state %zu byte %zu differs", what, i / a->p->state_bytes,
-                     i % a->p->state_bytes);
+    equal_memory(a, b, &a->p->pages, &b->p->pages, a->p->page_bytes, "page", what);
+    equal_memory(a, b, &a->p->states, &b->p->states, a->p->state_bytes, "state", what);
 }
 
 void rig_batch_init(rig_batch *b, rig *r, const rig_seq *seqs, int n_seqs, bool all_out)

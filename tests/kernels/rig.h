@@ -62,6 +62,9 @@ void machine_close(machine *m);
 /* Equal for equal seeds: all slots, K/V of all pages but page 0, all states but slot 0. */
 void machine_fill(machine *m, uint64_t seed);
 void machine_step(machine *m, const cp_batch *b);
+/* The machine's memory by its row's functions: one row of a slot; a copy of a page, to be freed. */
+void machine_put_row(machine *m, cp_slot s, int r, const float *x);
+void *machine_page(const machine *m, uint32_t page);
 /* Fails with the first differing element of the first `rows` rows. */
 void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what);
 /* Whole page pool and state pool. */

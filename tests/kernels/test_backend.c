@@ -1,7 +1,8 @@
 /*
- * test_backend: the seam that every backend stands behind (kernels.h), walked with one program on
- * each row, level and a few worker counts: what a slot sampled is the next step's id, and nobody
- * else's.
+ * test_backend: the seam that every backend stands behind (kernels.h, kernels/backend.h). Each row
+ * that is built is walked, function by function, with the same program: what it says of itself, its
+ * memory, steps, ids that a slot sampled (nobody else sees them), masks that come late. Which call
+ * may follow which is held by assertions.
  */
 #include "tests/kernels/mixed.h"
 
@@ -172,20 +173,127 @@ static void the_id_before_by_its_mark(void **state)
     rig_fini(&r);
 }
 
-/* Whether the step ends the process by an assertion. In a child: of machines without threads. */
-static bool aborts(machine *m, const cp_batch *b)
+/* ---- what a row says of itself, and its memory ---- */
+
+static void count_line(void *arg, const char *text)
+{
+    int *kinds = arg;
+    for (int i = 0; i < CP_OP_COUNT; i++)
+        kinds[i] += strncmp(text, cp_op_names[i], strlen(cp_op_names[i])) == 0;
+}
+
+static void walk_words(cp_backend *b)
+{
+    char text[256] = "";
+    int kinds[CP_OP_COUNT] = {0}, positions = cp_backend_page_positions(b);
+    assert_true(strlen(cp_backend_level(b)) > 0);
+    cp_backend_default_level(b, text, sizeof(text));
+    assert_true(strlen(text) > 0);
+    assert_true(positions >= 16 && CP_SPLIT % positions == 0);
+    assert_true(cp_backend_depth(b) >= 1);
+    assert_true(cp_backend_supports(b, CP_ROLE_LINEAR, CP_DTYPE_Q4_0));
+    assert_true(cp_backend_supports(b, CP_ROLE_EMBED, CP_DTYPE_F16));
+    assert_true(cp_backend_supports(b, CP_ROLE_VECTOR, CP_DTYPE_F32));
+    assert_false(cp_backend_supports(b, CP_ROLE_VECTOR, CP_DTYPE_Q4_0));
+    cp_backend_describe(b, count_line, kinds);
+    for (int i = 0; i < CP_OP_COUNT; i++)
+        assert_true(kinds[i] > 0);
+}
+
+static void walk_memory(cp_backend *b)
+{
+    enum { N = 100003, AT = 64 * 5, PART = 777 };
+    static uint8_t from[N], to[N];
+    cp_err err = {0};
+    cp_mem m = {0}, other = {0};
+    assert_int_equal(b->row->take(b, &m, N, true, &err), CP_OK);
+    assert_int_equal(b->row->take(b, &other, N, false, &err), CP_OK);
+    assert_true(m.at && m.at % 64 == 0 && m.bytes == N && other.at != m.at);
+    memset(to, 1, N);
+    assert_int_equal(b->row->get(b, to, m.at, N, &err), CP_OK);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(to[i], 0);
+    for (int i = 0; i < N; i++)
+        from[i] = (uint8_t)(i % 251 + 1);
+    assert_int_equal(b->row->put(b, other.at, from, N, &err), CP_OK);
+    assert_int_equal(b->row->put(b, m.at + AT, from, PART, &err), CP_OK);
+    assert_int_equal(b->row->get(b, to, m.at, N, &err), CP_OK);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(to[i], i >= AT && i < AT + PART ? from[i - AT] : 0);
+    b->row->give(b, &m);
+    assert_int_equal(m.at, 0);
+    assert_int_equal(b->row->get(b, to, other.at, N, &err), CP_OK);
+    assert_memory_equal(from, to, N);
+    b->row->give(b, &other);
+    /* more than there is: an error that says so, not a crash */
+    assert_int_equal(b->row->take(b, &m, SIZE_MAX / 2, true, &err), CP_NO_MEMORY);
+    assert_non_null(strstr(err.msg, "bytes"));
+}
+
+static void every_row_walked(void **state)
+{
+    (void)state;
+    int n = 0;
+    for (const char *const *name = cp_backend_names(); *name; name++, n++) {
+        cp_err err = {0};
+        cp_backend *b = NULL;
+        assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = *name}, &err), CP_OK);
+        assert_string_equal(b->row->name, *name);
+        walk_words(b);
+        walk_memory(b);
+        cp_backend_close(b);
+    }
+    assert_true(n >= 2);
+}
+
+/* No name: the first one. A device that is not there is refused, with what is. */
+static void a_device_by_its_name(void **state)
+{
+    (void)state;
+    static const struct wrong {
+        const char *device, *says;
+    } wrong[] = {{"cpu:1", "device cpu:1: there is one of the kind, cpu"},
+                 {"ref:0", "device ref:0: there is one of the kind, ref"},
+                 {"cp", "device cp is not built; built: cpu ref"},
+                 {"cuda:1", "device cuda:1 is not built; built: cpu ref"},
+                 {"GPU-7f5e", "device GPU-7f5e is not built; built: cpu ref"},
+                 {"", "device  is not built; built: cpu ref"}};
+    cp_err err = {0};
+    cp_backend *b = NULL;
+    assert_int_equal(cp_backend_open(&b, &(cp_backend_config){0}, &err), CP_OK);
+    assert_string_equal(b->row->name, cp_backend_names()[0]);
+    cp_backend_close(b);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cp_backend_config cfg = {.device = wrong[i].device};
+        assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_USAGE);
+        assert_string_equal(err.msg, wrong[i].says);
+    }
+}
+
+/* ---- steps ---- */
+
+/* Whether fn ends the process by an assertion: tried in a child, of machines without threads. */
+static bool aborts(void (*fn)(machine *m, talk *t, const void *arg), machine *m, talk *t,
+                   const void *arg)
 {
     pid_t pid = fork();
     if (pid == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
         alarm(60);
-        cp_backend_submit(m->p, b, NULL);
+        fn(m, t, arg);
         _exit(0);
     }
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+    assert_true(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGABRT);
+    return WIFSIGNALED(status);
+}
+
+/* The next step of the sequences in arg. */
+static void submit(machine *m, talk *t, const void *who)
+{
+    cp_backend_submit(m->p, talk_batch(t, who), NULL);
 }
 
 /* The mark means nothing to a slot's new tenant, nor where nothing was sampled yet. */
@@ -197,23 +305,123 @@ static void no_id_of_another_tenant(void **state)
     seam_rig(&r);
     for (int k = 0; k < 2; k++) {
         machine m = machine_open(&r, k ? rig_levels()[0] : NULL, 1);
-        talk t, old;
+        talk t;
         talk_init(&t);
-        t.tokens[0][1] = CP_TOK_PREV;
-        assert_true(aborts(&m, talk_batch(&t, who)));
+        t.tokens[0][1] = CP_TOK_PREV; /* nothing was sampled at all */
+        assert_true(aborts(submit, &m, &t, who));
         talk_init(&t);
         talk_batch(&t, who);
         t.in[0].target = 3; /* scored, nothing sampled */
         machine_step(&m, &t.b);
         t.tokens[0][t.n[0]++] = CP_TOK_PREV;
-        assert_true(aborts(&m, talk_batch(&t, who)));
+        assert_true(aborts(submit, &m, &t, who));
         talk_init(&t);
         talk_step(&t, &m, who, false);
-        old = t;
-        assert_false(aborts(&m, talk_batch(&t, who)));
-        t = old;
+        assert_false(aborts(submit, &m, &t, who));
         t.epoch[0]++;
-        assert_true(aborts(&m, talk_batch(&t, who)));
+        assert_true(aborts(submit, &m, &t, who));
+        machine_close(&m);
+    }
+    rig_fini(&r);
+}
+
+/* What a batch allows each sequence: of what it wishes for, the second, the third, the first. */
+static void fill_masks(uint32_t mask[SEQS][(VOCAB + 31) / 32], cp_sample_in *in)
+{
+    for (int s = 0; s < SEQS; s++) {
+        int32_t id = wishes[(s + 1) % SEQS].id;
+        memset(mask[s], 0, sizeof(mask[s]));
+        mask[s][id / 32] |= 1u << id % 32;
+        in[s].mask = mask[s];
+    }
+}
+
+/* Masks that are filled in between submit and sample are those that count, and they are not looked
+ * at before. */
+static void masks_that_come_late(void **state)
+{
+    (void)state;
+    static const int who[] = {2, 0, 1, -1};
+    static uint32_t mask[SEQS][(VOCAB + 31) / 32];
+    rig r;
+    machine m[MACHINES];
+    seam_rig(&r);
+    int n_m = open_all(&r, m);
+    for (int k = 0; k < n_m; k++) {
+        talk now, late;
+        cp_err err = {0};
+        talk_init(&now);
+        talk_init(&late);
+        talk_batch(&now, who);
+        fill_masks(mask, now.in);
+        machine_step(&m[k], &now.b);
+        talk_batch(&late, who);
+        late.b.masks_later = true;
+        for (int s = 0; s < SEQS; s++) {
+            late.in[s].mask = (const uint32_t *)(uintptr_t)64; /* whoever reads it dies */
+            late.out[s].id = -7;
+        }
+        assert_int_equal(cp_backend_submit(m[k].p, &late.b, &err), CP_OK);
+        for (int s = 0; s < SEQS; s++)
+            assert_int_equal(late.out[s].id, -7);
+        fill_masks(mask, late.in);
+        assert_int_equal(cp_backend_sample(m[k].p, &late.b, &err), CP_OK);
+        assert_int_equal(cp_backend_collect(m[k].p, &err), CP_OK);
+        for (int s = 0; s < SEQS; s++) {
+            assert_int_equal(now.out[s].id, wishes[(s + 1) % SEQS].id);
+            assert_memory_equal(&now.out[s], &late.out[s], sizeof(now.out[s]));
+        }
+        assert_memory_equal(now.logits, late.logits, sizeof(now.logits));
+    }
+    for (int k = 0; k < n_m; k++)
+        machine_close(&m[k]);
+    rig_fini(&r);
+}
+
+/* Calls by letters: submit, submit with masks_later (l), sample, sample of another batch (x),
+ * collect. */
+static void call(machine *m, talk *t, const void *arg)
+{
+    const char *calls = arg;
+    static const int who[] = {0, -1};
+    cp_batch other = {0};
+    for (; *calls; calls++) {
+        cp_err err = {0};
+        cp_code rc = CP_OK;
+        if (*calls == 's' || *calls == 'l') {
+            talk_init(t);
+            talk_batch(t, who)->masks_later = *calls == 'l';
+            rc = cp_backend_submit(m->p, &t->b, &err);
+        } else if (*calls == 'm' || *calls == 'x') {
+            rc = cp_backend_sample(m->p, *calls == 'x' ? &other : &t->b, &err);
+        } else {
+            rc = cp_backend_collect(m->p, &err);
+        }
+        CP_ASSERT(rc == CP_OK);
+    }
+}
+
+static void calls_in_their_order(void **state)
+{
+    (void)state;
+    static const struct order {
+        const char *calls;
+        bool right;
+    } orders[] = {{"scsc", true}, {"lmclmc", true}, {"sclmcsc", true}, {"c", false},
+                  {"m", false},   {"scc", false},   {"sm", false},     {"ss", false},
+                  {"lc", false},  {"ll", false},    {"ls", false},     {"lmm", false},
+                  {"lx", false},  {"lmcm", false},  {"lms", false}};
+    rig r;
+    seam_rig(&r);
+    for (int k = 0; k < 2; k++) {
+        machine m = machine_open(&r, k ? rig_levels()[0] : NULL, 1);
+        talk t;
+        for (size_t i = 0; i < sizeof(orders) / sizeof(orders[0]); i++) {
+            bool aborted = aborts(call, &m, &t, orders[i].calls);
+            if (aborted == orders[i].right)
+                fail_msg("%s on %s %s", orders[i].calls, cp_backend_level(m.b),
+                         aborted ? "aborts" : "goes through");
+        }
         machine_close(&m);
     }
     rig_fini(&r);
@@ -222,8 +430,9 @@ static void no_id_of_another_tenant(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_id_before_by_its_mark),
-        cmocka_unit_test(no_id_of_another_tenant),
+        cmocka_unit_test(every_row_walked),          cmocka_unit_test(a_device_by_its_name),
+        cmocka_unit_test(masks_that_come_late),      cmocka_unit_test(calls_in_their_order),
+        cmocka_unit_test(the_id_before_by_its_mark), cmocka_unit_test(no_id_of_another_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -349,11 +349,12 @@ static void pages_come_first(void **state)
     machine m = machine_open(&r, NULL, 1); /* ref itself: what the lists say, and nothing else */
     machine_fill(&m, 1);
     machine_step(&m, &b.b);
-    const uint8_t *pages = m.p->pages;
-    size_t n = m.p->page_bytes;
-    for (size_t i = 0; i < n; i++)
-        assert_int_equal(pages[204 * n + i], 0);
-    assert_memory_equal(pages + 202 * n, pages + 200 * n, n);
+    uint8_t *p[3] = {machine_page(&m, 200), machine_page(&m, 202), machine_page(&m, 204)};
+    for (size_t i = 0; i < m.p->page_bytes; i++)
+        assert_int_equal(p[2][i], 0);
+    assert_memory_equal(p[0], p[1], m.p->page_bytes);
+    for (int i = 0; i < 3; i++)
+        free(p[i]);
     machine_close(&m);
     rig_batch_fini(&b);
     rig_fini(&r);

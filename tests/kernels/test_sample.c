@@ -46,8 +46,7 @@ static void sample(machine *m, const float *logits, int n, const cp_sample_in *i
                   .samples = in,
                   .results = out};
     for (int i = 0; i < n; i++)
-        memcpy(m->p->slots[s] + (size_t)i * m->p->ld[s], logits + (size_t)i * (size_t)vocab,
-               (size_t)vocab * sizeof(float));
+        machine_put_row(m, s, i, logits + (size_t)i * (size_t)vocab);
     machine_step(m, &b);
 }
 
