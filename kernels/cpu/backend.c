@@ -158,12 +158,14 @@ static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
         need->vocab = (size_t)p->prog->n_vocab;
         run->n_blocks = (p->prog->n_vocab + CPU_BLOCK - 1) / CPU_BLOCK;
         run->n_chunks = (p->prog->n_vocab + CP_SAMPLE_CHUNK - 1) / CP_SAMPLE_CHUNK;
+        run->n_pieces = (run->n_chunks + CPU_PIECE_CHUNKS - 1) / CPU_PIECE_CHUNKS;
+        run->tops = cp_alloc_aligned((rows * (size_t)run->n_pieces + 1) * sizeof(*run->tops));
         run->block_max = cp_alloc_aligned((rows * (size_t)run->n_blocks + 1) * sizeof(float));
         run->chunk_max = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
         run->chunk_sum = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
         run->row_done = cp_alloc_aligned((rows + 1) * sizeof(*run->row_done));
         run->row_nan = cp_alloc_aligned((rows + 1) * sizeof(*run->row_nan));
-        if (!run->block_max || !run->chunk_max || !run->chunk_sum || !run->row_done ||
+        if (!run->tops || !run->block_max || !run->chunk_max || !run->chunk_sum || !run->row_done ||
             !run->row_nan)
             return cp_fail(err, CP_NO_MEMORY, "sampling: %d rows of %d logits", p->cfg.max_out,
                            p->prog->n_vocab);
@@ -229,6 +231,7 @@ static void fini(cp_prepared *p)
     free(run->scratch);
     free(run->plans);
     free(run->merges);
+    free(run->tops);
     free(run->block_max);
     free(run->chunk_max);
     free(run->chunk_sum);

@@ -20,6 +20,7 @@ enum {
     CPU_LINE = 64,
     CPU_TILE_QUERIES = 24, /* query vectors (rows x heads of a kv head) of an attention item */
     CPU_TILE_ROWS = 16,    /* rows of one, at most */
+    CPU_PIECE_CHUNKS = 4,  /* chunks of logits in an item of SAMPLE, when workers share a row */
     CPU_RESULTS = 1024,    /* split results that wait for a merge, per kv head */
 };
 
@@ -51,6 +52,13 @@ typedef struct cpu_scratch {
     size_t mem_bytes;
 } cpu_scratch;
 
+/* The most likely ids of a piece of a row: descending logits, then ascending ids. */
+typedef struct cpu_top {
+    int n;
+    int32_t id[CP_MAX_TOP];
+    float x[CP_MAX_TOP];
+} cpu_top;
+
 typedef struct cpu_op {
     cp_linear *linear;
     int plan; /* ATTENTION */
@@ -74,11 +82,12 @@ typedef struct cpu_run {
     size_t result_floats; /* one result: [n_heads][v_dim + 2], padded */
     _Atomic int *merges;  /* [CPU_RESULTS * max n_kv] results that have arrived; 0 at rest */
     /* SAMPLE, a row each */
-    float *block_max; /* [max_out][n_blocks] */
-    float *chunk_max, *chunk_sum;
-    _Atomic int *row_done; /* pieces of the row that are done; 0 at rest */
+    float *block_max;             /* [max_out][n_blocks] */
+    float *chunk_max, *chunk_sum; /* [max_out][n_chunks] */
+    cpu_top *tops;                /* [max_out][n_pieces] */
+    _Atomic int *row_done;        /* pieces of the row that are done; 0 at rest */
     _Atomic int *row_nan;
-    int n_blocks, n_chunks;
+    int n_blocks, n_chunks, n_pieces;
 } cpu_run;
 
 typedef struct cpu_worker {

@@ -1,13 +1,14 @@
 /*
  * SAMPLE on the cpu backend; its law stands at the top of kernels/ref/sample.c.
  *
- * First pass, by pieces of a row drawn as items: maxima of blocks of 64 logits, NaN, and where
- * log-probabilities are wanted the chunks of the log-sum-exp. Whoever finishes a row's last piece
- * picks. Picking never sorts the vocabulary: block maxima give the greedy choice, a lower bound of
- * the k-th largest logit (the k-th largest block maximum) and the blocks whose weights are not all
- * zero; top_p first sums the weights, then keeps only ids heavier than what may be left out in
- * total. What remains is selected by radix. All weights are integers, so their sums are exact, and
- * neither the order nor the way of selecting shows in the result.
+ * First pass, by pieces of a row drawn as items: of the raw logits NaN, maxima, the chunks of the
+ * log-sum-exp and the piece's most likely ids where they are wanted; then the mask, and maxima of
+ * blocks of 64 logits as they are then. Whoever finishes a row's last piece picks. Picking never
+ * sorts the vocabulary: block maxima give the greedy choice, a lower bound of the k-th largest
+ * logit (the k-th largest block maximum) and the blocks whose weights are not all zero; top_p first
+ * sums the weights, then keeps only ids heavier than what may be left out in total. What remains is
+ * selected by radix. All weights are integers, so their sums are exact, and neither the order nor
+ * the way of selecting shows in the result.
  */
 #include "kernels/sample.h"
 #include "kernels/cpu/run.h"
@@ -16,10 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PIECE_CHUNKS = 4, /* chunks of a work item when a row is shared by workers */
-    RADIX = 256,
-};
+enum { RADIX = 256 };
 
 /* exp(-22) * 2^30 < 0.5: what lies 22 temperatures below the best weighs nothing. */
 #define NOTHING_BELOW 22.0f
@@ -27,9 +25,10 @@ enum {
 typedef struct row_pick {
     const cpu_run *run;
     cpu_scratch *s;
-    float *x;         /* logits; changed in place by penalties, bias, bans, mask */
+    float *x;         /* logits; changed in place by mask, penalties, bias, bans */
     float *block_max; /* of x */
-    int n;
+    int row, n;
+    int b0, b1; /* the blocks at hand: of a piece, or all */
     const cp_sample_in *in;
     cp_sample_out *out;
     int32_t prev; /* what CP_TOK_PREV stands for in the history */
@@ -108,22 +107,23 @@ static uint64_t select_prefix(uint64_t *key, uint32_t *weight, int n, int64_t k,
     return decided;
 }
 
-/* The k-th largest block maximum (-inf when there are fewer blocks): at least k logits reach it. */
+/* The k-th largest maximum of the blocks at hand (-inf when they are fewer): at least k logits
+ * reach it. */
 static float kth_block(const row_pick *r, int k)
 {
-    int n = r->run->n_blocks;
+    int n = r->b1 - r->b0;
     if (k > n)
         return -INFINITY;
     for (int i = 0; i < n; i++)
-        r->s->key2[i] = key_of(r->block_max[i], i);
+        r->s->key2[i] = key_of(r->block_max[r->b0 + i], i);
     return logit_of((uint32_t)(select_prefix(r->s->key2, NULL, n, k, 0) >> 32));
 }
 
-/* Ids of logits >= at_least, ascending, into s->ids. */
+/* Ids of logits >= at_least in the blocks at hand, ascending, into s->ids. */
 static int collect(const row_pick *r, float at_least)
 {
     int found = 0;
-    for (int b = 0; b < r->run->n_blocks; b++) {
+    for (int b = r->b0; b < r->b1; b++) {
         int at = b * CPU_BLOCK;
         if (r->block_max[b] >= at_least)
             found += r->run->vec->collect(r->x + at, min_int(CPU_BLOCK, r->n - at), at_least, at,
@@ -149,27 +149,50 @@ static float merge_chunks(const cpu_run *run, int row, float *log_l)
     return m;
 }
 
-/* The n_top most likely ids, by insertion among the few that reach the bound. */
-static void top_ids(row_pick *r, float m, float log_l)
+/* Put an id, larger than all before it, into a list of the `want` most likely. */
+static void insert(cpu_top *top, int want, int32_t id, float x)
 {
-    int want = min_int(r->in->n_top, CP_MAX_TOP), n = collect(r, kth_block(r, want));
-    cp_sample_out *out = r->out;
-    for (int i = 0; i < n; i++) {
-        int32_t id = r->s->ids[i];
-        float x = r->x[id];
-        int at = out->n_top;
-        while (at > 0 && x > r->x[out->top[at - 1].id])
-            at--;
-        if (at >= want || x == -INFINITY)
-            continue;
-        if (out->n_top < want)
-            out->n_top++;
-        for (int j = out->n_top - 1; j > at; j--)
-            out->top[j] = out->top[j - 1];
-        out->top[at].id = id;
+    int at = top->n;
+    while (at > 0 && x > top->x[at - 1])
+        at--;
+    if (at >= want || x == -INFINITY)
+        return;
+    top->n += top->n < want;
+    for (int j = top->n - 1; j > at; j--) {
+        top->id[j] = top->id[j - 1];
+        top->x[j] = top->x[j - 1];
     }
-    for (int i = 0; i < out->n_top; i++)
-        out->top[i].logprob = (r->x[out->top[i].id] - m) - log_l;
+    top->id[at] = id;
+    top->x[at] = x;
+}
+
+static int wanted(const cp_sample_in *in)
+{
+    return min_int(in->n_top, CP_MAX_TOP);
+}
+
+/* The most likely ids of the blocks at hand, among the few that reach the bound. */
+static void top_of_piece(const row_pick *r, cpu_top *top)
+{
+    int want = wanted(r->in), n = collect(r, kth_block(r, want));
+    top->n = 0;
+    for (int i = 0; i < n; i++)
+        insert(top, want, r->s->ids[i], r->x[r->s->ids[i]]);
+}
+
+/* Those of the row, out of its pieces'. */
+static void top_ids(const row_pick *r, int pieces, float m, float log_l)
+{
+    const cpu_top *piece = r->run->tops + (size_t)r->row * (size_t)r->run->n_pieces;
+    cpu_top top = {0};
+    for (int i = 0; i < pieces; i++)
+        for (int j = 0; j < piece[i].n; j++)
+            insert(&top, wanted(r->in), piece[i].id[j], piece[i].x[j]);
+    r->out->n_top = top.n;
+    for (int i = 0; i < top.n; i++) {
+        r->out->top[i].id = top.id[i];
+        r->out->top[i].logprob = (top.x[i] - m) - log_l;
+    }
 }
 
 enum { IN_PROMPT = 1 << 30 }; /* a mark beside the count of an id; also: touched */
@@ -214,28 +237,16 @@ static void penalize(row_pick *r)
     }
 }
 
-static void mask_logits(row_pick *r)
-{
-    for (int i = 0; i < r->n; i += 32) {
-        uint32_t word = r->in->mask[i / 32];
-        if (word == UINT32_MAX)
-            continue;
-        int end = min_int(i + 32, r->n);
-        for (int j = i; j < end; j++)
-            if (!(word >> (j - i) & 1))
-                r->x[j] = -INFINITY;
-    }
-}
-
 /*
- * Apply what changes logits; true when something did. s->touched then lists each changed id with
- * its raw logit, but for those that only the mask changed: they cannot be picked.
+ * Apply what changes logits, beside the mask, which scan has applied: it wins over all of them in
+ * any order. True when something changed. s->touched then lists each changed id with its logit
+ * before, the raw one where the mask allows the id; others cannot be picked.
  */
 static bool change_logits(row_pick *r)
 {
     const cp_sample_in *in = r->in;
     bool history = in->repetition != 1.0f || in->presence != 0.0f || in->frequency != 0.0f;
-    if (!history && !in->n_bias && !in->n_banned && !in->mask)
+    if (!history && !in->n_bias && !in->n_banned)
         return false;
     if (history)
         penalize(r);
@@ -255,9 +266,7 @@ static bool change_logits(row_pick *r)
     }
     for (int i = 0; i < r->n_touched; i++)
         r->s->count[r->s->touched[i]] = 0;
-    if (in->mask)
-        mask_logits(r);
-    if (in->mask || r->n_touched > r->n / CPU_BLOCK) {
+    if (r->n_touched > r->n / CPU_BLOCK) {
         r->run->vec->block_max(r->x, r->n, r->block_max);
         return true;
     }
@@ -423,23 +432,24 @@ static float raw_logit(const row_pick *r, int32_t id)
 }
 
 /* All pieces of the row are done. */
-static void pick(row_pick *r, int row, bool nan)
+static void pick(row_pick *r, int pieces, bool nan)
 {
     const cpu_run *run = r->run;
     const cp_sample_in *in = r->in;
     cp_sample_out *out = r->out;
     *out = (cp_sample_out){.id = in->target >= 0 ? in->target : 0, .finite = true};
-    float m = max_of(r->block_max, run->n_blocks), lse_m = 0.0f, log_l = 0.0f;
+    float lse_m = 0.0f, log_l = 0.0f; /* m: raw, then of what may be picked */
+    float m = max_of(run->chunk_max + (size_t)r->row * (size_t)run->n_chunks, run->n_chunks);
     if (nan || m == -INFINITY || m == INFINITY) {
         out->finite = false;
         return;
     }
     if (in->n_top >= 0)
-        lse_m = merge_chunks(run, row, &log_l);
+        lse_m = merge_chunks(run, r->row, &log_l);
     if (in->n_top > 0)
-        top_ids(r, lse_m, log_l);
+        top_ids(r, pieces, lse_m, log_l);
     if (in->target < 0) {
-        if (change_logits(r))
+        if (change_logits(r) || in->mask)
             m = max_of(r->block_max, run->n_blocks);
         if (m == -INFINITY || m == INFINITY) {
             out->finite = false;
@@ -451,22 +461,32 @@ static void pick(row_pick *r, int row, bool nan)
         out->logprob = (raw_logit(r, out->id) - lse_m) - log_l;
 }
 
-/* Chunks [c0, c1) of a row: block maxima, NaN, partial log-sum-exp. */
-static bool scan(const cpu_run *run, const float *x, int row, int c0, int c1, bool logprobs)
+/* Chunks [c0, c1) of a row, which are piece number `piece`. True: there is a NaN. */
+static bool scan(row_pick *r, int piece, int c0, int c1)
 {
-    int n = run->p->prog->n_vocab, per_chunk = CP_SAMPLE_CHUNK / CPU_BLOCK;
-    float *bm = run->block_max + (size_t)row * (size_t)run->n_blocks;
+    enum { PER_CHUNK = CP_SAMPLE_CHUNK / CPU_BLOCK };
+    const cpu_run *run = r->run;
+    const cp_sample_in *in = r->in;
     bool nan = false;
     for (int c = c0; c < c1; c++) {
-        int at = c * CP_SAMPLE_CHUNK, len = min_int(CP_SAMPLE_CHUNK, n - at);
-        if (run->vec->block_max(x + at, len, bm + c * per_chunk))
+        int at = c * CP_SAMPLE_CHUNK, len = min_int(CP_SAMPLE_CHUNK, r->n - at);
+        float *bm = r->block_max + c * PER_CHUNK;
+        size_t i = (size_t)r->row * (size_t)run->n_chunks + (size_t)c;
+        if (run->vec->block_max(r->x + at, len, bm))
             nan = true;
-        if (!logprobs)
-            continue;
-        size_t i = (size_t)row * (size_t)run->n_chunks + (size_t)c;
-        float m = max_of(bm + c * per_chunk, (len + CPU_BLOCK - 1) / CPU_BLOCK);
+        float m = max_of(bm, (len + CPU_BLOCK - 1) / CPU_BLOCK);
         run->chunk_max[i] = m;
-        run->chunk_sum[i] = m == -INFINITY ? 0.0f : run->vec->exp_sum(x + at, len, m);
+        if (in->n_top >= 0)
+            run->chunk_sum[i] = m == -INFINITY ? 0.0f : run->vec->exp_sum(r->x + at, len, m);
+    }
+    r->b0 = c0 * PER_CHUNK;
+    r->b1 = min_int(c1 * PER_CHUNK, run->n_blocks);
+    if (in->n_top > 0)
+        top_of_piece(r, &run->tops[(size_t)r->row * (size_t)run->n_pieces + (size_t)piece]);
+    if (in->mask && in->target < 0) {
+        int at = c0 * CP_SAMPLE_CHUNK, len = min_int(c1 * CP_SAMPLE_CHUNK, r->n) - at;
+        run->vec->mask(r->x + at, in->mask + at / 32, len);
+        run->vec->block_max(r->x + at, len, r->block_max + r->b0);
     }
     return nan;
 }
@@ -480,10 +500,11 @@ bool cp_cpu_sample(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     int n = p->prog->n_vocab, chunks = run->n_chunks;
     /* Rows are the items when there are enough of them, else pieces of rows. */
     bool whole = run->threads == 1 || b->n_out >= 2 * run->threads;
-    int step = whole ? chunks : PIECE_CHUNKS, pieces = (chunks + step - 1) / step;
+    int step = whole ? chunks : CPU_PIECE_CHUNKS, pieces = (chunks + step - 1) / step;
     int64_t i, items = (int64_t)b->n_out * pieces;
     while ((i = cp_cpu_item(w, items)) < items) {
-        int row = (int)(i / pieces), c0 = (int)(i % pieces) * step, c1 = min_int(c0 + step, chunks);
+        int row = (int)(i / pieces), piece = (int)(i % pieces);
+        int c0 = piece * step, c1 = min_int(c0 + step, chunks);
         size_t at = (size_t)c0 * CP_SAMPLE_CHUNK;
         size_t len = (size_t)min_int(c1 * CP_SAMPLE_CHUNK, n) - at;
         float *x = cp_host_row(p, op->u.sample.logits, row);
@@ -491,22 +512,25 @@ bool cp_cpu_sample(cpu_worker *w, const cp_op *op, const cpu_op *bound)
             memcpy(b->logits_copy + (size_t)row * (size_t)n + at, x + at, len * sizeof(float));
         if (!b->samples)
             continue;
-        /* acq_rel below: the last piece to arrive sees the others' maxima and flag. */
-        if (scan(run, x, row, c0, c1, b->samples[row].n_top >= 0))
+        row_pick r = {.run = run,
+                      .s = w->s,
+                      .x = x,
+                      .block_max = run->block_max + (size_t)row * (size_t)run->n_blocks,
+                      .row = row,
+                      .n = n,
+                      .in = &b->samples[row],
+                      .prev = cp_host_ids_prev(&run->ids, b, row),
+                      .out = &b->results[row]};
+        /* acq_rel below: the last piece to arrive sees what the others left, and the flag. */
+        if (scan(&r, piece, c0, c1))
             atomic_store_explicit(&run->row_nan[row], 1, memory_order_relaxed);
         if (atomic_fetch_add_explicit(&run->row_done[row], 1, memory_order_acq_rel) + 1 < pieces)
             continue;
         atomic_store_explicit(&run->row_done[row], 0, memory_order_relaxed);
         bool nan = atomic_exchange_explicit(&run->row_nan[row], 0, memory_order_relaxed) != 0;
-        row_pick r = {.run = run,
-                      .s = w->s,
-                      .x = x,
-                      .block_max = run->block_max + (size_t)row * (size_t)run->n_blocks,
-                      .n = n,
-                      .in = &b->samples[row],
-                      .prev = cp_host_ids_prev(&run->ids, b, row),
-                      .out = &b->results[row]};
-        pick(&r, row, nan);
+        r.b0 = 0;
+        r.b1 = run->n_blocks;
+        pick(&r, pieces, nan);
     }
     return true;
 }

@@ -66,6 +66,8 @@ typedef struct cp_vec {
     void (*conv)(const cp_conv *c);
     /* Maxima of blocks of CPU_BLOCK logits; returns whether there is a NaN. */
     bool (*block_max)(const float *x, int n, float *max);
+    /* -inf where a bit is 0; bits: whole words of 32, ids ascending. */
+    void (*mask)(float *x, const uint32_t *bits, int n);
     float (*exp_sum)(const float *x, int n, float max); /* lane tree of exp(x - max) */
     uint64_t (*weigh_sum)(const float *x, int n, const cp_weigh *w);
     void (*weigh)(const float *x, int n, const cp_weigh *w, uint32_t *weight);
