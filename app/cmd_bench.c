@@ -48,7 +48,7 @@ static cp_code bench_open(bench *b, const cp_options *o, int ctx, int seqs, cp_e
     cp_code rc = cp_app_model_open(&b->m, o->model, NULL, o, cp_progress_report, &p, err);
     cp_progress_end(&p);
     if (rc || (rc = cp_stack_open(&b->stack, o, err)) ||
-        (rc = cp_stack_engine(&b->stack, &wide, err)) ||
+        (rc = cp_stack_engine(&b->stack, &wide, NULL, NULL, err)) ||
         (rc = cp_app_model_add(&b->m, &b->stack, &em, err)) ||
         (rc = cp_engine_start(b->stack.engine, err))) {
         return rc;

@@ -548,7 +548,7 @@ static cp_code open_engine(runner *r, cp_err *err)
     block_interrupts(true);
     cp_code rc = cp_stack_open(&r->stack, o, err);
     block_interrupts(false);
-    rc = rc ? rc : cp_stack_engine(&r->stack, &one, err);
+    rc = rc ? rc : cp_stack_engine(&r->stack, &one, NULL, NULL, err);
     return rc ? rc : cp_app_model_add(&r->m, &r->stack, &em, err);
 }
 

@@ -30,7 +30,8 @@ typedef struct serving {
     cp_server *server;
     cp_metrics *metrics;
     cp_app_models *models;
-    cp_err load_err;    /* written by the loader thread before `loaded` */
+    cp_err load_err; /* written by the loader thread before `loaded` */
+    _Atomic bool device_failed;
     _Atomic int loaded; /* 0 loading, 1 ready, -1 failed; release by the loader, acquire by main */
 } serving;
 
@@ -124,6 +125,15 @@ static void *load_all(void *arg)
 
 /* ---- life ---- */
 
+/* The device has failed: nothing can be served any more, so whoever supervises the process is to
+ * start it anew. */
+static void end_in_order(void *arg)
+{
+    serving *s = arg;
+    atomic_store(&s->device_failed, true);
+    cp_signals_end();
+}
+
 /* Wait for the end: returns the exit code. */
 static int wait_for_end(serving *s)
 {
@@ -136,7 +146,8 @@ static int wait_for_end(serving *s)
         }
         if ((news & CP_SIGNAL_END) && !loaded) {
             cp_log(CP_LOG_INFO, "stopped while loading");
-            cp_signals_leave(s->signals, 0); /* no request was taken; loading cannot be stopped */
+            /* no request was taken; loading cannot be stopped */
+            cp_signals_leave(s->signals, atomic_load(&s->device_failed));
         }
         if (news & CP_SIGNAL_END) {
             cp_log(CP_LOG_INFO, "draining");
@@ -150,7 +161,7 @@ static int wait_for_end(serving *s)
         }
         if (draining && cp_server_drain_poll(s->server, &clean)) {
             cp_log(CP_LOG_INFO, "stopped%s", clean ? "" : ", some requests were cut off");
-            return clean ? 0 : 1;
+            return clean && !atomic_load(&s->device_failed) ? 0 : 1;
         }
     }
 }
@@ -211,7 +222,7 @@ int cp_cmd_serve(const cp_options *o)
     /* signals first: every other thread inherits that they are blocked */
     if (cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
                         o->drain_grace + o->drain_timeout, &err) ||
-        cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, &err) ||
+        cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, end_in_order, &s, &err) ||
         cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||
         open_server(&s, &err)) {
         rc = cp_app_fail(&err);

@@ -88,9 +88,12 @@ cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
     return rc;
 }
 
-cp_code cp_stack_engine(cp_stack *s, const cp_options *o, cp_err *err)
+cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
+                        void *arg, cp_err *err)
 {
     cp_engine_config cfg = {.backend = s->backend,
+                            .device_failed = device_failed,
+                            .device_failed_arg = arg,
                             .max_queue = (int)o->max_queue,
                             .max_queue_tokens = (int64_t)o->max_queue_tokens};
     return cp_engine_open(&s->engine, &cfg, err);

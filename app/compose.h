@@ -38,8 +38,9 @@ cp_loader_options cp_app_loader_options(const cp_options *o);
 /* Pool of o->threads workers and the cpu backend at its best level (CAPSTAN_CPU caps it); no engine
  * yet. */
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
-/* The engine, not started. */
-cp_code cp_stack_engine(cp_stack *s, const cp_options *o, cp_err *err);
+/* The engine, not started. device_failed, which may be NULL: see cp_engine_config. */
+cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
+                        void *arg, cp_err *err);
 void cp_stack_close(cp_stack *s);
 
 /* File (pulled where it is not here), tokenizer and chat template (template_file replaces what

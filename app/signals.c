@@ -62,6 +62,11 @@ static void *guard(void *arg)
     return NULL;
 }
 
+void cp_signals_end(void)
+{
+    kill(getpid(), SIGTERM); /* blocked everywhere: the signal thread takes it */
+}
+
 void cp_signals_leave(cp_signals *s, int exit_code)
 {
     uint64_t what = GUARD_EXIT + (uint64_t)exit_code;

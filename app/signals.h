@@ -29,6 +29,8 @@ void cp_signals_serve(cp_signals *s, cp_server *server);
 unsigned cp_signals_wait(cp_signals *s, int timeout_ms);
 /* Wake main: CP_SIGNAL_NUDGE. Any thread. */
 void cp_signals_nudge(cp_signals *s);
+/* As if SIGTERM had come. Any thread. */
+void cp_signals_end(void);
 /* End at once, as where time has run out, with this exit code: what loading had begun is left. */
 _Noreturn void cp_signals_leave(cp_signals *s, int exit_code);
 /* Stop the thread; true: a second signal came, the exit code is 1. Signals stay blocked. NULL is

@@ -34,6 +34,7 @@
     X(LOADING, 503, "server_error", "model_loading", 1)                                            \
     X(NO_MEMORY, 503, "server_error", "out_of_memory", 1)                                          \
     X(MODEL_FAILED, 503, "server_error", "model_failed", 1)                                        \
+    X(DEVICE_FAILED, 503, "server_error", "device_failed", 1)                                      \
     X(DEADLINE, 504, "server_error", "deadline_exceeded", 1)                                       \
     X(CANCELLED, 499, "server_error", "cancelled", 1)                                              \
     X(USAGE, 500, "server_error", "internal_error", 2)       /* command line or configuration */   \

@@ -57,3 +57,10 @@ bool cp_fault_fails(const char *name)
 {
     return named(name, "fail", NULL);
 }
+
+/* See fault.h. */
+uint64_t cp_fault_fails_from(const char *name)
+{
+    uint64_t n;
+    return named(name, "fail", &n) ? n : UINT64_MAX;
+}

@@ -17,5 +17,7 @@ uint64_t cp_fault_after(const char *name);
 void cp_fault_kill(void);
 /* "name:fail": the caller does as if the system had said that it cannot do this. */
 bool cp_fault_fails(const char *name);
+/* The N of "name=N:fail", from which on it fails; UINT64_MAX without one. */
+uint64_t cp_fault_fails_from(const char *name);
 
 #endif

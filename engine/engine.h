@@ -26,8 +26,8 @@ typedef struct cp_engine_limits {
 typedef struct cp_engine_api {
     void *self;
     /* Never blocks, allocates nothing. CP_OVERLOADED (queue full by requests or tokens),
-     * CP_MODEL_FAILED, CP_CONTEXT_LENGTH, CP_MODEL_NOT_FOUND (it is being unloaded). On an error
-     * the engine holds no reference. Any thread. */
+     * CP_MODEL_FAILED, CP_DEVICE_FAILED, CP_CONTEXT_LENGTH, CP_MODEL_NOT_FOUND (it is being
+     * unloaded). On an error the engine holds no reference. Any thread. */
     cp_code (*submit)(void *self, cp_request *r, cp_err *err);
     void (*cancel)(void *self, cp_request *r); /* set the flag and wake the engine; any thread */
     /*
@@ -38,7 +38,8 @@ typedef struct cp_engine_api {
     void (*release)(void *self, cp_request *r);
     bool (*limits)(void *self, const cp_resident *model, cp_engine_limits *out);
     /* The heart beat within the last 30 s, or has not been started. It beats in each turn, and
-     * between and within the operations of a step, however long that is. */
+     * between and within the operations of a step, however long that is. False for good when the
+     * device has failed. */
     bool (*alive)(void *self);
     /* Ready requests: the engine pushes ready_link when it has put events, and when it is done, and
      * calls the wake function once a step. The front end is the queue's consumer. NULL: there is no
@@ -51,6 +52,10 @@ typedef struct cp_engine_config {
     cp_backend *backend;
     int max_queue; /* requests waiting */
     int64_t max_queue_tokens;
+    /* Called once when the backend's device has failed (CP_DEVICE_FAILED): nothing runs any more,
+     * and the process had better end. On the engine's or a loader's thread; may be NULL. */
+    void (*device_failed)(void *arg);
+    void *device_failed_arg;
 } cp_engine_config;
 typedef struct cp_engine_model {
     const char *name;

@@ -79,6 +79,7 @@ struct cp_engine {
     cp_request *held;       /* taken from the inbox, but its scheduler was full */
     _Atomic int submitting; /* threads inside submit: stop waits for them */
     _Atomic bool stopping;
+    _Atomic bool device_failed; /* for good; relaxed, a late look is harmless */
 
     _Atomic uint32_t wakes; /* futex word */
     _Atomic bool asleep;

@@ -63,6 +63,8 @@ static cp_code submit_counted(cp_engine *e, cp_request *r, cp_err *err)
     const cp_resident *m = r->model;
     if (atomic_load(&m->state) != CP_MODEL_READY)
         return cp_fail(err, CP_MODEL_NOT_FOUND, "the model '%s' is being unloaded", m->name);
+    if (atomic_load_explicit(&e->device_failed, memory_order_relaxed))
+        return cp_fail(err, CP_DEVICE_FAILED, "the device has failed");
     if (atomic_load_explicit(&m->failed, memory_order_relaxed))
         return cp_fail(err, CP_MODEL_FAILED, "%s has failed", m->name);
     cp_code code = check_request(m, r, err);
@@ -133,6 +135,8 @@ static bool api_alive(void *self)
     /* acquire: its start has stored the first beat */
     int life = atomic_load_explicit(&e->life, memory_order_acquire);
     int64_t beat = atomic_load_explicit(&e->beat_ns, memory_order_relaxed);
+    if (atomic_load_explicit(&e->device_failed, memory_order_relaxed))
+        return false;
     return life == CP_ENGINE_NEW ||
            (life == CP_ENGINE_STARTED && e->backend->now_ns() - beat < ALIVE_NS);
 }

@@ -1,6 +1,6 @@
 /*
  * step: see step.h. A model whose weights were lost, or that is draining past its time, runs no
- * more: all that it has ends.
+ * more: all that it has ends. So it is with every model when the device has failed.
  */
 #include "engine/step.h"
 #include "base/log.h"
@@ -40,8 +40,10 @@ static cp_code collect(cp_engine *e, cp_resident *m, cp_err *err)
 }
 
 /* Why the model may not run; CP_OK: it may. */
-static cp_code held_back(const cp_resident *m, int64_t now)
+static cp_code held_back(const cp_engine *e, const cp_resident *m, int64_t now)
 {
+    if (atomic_load_explicit(&e->device_failed, memory_order_relaxed))
+        return CP_DEVICE_FAILED;
     if (atomic_load_explicit(&m->failed, memory_order_relaxed))
         return CP_MODEL_FAILED;
     if (atomic_load_explicit(&m->state, memory_order_acquire) != CP_MODEL_DRAINING)
@@ -53,23 +55,37 @@ static cp_code held_back(const cp_resident *m, int64_t now)
 void cp_resident_begin_step(cp_engine *e, cp_resident *m)
 {
     int64_t start = e->backend->now_ns();
-    cp_code code = held_back(m, start);
+    cp_code code = held_back(e, m, start);
     cp_sched_sweep(m->sched, start);
     if (code != CP_OK)
         cp_tasks_fail_all(m->sched, code);
     m->stepping = code == CP_OK && cp_sched_plan(m->sched, cp_pace_rows(&m->pace)) > 0;
-    m->code = m->stepping ? submit(e, m, &m->err) : CP_OK;
+    m->code = m->stepping ? submit(e, m, &m->err) : code;
     m->begin_ns = e->backend->now_ns() - start;
 }
 
-static void fail_step(cp_resident *m)
+/* Every model learns of it when its next step is to begin. */
+static void lose_device(cp_engine *e)
 {
-    cp_log(CP_LOG_ERROR, "step failed model=%s error=\"%s\"", m->name, m->err.msg);
-    cp_sched_fail_plan(m->sched, CP_MODEL_FAILED);
-    if (m->code != CP_MODEL_FAILED)
+    if (atomic_exchange_explicit(&e->device_failed, true, memory_order_relaxed))
         return;
-    atomic_store_explicit(&m->failed, true, memory_order_relaxed);
-    cp_tasks_fail_all(m->sched, CP_MODEL_FAILED);
+    cp_log(CP_LOG_ERROR, "the device has failed: no model runs any more");
+    if (e->cfg.device_failed)
+        e->cfg.device_failed(e->cfg.device_failed_arg);
+}
+
+static void fail_step(cp_engine *e, cp_resident *m)
+{
+    cp_code code = m->code == CP_DEVICE_FAILED ? m->code : CP_MODEL_FAILED;
+    cp_log(CP_LOG_ERROR, "step failed model=%s error=\"%s\"", m->name, m->err.msg);
+    cp_sched_fail_plan(m->sched, code);
+    if (m->code != CP_DEVICE_FAILED && m->code != CP_MODEL_FAILED)
+        return;
+    if (m->code == CP_DEVICE_FAILED)
+        lose_device(e);
+    else
+        atomic_store_explicit(&m->failed, true, memory_order_relaxed);
+    cp_tasks_fail_all(m->sched, code);
 }
 
 bool cp_resident_end_step(cp_engine *e, cp_resident *m)
@@ -87,7 +103,7 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
             cp_pace_note(&m->pace, m->step.batch.n_rows, m->took_ns);
             cp_sched_commit(m->sched, m->step.results, now);
         } else {
-            fail_step(m);
+            fail_step(e, m);
         }
         cp_metrics_step(m->metrics, m->took_ns);
         cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));

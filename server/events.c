@@ -82,6 +82,7 @@ static void on_error(cp_part *p, int reported)
     const char *words = code == CP_DEADLINE          ? "the request's deadline has passed"
                         : code == CP_NO_MEMORY       ? "not enough memory for the sequence"
                         : code == CP_MODEL_FAILED    ? "the model has failed"
+                        : code == CP_DEVICE_FAILED   ? "the device has failed"
                         : code == CP_OVERLOADED      ? "the server is shutting down"
                         : code == CP_MODEL_NOT_FOUND ? "the model was unloaded"
                                                      : "the request was ended by the engine";

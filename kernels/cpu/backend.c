@@ -5,9 +5,11 @@
  */
 #include "kernels/cpu/run.h"
 
+#include "base/fault.h"
 #include "base/mem.h"
 #include "kernels/sample.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 typedef struct cpu_backend {
@@ -198,6 +200,7 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     p->impl = run;
     run->p = p;
     cp_host_ids_init(&run->ids, &p->cfg);
+    run->fails_from = cp_fault_fails_from("device");
     run->vec = cp_isa_vec(c->isa);
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
@@ -267,6 +270,9 @@ static cp_code sample(cp_prepared *p, const cp_batch *batch, cp_err *err)
 static cp_code collect(cp_prepared *p, cp_err *err)
 {
     const cpu_run *run = p->impl;
+    if (p->n_steps >= run->fails_from)
+        return cp_fail(err, CP_DEVICE_FAILED, "step %" PRIu64 " fails by CAPSTAN_FAULT",
+                       p->n_steps);
     return cp_panels_lost(run->panels, err);
 }
 

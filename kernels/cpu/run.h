@@ -70,7 +70,8 @@ typedef struct cpu_run {
     cp_pool *pool;
     int threads;
     cp_host_ids ids;
-    cpu_op *ops; /* [p->n_ops] */
+    uint64_t fails_from; /* tests: the step from which on the device has failed */
+    cpu_op *ops;         /* [p->n_ops] */
     cp_panels *panels;
     cpu_plan *plans;
     int n_plans;

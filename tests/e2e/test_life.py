@@ -9,6 +9,7 @@ import unittest
 from harness import BIN, Server
 
 MODEL = os.environ["CAPSTAN_MODEL"]
+TINY = os.path.join(os.path.dirname(__file__), "..", "golden", "tiny", "llama.gguf")
 
 
 def capstan(*args, text=None):
@@ -41,6 +42,28 @@ class Life(unittest.TestCase):
             self.assertIn(b'"error"', got)
             self.assertNotIn(b"[DONE]", got)
             self.assertEqual(s.process.wait(10), 1)
+
+    def test_a_device_that_fails_ends_the_process_in_order(self):
+        fault = {"CAPSTAN_FAULT": "device=30:fail"}
+        body = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True}
+        with Server(TINY, "--drain-grace", "3s", env=fault) as s:
+            c = s.stream("/v1/completions", {**body, "stream": True})
+            got = b""
+            while b'"code":"device_failed"' not in got and (piece := c.recv(65536)):
+                got += piece
+            self.assertIn(b'"code":"device_failed"', got)
+            c.close()
+            self.assertIn(b'"text":', got)  # what came before the step that failed
+            self.assertNotIn(b"[DONE]", got)
+            status, _, answer = s.request("/v1/completions", body)
+            self.assertEqual((status, json.loads(answer)["error"]["code"]), (503, "device_failed"))
+            self.assertEqual((s.status("/livez"), s.status("/readyz")), (503, 503))
+            self.assertEqual(s.process.wait(60), 1)
+            self.assertIn("the device has failed", s.log())
+            self.assertIn("draining", s.log())
+        with Server(TINY, "--step-ms", "250", ready=False, env={"CAPSTAN_FAULT": "device=1:fail"}) as s:
+            self.assertEqual(s.process.wait(60), 1)  # while it is warmed up
+            self.assertIn("the device has failed", s.log())
 
     def test_exit_codes(self):
         self.assertEqual(capstan("serve").returncode, 2)

@@ -19,6 +19,9 @@ static void the_list_is_read_exactly(void **state)
     assert_false(cp_fault_fails("locks"));
     cp_fault_point("lock"); /* it fails there, it does not die */
     cp_fault_point("bytes");
+    setenv("CAPSTAN_FAULT", "y=6:fail,x=5:kill", 1);
+    assert_int_equal(cp_fault_fails_from("y"), 6);
+    assert_true(cp_fault_fails_from("x") == UINT64_MAX);
     setenv("CAPSTAN_FAULT", "lock:failed", 1);
     assert_false(cp_fault_fails("lock"));
     unsetenv("CAPSTAN_FAULT");

@@ -34,6 +34,12 @@ cp_code bed_load(bed *b, bed_options o, cp_resident **out, cp_err *err)
     return add(b, &b->prog2, &o, NULL, out, err);
 }
 
+static void told(void *arg)
+{
+    fake *f = arg;
+    atomic_fetch_add(&f->told, 1);
+}
+
 void bed_open(bed *b, bed_options o)
 {
     cp_err err;
@@ -45,7 +51,9 @@ void bed_open(bed *b, bed_options o)
     b->prog.n_vocab = FAKE_VOCAB;
     b->prog2 = b->prog;
     b->prog2.n_vocab = FAKE_VOCAB + 1;
-    cp_engine_config cfg = {.max_queue = o.max_queue ? o.max_queue : 64,
+    cp_engine_config cfg = {.device_failed = told,
+                            .device_failed_arg = &b->f,
+                            .max_queue = o.max_queue ? o.max_queue : 64,
                             .max_queue_tokens = o.max_queue_tokens ? o.max_queue_tokens : 10000};
     assert_int_equal(cp_engine_open_with(&b->e, &cfg, &fake_backend, &err), CP_OK);
     b->api = cp_engine_front(b->e);

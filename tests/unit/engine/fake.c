@@ -100,7 +100,6 @@ static void pass_time(fake *f, const cp_batch *batch)
 static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
 {
     fake *f = fake_now;
-    (void)err;
     pthread_mutex_lock(&f->lock);
     while (f->gated && f->passes == 0) {
         f->at_gate = 1;
@@ -119,10 +118,11 @@ static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
         assert_in_range(batch->zero_pages[i], 1, p->n_pages - 1);
     f->most_rows = batch->n_rows > f->most_rows ? batch->n_rows : f->most_rows;
     pass_time(f, batch);
+    bool dead = f->device_in_submit && f->device_at && f->n_steps >= f->device_at;
     pthread_cond_broadcast(&f->cond);
     pthread_mutex_unlock(&f->lock);
     p->batch = batch;
-    return CP_OK;
+    return dead ? cp_fail(err, CP_DEVICE_FAILED, "no device from here on") : CP_OK;
 }
 
 static cp_code collect(cp_prepared *p, cp_err *err)
@@ -149,6 +149,8 @@ static cp_code collect(cp_prepared *p, cp_err *err)
                              in->n_tokens - in->n_prompt, in->seed, (int)in->choice);
     }
     pthread_mutex_unlock(&f->lock);
+    if (f->device_at && step >= f->device_at)
+        return cp_fail(err, CP_DEVICE_FAILED, "no device from here on");
     if (step == f->lost_at)
         return cp_fail(err, CP_MODEL_FAILED, "step %d loses by order", step);
     return step == f->fail_at ? cp_fail(err, CP_IO, "step %d fails by order", step) : CP_OK;

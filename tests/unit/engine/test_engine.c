@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -305,6 +306,89 @@ static void what_the_backend_lost_ends_the_model_alike(void **state)
 {
     (void)state;
     a_model_that_is_lost_ends(false);
+}
+
+/* Every model of the device ends, whoever's step it was, and for good. */
+static void a_device_that_fails_ends_all(bool in_submit)
+{
+    bed b;
+    fake_req p, q, late;
+    bed_open(&b, (bed_options){.two = true, .max_seqs = 1});
+    b.f.device_at = 5;
+    b.f.device_in_submit = in_submit;
+    fake_gate(&b.f, true);
+    fake_req_init(&p, 3, 100, 40, 64);
+    fake_req_init(&q, 3, 100, 40, 64);
+    fake_req_init(&late, 3, 200, 40, 64);
+    q.r.model = b.model2;
+    bed_submit(&b, &p);
+    bed_submit(&b, &q);
+    bed_submit(&b, &late);
+    fake_await_gate(&b.f);
+    assert_true(b.api->alive(b.api->self));
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &p);
+    front_wait(&b.fr, &q);
+    front_wait(&b.fr, &late); /* it waited */
+    assert_int_equal(p.code, CP_DEVICE_FAILED);
+    assert_int_equal(q.code, CP_DEVICE_FAILED);
+    assert_int_equal(late.code, CP_DEVICE_FAILED);
+    assert_int_equal(late.n_tokens[0], 0);
+    assert_true(p.n_tokens[0] + q.n_tokens[0] <= 4); /* nothing of the step that failed */
+    assert_false(b.api->alive(b.api->self));
+    int steps = fake_steps(&b.f);
+    assert_true(steps <= 6); /* the other model's step had begun, or not */
+    fake_req_init(&p, 3, 100, 4, 64);
+    bed_refuses(&b, &p, CP_DEVICE_FAILED);
+    fake_req_init(&q, 3, 100, 4, 64);
+    q.r.model = b.model2;
+    bed_refuses(&b, &q, CP_DEVICE_FAILED);
+    assert_int_equal(fake_steps(&b.f), steps);
+    assert_int_equal(atomic_load(&b.f.told), 1);
+    bed_close(&b);
+}
+
+static void a_device_that_fails_in_submit_ends_all(void **state)
+{
+    (void)state;
+    a_device_that_fails_ends_all(true);
+}
+
+static void a_device_that_fails_in_collect_ends_all(void **state)
+{
+    (void)state;
+    a_device_that_fails_ends_all(false);
+}
+
+/* What another model has ends, too, though it has no step that could fail. */
+static void a_model_without_a_step_ends_with_the_device(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req p, q;
+    bed_open(&b, (bed_options){.two = true});
+    fake_gate(&b.f, true);
+    fake_req_init(&p, 3, 100, 40, 64);
+    fake_req_init(&q, 3, 100, 40, 8); /* six tokens, a finish and the end */
+    q.r.model = b.model2;
+    q.lazy = true;
+    bed_submit(&b, &q);
+    fake_pass(&b.f, 6);
+    while (fake_steps(&b.f) < 6)
+        sched_yield();
+    b.f.device_at = 7;
+    bed_submit(&b, &p);
+    fake_await_gate(&b.f);
+    fake_gate(&b.f, false);
+    front_wait(&b.fr, &p);
+    assert_int_equal(p.code, CP_DEVICE_FAILED);
+    q.lazy = false;
+    front_read(&q, &b.fr);
+    front_wait(&b.fr, &q);
+    assert_int_equal(q.code, CP_DEVICE_FAILED);
+    expect_tokens(&q, 0, 6);
+    assert_int_equal(fake_steps(&b.f), 7);
+    bed_close(&b);
 }
 
 static void a_failed_step_fails_its_requests_only(void **state)
@@ -686,6 +770,9 @@ int main(void)
         cmocka_unit_test(cancel_takes_at_most_one_more_step),
         cmocka_unit_test(a_queued_request_can_be_cancelled),
         cmocka_unit_test(a_deadline_ends_with_its_code),
+        cmocka_unit_test(a_device_that_fails_in_submit_ends_all),
+        cmocka_unit_test(a_device_that_fails_in_collect_ends_all),
+        cmocka_unit_test(a_model_without_a_step_ends_with_the_device),
         cmocka_unit_test(a_poisoned_model_sends_no_token_of_the_damaged_step),
         cmocka_unit_test(what_the_backend_lost_ends_the_model_alike),
         cmocka_unit_test(a_failed_step_fails_its_requests_only),
