@@ -133,29 +133,29 @@ static void give(cp_prepared *p, cp_mem *m)
         p->b->row->give(p->b, m);
 }
 
-/* The step arena: every slot [rows][ld], one behind another. */
-static cp_code lay_out_slots(cp_prepared *p, cp_err *err)
+/* The step arena: every matrix [rows][ld], one behind another. */
+static cp_code lay_out_mats(cp_prepared *p, cp_err *err)
 {
     const cp_program *prog = p->prog;
     size_t total = 0;
     bool ok = true;
-    for (int i = 0; i < prog->n_slots && ok; i++) {
-        int n = prog->slots[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
+    for (int i = 0; i < prog->n_mats && ok; i++) {
+        int n = prog->mats[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
         size_t bytes;
-        p->ld[i] = ((size_t)prog->slots[i].width + 15) / 16 * 16;
-        p->slots[i] = total; /* from the start of the arena, which is not there yet */
+        p->ld[i] = ((size_t)prog->mats[i].width + 15) / 16 * 16;
+        p->mats[i] = total; /* from the start of the arena, which is not there yet */
         ok = cp_mul((size_t)n, p->ld[i] * sizeof(float), &bytes) && cp_add(total, bytes, &total);
     }
     if (!ok)
-        return cp_fail(err, CP_NO_MEMORY, "step arena: %d slots of %d rows overflow", prog->n_slots,
-                       p->cfg.max_rows);
+        return cp_fail(err, CP_NO_MEMORY, "step arena: %d matrices of %d rows overflow",
+                       prog->n_mats, p->cfg.max_rows);
     cp_code rc = take(p, &p->arena, total, true, err);
     if (rc != CP_OK) {
-        cp_err_prefix(err, "step arena, %d slots of %d rows", prog->n_slots, p->cfg.max_rows);
+        cp_err_prefix(err, "step arena, %d matrices of %d rows", prog->n_mats, p->cfg.max_rows);
         return rc;
     }
-    for (int i = 0; i < prog->n_slots; i++)
-        p->slots[i] += p->arena.at;
+    for (int i = 0; i < prog->n_mats; i++)
+        p->mats[i] += p->arena.at;
     return CP_OK;
 }
 
@@ -263,12 +263,12 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
     p->b = b;
     p->prog = prog;
     p->cfg = *cfg;
-    p->slots = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*p->slots));
-    p->ld = cp_xcalloc((size_t)prog->n_slots + 1, sizeof(*p->ld));
+    p->mats = cp_xcalloc((size_t)prog->n_mats + 1, sizeof(*p->mats));
+    p->ld = cp_xcalloc((size_t)prog->n_mats + 1, sizeof(*p->ld));
     p->vectors = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->vectors));
     p->tenants = cp_xcalloc((size_t)cfg->max_seqs, sizeof(*p->tenants));
     take_ops(p);
-    rc = lay_out_slots(p, err);
+    rc = lay_out_mats(p, err);
     if (rc == CP_OK)
         rc = make_pools(p, err);
     if (rc == CP_OK)
@@ -297,7 +297,7 @@ void cp_prepared_free(cp_prepared *p)
     free(p->tenants);
     free(p->vectors);
     free(p->ld);
-    free(p->slots);
+    free(p->mats);
     free(p);
 }
 

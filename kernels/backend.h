@@ -72,8 +72,8 @@ struct cp_prepared {
     cp_op *ops;           /* the program's, and SAMPLE behind them when it has logits */
     int n_ops, n_forward; /* n_forward: those before SAMPLE */
     cp_mem arena;
-    cp_addr *slots; /* [n_slots] of [max rows][ld] f32 */
-    size_t *ld;     /* [n_slots] width rounded up to 16 */
+    cp_addr *mats; /* [n_mats] of [max rows][ld] f32 */
+    size_t *ld;    /* [n_mats] width rounded up to 16 */
     cp_mem vector_mem;
     cp_addr *vectors; /* [n_weights] weights of role VECTOR as f32, zeroes up to 32; else 0 */
     cp_mem pages;     /* [n_pages][page_bytes] */

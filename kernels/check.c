@@ -2,7 +2,7 @@
  * The one check of a program before any backend runs it. The builder in model/ makes programs, so a
  * failure here is a bug or a shape that kernels cannot do; either way it must be found at load and
  * named, not in a step. Checked: every index, the widths that meet, weight shapes and roles, that
- * no record writes a slot it reads (workers of the cpu backend may still read it), and page
+ * no record writes a matrix it reads (workers of the cpu backend may still read it), and page
  * geometry.
  */
 #include "kernels/backend.h"
@@ -29,15 +29,15 @@ static cp_code bad(const check *c, const char *what, long got, long want)
                    cp_op_names[op->kind], op->layer, what, got, want);
 }
 
-/* Slot s exists, is `width` wide and has the record's rows. width < 0: any. */
-static cp_code slot_is(const check *c, cp_slot s, long width, cp_rows rows, const char *what)
+/* Matrix m exists, is `width` wide and has the record's rows. width < 0: any. */
+static cp_code mat_is(const check *c, cp_mat m, long width, cp_rows rows, const char *what)
 {
-    if (s < 0 || s >= c->p->n_slots)
-        return bad(c, what, s, c->p->n_slots - 1);
-    if (width >= 0 && c->p->slots[s].width != width)
-        return bad(c, what, c->p->slots[s].width, width);
-    if (c->p->slots[s].rows != rows)
-        return bad(c, what, (long)c->p->slots[s].rows, (long)rows);
+    if (m < 0 || m >= c->p->n_mats)
+        return bad(c, what, m, c->p->n_mats - 1);
+    if (width >= 0 && c->p->mats[m].width != width)
+        return bad(c, what, c->p->mats[m].width, width);
+    if (c->p->mats[m].rows != rows)
+        return bad(c, what, (long)c->p->mats[m].rows, (long)rows);
     return CP_OK;
 }
 
@@ -68,12 +68,12 @@ static cp_code vector_is(const check *c, cp_wref w, long n, long rows, const cha
 static cp_code check_linear(const check *c, const cp_op *op)
 {
     long k = 0, width = 0;
-    TRY(slot_is(c, op->u.linear.in, -1, op->rows, "in"));
-    k = c->p->slots[op->u.linear.in].width;
+    TRY(mat_is(c, op->u.linear.in, -1, op->rows, "in"));
+    k = c->p->mats[op->u.linear.in].width;
     if (op->u.linear.add >= 0)
-        TRY(slot_is(c, op->u.linear.add, k, op->rows, "add"));
+        TRY(mat_is(c, op->u.linear.add, k, op->rows, "add"));
     if (op->u.linear.x_out >= 0) {
-        TRY(slot_is(c, op->u.linear.x_out, k, op->rows, "x_out"));
+        TRY(mat_is(c, op->u.linear.x_out, k, op->rows, "x_out"));
         if (op->u.linear.x_out == op->u.linear.in || op->u.linear.x_out == op->u.linear.add)
             return bad(c, "x_out (it aliases in or add)", op->u.linear.x_out, -1);
     }
@@ -104,8 +104,8 @@ static cp_code check_linear(const check *c, const cp_op *op)
             continue;
         }
         width = (long)x->t->ne[1];
-        cp_slot out = op->u.linear.w[i].out;
-        TRY(slot_is(c, out, width, op->rows, "out"));
+        cp_mat out = op->u.linear.w[i].out;
+        TRY(mat_is(c, out, width, op->rows, "out"));
         if (out == op->u.linear.in || out == op->u.linear.add || out == op->u.linear.x_out)
             return bad(c, "out (it aliases in, add or x_out)", out, -1);
         for (int j = 0; j < i; j++)
@@ -125,17 +125,17 @@ static cp_code check_attention(const check *c, const cp_op *op)
         return bad(c, "n_heads % n_kv", kv < 1 ? -1 : heads % kv, 0);
     if (kd < 2 || kd % 2 || vd < 2 || vd % 2)
         return bad(c, "head width (even)", kd % 2 || kd < 2 ? kd : vd, 2);
-    TRY(slot_is(c, op->u.attention.q, heads * kd, CP_ROWS_ALL, "q"));
-    TRY(slot_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
-    TRY(slot_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
-    TRY(slot_is(c, op->u.attention.out, heads * vd, CP_ROWS_ALL, "out"));
-    cp_slot out = op->u.attention.out;
+    TRY(mat_is(c, op->u.attention.q, heads * kd, CP_ROWS_ALL, "q"));
+    TRY(mat_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
+    TRY(mat_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
+    TRY(mat_is(c, op->u.attention.out, heads * vd, CP_ROWS_ALL, "out"));
+    cp_mat out = op->u.attention.out;
     if (out == op->u.attention.q || out == op->u.attention.k || out == op->u.attention.v)
         return bad(c, "out (it aliases q, k or v)", out, -1);
     if (op->u.attention.rope_kind != CP_ROPE_NONE) {
         if (op->u.attention.n_rot < 2 || op->u.attention.n_rot > kd || op->u.attention.n_rot % 2)
             return bad(c, "n_rot", op->u.attention.n_rot, kd);
-        TRY(slot_is(c, op->u.attention.rope, op->u.attention.n_rot, CP_ROWS_ALL, "rope"));
+        TRY(mat_is(c, op->u.attention.rope, op->u.attention.n_rot, CP_ROWS_ALL, "rope"));
     }
     TRY(vector_is(c, op->u.attention.q_norm, kd, 1, "q_norm"));
     TRY(vector_is(c, op->u.attention.k_norm, kd, 1, "k_norm"));
@@ -162,8 +162,8 @@ static cp_code check_shortconv(const check *c, const cp_op *op)
         return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
     if (taps < 1 || taps > CP_CONV_TAPS_MAX)
         return bad(c, "l_cache", taps, CP_CONV_TAPS_MAX);
-    TRY(slot_is(c, op->u.shortconv.in, 3L * d, CP_ROWS_ALL, "in"));
-    TRY(slot_is(c, op->u.shortconv.out, d, CP_ROWS_ALL, "out"));
+    TRY(mat_is(c, op->u.shortconv.in, 3L * d, CP_ROWS_ALL, "in"));
+    TRY(mat_is(c, op->u.shortconv.out, d, CP_ROWS_ALL, "out"));
     if (op->u.shortconv.conv < 0)
         return bad(c, "conv", op->u.shortconv.conv, 0);
     TRY(vector_is(c, op->u.shortconv.conv, taps, d, "conv"));
@@ -186,20 +186,20 @@ static cp_code check_embed(const check *c, const cp_op *op)
     if (!cp_backend_supports(c->b, CP_ROLE_EMBED, t->type))
         return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported", t->name,
                        (int)t->type);
-    return slot_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out");
+    return mat_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out");
 }
 
 static cp_code check_rope(const check *c, const cp_op *op)
 {
     if (op->u.rope.n_rot < 2 || op->u.rope.n_rot % 2)
         return bad(c, "n_rot", op->u.rope.n_rot, 2);
-    return slot_is(c, op->u.rope.out, op->u.rope.n_rot, CP_ROWS_ALL, "out");
+    return mat_is(c, op->u.rope.out, op->u.rope.n_rot, CP_ROWS_ALL, "out");
 }
 
 static cp_code check_gather(const check *c, const cp_op *op)
 {
-    TRY(slot_is(c, op->u.gather.in, -1, CP_ROWS_ALL, "in"));
-    return slot_is(c, op->u.gather.out, c->p->slots[op->u.gather.in].width, CP_ROWS_OUT, "out");
+    TRY(mat_is(c, op->u.gather.in, -1, CP_ROWS_ALL, "in"));
+    return mat_is(c, op->u.gather.out, c->p->mats[op->u.gather.in].width, CP_ROWS_OUT, "out");
 }
 
 /* Backends put it behind the program. */
@@ -255,11 +255,11 @@ cp_code cp_program_check(const cp_backend *b, const cp_program *prog, const cp_p
         c.op = i;
         TRY(check_op(&c, &prog->ops[i]));
     }
-    if (prog->logits >= prog->n_slots ||
-        (prog->logits >= 0 && (prog->slots[prog->logits].width != prog->n_vocab ||
-                               prog->slots[prog->logits].rows != CP_ROWS_OUT)))
+    if (prog->logits >= prog->n_mats ||
+        (prog->logits >= 0 && (prog->mats[prog->logits].width != prog->n_vocab ||
+                               prog->mats[prog->logits].rows != CP_ROWS_OUT)))
         return cp_fail(err, CP_UNSUPPORTED,
-                       "program: logits slot %d is not %d wide, a row an output", prog->logits,
+                       "program: logits matrix %d is not %d wide, a row an output", prog->logits,
                        prog->n_vocab);
     return CP_OK;
 }

@@ -30,10 +30,10 @@ static inline void *cp_host_at(cp_addr at)
     return (void *)(uintptr_t)at;
 }
 
-/* Row r of a slot. */
-static inline float *cp_host_row(const cp_prepared *p, cp_slot s, int r)
+/* Row r of a matrix. */
+static inline float *cp_host_row(const cp_prepared *p, cp_mat s, int r)
 {
-    return (float *)cp_host_at(p->slots[s]) + (size_t)r * p->ld[s];
+    return (float *)cp_host_at(p->mats[s]) + (size_t)r * p->ld[s];
 }
 
 static inline const float *cp_host_vector(const cp_prepared *p, cp_wref w)
@@ -51,7 +51,7 @@ static inline uint8_t *cp_host_state_slot(const cp_prepared *p, uint32_t slot)
     return (uint8_t *)cp_host_at(p->states.at) + (size_t)slot * p->state_bytes;
 }
 
-/* State of a layer of group `group` in a slot. */
+/* State of a layer of group `group` in a state slot. */
 static inline float *cp_host_state(const cp_prepared *p, uint32_t slot, int group, int layer)
 {
     return (float *)(void *)(cp_host_state_slot(p, slot) + p->state_off[group] +

@@ -3,9 +3,9 @@
  * kernels' public face.
  *
  * A cp_program is built once per model (room model/) and immutable afterwards: any thread may read
- * it. Buffers ("slots") are f32 matrices [rows, width] in a backend's step arena; rows is the
- * batch's n_rows or n_out. ref is the definition of right: cpu gives the same bits at every ISA
- * level without bf16 dot instructions (ARCHITECTURE §5, rules 1-9).
+ * it. What records read and write are f32 matrices [rows, width] in a backend's step arena
+ * (`cp_mat`); rows is the batch's n_rows or n_out. ref is the definition of right: cpu gives the
+ * same bits at every ISA level without bf16 dot instructions (ARCHITECTURE §5, rules 1-9).
  *
  * Arithmetic, fixed here for all backends:
  * - lane tree (sums of squares, softmax sums): 64 partial sums, element i into partial i % 64,
@@ -51,7 +51,7 @@ typedef enum cp_op_kind {
         CP_OP_COUNT
 } cp_op_kind;
 
-typedef int16_t cp_slot; /* index into cp_program.slots; -1: none */
+typedef int16_t cp_mat;  /* index into cp_program.mats; -1: none */
 typedef int16_t cp_wref; /* index into cp_program.weights; -1: none */
 typedef enum cp_rows { CP_ROWS_ALL, CP_ROWS_OUT } cp_rows;
 typedef enum cp_act { CP_ACT_NONE, CP_ACT_SILU, CP_ACT_GELU_TANH } cp_act;
@@ -63,26 +63,26 @@ typedef struct cp_op {
     int layer;    /* for timers and messages; -1 outside layers */
     union {
         struct { /* out = dequantized row tok of table, times scale */
-            cp_slot out;
+            cp_mat out;
             cp_wref table;
             float scale;
         } embed;
         struct { /* out[r] = cos(a_0..) | sin(a_0..), a_i = (float)pos * inv_freq[i] (f32), times
                     mscale */
-            cp_slot out; /* width n_rot */
+            cp_mat out; /* width n_rot */
             int n_rot;
             const float *inv_freq; /* n_rot / 2, owned by the model */
             float mscale;
         } rope;
         struct { /* out[i] = in[out_rows[i]] */
-            cp_slot in, out;
+            cp_mat in, out;
         } gather;
         struct {
             /* r = in; if add >= 0: r += add_norm >= 0 ? rmsnorm(add, add_norm) : add; if x_out >=
              * 0: x_out = r (x_out is never in or add); if norm >= 0: r = rmsnorm(r, norm); out_i =
              * r . W_i^T (+ bias_i). act != NONE: two weights, gate and up: w[0].out = act(gate) *
              * up. */
-            cp_slot in, add, x_out;
+            cp_mat in, add, x_out;
             cp_wref add_norm, norm;
             float eps;
             cp_act act;
@@ -91,12 +91,12 @@ typedef struct cp_op {
             int n_w;
             struct {
                 cp_wref w, bias;
-                cp_slot out;
+                cp_mat out;
             } w[4];
         } linear;
         struct {
-            cp_slot q, k, v, out; /* widths n_heads*k_dim, n_kv*k_dim, n_kv*v_dim, n_heads*v_dim */
-            cp_slot rope;         /* cos | sin rows, -1: none */
+            cp_mat q, k, v, out; /* widths n_heads*k_dim, n_kv*k_dim, n_kv*v_dim, n_heads*v_dim */
+            cp_mat rope;         /* cos | sin rows, -1: none */
             cp_rope_kind rope_kind;
             int n_rot;
             cp_wref q_norm, k_norm; /* per-head rmsnorm weights [k_dim] before rope, -1: none */
@@ -108,13 +108,13 @@ typedef struct cp_op {
         } attention;
         struct { /* in = b | c | x (3 d): y = conv(b * x) over l_cache taps, out = c * y; state:
                     last l_cache - 1 of b * x */
-            cp_slot in, out;
+            cp_mat in, out;
             cp_wref conv; /* ne = {l_cache, d}, F32 */
             int d, l_cache;
             int group, layer_in_group;
         } shortconv;
         struct {
-            cp_slot logits;
+            cp_mat logits;
         } sample;
     } u;
 } cp_op;
@@ -132,7 +132,7 @@ typedef struct cp_kv_group {
     int n_layers;           /* layers in a page of this group */
     int n_kv, k_dim, v_dim; /* a cached row; FULL and WINDOW */
     int window;             /* WINDOW: positions */
-    size_t state_bytes;     /* STATE: bytes a layer and slot, multiple of 64 */
+    size_t state_bytes;     /* STATE: bytes a layer and state slot, multiple of 64 */
 } cp_kv_group;
 
 #define CP_MAX_GROUPS    64
@@ -143,16 +143,16 @@ typedef struct cp_kv_group {
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;
-    struct cp_slot_desc {
+    struct cp_mat_desc {
         int width;
         cp_rows rows;
-    } * slots;
-    int n_slots;
+    } * mats;
+    int n_mats;
     cp_weight *weights;
     int n_weights;
     cp_kv_group groups[CP_MAX_GROUPS];
     int n_groups;
-    cp_slot logits; /* [n_out, n_vocab] */
+    cp_mat logits; /* [n_out, n_vocab] */
     int n_vocab;
 } cp_program;
 

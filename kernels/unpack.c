@@ -31,10 +31,10 @@ size_t cp_panel_bytes(cp_panel_kind kind, int64_t k)
     size_t n = 0, heads = 0;
     CP_ASSERT((unsigned)kind < CP_PANEL_COUNT && k > 0);
     if (kind == CP_PANEL_F32 || kind == CP_PANEL_F16 || kind == CP_PANEL_BF16) {
-        size_t unit = kind == CP_PANEL_F32 ? 64 : 32, kk = (size_t)k;
+        size_t per_k = kind == CP_PANEL_F32 ? 64 : 32, kk = (size_t)k;
         if (kind == CP_PANEL_BF16)
             kk += kk & 1;
-        if (!cp_mul(kk, unit, &n) || !cp_add(n, 63, &n))
+        if (!cp_mul(kk, per_k, &n) || !cp_add(n, 63, &n))
             return 0;
         return n & ~(size_t)63;
     }

@@ -4,8 +4,8 @@
  *
  * A panel holds 16 outputs (lanes) for all of K. Quantized panels are a sequence of blocks of 32 k;
  * kinds with 8-bit scales put a header of half-precision super-scales before every 8 blocks. In a
- * block, element (lane l, k) is byte [k / 4][l][k % 4] of eight 64-byte groups; 4-bit kinds fold
- * groups g and g + 4 into the low and high nibbles of one, kinds of 5 and 6 bits add planes of high
+ * block, element (lane l, k) is byte [k / 4][l][k % 4] of eight 64-byte lines; 4-bit kinds fold
+ * lines g and g + 4 into the low and high nibbles of one, kinds of 5 and 6 bits add planes of high
  * bits in the same byte positions. Weights are unsigned, the offset (8, 16, 32, 128) is taken off
  * through the activations' sums. One layout serves every ISA.
  */

@@ -1,9 +1,9 @@
 /*
  * The program builder: hyper-parameters + tensors -> a flat program. One walk over the layers; what
  * differs between architectures is read from the row's traits. A residual add is never an operation
- * of its own: a branch is written to a slot, and the next LINEAR's prologue adds (and norms) it, so
- * that a dense layer is five operations: qkv, attention, o_proj, gate_up, down. After the last
- * layer's mixer only the rows that want an output go on.
+ * by itself: a branch is written to a matrix of its own, and the next LINEAR's prologue adds (and
+ * norms) it, so that a dense layer is five operations: qkv, attention, o_proj, gate_up, down. After
+ * the last layer's mixer only the rows that want an output go on.
  */
 #include "model/builder.h"
 
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_SLOTS   64
+#define MAX_MATS    64
 #define MAX_WEIGHTS (16 * CP_MAX_LAYERS)
 #define MAX_OPS     (8 * CP_MAX_LAYERS)
 
@@ -24,36 +24,36 @@ typedef struct builder {
     const cp_loaded *file;
     cp_err *err;
     cp_code rc; /* sticky: the first failure */
-    const char *tags[MAX_SLOTS];
-    cp_slot x, other, branch; /* residual stream, its twin, the branch to be added (-1: none) */
+    const char *tags[MAX_MATS];
+    cp_mat x, other, branch; /* residual stream, its twin, the branch to be added (-1: none) */
     cp_wref branch_norm;
     cp_rows rows;
-    cp_slot rope_full, rope_window;
+    cp_mat rope_full, rope_window;
     int layer;
 } builder;
 
-/* ---- slots, weights, operations ---- */
+/* ---- matrices, weights, operations ---- */
 
-/* The slot of a use: same tag, width and rows share one. */
-static cp_slot slot(builder *b, const char *tag, int width)
+/* The matrix of a use: same tag, width and rows share one. */
+static cp_mat mat(builder *b, const char *tag, int width)
 {
     cp_program *g = b->g;
-    for (int i = 0; i < g->n_slots; i++) {
-        if (b->tags[i] == tag && g->slots[i].width == width && g->slots[i].rows == b->rows) {
-            return (cp_slot)i;
+    for (int i = 0; i < g->n_mats; i++) {
+        if (b->tags[i] == tag && g->mats[i].width == width && g->mats[i].rows == b->rows) {
+            return (cp_mat)i;
         }
     }
-    if (g->n_slots == MAX_SLOTS) {
+    if (g->n_mats == MAX_MATS) {
         if (!b->rc) {
             b->rc = cp_fail(b->err, CP_UNSUPPORTED,
-                            "layer shapes differ too much: more than %d buffers", MAX_SLOTS);
+                            "layer shapes differ too much: more than %d buffers", MAX_MATS);
         }
         return 0;
     }
-    b->tags[g->n_slots] = tag;
-    g->slots[g->n_slots].width = width;
-    g->slots[g->n_slots].rows = b->rows;
-    return (cp_slot)g->n_slots++;
+    b->tags[g->n_mats] = tag;
+    g->mats[g->n_mats].width = width;
+    g->mats[g->n_mats].rows = b->rows;
+    return (cp_mat)g->n_mats++;
 }
 
 static const char *const T_X0 = "x0", *const T_X1 = "x1", *const T_Q = "q", *const T_K = "k",
@@ -114,7 +114,7 @@ static cp_op *op(builder *b, cp_op_kind kind)
     return o;
 }
 
-static cp_op *linear(builder *b, cp_slot in)
+static cp_op *linear(builder *b, cp_mat in)
 {
     cp_op *o = op(b, CP_OP_LINEAR);
     o->u.linear.in = in;
@@ -134,7 +134,7 @@ static cp_op *stream_linear(builder *b, cp_wref norm)
         o->u.linear.add = b->branch;
         o->u.linear.add_norm = b->branch_norm;
         o->u.linear.x_out = b->other;
-        cp_slot t = b->x;
+        cp_mat t = b->x;
         b->x = b->other;
         b->other = t;
         b->branch = -1;
@@ -143,7 +143,7 @@ static cp_op *stream_linear(builder *b, cp_wref norm)
     return o;
 }
 
-static void add_weight(builder *b, cp_op *o, const char *name, int64_t k, int64_t n, cp_slot out)
+static void add_weight(builder *b, cp_op *o, const char *name, int64_t k, int64_t n, cp_mat out)
 {
     char full[64];
     cp_snprintf(full, sizeof full, "%s.weight", name);
@@ -156,28 +156,28 @@ static void add_weight(builder *b, cp_op *o, const char *name, int64_t k, int64_
 
 /* ---- layers ---- */
 
-static void rope_op(builder *b, const char *tag, const float *inv, cp_slot *out)
+static void rope_op(builder *b, const char *tag, const float *inv, cp_mat *out)
 {
     cp_op *o = op(b, CP_OP_ROPE);
-    o->u.rope.out = *out = slot(b, tag, b->p->n_rot);
+    o->u.rope.out = *out = mat(b, tag, b->p->n_rot);
     o->u.rope.n_rot = b->p->n_rot;
     o->u.rope.inv_freq = inv;
     o->u.rope.mscale = 1.0f;
 }
 
-static cp_slot attention_layer(builder *b, cp_wref norm, const int group[2])
+static cp_mat attention_layer(builder *b, cp_wref norm, const int group[2])
 {
     const cp_params *p = b->p;
     const cp_layer_params *l = &p->layer[b->layer];
     int64_t d = p->pub.d_model, nq = (int64_t)l->n_heads * p->head_dim_k,
             nk = (int64_t)l->n_kv * p->head_dim_k, nv = (int64_t)l->n_kv * p->head_dim_v;
-    cp_slot q = slot(b, T_Q, (int)nq), k = slot(b, T_K, (int)nk), v = slot(b, T_V, (int)nv);
+    cp_mat q = mat(b, T_Q, (int)nq), k = mat(b, T_K, (int)nk), v = mat(b, T_V, (int)nv);
     cp_op *o = stream_linear(b, norm);
     add_weight(b, o, "attn_q", d, nq, q);
     add_weight(b, o, "attn_k", d, nk, k);
     add_weight(b, o, "attn_v", d, nv, v);
 
-    cp_slot mix = slot(b, T_MIX, l->n_heads * p->head_dim_v);
+    cp_mat mix = mat(b, T_MIX, l->n_heads * p->head_dim_v);
     cp_op *a = op(b, CP_OP_ATTENTION);
     a->u.attention.q = q;
     a->u.attention.k = k;
@@ -207,10 +207,10 @@ static cp_slot attention_layer(builder *b, cp_wref norm, const int group[2])
     return mix;
 }
 
-static cp_slot conv_layer(builder *b, cp_wref norm, const int group[2])
+static cp_mat conv_layer(builder *b, cp_wref norm, const int group[2])
 {
     int d = b->p->pub.d_model;
-    cp_slot bcx = slot(b, T_BCX, 3 * d), mix = slot(b, T_MIX, d);
+    cp_mat bcx = mat(b, T_BCX, 3 * d), mix = mat(b, T_MIX, d);
     add_weight(b, stream_linear(b, norm), "shortconv.in_proj", d, 3LL * d, bcx);
     cp_op *o = op(b, CP_OP_SHORTCONV);
     o->u.shortconv.in = bcx;
@@ -226,21 +226,21 @@ static cp_slot conv_layer(builder *b, cp_wref norm, const int group[2])
 
 /* From here on only the rows that want an output: gather the mixer's output and what the residual
  * stream still needs. */
-static cp_slot to_output_rows(builder *b, cp_slot mix)
+static cp_mat to_output_rows(builder *b, cp_mat mix)
 {
-    int d = b->p->pub.d_model, width = b->g->slots[mix].width;
-    cp_slot from[2] = {mix, b->x}, to[2];
+    int d = b->p->pub.d_model, width = b->g->mats[mix].width;
+    cp_mat from[2] = {mix, b->x}, to[2];
     const char *tag[2] = {T_MIX, T_X0};
     CP_ASSERT(b->branch < 0);
     for (int i = 0; i < 2; i++) {
         b->rows = CP_ROWS_OUT;
-        to[i] = slot(b, tag[i], i ? d : width);
+        to[i] = mat(b, tag[i], i ? d : width);
         cp_op *o = op(b, CP_OP_GATHER);
         o->u.gather.in = from[i];
         o->u.gather.out = to[i];
     }
     b->x = to[1];
-    b->other = slot(b, T_X1, d);
+    b->other = mat(b, T_X1, d);
     return to[0];
 }
 
@@ -251,12 +251,12 @@ static void layer(builder *b, const int group[2])
     int d = p->pub.d_model;
     cp_wref norm = layer_weight(b, "attn_norm.weight", CP_ROLE_VECTOR, d, 0, true);
     bool conv = l->n_kv == 0;
-    cp_slot mix = conv ? conv_layer(b, norm, group) : attention_layer(b, norm, group);
-    int mix_width = b->g->slots[mix].width;
+    cp_mat mix = conv ? conv_layer(b, norm, group) : attention_layer(b, norm, group);
+    int mix_width = b->g->mats[mix].width;
     if (b->layer == p->pub.n_layers - 1) {
         mix = to_output_rows(b, mix);
     }
-    cp_slot branch = slot(b, T_BRANCH, d);
+    cp_mat branch = mat(b, T_BRANCH, d);
     add_weight(b, linear(b, mix), conv ? "shortconv.out_proj" : "attn_output", mix_width, d,
                branch);
     b->branch = branch;
@@ -265,7 +265,7 @@ static void layer(builder *b, const int group[2])
     }
 
     cp_op *o = stream_linear(b, layer_weight(b, "ffn_norm.weight", CP_ROLE_VECTOR, d, 0, true));
-    cp_slot ff = slot(b, T_FF, l->d_ff);
+    cp_mat ff = mat(b, T_FF, l->d_ff);
     o->u.linear.act = p->arch->act;
     add_weight(b, o, "ffn_gate", d, l->d_ff, ff);
     add_weight(b, o, "ffn_up", d, l->d_ff, ff);
@@ -288,7 +288,7 @@ static void head(builder *b)
     cp_op *o = stream_linear(b, weight(b, name, CP_ROLE_VECTOR, d, 0, true));
     const char *w =
         cp_loaded_find(b->file, "output.weight") ? "output.weight" : "token_embd.weight";
-    b->g->logits = slot(b, T_LOGITS, vocab);
+    b->g->logits = mat(b, T_LOGITS, vocab);
     o->u.linear.n_w = 1;
     o->u.linear.w[0].w = weight(b, w, CP_ROLE_LINEAR, d, vocab, true);
     o->u.linear.w[0].bias = -1;
@@ -301,7 +301,7 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
 {
     memset(g, 0, sizeof *g);
     g->ops = cp_xcalloc(MAX_OPS, sizeof *g->ops);
-    g->slots = cp_xcalloc(MAX_SLOTS, sizeof *g->slots);
+    g->mats = cp_xcalloc(MAX_MATS, sizeof *g->mats);
     g->weights = cp_xcalloc(MAX_WEIGHTS, sizeof *g->weights);
     g->n_vocab = p->pub.n_vocab;
     builder b = {.g = g,
@@ -320,8 +320,8 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
         return rc;
     }
     int d = p->pub.d_model;
-    b.x = slot(&b, T_X0, d);
-    b.other = slot(&b, T_X1, d);
+    b.x = mat(&b, T_X0, d);
+    b.other = mat(&b, T_X1, d);
     cp_op *o = op(&b, CP_OP_EMBED);
     o->u.embed.out = b.x;
     o->u.embed.table = weight(&b, "token_embd.weight", CP_ROLE_EMBED, d, p->pub.n_vocab, true);
@@ -345,7 +345,7 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
 void cp_program_fini(cp_program *g)
 {
     free(g->ops);
-    free(g->slots);
+    free(g->mats);
     free(g->weights);
     memset(g, 0, sizeof *g);
 }

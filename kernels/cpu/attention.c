@@ -85,7 +85,7 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
 }
 
 /* dst = one head's vector after norm and rope. */
-static void load_head(const cpu_worker *w, const cp_op *op, float *dst, cp_slot from, cp_wref norm,
+static void load_head(const cpu_worker *w, const cp_op *op, float *dst, cp_mat from, cp_wref norm,
                       int r, int h)
 {
     const cp_prepared *p = w->run->p;

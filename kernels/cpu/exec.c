@@ -91,7 +91,7 @@ bool cp_cpu_gather(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     (void)bound;
     cp_prepared *p = w->run->p;
-    size_t bytes = (size_t)p->prog->slots[op->u.gather.in].width * sizeof(float);
+    size_t bytes = (size_t)p->prog->mats[op->u.gather.in].width * sizeof(float);
     for (int i = w->id; i < w->batch->n_out; i += cp_pool_active(w->pool))
         memcpy(cp_host_row(p, op->u.gather.out, i),
                cp_host_row(p, op->u.gather.in, w->batch->out_rows[i]), bytes);
@@ -147,7 +147,7 @@ bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     float *out[4] = {0};
     size_t ld[4] = {0};
     for (int i = 0; i < op->u.linear.n_w; i++) {
-        cp_slot s = op->u.linear.w[i].out;
+        cp_mat s = op->u.linear.w[i].out;
         if (s < 0) /* up of a gated record */
             continue;
         out[i] = cp_host_row(p, s, 0);

@@ -1,5 +1,5 @@
 /*
- * gemm_avx2: panel micro-kernels for AVX2 + FMA + F16C: 8 outputs a vector, a 64-byte group as two
+ * gemm_avx2: panel micro-kernels for AVX2 + FMA + F16C: 8 outputs a vector, a 64-byte line as two
  * halves. Static functions and one fill function; everything else is in the shared sources.
  */
 #include "kernels/cpu/gemm.h"

@@ -32,8 +32,8 @@ size_t cp_linear_scratch_bytes(const cp_linear *l);
 /* x[k] f32 (after add and norm) becomes row r of the activations in act (int8 blocks, f32 and/or
  * bf16, as weights want). */
 void cp_linear_prep_row(const cp_linear *l, const float *x, int r, int n, void *act);
-/* Work items for n rows; each item writes disjoint outputs. out[i]: base of weight i's output slot,
- * rows ld[i] apart. */
+/* Work items for n rows; each item writes disjoint outputs. out[i]: base of weight i's output
+ * matrix, rows ld[i] apart. */
 int64_t cp_linear_items(const cp_linear *l, int n);
 void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, void *scratch,
                     float *const out[4], const size_t ld[4]);

@@ -106,7 +106,7 @@ static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, con
 void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     int n_rows = cp_op_rows(op, b);
-    row a = {.k = p->prog->slots[op->u.linear.in].width};
+    row a = {.k = p->prog->mats[op->u.linear.in].width};
     size_t k = (size_t)a.k;
     float *mem = cp_xcalloc(4 * k, sizeof(float));
     a.x = mem;

@@ -41,7 +41,7 @@ void cp_ref_rope(cp_prepared *p, const cp_op *op, const cp_batch *b)
 
 void cp_ref_gather(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
-    size_t width = (size_t)p->prog->slots[op->u.gather.in].width;
+    size_t width = (size_t)p->prog->mats[op->u.gather.in].width;
     for (int i = 0; i < b->n_out; i++)
         memcpy(cp_host_row(p, op->u.gather.out, i), cp_host_row(p, op->u.gather.in, b->out_rows[i]),
                width * sizeof(float));

@@ -10,7 +10,7 @@ static const float inv_freq[HEAD / 2] = {1.0f,  0.31623f,   0.1f,   0.031623f,
 
 /* Residual x[i] and branch y: the first LINEAR of a block adds y to x and writes the next x. */
 typedef struct model {
-    cp_slot x[2], y, rope, q, k, v, att, ff, conv_in, conv_out;
+    cp_mat x[2], y, rope, q, k, v, att, ff, conv_in, conv_out;
     int cur;
     bool has_y;
 } model;
@@ -34,7 +34,7 @@ static void attention_block(rig *r, model *m, int group, int window)
 {
     cp_op *op = block_in(r, m);
     static const int widths[3] = {HEADS * HEAD, KV * HEAD, KV * HEAD};
-    cp_slot outs[3] = {m->q, m->k, m->v};
+    cp_mat outs[3] = {m->q, m->k, m->v};
     op->u.linear.n_w = 3;
     for (int i = 0; i < 3; i++) {
         op->u.linear.w[i].w =
@@ -72,7 +72,7 @@ static void ffn_block(rig *r, model *m)
     for (int i = 0; i < 2; i++) {
         op->u.linear.w[i].w = rig_weight(r, CP_DTYPE_Q4_0, D, FF, CP_ROLE_LINEAR);
         op->u.linear.w[i].bias = -1;
-        op->u.linear.w[i].out = i ? (cp_slot)-1 : m->ff;
+        op->u.linear.w[i].out = i ? (cp_mat)-1 : m->ff;
     }
     rig_linear(r, m->ff, rig_weight(r, CP_DTYPE_F32, FF, D, CP_ROLE_LINEAR), m->y, CP_ROWS_ALL);
 }
@@ -97,16 +97,16 @@ void mixed_build(rig *r, int dense)
 {
     model m = {.cur = 0};
     for (int i = 0; i < 2; i++)
-        m.x[i] = rig_slot(r, D, CP_ROWS_ALL);
-    m.y = rig_slot(r, D, CP_ROWS_ALL);
-    m.rope = rig_slot(r, HEAD, CP_ROWS_ALL);
-    m.q = rig_slot(r, HEADS * HEAD, CP_ROWS_ALL);
-    m.k = rig_slot(r, KV * HEAD, CP_ROWS_ALL);
-    m.v = rig_slot(r, KV * HEAD, CP_ROWS_ALL);
-    m.att = rig_slot(r, HEADS * HEAD, CP_ROWS_ALL);
-    m.ff = rig_slot(r, FF, CP_ROWS_ALL);
-    m.conv_in = rig_slot(r, 3 * D, CP_ROWS_ALL);
-    m.conv_out = rig_slot(r, D, CP_ROWS_ALL);
+        m.x[i] = rig_mat(r, D, CP_ROWS_ALL);
+    m.y = rig_mat(r, D, CP_ROWS_ALL);
+    m.rope = rig_mat(r, HEAD, CP_ROWS_ALL);
+    m.q = rig_mat(r, HEADS * HEAD, CP_ROWS_ALL);
+    m.k = rig_mat(r, KV * HEAD, CP_ROWS_ALL);
+    m.v = rig_mat(r, KV * HEAD, CP_ROWS_ALL);
+    m.att = rig_mat(r, HEADS * HEAD, CP_ROWS_ALL);
+    m.ff = rig_mat(r, FF, CP_ROWS_ALL);
+    m.conv_in = rig_mat(r, 3 * D, CP_ROWS_ALL);
+    m.conv_out = rig_mat(r, D, CP_ROWS_ALL);
     cp_op *op = rig_op(r, CP_OP_EMBED, CP_ROWS_ALL);
     op->u.embed.out = m.x[0];
     op->u.embed.table = rig_weight(r, CP_DTYPE_Q8_0, D, VOCAB, CP_ROLE_EMBED);
@@ -133,7 +133,7 @@ void mixed_build(rig *r, int dense)
         attention_block(r, &m, full, 0);
         ffn_block(r, &m);
     }
-    cp_slot gx = rig_slot(r, D, CP_ROWS_OUT), gy = rig_slot(r, D, CP_ROWS_OUT);
+    cp_mat gx = rig_mat(r, D, CP_ROWS_OUT), gy = rig_mat(r, D, CP_ROWS_OUT);
     op = rig_op(r, CP_OP_GATHER, CP_ROWS_OUT);
     op->u.gather.in = m.x[m.cur];
     op->u.gather.out = gx;
@@ -141,7 +141,7 @@ void mixed_build(rig *r, int dense)
     op->u.gather.in = m.y;
     op->u.gather.out = gy;
     r->prog.n_vocab = VOCAB;
-    r->prog.logits = rig_slot(r, VOCAB, CP_ROWS_OUT);
+    r->prog.logits = rig_mat(r, VOCAB, CP_ROWS_OUT);
     op = rig_linear(r, gx, rig_weight(r, CP_DTYPE_Q8_0, D, VOCAB, CP_ROLE_LINEAR), r->prog.logits,
                     CP_ROWS_OUT);
     op->u.linear.add = gy;

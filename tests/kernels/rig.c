@@ -22,7 +22,7 @@ void rig_init(rig *r, uint64_t seed)
     memset(r, 0, sizeof(*r));
     r->seed = seed * 0x9e3779b97f4a7c15u + 1;
     r->prog.ops = r->ops;
-    r->prog.slots = r->slots;
+    r->prog.mats = r->mats;
     r->prog.weights = r->weights;
     r->prog.logits = -1;
     r->cfg = (cp_prepare_config){.max_rows = 64,
@@ -52,11 +52,11 @@ float rig_uniform(rig *r)
     return cp_test_uniform(&r->seed);
 }
 
-cp_slot rig_slot(rig *r, int width, cp_rows rows)
+cp_mat rig_mat(rig *r, int width, cp_rows rows)
 {
-    assert_true(r->prog.n_slots < RIG_SLOTS);
-    r->slots[r->prog.n_slots] = (struct cp_slot_desc){width, rows};
-    return (cp_slot)r->prog.n_slots++;
+    assert_true(r->prog.n_mats < RIG_MATS);
+    r->mats[r->prog.n_mats] = (struct cp_mat_desc){width, rows};
+    return (cp_mat)r->prog.n_mats++;
 }
 
 static cp_wref add_weight(rig *r, cp_tensor t, cp_role role)
@@ -95,7 +95,7 @@ cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows)
     return op;
 }
 
-cp_op *rig_linear(rig *r, cp_slot in, cp_wref w, cp_slot out, cp_rows rows)
+cp_op *rig_linear(rig *r, cp_mat in, cp_wref w, cp_mat out, cp_rows rows)
 {
     cp_op *op = rig_op(r, CP_OP_LINEAR, rows);
     op->u.linear.in = in;
@@ -165,11 +165,11 @@ static void *fetch(const machine *m, cp_addr from, size_t n)
     return to;
 }
 
-void machine_put_row(machine *m, cp_slot s, int r, const float *x)
+void machine_put_row(machine *m, cp_mat s, int r, const float *x)
 {
     const cp_prepared *p = m->p;
-    put(m, p->slots[s] + (size_t)r * p->ld[s] * sizeof(float), x,
-        (size_t)p->prog->slots[s].width * sizeof(float));
+    put(m, p->mats[s] + (size_t)r * p->ld[s] * sizeof(float), x,
+        (size_t)p->prog->mats[s].width * sizeof(float));
 }
 
 void *machine_page(const machine *m, uint32_t page)
@@ -182,14 +182,14 @@ void machine_fill(machine *m, uint64_t seed)
 {
     const cp_prepared *p = m->p;
     uint64_t s = seed * 2 + 1;
-    for (int i = 0; i < p->prog->n_slots; i++) {
-        bool out = p->prog->slots[i].rows == CP_ROWS_OUT;
-        int rows = out ? p->cfg.max_out : p->cfg.max_rows, width = p->prog->slots[i].width;
+    for (int i = 0; i < p->prog->n_mats; i++) {
+        bool out = p->prog->mats[i].rows == CP_ROWS_OUT;
+        int rows = out ? p->cfg.max_out : p->cfg.max_rows, width = p->prog->mats[i].width;
         float *x = cp_xcalloc((size_t)width, sizeof(*x));
         for (int r = 0; r < rows; r++) {
             for (int c = 0; c < width; c++)
                 x[c] = 2.0f * cp_test_uniform(&s);
-            machine_put_row(m, (cp_slot)i, r, x);
+            machine_put_row(m, (cp_mat)i, r, x);
         }
         free(x);
     }
@@ -221,15 +221,15 @@ void machine_step(machine *m, const cp_batch *b)
     assert_true(atomic_load(&beat) > 0); /* after the record that the program has */
 }
 
-void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what)
+void machines_equal(const machine *a, const machine *b, cp_mat s, int rows, const char *what)
 {
     size_t ld = a->p->ld[s], bytes = (size_t)rows * ld * sizeof(float);
-    float *x = fetch(a, a->p->slots[s], bytes), *y = fetch(b, b->p->slots[s], bytes);
+    float *x = fetch(a, a->p->mats[s], bytes), *y = fetch(b, b->p->mats[s], bytes);
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < a->p->prog->slots[s].width; i++) {
+        for (int i = 0; i < a->p->prog->mats[s].width; i++) {
             size_t at = (size_t)r * ld + (size_t)i;
             if (memcmp(&x[at], &y[at], sizeof(float)) != 0)
-                fail_msg("%s: slot %d row %d element %d: %a (%s), %a (%s)", what, s, r, i,
+                fail_msg("%s: matrix %d row %d element %d: %a (%s), %a (%s)", what, s, r, i,
                          (double)x[at], cp_backend_level(a->b), (double)y[at],
                          cp_backend_level(b->b));
         }

@@ -1,19 +1,19 @@
 /*
- * rig: small programs for the kernel tests. A rig owns a program, its random weights and slots; a
- * machine is that program prepared on one backend, level and thread count, with pages, states and
- * input slots filled from a seed, so that two machines of a rig start equal. Everything asserts.
+ * rig: small programs for the kernel tests. A rig owns a program, its random weights and matrices;
+ * a machine is that program prepared on one backend, level and thread count, with pages, states and
+ * input matrices filled from a seed, so that two machines of a rig start equal. Everything asserts.
  */
 #ifndef CP_TESTS_KERNELS_RIG_H
 #define CP_TESTS_KERNELS_RIG_H
 
 #include "kernels/backend.h"
 
-enum { RIG_OPS = 64, RIG_SLOTS = 64, RIG_WEIGHTS = 96 };
+enum { RIG_OPS = 64, RIG_MATS = 64, RIG_WEIGHTS = 96 };
 
 typedef struct rig {
     cp_program prog;
     cp_op ops[RIG_OPS];
-    struct cp_slot_desc slots[RIG_SLOTS];
+    struct cp_mat_desc mats[RIG_MATS];
     cp_weight weights[RIG_WEIGHTS];
     cp_tensor tensors[RIG_WEIGHTS];
     cp_prepare_config cfg;
@@ -46,12 +46,12 @@ void rig_init(rig *r, uint64_t seed);
 void rig_fini(rig *r);
 uint64_t rig_random(rig *r, uint64_t below);
 float rig_uniform(rig *r); /* [-1, 1) */
-cp_slot rig_slot(rig *r, int width, cp_rows rows);
+cp_mat rig_mat(rig *r, int width, cp_rows rows);
 cp_wref rig_weight(rig *r, cp_dtype t, int64_t k, int64_t m, cp_role role);
 cp_wref rig_vector(rig *r, int64_t n, int64_t rows); /* F32, around 1 */
 cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows);
 /* A LINEAR record of one weight without prologue; change what the test is about. */
-cp_op *rig_linear(rig *r, cp_slot in, cp_wref w, cp_slot out, cp_rows rows);
+cp_op *rig_linear(rig *r, cp_mat in, cp_wref w, cp_mat out, cp_rows rows);
 int rig_group(rig *r, cp_kv_group g);
 
 /* Levels of the cpu backend that this machine has, ascending; NULL-terminated. */
@@ -59,14 +59,14 @@ const char *const *rig_levels(void);
 /* backend "ref" (level NULL) or "cpu" at a level with 1 to 4 threads. */
 machine machine_open(rig *r, const char *level, int threads);
 void machine_close(machine *m);
-/* Equal for equal seeds: all slots, K/V of all pages but page 0, all states but slot 0. */
+/* Equal for equal seeds: all matrices, K/V of all pages but page 0, all states but slot 0. */
 void machine_fill(machine *m, uint64_t seed);
 void machine_step(machine *m, const cp_batch *b);
 /* The machine's memory by its row's functions: one row of a slot; a copy of a page, to be freed. */
-void machine_put_row(machine *m, cp_slot s, int r, const float *x);
+void machine_put_row(machine *m, cp_mat s, int r, const float *x);
 void *machine_page(const machine *m, uint32_t page);
 /* Fails with the first differing element of the first `rows` rows. */
-void machines_equal(const machine *a, const machine *b, cp_slot s, int rows, const char *what);
+void machines_equal(const machine *a, const machine *b, cp_mat s, int rows, const char *what);
 /* Whole page pool and state pool. */
 void machines_equal_memory(const machine *a, const machine *b, const char *what);
 

@@ -17,8 +17,9 @@
 
 #include <cmocka.h>
 
-/* Run the rig's program on ref and on every level; compare the slots in `outs` (ends with -1). */
-static void compare(rig *r, const cp_batch *b, const cp_slot *outs, const char *what)
+/* Run the rig's program on ref and on every level; compare the matrices in `outs` (ends with -1).
+ */
+static void compare(rig *r, const cp_batch *b, const cp_mat *outs, const char *what)
 {
     uint64_t seed = rig_random(r, 1u << 30);
     machine ref = machine_open(r, NULL, 1);
@@ -30,7 +31,7 @@ static void compare(rig *r, const cp_batch *b, const cp_slot *outs, const char *
             machine_fill(&m, seed);
             machine_step(&m, b);
             for (int i = 0; outs[i] >= 0; i++) {
-                bool out = r->slots[outs[i]].rows == CP_ROWS_OUT;
+                bool out = r->mats[outs[i]].rows == CP_ROWS_OUT;
                 machines_equal(&ref, &m, outs[i], out ? b->n_out : b->n_rows, what);
             }
             machines_equal_memory(&ref, &m, what);
@@ -60,7 +61,7 @@ static void test_embed(uint64_t seed)
     cp_dtype t = (cp_dtype)cp_test_types[seed % (uint64_t)n_types];
     int width = 256 * (1 + (int)rig_random(&r, 3)), n_vocab = 40;
     cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
-    op->u.embed.out = rig_slot(&r, width, CP_ROWS_ALL);
+    op->u.embed.out = rig_mat(&r, width, CP_ROWS_ALL);
     op->u.embed.table = rig_weight(&r, t, width, n_vocab, CP_ROLE_EMBED);
     op->u.embed.scale = seed % 2 ? 1.0f : 25.298f;
     rig_seq q[4];
@@ -68,7 +69,7 @@ static void test_embed(uint64_t seed)
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
     for (int i = 0; i < b.b.n_rows; i++)
         b.tok[i] %= n_vocab;
-    cp_slot outs[] = {op->u.embed.out, -1};
+    cp_mat outs[] = {op->u.embed.out, -1};
     compare(&r, &b.b, outs, "embed");
     rig_batch_fini(&b);
     rig_fini(&r);
@@ -83,14 +84,14 @@ static void test_rope(uint64_t seed)
     for (int i = 0; i < n_rot / 2; i++)
         freq[i] = powf(seed % 2 ? 10000.0f : 1e6f, -2.0f * (float)i / (float)n_rot);
     cp_op *op = rig_op(&r, CP_OP_ROPE, CP_ROWS_ALL);
-    op->u.rope.out = rig_slot(&r, n_rot, CP_ROWS_ALL);
+    op->u.rope.out = rig_mat(&r, n_rot, CP_ROWS_ALL);
     op->u.rope.n_rot = n_rot;
     op->u.rope.inv_freq = freq;
     op->u.rope.mscale = seed % 3 ? 1.0f : 1.19f;
     rig_seq q[4];
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 1 << 20), false);
-    cp_slot outs[] = {op->u.rope.out, -1};
+    cp_mat outs[] = {op->u.rope.out, -1};
     compare(&r, &b.b, outs, "rope");
     rig_batch_fini(&b);
     rig_fini(&r);
@@ -102,12 +103,12 @@ static void test_gather(uint64_t seed)
     rig_init(&r, seed);
     int width = 1 + (int)rig_random(&r, 200);
     cp_op *op = rig_op(&r, CP_OP_GATHER, CP_ROWS_OUT);
-    op->u.gather.in = rig_slot(&r, width, CP_ROWS_ALL);
-    op->u.gather.out = rig_slot(&r, width, CP_ROWS_OUT);
+    op->u.gather.in = rig_mat(&r, width, CP_ROWS_ALL);
+    op->u.gather.out = rig_mat(&r, width, CP_ROWS_OUT);
     rig_seq q[4];
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), seed % 2);
-    cp_slot outs[] = {op->u.gather.out, -1};
+    cp_mat outs[] = {op->u.gather.out, -1};
     compare(&r, &b.b, outs, "gather");
     rig_batch_fini(&b);
     rig_fini(&r);
@@ -123,8 +124,8 @@ static void test_linear(uint64_t seed)
     int k = 256 * (1 + (int)rig_random(&r, 5)), gated = (int)rig_random(&r, 3);
     int n_w = gated ? 2 : 1 + (int)rig_random(&r, 4), n_outs = 0;
     int m = 1 + (int)rig_random(&r, 50);
-    cp_op *op = rig_linear(&r, rig_slot(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
-    cp_slot outs[8];
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    cp_mat outs[8];
     op->u.linear.act = (cp_act)gated;
     op->u.linear.n_w = n_w;
     for (int i = 0; i < n_w; i++) {
@@ -135,15 +136,15 @@ static void test_linear(uint64_t seed)
         op->u.linear.w[i].bias = rig_random(&r, 2) ? rig_vector(&r, m, 1) : (cp_wref)-1;
         op->u.linear.w[i].out = -1;
         if (!gated || i == 0)
-            outs[n_outs++] = op->u.linear.w[i].out = rig_slot(&r, m, CP_ROWS_ALL);
+            outs[n_outs++] = op->u.linear.w[i].out = rig_mat(&r, m, CP_ROWS_ALL);
     }
     if (rig_random(&r, 2)) {
-        op->u.linear.add = rig_slot(&r, k, CP_ROWS_ALL);
+        op->u.linear.add = rig_mat(&r, k, CP_ROWS_ALL);
         if (rig_random(&r, 2))
             op->u.linear.add_norm = rig_vector(&r, k, 1);
     }
     if (rig_random(&r, 2))
-        outs[n_outs++] = op->u.linear.x_out = rig_slot(&r, k, CP_ROWS_ALL);
+        outs[n_outs++] = op->u.linear.x_out = rig_mat(&r, k, CP_ROWS_ALL);
     if (rig_random(&r, 2))
         op->u.linear.norm = rig_vector(&r, k, 1);
     if (rig_random(&r, 3) == 0)
@@ -160,18 +161,18 @@ static void test_linear(uint64_t seed)
     rig_fini(&r);
 }
 
-/* Slots, rope rows, norms and a group of two layers for an ATTENTION record of random shape. */
+/* Matrices, rope rows, norms and a group of two layers for an ATTENTION record of random shape. */
 static cp_op *attention_record(rig *r, int group, int n_kv, int k_dim, int v_dim)
 {
     cp_op *op = rig_op(r, CP_OP_ATTENTION, CP_ROWS_ALL);
     int heads = group * n_kv;
-    op->u.attention.q = rig_slot(r, heads * k_dim, CP_ROWS_ALL);
-    op->u.attention.k = rig_slot(r, n_kv * k_dim, CP_ROWS_ALL);
-    op->u.attention.v = rig_slot(r, n_kv * v_dim, CP_ROWS_ALL);
-    op->u.attention.out = rig_slot(r, heads * v_dim, CP_ROWS_ALL);
+    op->u.attention.q = rig_mat(r, heads * k_dim, CP_ROWS_ALL);
+    op->u.attention.k = rig_mat(r, n_kv * k_dim, CP_ROWS_ALL);
+    op->u.attention.v = rig_mat(r, n_kv * v_dim, CP_ROWS_ALL);
+    op->u.attention.out = rig_mat(r, heads * v_dim, CP_ROWS_ALL);
     op->u.attention.rope_kind = (cp_rope_kind)rig_random(r, 3);
     op->u.attention.n_rot = 2 * (1 + (int)rig_random(r, (uint64_t)k_dim / 2));
-    op->u.attention.rope = rig_slot(r, op->u.attention.n_rot, CP_ROWS_ALL);
+    op->u.attention.rope = rig_mat(r, op->u.attention.n_rot, CP_ROWS_ALL);
     op->u.attention.q_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
     op->u.attention.k_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
     op->u.attention.sinks = rig_random(r, 3) ? (cp_wref)-1 : rig_vector(r, heads, 1);
@@ -213,7 +214,7 @@ static void test_attention(uint64_t seed)
                          .n_rows = seed % 2 ? 1 : 1 + (int)rig_random(&r, 20)};
     rig_batch b;
     rig_batch_init(&b, &r, q, n, false);
-    cp_slot outs[] = {op->u.attention.out, -1};
+    cp_mat outs[] = {op->u.attention.out, -1};
     compare(&r, &b.b, outs, "attention");
     rig_batch_fini(&b);
     rig_fini(&r);
@@ -226,8 +227,8 @@ static void test_shortconv(uint64_t seed)
     int d = 16 * (1 + (int)rig_random(&r, 12)) - (int)(seed % 2), taps = 1 + (int)rig_random(&r, 5);
     size_t state = ((size_t)(taps - 1) * (size_t)d * sizeof(float) + 63) / 64 * 64;
     cp_op *op = rig_op(&r, CP_OP_SHORTCONV, CP_ROWS_ALL);
-    op->u.shortconv.in = rig_slot(&r, 3 * d, CP_ROWS_ALL);
-    op->u.shortconv.out = rig_slot(&r, d, CP_ROWS_ALL);
+    op->u.shortconv.in = rig_mat(&r, 3 * d, CP_ROWS_ALL);
+    op->u.shortconv.out = rig_mat(&r, d, CP_ROWS_ALL);
     op->u.shortconv.conv = rig_vector(&r, taps, d);
     op->u.shortconv.d = d;
     op->u.shortconv.l_cache = taps;
@@ -243,7 +244,7 @@ static void test_shortconv(uint64_t seed)
     }
     rig_batch b;
     rig_batch_init(&b, &r, q, n, false);
-    cp_slot outs[] = {op->u.shortconv.out, -1};
+    cp_mat outs[] = {op->u.shortconv.out, -1};
     compare(&r, &b.b, outs, "shortconv");
     rig_batch_fini(&b);
     rig_fini(&r);
@@ -255,7 +256,7 @@ static void test_sample(uint64_t seed)
     rig r;
     rig_init(&r, seed);
     r.prog.n_vocab = 1 + (int)rig_random(&r, 20000);
-    r.prog.logits = rig_slot(&r, r.prog.n_vocab, CP_ROWS_OUT);
+    r.prog.logits = rig_mat(&r, r.prog.n_vocab, CP_ROWS_OUT);
     rig_seq q[4];
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), true);
@@ -344,7 +345,7 @@ static void pages_come_first(void **state)
     b.b.n_copies = 4;
     b.b.state_copies = states;
     b.b.n_state_copies = 2;
-    cp_slot outs[] = {op->u.attention.out, -1};
+    cp_mat outs[] = {op->u.attention.out, -1};
     compare(&r, &b.b, outs, "pages first");
     machine m = machine_open(&r, NULL, 1); /* ref itself: what the lists say, and nothing else */
     machine_fill(&m, 1);

@@ -24,7 +24,7 @@ static void vocab_rig(rig *r, uint64_t seed, int n_vocab)
     rig_init(r, seed);
     r->cfg.max_rows = r->cfg.max_out = ROWS;
     r->prog.n_vocab = n_vocab;
-    r->prog.logits = rig_slot(r, n_vocab, CP_ROWS_OUT);
+    r->prog.logits = rig_mat(r, n_vocab, CP_ROWS_OUT);
 }
 
 /* Sample n rows of logits [n][n_vocab]. */
@@ -32,7 +32,7 @@ static void sample(machine *m, const float *logits, int n, const cp_sample_in *i
                    cp_sample_out *out)
 {
     int vocab = m->p->prog->n_vocab;
-    cp_slot s = m->p->prog->logits;
+    cp_mat s = m->p->prog->logits;
     static const int32_t ids[ROWS] = {0}, seq[ROWS] = {0}, rows[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
     cp_batch_seq q = {.n_rows = n};
     cp_batch b = {.n_rows = n,

@@ -262,7 +262,7 @@ static void the_heart_beats_within_a_record(void **state)
     rig r;
     rig_init(&r, 5);
     r.cfg.max_rows = ROWS;
-    cp_slot in = rig_slot(&r, K, CP_ROWS_ALL), out = rig_slot(&r, M, CP_ROWS_ALL);
+    cp_mat in = rig_mat(&r, K, CP_ROWS_ALL), out = rig_mat(&r, M, CP_ROWS_ALL);
     rig_linear(&r, in, rig_weight(&r, CP_DTYPE_Q8_0, K, M, CP_ROLE_LINEAR), out, CP_ROWS_ALL);
     machine m = machine_open(&r, rig_levels()[0], 2);
     machine_fill(&m, 1);
