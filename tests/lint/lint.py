@@ -36,6 +36,9 @@ LAYERS = {
     "tests": None,
 }
 
+# Sub-folders that do not include each other, and that nothing beside them includes: backends.
+APART = {"kernels": ["kernels/cpu", "kernels/cuda", "kernels/ref"]}
+
 # Folders whose files lie in sub-folders -> the files (without their suffix) that may lie outside.
 FOLDERS = {"loader/oci": ["reference", "resolve", "pull", "transfer"]}
 
@@ -54,8 +57,10 @@ DOORS = [
 
 BANNED = ["strcpy", "strcat", "sprintf", "strtok", "alloca", "atoi", "system"]
 FUNCTION_LINES, FILE_LINES, PUBLIC_HEADER_LINES, GLOBALS = 150, 1200, 200, 10
-# Rooms whose files stand in floors: each includes and calls only what lies below it.
-FLOORS = ["engine"]
+# Rooms whose files stand in floors: each includes only what lies below it (a source and its header
+# are one, a room's public header stands for itself), in CALLS also calls it.
+FLOORS = ["chat", "engine", "kernels", "kv-cache", "tokenizer"]
+CALLS = ["engine"]
 # The state of a rate limiter at its call site (base/log.h), one by design.
 GLOBALS_EXEMPT = re.compile(r"^cp_limit_(\.\d+)?$")
 
@@ -110,6 +115,9 @@ def check_layers(args):
                 if room != "tests" and re.fullmatch(header, name) and not re.fullmatch(door, path):
                     bad.append(f"{where}: <{name}> may be included by {door} only")
             target = room_of(name)
+            apart = [f for f in APART.get(room, []) if name.startswith(f + "/")]
+            if apart and not path.startswith(apart[0] + "/"):
+                bad.append(f"{where}: {os.path.dirname(path)} may not include {name}")
             if kind == "<" or LAYERS[room] is None or "/" not in name:
                 continue
             if target.split("/")[0] not in ROOMS or target == room:
@@ -153,6 +161,10 @@ def check_headers(args):
     return bad
 
 
+def public_headers():
+    return [f"{room}/{room}.h" for room in ROOMS] + ["kv-cache/kv.h"]
+
+
 def functions(text):
     """(first line, lines) of each function body; clang-format puts its braces in column 0."""
     start = None
@@ -171,8 +183,7 @@ def check_sizes(args):
         lines = text.count("\n")
         if lines > FILE_LINES:
             bad.append(f"{path}: {lines} lines; allowed: {FILE_LINES}")
-        public = [f"{room}/{room}.h" for room in ROOMS] + ["kv-cache/kv.h"]
-        if path in public and lines > PUBLIC_HEADER_LINES:
+        if path in public_headers() and lines > PUBLIC_HEADER_LINES:
             bad.append(f"{path}: {lines} lines; allowed: {PUBLIC_HEADER_LINES}")
         for first, n in functions(text):
             lengths.append(n)
@@ -206,7 +217,7 @@ def check_names(args):
                      for m in re.finditer(r"/\*.*?\*/|//[^\n]*", text, re.S)]
     named = re.compile(r"\b(?P<id>cp_\w*[A-Za-z0-9])\b(?![_*<])|"
                        r"(?<![\w/.])(?P<path>(?:" + "|".join(ROOMS) +
-                       r")/[\w/-]+\.(?:c|h|inc|def|py))\b|(?P<cite>\w+(?: |\n \* )reference(?: |\n \* )§[\d.]+)")
+                       r")/[\w/-]+\.(?:c|h|inc|def|py|cuh?))\b|(?P<cite>\w+(?: |\n \* )reference(?: |\n \* )§[\d.]+)")
     bad = []
     for path, line, comment in comments:
         for m in named.finditer(comment):
@@ -354,8 +365,20 @@ def calls(archive):
     return arrows
 
 
+def include_arrows(root, room):
+    """{file of the room, without suffix: files of it that it includes}."""
+    def node(path):
+        return path if path in public_headers() else os.path.splitext(path)[0]
+    paths = [p for p in sources(root) if p.startswith(f"{room}/")]
+    here, arrows = {node(p) for p in paths}, {}
+    for path in paths:
+        below = {node(i) for i in includes(root, path)} & here - {node(path)}
+        arrows.setdefault(node(path), set()).update(below)
+    return arrows
+
+
 def check_cycles(args):
-    """No header includes itself over others; in rooms of floors no file calls or includes upward."""
+    """No header includes itself over others; in rooms of floors no file includes or calls upward."""
     bad = unbuilt(args)
     headers = {p: {i for i in includes(args.root, p) if i.endswith(".h")}
                for p in sources(args.root, (".h",))}
@@ -363,19 +386,13 @@ def check_cycles(args):
     if cycle:
         bad.append("headers include each other: " + " -> ".join(cycle))
     for room in FLOORS:
+        arrows = include_arrows(args.root, room)
         archive = [a for a in archives(args) if os.path.basename(a) == f"libcp_{room}.a"]
-        arrows = calls(archive[0]) if archive else {}
-        here = [p for p in sources(args.root, (".c", ".h")) if p.startswith(f"{room}/")]
-        for path in here:
-            unit = os.path.splitext(os.path.basename(path))[0]
-            for name in includes(args.root, path):
-                below = os.path.splitext(os.path.basename(name))[0]
-                if (name != f"{room}/{room}.h" and path != f"{room}/{room}.h" and below != unit
-                        and f"{room}/{below}.c" in here and name.startswith(f"{room}/")):
-                    arrows.setdefault(unit, set()).add(below)
+        for unit, below in calls(archive[0]).items() if archive and room in CALLS else ():
+            arrows.setdefault(f"{room}/{unit}", set()).update(f"{room}/{b}" for b in below)
         cycle = a_cycle(arrows)
         if cycle:
-            bad.append(f"{room}: files call each other: " + " -> ".join(cycle))
+            bad.append(f"{room}: files need each other: " + " -> ".join(cycle))
     return bad
 
 
