@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -33,32 +34,14 @@ void cp_log_setup(cp_log_level level, bool json)
     atomic_store_explicit(&settings.json, json, memory_order_relaxed);
 }
 
-/* Length of the valid UTF-8 sequence at s, or 0. */
-static size_t utf8_len(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : s[0] >= 0xE0 && s[0] <= 0xEF ? 3 : 0;
-    if (s[0] >= 0xF0 && s[0] <= 0xF4)
-        n = 4;
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-    }
-    if (n == 3 && ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F)))
-        return 0;
-    if (n == 4 && ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)))
-        return 0;
-    return n;
-}
-
 /* Append msg to line[n..cap), escaped; quotes too when json. Stops before a piece that does not
  * fit. */
 static size_t escape(char *line, size_t n, size_t cap, const char *msg, bool json)
 {
     for (const unsigned char *s = (const unsigned char *)msg; *s;) {
         char piece[8];
-        size_t step = utf8_len(s), control = cp_control((const char *)s), len;
+        /* a NUL follows no first byte, so nothing behind it is read */
+        size_t step = cp_utf8_len((const char *)s, 4), control = cp_control((const char *)s), len;
         if (step > 1 && !control) {
             memcpy(piece, s, step);
             len = step;

@@ -9,6 +9,7 @@
 #include "base/toml.h"
 
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -138,12 +139,7 @@ static const char *show(const parser *ps, char buf[16])
     if (c < 0x20 || c == 0x7F)
         cp_snprintf(buf, 16, "byte 0x%02x", (unsigned)c);
     else
-        cp_snprintf(buf, 16, "'%.*s'",
-                    c < 0x80   ? 1
-                    : c < 0xE0 ? 2
-                    : c < 0xF0 ? 3
-                               : 4,
-                    (const char *)ps->p);
+        cp_snprintf(buf, 16, "'%.*s'", (int)cp_utf8_need((uint8_t)c), (const char *)ps->p);
     return buf;
 }
 
@@ -244,21 +240,8 @@ static int hex_digit(int c)
 
 static void add_utf8(cp_buf *b, uint32_t c)
 {
-    if (c < 0x80) {
-        cp_buf_addc(b, (char)c);
-    } else if (c < 0x800) {
-        cp_buf_addc(b, (char)(0xC0 | c >> 6));
-        cp_buf_addc(b, (char)(0x80 | (c & 0x3F)));
-    } else if (c < 0x10000) {
-        cp_buf_addc(b, (char)(0xE0 | c >> 12));
-        cp_buf_addc(b, (char)(0x80 | (c >> 6 & 0x3F)));
-        cp_buf_addc(b, (char)(0x80 | (c & 0x3F)));
-    } else {
-        cp_buf_addc(b, (char)(0xF0 | c >> 18));
-        cp_buf_addc(b, (char)(0x80 | (c >> 12 & 0x3F)));
-        cp_buf_addc(b, (char)(0x80 | (c >> 6 & 0x3F)));
-        cp_buf_addc(b, (char)(0x80 | (c & 0x3F)));
-    }
+    char bytes[4];
+    cp_buf_add(b, bytes, cp_utf8_encode(c, bytes));
 }
 
 /* After a backslash in a basic string. */
@@ -777,26 +760,6 @@ static bool parse_document(parser *ps)
     }
 }
 
-/* The first byte that does not belong to valid UTF-8, or NULL. */
-static const unsigned char *find_invalid(const unsigned char *p, const unsigned char *end)
-{
-    while (p < end) {
-        unsigned char c = *p;
-        int n = c < 0x80 ? 1 : c >= 0xC2 && c <= 0xDF ? 2 : c >= 0xE0 && c <= 0xEF ? 3 : 4;
-        if ((n == 4 && (c < 0xF0 || c > 0xF4)) || end - p < n)
-            return p;
-        for (int i = 1; i < n; i++) {
-            if ((p[i] & 0xC0) != 0x80)
-                return p;
-        }
-        if ((c == 0xE0 && p[1] < 0xA0) || (c == 0xED && p[1] > 0x9F) ||
-            (c == 0xF0 && p[1] < 0x90) || (c == 0xF4 && p[1] > 0x8F))
-            return p;
-        p += n;
-    }
-    return NULL;
-}
-
 cp_code cp_toml_parse(cp_toml **out, const char *name, const char *text, size_t n, cp_err *err)
 {
     const unsigned char *p = (const unsigned char *)text, *end = p + n;
@@ -808,9 +771,10 @@ cp_code cp_toml_parse(cp_toml **out, const char *name, const char *text, size_t 
     cp_toml *doc = cp_xcalloc(1, sizeof(*doc));
     doc->arena = cp_arena_new(TOML_ARENA_BYTES);
     parser ps = {.name = name, .p = p, .end = end, .line = 1, .column = 1, .doc = doc, .err = err};
-    const unsigned char *bad = find_invalid(p, end);
+    size_t left = (size_t)(end - p), valid = cp_utf8_valid_n((const char *)p, left);
+    const unsigned char *bad = p + valid;
     bool ok;
-    if (bad) {
+    if (valid < left) {
         while (ps.p < bad)
             advance(&ps);
         ok = fail(&ps, here(&ps), "byte 0x%02x is not UTF-8", *bad);

@@ -4,46 +4,10 @@
  */
 #include "server/emit.h"
 
+#include "base/utf8.h"
+
 #include <math.h>
 #include <string.h>
-
-size_t cp_utf8_len(const char *s, size_t n)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    if (n == 0)
-        return 0;
-    if (p[0] < 0x80)
-        return 1;
-    size_t len = p[0] >= 0xF0 ? 4 : p[0] >= 0xE0 ? 3 : 2;
-    if (p[0] < 0xC2 || p[0] > 0xF4 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
-        (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
-        return 0;
-    return len;
-}
-
-bool cp_utf8_valid(const char *p, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        size_t len = cp_utf8_len(p + i, n - i);
-        if (len == 0)
-            return false;
-        i += len;
-    }
-    return true;
-}
-
-size_t cp_utf8_count(const char *p, size_t n)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += ((unsigned char)p[i] & 0xC0) != 0x80;
-    return count;
-}
 
 static void escape(cp_buf *b, unsigned char ch)
 {

@@ -22,10 +22,5 @@ void cp_emit_bytes(cp_buf *b, const char *s, size_t n);
 void cp_emit_int(cp_buf *b, int64_t v);
 /* JSON has no infinities: -9999 stands for minus infinity, as elsewhere. */
 void cp_emit_logprob(cp_buf *b, float v);
-/* Length in bytes of the valid UTF-8 sequence at p (n bytes left); 0: invalid or cut off. */
-size_t cp_utf8_len(const char *p, size_t n);
-bool cp_utf8_valid(const char *p, size_t n);
-/* Code points in valid UTF-8. */
-size_t cp_utf8_count(const char *p, size_t n);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/digest.h"
-#include "server/emit.h"
+#include "base/utf8.h"
 #include "server/prompt.h"
 #include "server/reply.h"
 #include "server/route.h"

@@ -1,7 +1,7 @@
 /* Ids to text: see text.h. */
 #include "server/text.h"
 
-#include "server/emit.h"
+#include "base/utf8.h"
 
 void cp_text_init(cp_text *t, const cp_tokenizer *tok, const cp_stops *stops, bool include_stop,
                   bool skip_special)

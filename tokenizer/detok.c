@@ -5,6 +5,8 @@
  */
 #include "tokenizer/internal.h"
 
+#include "base/utf8.h"
+
 #include <string.h>
 
 #define REPLACEMENT "\xEF\xBF\xBD"
@@ -41,37 +43,6 @@ void cp_detok_init(cp_detok *d, const cp_tokenizer *t, bool first, bool skip_spe
     *d = (cp_detok){.t = t, .first = first, .skip_special = skip_special};
 }
 
-/* How many bytes a character that begins with b has; 0: none begins so. */
-static unsigned char_len(uint8_t b)
-{
-    return b < 0xC2 ? 0 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : b < 0xF5 ? 4 : 0;
-}
-
-/* Whether b may follow the n >= 1 bytes held. */
-static bool may_follow(const uint8_t *held, unsigned n, uint8_t b)
-{
-    uint8_t lo = 0x80, hi = 0xBF;
-    if (n == 1) {
-        switch (held[0]) {
-        case 0xE0:
-            lo = 0xA0;
-            break;
-        case 0xED:
-            hi = 0x9F;
-            break;
-        case 0xF0:
-            lo = 0x90;
-            break;
-        case 0xF4:
-            hi = 0x8F;
-            break;
-        default:
-            break;
-        }
-    }
-    return b >= lo && b <= hi;
-}
-
 bool cp_detok_push(cp_detok *d, int32_t id, cp_buf *out)
 {
     cp_str s = shown(d->t, id, d->skip_special, &d->first);
@@ -79,14 +50,14 @@ bool cp_detok_push(cp_detok *d, int32_t id, cp_buf *out)
     for (size_t i = 0; i < s.n;) {
         uint8_t b = (uint8_t)s.p[i];
         if (d->n_held > 0) {
-            if (!may_follow(d->held, d->n_held, b)) {
+            if (!cp_utf8_follows(d->held[0], d->n_held, b)) {
                 cp_buf_adds(out, REPLACEMENT);
                 d->n_held = 0;
                 d->broke = d->broke || i == 0;
                 continue; /* b begins anew */
             }
             d->held[d->n_held++] = b;
-            if (d->n_held == char_len(d->held[0])) {
+            if (d->n_held == cp_utf8_need(d->held[0])) {
                 cp_buf_add(out, d->held, d->n_held);
                 d->n_held = 0;
             }
@@ -97,7 +68,7 @@ bool cp_detok_push(cp_detok *d, int32_t id, cp_buf *out)
             cp_buf_add(out, s.p + i, end - i);
             i = end;
             continue;
-        } else if (char_len(b) > 0) {
+        } else if (cp_utf8_need(b) > 0) {
             d->held[d->n_held++] = b;
         } else {
             cp_buf_adds(out, REPLACEMENT);

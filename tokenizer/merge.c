@@ -9,6 +9,7 @@
  */
 #include "tokenizer/internal.h"
 
+#include "base/utf8.h"
 #include "tokenizer/unicode.h"
 
 #include <stdlib.h>
@@ -208,8 +209,8 @@ static int32_t whole_piece(const cp_tokenizer *t, const uint8_t *s, size_t n, cp
         return -1;
     cp_buf_clear(tmp);
     for (size_t i = 0; i < n; i++) {
-        uint8_t b[4];
-        cp_buf_add(tmp, b, cp_uni_encode(cp_tok_byte_to_cp(s[i]), b));
+        char b[4];
+        cp_buf_add(tmp, b, cp_utf8_encode(cp_tok_byte_to_cp(s[i]), b));
     }
     int32_t id = tmp->failed ? -1 : cp_tokenizer_find(t, tmp->p, tmp->n);
     return id >= 0 && (t->flags[id] & CP_TF_NO_TEXT) ? -1 : id;

@@ -6,6 +6,7 @@
  */
 #include "tokenizer/internal.h"
 
+#include "base/utf8.h"
 #include "tokenizer/unicode.h"
 
 #include <math.h>
@@ -253,10 +254,10 @@ static void build_byte_ids(cp_tokenizer *t)
 {
     static const char HEX[] = "0123456789ABCDEF";
     for (int b = 0; b < 256; b++) {
-        uint8_t u[4];
         if (!t->spm) {
-            size_t n = cp_uni_encode(cp_tok_byte_to_cp((uint8_t)b), u);
-            t->byte_id[b] = cp_tokenizer_find(t, (const char *)u, n);
+            char u[4];
+            size_t n = cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b), u);
+            t->byte_id[b] = cp_tokenizer_find(t, u, n);
             continue;
         }
         char name[6] = {'<', '0', 'x', HEX[b >> 4], HEX[b & 15], '>'};

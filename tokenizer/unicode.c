@@ -6,6 +6,8 @@
  */
 #include "tokenizer/unicode.h"
 
+#include "base/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,57 +38,9 @@ enum {
 
 size_t cp_uni_decode(const uint8_t *s, size_t n, uint32_t *cp)
 {
-    uint8_t b = s[0];
-    if (b < 0x80) {
-        *cp = b;
-        return 1;
-    }
-    if (b >= 0xC2 && b <= 0xDF && n >= 2 && (s[1] & 0xC0) == 0x80) {
-        *cp = (uint32_t)(b & 0x1F) << 6 | (s[1] & 0x3Fu);
-        return 2;
-    }
-    if ((b & 0xF0) == 0xE0 && n >= 3 && (s[1] & 0xC0) == 0x80 && (s[2] & 0xC0) == 0x80) {
-        uint32_t c = (uint32_t)(b & 0x0F) << 12 | (uint32_t)(s[1] & 0x3F) << 6 | (s[2] & 0x3Fu);
-        if (c >= 0x800 && (c < 0xD800 || c > 0xDFFF)) {
-            *cp = c;
-            return 3;
-        }
-    }
-    if (b >= 0xF0 && b <= 0xF4 && n >= 4 && (s[1] & 0xC0) == 0x80 && (s[2] & 0xC0) == 0x80 &&
-        (s[3] & 0xC0) == 0x80) {
-        uint32_t c = (uint32_t)(b & 0x07) << 18 | (uint32_t)(s[1] & 0x3F) << 12 |
-                     (uint32_t)(s[2] & 0x3F) << 6 | (s[3] & 0x3Fu);
-        if (c >= 0x10000 && c <= 0x10FFFF) {
-            *cp = c;
-            return 4;
-        }
-    }
     *cp = CP_UNI_INVALID;
-    return 1;
-}
-
-size_t cp_uni_encode(uint32_t cp, uint8_t out[4])
-{
-    if (cp < 0x80) {
-        out[0] = (uint8_t)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (uint8_t)(0xC0 | cp >> 6);
-        out[1] = (uint8_t)(0x80 | (cp & 0x3F));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (uint8_t)(0xE0 | cp >> 12);
-        out[1] = (uint8_t)(0x80 | (cp >> 6 & 0x3F));
-        out[2] = (uint8_t)(0x80 | (cp & 0x3F));
-        return 3;
-    }
-    out[0] = (uint8_t)(0xF0 | cp >> 18);
-    out[1] = (uint8_t)(0x80 | (cp >> 12 & 0x3F));
-    out[2] = (uint8_t)(0x80 | (cp >> 6 & 0x3F));
-    out[3] = (uint8_t)(0x80 | (cp & 0x3F));
-    return 4;
+    size_t len = cp_utf8_decode((const char *)s, n, cp);
+    return len ? len : 1;
 }
 
 unsigned cp_uni_class(uint32_t cp)
@@ -254,11 +208,11 @@ bool cp_uni_nfc(const uint8_t *s, size_t n, cp_buf *out)
         ok = cp_buf_reserve(out, n);
     }
     for (size_t i = 0; ok && i < m; i++) {
-        uint8_t b[4];
+        char b[4];
         if (v[i] & RAW_BYTE)
             ok = cp_buf_addc(out, (char)(v[i] & 0xFF));
         else
-            ok = cp_buf_add(out, b, cp_uni_encode(v[i], b));
+            ok = cp_buf_add(out, b, cp_utf8_encode(v[i], b));
     }
     free(v);
     free(tmp);

@@ -24,8 +24,6 @@ enum { CP_UNI_LETTER = 1, CP_UNI_NUMBER = 2, CP_UNI_SPACE = 4, CP_UNI_NFC_CHECK 
  * bytes, 1..4.
  */
 size_t cp_uni_decode(const uint8_t *s, size_t n, uint32_t *cp);
-/* Encode cp (a scalar value) into out; returns 1..4. */
-size_t cp_uni_encode(uint32_t cp, uint8_t out[4]);
 /* Class bits of a code point; 0 for unassigned ones and CP_UNI_INVALID. */
 unsigned cp_uni_class(uint32_t cp);
 /* The version of the Unicode Character Database behind the tables, such as "15.1.0". */

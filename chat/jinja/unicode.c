@@ -8,6 +8,8 @@
  */
 #include "chat/jinja/value.h"
 
+#include "base/utf8.h"
+
 #include <string.h>
 
 typedef struct jj_range {
@@ -85,57 +87,17 @@ bool cp_jj_is_linebreak(uint32_t cp)
 
 size_t cp_jj_utf8_next(const char *s, size_t n, size_t off, uint32_t *cp)
 {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    unsigned char c = (unsigned char)s[off];
-    if (c < 0x80) {
-        *cp = c;
-        return 1;
-    }
-    size_t len = c >= 0xf0 && c < 0xf8 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 0;
-    if (c >= 0xf8 || !len || n - off < len)
-        goto invalid;
-    uint32_t v = len == 4 ? c & 7u : len == 3 ? c & 15u : c & 31u;
-    for (size_t i = 1; i < len; i++) {
-        unsigned char d = (unsigned char)s[off + i];
-        if ((d & 0xc0) != 0x80)
-            goto invalid;
-        v = v << 6 | (d & 0x3fu);
-    }
-    if (v < least[len] || v > 0x10ffff || (v >= 0xd800 && v < 0xe000))
-        goto invalid;
-    *cp = v;
-    return len;
-invalid:
-    *cp = 0x110000u + c;
-    return 1;
+    *cp = 0x110000u + (unsigned char)s[off];
+    size_t len = cp_utf8_decode(s + off, n - off, cp);
+    return len ? len : 1;
 }
 
 size_t cp_jj_utf8_put(uint32_t cp, char out[4])
 {
-    if (cp >= 0x110000) { /* an invalid byte, kept as it was */
-        out[0] = (char)(cp - 0x110000);
-        return 1;
-    }
-    if (cp < 0x80) {
-        out[0] = (char)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (char)(0xc0 | cp >> 6);
-        out[1] = (char)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (char)(0xe0 | cp >> 12);
-        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | cp >> 18);
-    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (cp & 0x3f));
-    return 4;
+    if (cp < 0x110000)
+        return cp_utf8_encode(cp, out);
+    out[0] = (char)(cp - 0x110000); /* an invalid byte, kept as it was */
+    return 1;
 }
 
 static size_t map_case(const jj_case_range *r, size_t n, const jj_case_special *sp, size_t n_sp,

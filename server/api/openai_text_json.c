@@ -9,6 +9,7 @@
  */
 #include "server/api/openai.h"
 
+#include "base/utf8.h"
 #include "server/emit.h"
 #include "server/records.h"
 

@@ -3,6 +3,8 @@
  * /apply-template. All of their work is done on Jobs.
  */
 #include "server/api/openai.h"
+
+#include "base/utf8.h"
 #include "server/emit.h"
 #include "server/prepare.h"
 #include "server/prompt.h"

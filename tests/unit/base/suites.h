@@ -26,6 +26,7 @@ int suite_jobs(void);
 int suite_pool(void);
 int suite_toml(void);
 int suite_trust(void);
+int suite_utf8(void);
 int suite_options(void);
 int suite_metrics(void);
 

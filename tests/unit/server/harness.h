@@ -10,9 +10,9 @@
 
 #include <semaphore.h>
 
+#include "base/utf8.h"
 #include "bench/sse/fake_engine.h"
 #include "server/core.h"
-#include "server/emit.h"
 #include "server/routes.h"
 
 #include <jansson.h>

@@ -4,6 +4,7 @@
  */
 #include "tests.h"
 
+#include "base/utf8.h"
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode.h"
 #include "vocab.h"
@@ -198,8 +199,8 @@ static void test_merging_equals_the_plain_way(void **state)
             if (f.t->add_space_prefix)
                 cp_buf_adds(&spelled, "\xE2\x96\x81");
             for (size_t i = 0; i < text.n; i++) {
-                uint8_t b[4] = {(uint8_t)text.p[i]};
-                size_t n = f.t->spm ? 1 : cp_uni_encode(cp_tok_byte_to_cp(b[0]), b);
+                char b[4] = {text.p[i]};
+                size_t n = f.t->spm ? 1 : cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b[0]), b);
                 cp_buf_add(&spelled, b, n);
             }
             cp_ids want = {0}, got = encode(f.t, text.p, text.n, false);

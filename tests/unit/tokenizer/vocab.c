@@ -1,6 +1,7 @@
 /* Vocabularies for tests; see vocab.h. */
 #include "vocab.h"
 #include "base/io.h"
+#include "base/utf8.h"
 
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode.h"
@@ -81,9 +82,7 @@ void vocab_bytes(vocab *v, bool spm)
         if (spm) {
             cp_snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
         } else {
-            uint8_t u[4];
-            size_t n = cp_uni_encode(cp_tok_byte_to_cp((uint8_t)b), u);
-            memcpy(name, u, n);
+            size_t n = cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b), name);
             name[n] = '\0';
         }
         vocab_token(v, name, spm ? CP_TT_BYTE : CP_TT_NORMAL, 0);
