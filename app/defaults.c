@@ -2,6 +2,7 @@
 #include "app/defaults.h"
 
 #include "base/log.h"
+#include "base/sampling.h"
 
 /* The file's keys, as llama.cpp's converter writes them from generation_config. */
 static void from_file(const cp_meta *meta, cp_sampling_defaults *d)
@@ -12,11 +13,11 @@ static void from_file(const cp_meta *meta, cp_sampling_defaults *d)
         double *f;
         int64_t *i;
     } rows[] = {
-        {"general.sampling.temp", 0, 2, &d->temperature, NULL},
-        {"general.sampling.top_p", 0, 1, &d->top_p, NULL},
-        {"general.sampling.top_k", -1, 2147483647, NULL, &d->top_k},
-        {"general.sampling.min_p", 0, 1, &d->min_p, NULL},
-        {"general.sampling.penalty_repeat", 0.01, 10, &d->repetition_penalty, NULL},
+        {"general.sampling.temp", CP_RANGE_TEMPERATURE, &d->temperature, NULL},
+        {"general.sampling.top_p", CP_RANGE_TOP_P, &d->top_p, NULL},
+        {"general.sampling.top_k", CP_RANGE_TOP_K, NULL, &d->top_k},
+        {"general.sampling.min_p", CP_RANGE_MIN_P, &d->min_p, NULL},
+        {"general.sampling.penalty_repeat", CP_RANGE_REPETITION, &d->repetition_penalty, NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         double v;

@@ -4,6 +4,7 @@
  */
 #include "app/defaults.h"
 #include "base/log.h"
+#include "base/sampling.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -18,27 +19,31 @@ typedef struct row {
     size_t offset; /* in cp_sampling_defaults */
 } row;
 
-#define F(key, min, max, field)                                                                    \
+#define F(...) F_(__VA_ARGS__)
+#define F_(key, min, max, field)                                                                   \
     {                                                                                              \
         key, min, max, false, offsetof(cp_sampling_defaults, field)                                \
     }
-#define I(key, min, max, field)                                                                    \
+#define I(...) I_(__VA_ARGS__)
+#define I_(key, min, max, field)                                                                   \
     {                                                                                              \
         key, min, max, true, offsetof(cp_sampling_defaults, field)                                 \
     }
 static const row rows[] = {
-    F("temperature", 0, 2, temperature),
-    F("top_p", 0, 1, top_p),
-    F("min_p", 0, 1, min_p),
-    F("repeat_penalty", 0.01, 10, repetition_penalty),
-    F("presence_penalty", -2, 2, presence_penalty),
-    F("frequency_penalty", -2, 2, frequency_penalty),
-    I("top_k", -1, 2147483647, top_k),
+    F("temperature", CP_RANGE_TEMPERATURE, temperature),
+    F("top_p", CP_RANGE_TOP_P, top_p),
+    F("min_p", CP_RANGE_MIN_P, min_p),
+    F("repeat_penalty", CP_RANGE_REPETITION, repetition_penalty),
+    F("presence_penalty", CP_RANGE_PRESENCE, presence_penalty),
+    F("frequency_penalty", CP_RANGE_FREQUENCY, frequency_penalty),
+    I("top_k", CP_RANGE_TOP_K, top_k),
     I("num_predict", -1, 16777216, max_tokens), /* -1: as much as there is room for */
     I("seed", -9007199254740992.0, 9007199254740992.0, seed),
 };
 #undef F
+#undef F_
 #undef I
+#undef I_
 
 static const row *find(const char *key)
 {

@@ -5,6 +5,8 @@
  */
 #include "base/options_rows.h"
 
+#include "base/sampling.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stddef.h>

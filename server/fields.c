@@ -5,6 +5,7 @@
  */
 #include "server/fields.h"
 
+#include "base/sampling.h"
 #include "engine/engine.h"
 #include "server/params.h"
 
@@ -32,9 +33,13 @@ enum {
 #define INT_TOP   2147483647.0
 #define INT64_TOP CP_FIELD_INT64_TOP
 
-#define AT(field)          offsetof(cp_params, field)
-#define NUM(lo, hi, field) CP_FIELD_NUM, .min = (lo), .max = (hi), .to = AT(field), .empty = "!\"\""
-#define INT(lo, hi, field) CP_FIELD_INT, .min = (lo), .max = (hi), .to = AT(field), .empty = "!\"\""
+#define AT(field) offsetof(cp_params, field)
+#define NUM(...)  NUM_(__VA_ARGS__) /* a range may be a CP_RANGE_x */
+#define NUM_(lo, hi, field)                                                                        \
+    CP_FIELD_NUM, .min = (lo), .max = (hi), .to = AT(field), .empty = "!\"\""
+#define INT(...) INT_(__VA_ARGS__)
+#define INT_(lo, hi, field)                                                                        \
+    CP_FIELD_INT, .min = (lo), .max = (hi), .to = AT(field), .empty = "!\"\""
 #define BOOL_true          .dflt = "true", .change = "false"
 #define BOOL_false         .dflt = "false", .change = "true"
 #define BOOL(field, value) CP_FIELD_BOOL, .to = AT(field), .empty = "!\"\"", BOOL_##value

@@ -4,6 +4,8 @@
  */
 #include "harness.h"
 
+#include "base/sampling.h"
+
 #include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
