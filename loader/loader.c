@@ -4,6 +4,7 @@
  * Everything is checked before the caller sees it.
  */
 #include "loader/loader.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "loader/extras.h"
@@ -322,8 +323,7 @@ void cp_loaded_close(cp_loaded *m)
     for (size_t i = 0; i < m->n_parts; i++) {
         cp_weights_free(m->parts[i].w);
         cp_map_close(&m->parts[i].map);
-        if (m->parts[i].fd >= 0)
-            close(m->parts[i].fd);
+        cp_io_close(m->parts[i].fd);
     }
     cp_name_index_fini(&m->merged_index);
     cp_extras_fini(&m->extras);

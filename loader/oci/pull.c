@@ -5,17 +5,18 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "loader/oci/content/choice.h"
 #include "loader/oci/content/extract.h"
 #include "loader/oci/content/whole.h"
 #include "loader/oci/resolve.h"
 #include "loader/oci/store/folder.h"
+#include "loader/oci/store/fsys.h"
 #include "loader/oci/store/partial.h"
 #include "loader/oci/store/reach.h"
 #include "loader/oci/transfer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -373,8 +374,7 @@ static cp_code look(pull *p, cp_err *err)
             int dir = cp_layout_partial_dir(&p->l, false);
             cp_record_key_blob(hex, k->d->raw);
             cp_partial_sweep(dir, hex, false, &swept);
-            if (dir >= 0)
-                close(dir);
+            cp_io_close(dir);
         }
     }
     return CP_OK;
@@ -383,18 +383,14 @@ static cp_code look(pull *p, cp_err *err)
 /* Bytes in the files of a folder of the store; blocks: as they lie on the disk. Closes dir. */
 static uint64_t folder_bytes(int dir, bool blocks)
 {
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
+    cp_fs_list list = cp_fs_list_take(dir);
     uint64_t sum = 0;
-    struct dirent *e;
-    if (!d && dir >= 0)
-        close(dir);
-    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
+    for (const char *name; (name = cp_fs_list_next(&list));) {
         struct stat st;
-        if (fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        if (fstatat(list.dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
             sum += blocks ? (uint64_t)st.st_blocks * 512 : (uint64_t)st.st_size;
     }
-    if (d)
-        closedir(d);
+    cp_fs_list_close(&list);
     return sum;
 }
 
@@ -420,8 +416,7 @@ static cp_code check_room(const pull *p, cp_err *err)
     struct statvfs fs;
     int blobs = cp_layout_blobs_dir(&p->l);
     bool known = blobs >= 0 && fstatvfs(blobs, &fs) == 0; /* maybe on another disk */
-    if (blobs >= 0)
-        close(blobs);
+    cp_io_close(blobs);
     for (size_t i = 0; i < p->n_needs; i++) {
         uint64_t done, allocated;
         if (p->needs[i].here)

@@ -14,7 +14,6 @@
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -57,18 +56,13 @@ static int open_beneath(int dir, const char *name, int flags, mode_t mode)
 void cp_extract_each(int root, const char *hex, void (*f)(void *arg, const char *hex, int number),
                      void *arg)
 {
-    int fd = openat(root, hex, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *e;
-    if (!d && fd >= 0)
-        close(fd);
-    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
-        size_t n = strlen(e->d_name);
-        if (n < 7 && strspn(e->d_name, "0123456789") == n) /* fewer than CP_MEMBERS_MAX */
-            f(arg, hex, (int)strtol(e->d_name, NULL, 10));
+    cp_fs_list list = cp_fs_list_take(cp_fs_open_folder(root, hex));
+    for (const char *name; (name = cp_fs_list_next(&list));) {
+        size_t n = strlen(name);
+        if (n < 7 && strspn(name, "0123456789") == n) /* fewer than CP_MEMBERS_MAX */
+            f(arg, hex, (int)strtol(name, NULL, 10));
     }
-    if (d)
-        closedir(d);
+    cp_fs_list_close(&list);
 }
 
 static void drop_record(void *arg, const char *hex, int number)
@@ -256,8 +250,7 @@ static cp_code write_member(extraction *x, cp_tar *t, cp_member *e, size_t n, cp
     cp_sha256_done(h, e->digest);
     if (!code && !x->dry && !cp_fs_sync(fd))
         code = cp_fail(err, CP_IO, "%s/extracted: fsync: %s", x->cache_dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     e->number = x->n_files++;
     return code;
 }
@@ -311,8 +304,7 @@ static cp_code publish(extraction *x, const char *temp, cp_err *err)
     if (fd < 0 || !cp_io_write(fd, list.p, list.n) || !cp_fs_sync(fd) || !cp_fs_sync(x->dir) ||
         renameat(x->root, temp, x->root, x->hex) != 0 || !cp_fs_sync(x->root))
         code = cp_fail(err, CP_IO, "%s/extracted/%s: %s", x->cache_dir, x->hex, strerror(errno));
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     cp_buf_fini(&list);
     return code;
 }
@@ -374,8 +366,7 @@ static cp_code extract_locked(extraction *x, int fd, uint64_t size,
     /* A killed extraction's, and what is not whole, or of the other kind. */
     gone = remove_layer(x->root, -1, temp, false, &ignored) &&
            remove_layer(x->root, records, x->hex, false, &ignored);
-    if (records >= 0)
-        close(records);
+    cp_io_close(records);
     if (!gone)
         return cp_fail(err, CP_IO,
                        "%s/extracted: what is there as %s or %s cannot be replaced: %s; remove it "
@@ -441,8 +432,7 @@ static bool read_list(int dir, cp_buf *text)
               cp_buf_reserve(text, (size_t)st.st_size + 1);
     ok = ok && cp_io_read(fd, text->p, (size_t)st.st_size) == st.st_size;
     text->n = ok ? (size_t)st.st_size : 0;
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     return ok;
 }
 
@@ -462,8 +452,7 @@ static cp_members *read_folder(int dir, const char *hex, bool image, cp_buf *tex
         cp_snprintf(name, sizeof(name), "%d", m->v[i].number);
         int fd = cp_places_file(dir, name);
         ok = fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == m->v[i].size;
-        if (fd >= 0)
-            close(fd);
+        cp_io_close(fd);
     }
     cp_buf_fini(&copy);
     if (!ok) {
@@ -483,8 +472,7 @@ static cp_members *find_folder(const cp_places *places, const char *hex, bool im
         m = dir < 0 ? NULL : read_folder(dir, hex, image, text);
         if (m)
             cp_places_used(dir);
-        if (dir >= 0)
-            close(dir);
+        cp_io_close(dir);
         if (m)
             break;
         text->n = 0;
@@ -537,8 +525,7 @@ cp_code cp_extracted_open(const cp_places *places, int place, const char *hex, i
     cp_snprintf(name, sizeof(name), "%d", number);
     *fd = dir < 0 ? -1 : cp_places_file(dir, name);
     int saved = errno;
-    if (dir >= 0)
-        close(dir);
+    cp_io_close(dir);
     return *fd >= 0 ? CP_OK
                     : cp_fail(err, CP_NOT_FOUND, "extracted/%s/%s: %s", hex, name, strerror(saved));
 }
@@ -555,30 +542,22 @@ static bool is_layer(const char *name)
 cp_code cp_extract_remove(const char *cache_dir, const char *hex, bool dry_run, uint64_t *folders,
                           uint64_t *bytes, cp_err *err)
 {
-    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
-    int lock = -1, own = open(cache_dir, flags), root = openat(own, "extracted", flags),
-        records = openat(own, "records", flags);
-    if (own >= 0)
-        close(own);
+    int lock = -1, own = open(cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW),
+        root = cp_fs_open_folder(own, "extracted"), records = cp_fs_open_folder(own, "records");
+    cp_io_close(own);
     if (root < 0) {
-        if (records >= 0)
-            close(records);
+        cp_io_close(records);
         return CP_OK;
     }
     cp_code code = dry_run ? CP_OK : lock_root(root, cache_dir, &lock, err);
-    int again = code ? -1 : openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = again < 0 ? NULL : fdopendir(again);
-    struct dirent *e;
-    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
-        if (is_layer(e->d_name) && (!hex || strcmp(e->d_name, hex) == 0) &&
-            remove_layer(root, records, e->d_name, dry_run, bytes))
+    cp_fs_list list = cp_fs_list_of(code ? -1 : root);
+    for (const char *name; (name = cp_fs_list_next(&list));)
+        if (is_layer(name) && (!hex || strcmp(name, hex) == 0) &&
+            remove_layer(root, records, name, dry_run, bytes))
             ++*folders;
-    if (d)
-        closedir(d);
-    if (lock >= 0)
-        close(lock);
-    if (records >= 0)
-        close(records);
+    cp_fs_list_close(&list);
+    cp_io_close(lock);
+    cp_io_close(records);
     close(root);
     return code;
 }

@@ -246,8 +246,7 @@ bool cp_credential_helper(const char *helper, const char *server, int timeout_ms
     int in = input_of(server);
     if (in < 0 || pipe2(fds, O_CLOEXEC) != 0) {
         cp_snprintf(out->from, sizeof(out->from), "%s: %s", program, strerror(errno));
-        if (in >= 0)
-            close(in);
+        cp_io_close(in);
         return false;
     }
     int rc = spawn(&pid, program, in, fds[1]);

@@ -8,11 +8,12 @@
  * user's own for something else.
  */
 #include "loader/oci/store/cache_gc.h"
+#include "base/io.h"
 #include "loader/oci/content/extract.h"
+#include "loader/oci/store/fsys.h"
 #include "loader/oci/store/places.h"
 #include "loader/oci/store/record.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -35,12 +36,6 @@ static bool is_old(const sweep *s, const struct stat *st)
     return s->now - st->st_mtime > KEEP_SECONDS;
 }
 
-/* File or folder `name` of dir, opened; -1: it is a link, or gone. */
-static int open_entry(int dir, const char *name)
-{
-    return openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-}
-
 /* A process has it mapped. Where there are no locks, age alone speaks. */
 static bool is_locked(int fd)
 {
@@ -50,28 +45,22 @@ static bool is_locked(int fd)
 /* Call f with each entry of folder fd (-1: none), and close it. */
 static void each(const sweep *s, int fd, void (*f)(const sweep *s, int dir, const char *name))
 {
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d && fd >= 0)
-        close(fd);
-    const struct dirent *e;
-    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            f(s, dirfd(d), e->d_name);
-    if (d)
-        closedir(d);
+    cp_fs_list list = cp_fs_list_take(fd);
+    for (const char *name; (name = cp_fs_list_next(&list));)
+        f(s, list.dir, name);
+    cp_fs_list_close(&list);
 }
 
 static void sweep_file(const sweep *s, int dir, const char *name)
 {
     struct stat st;
-    int fd = open_entry(dir, name);
+    int fd = cp_fs_open(dir, name);
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && is_old(s, &st) && !is_locked(fd) &&
         (s->dry_run || unlinkat(dir, name, 0) == 0)) {
         s->out->cached++;
         s->out->bytes += (uint64_t)st.st_size;
     }
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
 }
 
 static void sweep_record(const sweep *s, int dir, const char *name)
@@ -94,7 +83,7 @@ static void sweep_model(const sweep *s, int dir, const char *name)
     struct stat st;
     if (!cp_is_hex(name, 64) || name[64])
         return;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = cp_fs_open_folder(dir, name);
     bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
     each(s, fd, sweep_panels);
     if (old && !s->dry_run)
@@ -106,20 +95,15 @@ static void sweep_extracted(const sweep *s, int dir, const char *name)
 {
     struct stat st;
     uint64_t folders = 0;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = cp_fs_open_folder(dir, name);
     bool old = fd >= 0 && fstat(fd, &st) == 0 && is_old(s, &st);
-    DIR *d = old ? fdopendir(fd) : NULL;
-    if (fd >= 0 && !d)
-        close(fd);
-    const struct dirent *e;
-    for (int i = 0; d && old && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
-        int file = open_entry(dirfd(d), e->d_name);
-        old = file < 0 || e->d_name[0] == '.' || !is_locked(file);
-        if (file >= 0)
-            close(file);
+    cp_fs_list list = cp_fs_list_take(fd);
+    for (const char *file; old && (file = cp_fs_list_next(&list));) {
+        int at = cp_fs_open(list.dir, file);
+        old = at < 0 || file[0] == '.' || !is_locked(at);
+        cp_io_close(at);
     }
-    if (d)
-        closedir(d);
+    cp_fs_list_close(&list);
     if (old) {
         cp_extract_remove(s->places->dir[0], name, s->dry_run, &folders, &s->out->bytes, NULL);
         s->out->cached += folders;

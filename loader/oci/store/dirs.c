@@ -3,10 +3,11 @@
  * under $HOME.
  */
 #include "loader/oci/store/dirs.h"
+#include "base/io.h"
 #include "base/mem.h"
 #include "base/trust.h"
+#include "loader/oci/store/fsys.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -111,8 +112,7 @@ bool cp_dir_cache(char out[CP_DIR_MAX], bool make)
     char *real = mine ? realpath(path, NULL) : NULL;
     int fd = real ? open(real, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
     bool ok = cp_dir_fd_trusted(fd) && cp_strcopy(out, CP_DIR_MAX, real);
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     free(real);
     return ok;
 }
@@ -132,19 +132,13 @@ static bool remove_at(int dir, const char *name, int depth, bool dry_run, uint64
     }
     if (depth == MAX_DEPTH || fstat(dir, &parent) != 0 || parent.st_dev != st.st_dev)
         return false;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0)
-            close(fd);
+    cp_fs_list list = cp_fs_list_take(cp_fs_open_folder(dir, name));
+    if (!list.d)
         return false;
-    }
-    struct dirent *e;
     bool all = true;
-    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            all = remove_at(fd, e->d_name, depth + 1, dry_run, bytes) && all;
-    closedir(d);
+    for (const char *below; (below = cp_fs_list_next(&list));)
+        all = remove_at(list.dir, below, depth + 1, dry_run, bytes) && all;
+    cp_fs_list_close(&list);
     return dry_run ? all : unlinkat(dir, name, AT_REMOVEDIR) == 0;
 }
 

@@ -11,8 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Bytes of a path; names of one folder that are looked at, as it may be anybody's. */
-enum { CP_DIR_MAX = 4096, CP_DIR_LISTED_MAX = 1 << 20 };
+enum { CP_DIR_MAX = 4096 }; /* bytes of a path */
 
 /* `store` if given, else $XDG_DATA_HOME/capstan/store, else ~/.local/share/capstan/store. CP_USAGE:
  * no home. */

@@ -9,7 +9,6 @@
 #include "base/trust.h"
 #include "loader/oci/store/fsys.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -25,7 +24,7 @@ static const char layout_version[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
 static bool is_begun(int dir)
 {
     char have[sizeof(empty_index)];
-    int fd = openat(dir, "index.json", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = cp_fs_open(dir, "index.json");
     ssize_t n = fd < 0 ? -1 : cp_io_read(fd, have, sizeof(have));
     cp_io_close(fd);
     return n == (ssize_t)strlen(empty_index) && memcmp(have, empty_index, (size_t)n) == 0;
@@ -34,24 +33,17 @@ static bool is_begun(int dir)
 /* The first name, in byte order, that a fresh folder does not have; "" none. */
 static cp_code first_strange(const cp_layout *l, char name[NAME_MAX_BYTES], cp_err *err)
 {
-    int fd = openat(l->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *e;
+    cp_fs_list list = cp_fs_list_of(l->dir);
     name[0] = '\0';
-    if (!d) {
-        cp_code code = cp_fail(err, CP_IO, "%s: %s", l->path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return code;
-    }
-    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
-        const char *s = e->d_name;
+    if (!list.d)
+        return cp_fail(err, CP_IO, "%s: %s", l->path, strerror(errno));
+    for (const char *s; (s = cp_fs_list_next(&list));) {
         bool plain = s[0] == '.' || strcmp(s, "lost+found") == 0 ||
-                     (strcmp(s, "index.json") == 0 && is_begun(fd));
+                     (strcmp(s, "index.json") == 0 && is_begun(l->dir));
         if (!plain && (!name[0] || strcmp(s, name) < 0))
             cp_strcopy(name, NAME_MAX_BYTES, s);
     }
-    closedir(d);
+    cp_fs_list_close(&list);
     return CP_OK;
 }
 

@@ -4,11 +4,13 @@
  * several.
  */
 #include "loader/oci/store/fsys.h"
+#include "base/io.h"
 #include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,10 +43,59 @@ cp_flock_state cp_fs_flock(int fd, int operation)
 }
 
 /* See fsys.h. */
-int cp_fs_folder(int dir, const char *name, unsigned mode)
+int cp_fs_open(int dir, const char *name)
+{
+    return dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+/* See fsys.h. */
+int cp_fs_open_folder(int dir, const char *name)
+{
+    return dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+/* See fsys.h. */
+cp_fs_list cp_fs_list_take(int dir)
+{
+    cp_fs_list l = {.d = dir < 0 ? NULL : fdopendir(dir), .dir = dir};
+    if (!l.d) {
+        cp_io_close(dir);
+        l.dir = -1;
+    }
+    return l;
+}
+
+/* See fsys.h. */
+cp_fs_list cp_fs_list_of(int dir)
+{
+    return cp_fs_list_take(cp_fs_open_folder(dir, "."));
+}
+
+/* See fsys.h. */
+const char *cp_fs_list_next(cp_fs_list *l)
+{
+    const struct dirent *e;
+    while (l->d && l->n < CP_FS_LISTED_MAX && (e = readdir(l->d))) {
+        l->n++;
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            return e->d_name;
+    }
+    return NULL;
+}
+
+/* See fsys.h. */
+void cp_fs_list_close(cp_fs_list *l)
+{
+    if (l->d)
+        closedir(l->d);
+    *l = (cp_fs_list){.dir = -1};
+}
+
+/* See fsys.h. */
+int cp_fs_make_folder(int dir, const char *name, unsigned mode)
 {
     int why = mkdirat(dir, name, mode) == 0 ? 0 : errno;
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = cp_fs_open_folder(dir, name);
     if (fd < 0 && errno == ENOENT && why)
         errno = why;
     return fd;

@@ -2,14 +2,15 @@
  * gc and verify. gc holds both locks throughout, so that nobody adds or names a blob meanwhile;
  * pulls under way are known by their leases.
  */
+#include "base/io.h"
 #include "loader/oci/content/extract.h"
 #include "loader/oci/resolve.h"
 #include "loader/oci/store/cache_gc.h"
 #include "loader/oci/store/folder.h"
+#include "loader/oci/store/fsys.h"
 #include "loader/oci/store/partial.h"
 #include "loader/oci/store/reach.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -31,7 +32,7 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
         cp_digest_set have = {0};
         if (dir < 0)
             continue;
-        cp_digest_set_list(&have, openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), false);
+        cp_digest_set_list(&have, cp_fs_open_folder(dir, "."), false);
         for (size_t i = 0; i < have.n; i++) {
             cp_record_key_blob(hex, have.d[i]);
             if (!cp_digest_set_has(&leased, have.d[i]))
@@ -78,8 +79,7 @@ static void recorded_files(const cp_layout *l, cp_digest_set *keys)
         cp_record_key_blob(hex, layers.d[i]);
         cp_extract_each(extracted, hex, add_key, keys);
     }
-    if (extracted >= 0)
-        close(extracted);
+    cp_io_close(extracted);
     cp_digest_set_list(keys, cp_layout_blobs_dir(l), true);
     cp_digest_set_fini(&layers);
 }
@@ -170,8 +170,7 @@ static cp_code gc_store(const char *path, bool dry_run, cp_gc_result *out, cp_er
     if (!code)
         code = gc_locked(&l, dry_run, out, err);
     for (int i = 1; i >= 0; i--)
-        if (lock[i] >= 0)
-            close(lock[i]);
+        cp_io_close(lock[i]);
     cp_layout_close(&l);
     return code;
 }
@@ -214,8 +213,7 @@ static bool is_hashed(const cp_resolved *r, size_t i)
         return true;
     if (!d->sha256 || cp_layout_blob_open(&r->layout, d->raw, &fd, &size, NULL) == CP_NOT_FOUND)
         return false;
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     return true;
 }
 
@@ -330,15 +328,10 @@ static bool holds_panels(const cp_places *p, const uint8_t digest[32])
     cp_record_key_blob(hex, digest);
     cp_snprintf(below, sizeof(below), "cache/%s", hex);
     for (int i = 0; i < p->n && !found; i++) {
-        int dir = cp_places_open(p, i, below, false);
-        DIR *d = dir < 0 ? NULL : fdopendir(dir);
-        if (!d && dir >= 0)
-            close(dir);
-        const struct dirent *e;
-        while (d && !found && (e = readdir(d)))
-            found = strstr(e->d_name, ".panels") != NULL;
-        if (d)
-            closedir(d);
+        cp_fs_list list = cp_fs_list_take(cp_places_open(p, i, below, false));
+        for (const char *name; !found && (name = cp_fs_list_next(&list));)
+            found = strstr(name, ".panels") != NULL;
+        cp_fs_list_close(&list);
     }
     return found;
 }

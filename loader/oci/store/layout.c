@@ -8,7 +8,6 @@
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -30,7 +29,6 @@ enum {
     LEFT_SECONDS = 60, /* longer than between a file's making and its lock */
 };
 static const char temp_prefix[] = ".capstan-tmp-";
-static const int folder_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
 static const char not_followed[] = "links are not followed there: put what it leads to in its "
                                    "place (`cp -rL` copies a layout so)";
 
@@ -43,7 +41,7 @@ static cp_code io(cp_err *err, const cp_layout *l, const char *name, const char 
 static cp_code read_small(const cp_layout *l, int dir, const char *name, size_t max, cp_buf *out,
                           cp_err *err)
 {
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = cp_fs_open(dir, name);
     if (fd < 0)
         return errno == ENOENT  ? cp_fail(err, CP_NOT_FOUND, "%s has no %s", l->path, name)
                : errno == ELOOP ? cp_fail(err, CP_CORRUPT, "%s/%s is a symbolic link, and %s",
@@ -154,8 +152,7 @@ cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
 /* See layout.h. */
 void cp_layout_close(cp_layout *l)
 {
-    if (l->dir >= 0)
-        close(l->dir);
+    cp_io_close(l->dir);
     l->dir = -1;
 }
 
@@ -227,7 +224,7 @@ static int linked_blobs(const cp_layout *l)
 /* The folder blobs; -1 with errno. */
 static int blobs_open(const cp_layout *l)
 {
-    int fd = openat(l->dir, "blobs", folder_flags);
+    int fd = cp_fs_open_folder(l->dir, "blobs");
     return fd < 0 && errno != ENOENT && is_linked(l) ? linked_blobs(l) : fd;
 }
 
@@ -237,10 +234,8 @@ int cp_layout_blobs_dir(const cp_layout *l)
     int blobs = blobs_open(l);
     if (blobs < 0)
         return -1;
-    int dir = openat(blobs, "sha256", folder_flags);
-    int saved = errno;
-    close(blobs);
-    errno = saved;
+    int dir = cp_fs_open_folder(blobs, "sha256");
+    cp_io_close(blobs);
     return dir;
 }
 
@@ -292,14 +287,12 @@ static cp_code blobs_failed(const cp_layout *l, int why, cp_err *err)
 cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err)
 {
     int fd = cp_layout_blobs_dir(l), why = errno;
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     if (fd >= 0 || (why == ENOENT && !is_linked(l)))
         return CP_OK;
     if (why == ENOENT) { /* a link to an empty folder will do */
         fd = linked_blobs(l);
-        if (fd >= 0)
-            close(fd);
+        cp_io_close(fd);
     }
     return fd >= 0 ? CP_OK : blobs_failed(l, why, err);
 }
@@ -307,13 +300,11 @@ cp_code cp_layout_blobs_check(const cp_layout *l, cp_err *err)
 static int own_dir(const cp_layout *l, const char *name, bool make)
 {
     int own =
-        make ? cp_fs_folder(l->dir, "capstan", 0777) : openat(l->dir, "capstan", folder_flags);
+        make ? cp_fs_make_folder(l->dir, "capstan", 0777) : cp_fs_open_folder(l->dir, "capstan");
     if (own < 0)
         return -1;
-    int dir = make ? cp_fs_folder(own, name, 0777) : openat(own, name, folder_flags);
-    int saved = errno;
-    close(own);
-    errno = saved;
+    int dir = make ? cp_fs_make_folder(own, name, 0777) : cp_fs_open_folder(own, name);
+    cp_io_close(own);
     return dir;
 }
 
@@ -336,7 +327,7 @@ enum { ID_DIGITS = 32, ID_BYTES = ID_DIGITS + 1 + CP_DIR_MAX };
 /* The first cap-1 bytes of a file of dir; "" when there is none. */
 static void read_id(int dir, const char *name, char *text, size_t cap)
 {
-    int fd = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = cp_fs_open(dir, name);
     ssize_t n = fd < 0 ? 0 : cp_io_read(fd, text, cap - 1);
     text[n > 0 ? n : 0] = '\0';
     cp_io_close(fd);
@@ -360,8 +351,7 @@ static bool shares_blobs(const cp_layout *l, int blobs, const char *path)
                (its.st_dev != mine.st_dev || its.st_ino != mine.st_ino) &&
                fstat(blobs, &folder) == 0 && fstatat(dir, "blobs", &its_folder, 0) == 0 &&
                its_folder.st_dev == folder.st_dev && its_folder.st_ino == folder.st_ino;
-    if (dir >= 0)
-        close(dir);
+    cp_io_close(dir);
     return yes;
 }
 
@@ -403,8 +393,7 @@ static cp_code claim(const cp_layout *l, int blobs, cp_err *err)
     read_id(own, "blobs.id", mine, sizeof(mine));
     if (!code && !theirs[0])
         code = claim_new(l, own, blobs, mine, theirs, err);
-    if (own >= 0)
-        close(own);
+    cp_io_close(own);
     char *path = strchr(theirs, '\n');
     if (path)
         *path++ = '\0';
@@ -449,10 +438,8 @@ int cp_layout_partial_dir(const cp_layout *l, bool make)
         return -1;
     if (make)
         mkdirat(blobs, ".capstan-partial", 0777);
-    int dir = openat(blobs, ".capstan-partial", folder_flags);
-    int saved = errno;
-    close(blobs);
-    errno = saved;
+    int dir = cp_fs_open_folder(blobs, ".capstan-partial");
+    cp_io_close(blobs);
     return dir;
 }
 
@@ -462,9 +449,8 @@ int cp_layout_partial_left(const cp_layout *l)
     if (is_linked(l))
         return own_dir(l, "partial", false);
     int blobs = blobs_open(l);
-    int dir = blobs < 0 ? -1 : openat(blobs, ".capstan-partial", folder_flags);
-    if (blobs >= 0)
-        close(blobs);
+    int dir = cp_fs_open_folder(blobs, ".capstan-partial");
+    cp_io_close(blobs);
     return dir;
 }
 
@@ -476,10 +462,9 @@ cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *f
     cp_record_key_blob(hex, digest);
     *size = 0;
     int dir = cp_layout_blobs_dir(l);
-    *fd = dir < 0 ? -1 : openat(dir, hex, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    *fd = cp_fs_open(dir, hex);
     int saved = errno;
-    if (dir >= 0)
-        close(dir);
+    cp_io_close(dir);
     if (dir < 0 && saved != ENOENT)
         return blobs_failed(l, saved, err);
     if (*fd < 0)
@@ -573,34 +558,26 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
 /* Nobody writes it: its lock is free. Where there are no locks, `unsure` says. */
 static bool is_left(int dir, const char *name, bool unsure)
 {
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = cp_fs_open(dir, name);
     bool left = fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && unsure));
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     return left;
 }
 
 /* Temporary files of writers that died, `seconds` ago or more. */
 static void sweep_temps(int dir, int seconds, bool unsure, bool dry_run, uint64_t *bytes)
 {
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
+    cp_fs_list list = cp_fs_list_of(dir);
     time_t now = time(NULL);
-    struct dirent *e;
-    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
+    for (const char *name; (name = cp_fs_list_next(&list));) {
         struct stat st;
-        if (strncmp(e->d_name, temp_prefix, strlen(temp_prefix)) == 0 &&
-            fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-            now - st.st_mtime > seconds && is_left(dir, e->d_name, unsure) &&
-            (dry_run || unlinkat(dir, e->d_name, 0) == 0))
+        if (strncmp(name, temp_prefix, strlen(temp_prefix)) == 0 &&
+            fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            now - st.st_mtime > seconds && is_left(dir, name, unsure) &&
+            (dry_run || unlinkat(dir, name, 0) == 0))
             *bytes += (uint64_t)st.st_size;
     }
-    closedir(d);
+    cp_fs_list_close(&list);
 }
 
 /* See layout.h. */
@@ -756,10 +733,7 @@ static int lock_file(const cp_layout *l, cp_layout_lock which, bool make)
 {
     int own = own_dir(l, ".", make);
     int fd = own < 0 ? -1 : cp_fs_lock_file(own, cp_path_base(lock_name(which)), make);
-    int saved = errno;
-    if (own >= 0)
-        close(own);
-    errno = saved;
+    cp_io_close(own);
     return fd;
 }
 

@@ -82,8 +82,7 @@ static void boot_id(char out[40])
     memset(out, 0, 40);
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : cp_io_read(fd, out, 36);
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     if (n != 36) /* unknown: equal to no other, so nothing but `synced` is trusted */
         cp_snprintf(out, 40, "unknown-%ld", (long)getpid());
 }
@@ -161,8 +160,7 @@ static cp_code map_create(cp_partial *p, bool durable, cp_err *err)
         close(fd);
         return code;
     }
-    if (p->map >= 0)
-        close(p->map);
+    cp_io_close(p->map);
     p->map = fd;
     return CP_OK;
 }
@@ -215,8 +213,7 @@ static cp_code data_open(cp_partial *p, struct stat *st, cp_err *err)
                         ? errno == EACCES
                         : fstat(p->fd, st) == 0 && S_ISREG(st->st_mode) && st->st_uid != geteuid();
     if (stranger) { /* begun anew; what we make may still not be ours, on some network mounts */
-        if (p->fd >= 0)
-            close(p->fd);
+        cp_io_close(p->fd);
         unlink_files(p->dir, p->name, false);
         p->fd = openat(p->dir, p->name, flags | O_EXCL, 0666);
     }
@@ -331,8 +328,7 @@ void cp_partial_close(cp_partial *p)
         unlink_files(p->dir, p->name, false);
     const int fds[] = {p->map, p->fd, p->lock, p->dir}; /* the lock after what it guards */
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
+        cp_io_close(fds[i]);
     pthread_mutex_destroy(&p->mutex);
     free(p->live);
     free(p->synced);
@@ -484,7 +480,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
     if (fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
         *allocated = (uint64_t)st.st_blocks * 512;
     file_name(name, hex, ".map");
-    int map = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int map = cp_fs_open(dir, name);
     uint64_t n_units = (d->size + CP_UNIT - 1) / CP_UNIT, n = 0;
     for (uint64_t at = 0; map >= 0 && at < (n_units + 7) / 8;) {
         uint8_t chunk[4096];
@@ -496,8 +492,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
             n += (uint64_t)__builtin_popcount(chunk[i]);
         at += want;
     }
-    if (map >= 0)
-        close(map);
+    cp_io_close(map);
     close(dir);
     *done = n * CP_UNIT < d->size ? n * CP_UNIT : d->size;
 }
@@ -515,7 +510,6 @@ bool cp_partial_sweep(int dir, const char *hex, bool keep, uint64_t *bytes)
         *bytes += (uint64_t)st.st_blocks * 512;
     if (mine && !keep)
         unlink_files(dir, hex, true);
-    if (lock >= 0)
-        close(lock);
+    cp_io_close(lock);
     return mine;
 }

@@ -5,8 +5,10 @@
  * be renamed to be a record. Folders can only be renamed into another one by who may write them.
  */
 #include "loader/oci/store/places.h"
+#include "base/io.h"
 #include "base/mem.h"
 #include "base/trust.h"
+#include "loader/oci/store/fsys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static const int folder_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
 
 static void add(cp_places *p, const char *dir, bool own, bool writable)
 {
@@ -35,7 +35,7 @@ static bool takes_new(cp_places *p, int capstan, bool make)
     for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
         if (make)
             mkdirat(capstan, folders[i], 0755);
-        int fd = openat(capstan, folders[i], folder_flags);
+        int fd = cp_fs_open_folder(capstan, folders[i]);
         all = all && fd >= 0 && faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) == 0;
         if (fd < 0)
             continue;
@@ -58,9 +58,9 @@ static void add_own(cp_places *p, const char *path, int dir, bool make)
         cp_snprintf(p->why, sizeof(p->why), "the store belongs to uid %ld", (long)st.st_uid);
         return;
     }
-    int fd = openat(dir, "capstan", folder_flags);
+    int fd = cp_fs_open_folder(dir, "capstan");
     if (fd < 0 && errno == ENOENT && make && mkdirat(dir, "capstan", 0777) == 0)
-        fd = openat(dir, "capstan", folder_flags);
+        fd = cp_fs_open_folder(dir, "capstan");
     if (fd < 0) {
         if (errno != ENOENT)
             cp_snprintf(p->why, sizeof(p->why), "its folder capstan: %s", strerror(errno));
@@ -95,21 +95,18 @@ int cp_places_open(const cp_places *p, int i, const char *below, bool make)
         errno = EROFS;
         return -1;
     }
-    int dir = open(p->dir[i], folder_flags);
+    int dir = open(p->dir[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     for (char *name = part, *next; dir >= 0 && name; name = next) {
         next = strchr(name, '/');
         if (next)
             *next++ = '\0';
         if (make && mkdirat(dir, name, 0755) != 0 && errno != EEXIST) {
-            int saved = errno;
-            close(dir);
-            errno = saved;
+            cp_io_close(dir);
             return -1;
         }
-        int fd = openat(dir, name, folder_flags), saved = errno;
-        close(dir);
+        int fd = cp_fs_open_folder(dir, name);
+        cp_io_close(dir);
         dir = fd;
-        errno = saved;
         if (dir >= 0 && !cp_dir_fd_trusted(dir)) {
             close(dir);
             dir = -1;
@@ -122,7 +119,7 @@ int cp_places_open(const cp_places *p, int i, const char *below, bool make)
 /* See places.h. */
 int cp_places_file(int dir, const char *name)
 {
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = cp_fs_open(dir, name);
     if (fd >= 0 && !cp_fd_trusted(fd)) {
         close(fd);
         fd = -1;

@@ -8,7 +8,6 @@
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -74,21 +73,15 @@ void cp_digest_set_fini(cp_digest_set *s)
 /* See reach.h. */
 void cp_digest_set_list(cp_digest_set *s, int dir, bool whole)
 {
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
-    struct dirent *e;
-    if (!d) {
-        if (dir >= 0)
-            close(dir);
-        return;
-    }
-    for (int i = 0; i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++) {
+    cp_fs_list list = cp_fs_list_take(dir);
+    for (const char *name; (name = cp_fs_list_next(&list));) {
         char digest[CP_DIGEST_STR];
         uint8_t raw[32];
-        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", e->d_name);
-        if (cp_digest_parse(digest, raw) && (!whole || strlen(e->d_name) == 64))
+        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", name);
+        if (cp_digest_parse(digest, raw) && (!whole || strlen(name) == 64))
             cp_digest_set_add(s, raw);
     }
-    closedir(d);
+    cp_fs_list_close(&list);
     cp_digest_set_sort(s);
 }
 
@@ -180,23 +173,17 @@ void cp_store_leased(const cp_layout *l, bool keep, cp_digest_set *s)
     int dir = cp_layout_own_dir(l, "leases");
     if (dir < 0 && errno == ENOENT)
         return;
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
-    struct dirent *e;
-    if (!d) {
-        if (dir >= 0)
-            close(dir);
-        s->incomplete = true;
-        return;
-    }
-    for (int i = 0; (e = readdir(d)); i++) {
-        if (i > MAX_LEASES)
+    cp_fs_list list = cp_fs_list_take(dir);
+    s->incomplete = s->incomplete || !list.d;
+    for (const char *name; (name = cp_fs_list_next(&list));) {
+        if (list.n > MAX_LEASES) {
             s->incomplete = true;
-        if (i > MAX_LEASES)
             break;
-        if (e->d_name[0] != '.')
-            collect_lease(dir, e->d_name, keep, s);
+        }
+        if (name[0] != '.')
+            collect_lease(list.dir, name, keep, s);
     }
-    closedir(d);
+    cp_fs_list_close(&list);
 }
 
 /* See reach.h. */
@@ -257,8 +244,7 @@ void cp_lease_drop(cp_lease *lease)
         unlinkat(lease->dir, lease->name, 0);
         close(lease->fd);
     }
-    if (lease->dir >= 0)
-        close(lease->dir);
+    cp_io_close(lease->dir);
     lease->fd = lease->dir = -1;
 }
 
@@ -279,8 +265,7 @@ static bool is_mapped(int fd)
         cp_snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
         int again = open(path, O_RDWR | O_CLOEXEC);
         state = again < 0 ? CP_FLOCK_FAILED : cp_fs_flock(again, LOCK_EX | LOCK_NB);
-        if (again >= 0)
-            close(again);
+        cp_io_close(again);
     }
     return state != CP_FLOCK_HELD;
 }
@@ -289,26 +274,15 @@ static bool is_mapped(int fd)
 bool cp_store_extracted_mapped(const cp_layout *l, const char *hex)
 {
     int root = cp_layout_own_dir(l, "extracted");
-    int dir = root < 0 ? -1 : openat(root, hex, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = dir < 0 ? NULL : fdopendir(dir);
+    cp_fs_list list = cp_fs_list_take(cp_fs_open_folder(root, hex));
     bool mapped = false;
-    if (root >= 0)
-        close(root);
-    if (!d) {
-        if (dir >= 0)
-            close(dir);
-        return false;
-    }
-    struct dirent *e;
-    for (int i = 0; i < CP_MEMBERS_MAX + 8 && !mapped && (e = readdir(d)); i++) {
-        int fd = e->d_name[0] == '.'
-                     ? -1
-                     : openat(dir, e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    cp_io_close(root);
+    for (const char *name; !mapped && (name = cp_fs_list_next(&list));) {
+        int fd = name[0] == '.' ? -1 : cp_fs_open(list.dir, name);
         mapped = fd >= 0 && is_mapped(fd);
-        if (fd >= 0)
-            close(fd);
+        cp_io_close(fd);
     }
-    closedir(d);
+    cp_fs_list_close(&list);
     return mapped;
 }
 
@@ -332,8 +306,7 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
     if (cp_layout_blob_open(l, d, &fd, &size, NULL) != CP_OK)
         fd = -1;
     if ((fd >= 0 && is_mapped(fd)) || cp_store_extracted_mapped(l, hex)) {
-        if (fd >= 0)
-            close(fd);
+        cp_io_close(fd);
         return false;
     }
     cp_store_cache_drop(l, hex, keep, freed);
@@ -347,8 +320,7 @@ bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint
             close(records);
         }
     }
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     return gone;
 }
 

@@ -6,8 +6,8 @@
 #include "loader/oci/store/record.h"
 #include "base/io.h"
 #include "base/mem.h"
+#include "loader/oci/store/fsys.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -73,19 +73,14 @@ bool cp_record_is_name(const char *name)
 /* See record.h. */
 void cp_record_temps_sweep(int dir)
 {
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *e;
+    cp_fs_list list = cp_fs_list_of(dir);
     struct stat st;
     time_t now = time(NULL);
-    if (!d && fd >= 0)
-        close(fd);
-    for (int i = 0; d && i < CP_DIR_LISTED_MAX && (e = readdir(d)); i++)
-        if (is_temp(e->d_name) && fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+    for (const char *name; (name = cp_fs_list_next(&list));)
+        if (is_temp(name) && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             now - st.st_mtime > LEFT_SECONDS)
-            unlinkat(dir, e->d_name, 0);
-    if (d)
-        closedir(d);
+            unlinkat(dir, name, 0);
+    cp_fs_list_close(&list);
 }
 
 /*
@@ -151,8 +146,7 @@ bool cp_record_match(const cp_places *p, const char *name, int fd, uint8_t diges
         int dir = cp_places_open(p, i, "records", false);
         key_of(p, i, name, key);
         ok = dir >= 0 && match(dir, key, &st, digest);
-        if (dir >= 0)
-            close(dir);
+        cp_io_close(dir);
     }
     return ok;
 }
@@ -179,8 +173,7 @@ void cp_record_write(const cp_places *p, const char *name, int fd, const uint8_t
         if (!ok || renameat(dir, tmp, dir, key) != 0)
             unlinkat(dir, tmp, 0);
     }
-    if (dir >= 0)
-        close(dir);
+    cp_io_close(dir);
 }
 
 /* SHA-256 of the first `size` bytes of fd. pread, not the map: a bad disk is an error code then,

@@ -4,6 +4,7 @@
  * exclusively, so that it never takes away a blob that a pack in another process has written and
  * not yet named.
  */
+#include "base/io.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "loader/formats/foreign.h"
@@ -14,7 +15,6 @@
 #include "loader/oci/store/folder.h"
 #include "loader/oci/store/reach.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -319,10 +319,8 @@ cp_code cp_store_rm(const cp_loader_options *opt, const char *ref, uint64_t *fre
         code = cp_layout_lock_take(&l, CP_LOCK_INDEX, true, &index, err);
     if (!code)
         code = rm_locked(&l, &parsed, locked, &bytes, err);
-    if (index >= 0)
-        close(index);
-    if (blobs >= 0)
-        close(blobs);
+    cp_io_close(index);
+    cp_io_close(blobs);
     cp_layout_close(&l);
     if (freed)
         *freed = bytes;
@@ -454,7 +452,6 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
     cp_buf_fini(&arch);
     cp_weights_free(w);
     cp_map_close(&map);
-    if (fd >= 0)
-        close(fd);
+    cp_io_close(fd);
     return code;
 }
