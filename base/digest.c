@@ -45,15 +45,20 @@ void cp_sha256_of(const void *p, size_t n, uint8_t out[32])
     CP_ASSERT(EVP_Digest(p, n, out, &len, EVP_sha256(), NULL) == 1 && len == 32);
 }
 
-void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR])
+void cp_digest_hex(const uint8_t d[32], char out[CP_HEX_STR])
 {
     static const char hex[] = "0123456789abcdef";
-    memcpy(out, "sha256:", 7);
     for (int i = 0; i < 32; i++) {
-        out[7 + 2 * i] = hex[d[i] >> 4];
-        out[8 + 2 * i] = hex[d[i] & 15];
+        out[2 * i] = hex[d[i] >> 4];
+        out[2 * i + 1] = hex[d[i] & 15];
     }
-    out[71] = '\0';
+    out[64] = '\0';
+}
+
+void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR])
+{
+    memcpy(out, "sha256:", 7);
+    cp_digest_hex(d, out + 7);
 }
 
 bool cp_is_hex(const char *s, size_t n)
@@ -70,19 +75,23 @@ static int nibble(char c)
     return -1;
 }
 
-bool cp_digest_parse(const char *s, uint8_t out[32])
+bool cp_digest_of_hex(const char *s, uint8_t out[32])
 {
     uint8_t d[32];
-    if (strncmp(s, "sha256:", 7) != 0 || strnlen(s, CP_DIGEST_STR) != CP_DIGEST_STR - 1)
-        return false;
     for (int i = 0; i < 32; i++) {
-        int hi = nibble(s[7 + 2 * i]), lo = nibble(s[8 + 2 * i]);
-        if (hi < 0 || lo < 0)
-            return false;
+        int hi = nibble(s[2 * i]), lo = hi < 0 ? -1 : nibble(s[2 * i + 1]);
+        if (lo < 0)
+            return false; /* the end of s, among others */
         d[i] = (uint8_t)(hi << 4 | lo);
     }
     memcpy(out, d, 32);
     return true;
+}
+
+bool cp_digest_parse(const char *s, uint8_t out[32])
+{
+    return strncmp(s, "sha256:", 7) == 0 && strnlen(s, CP_DIGEST_STR) == CP_DIGEST_STR - 1 &&
+           cp_digest_of_hex(s + 7, out);
 }
 
 bool cp_secret_equal(const void *a, const void *b, size_t n)

@@ -17,6 +17,11 @@ void cp_sha256_of(const void *p, size_t n, uint8_t out[32]);
 #define CP_DIGEST_STR 72 /* "sha256:" + 64 + NUL */
 void cp_digest_format(const uint8_t d[32], char out[CP_DIGEST_STR]);
 bool cp_digest_parse(const char *s, uint8_t out[32]); /* exactly ^sha256:[0-9a-f]{64}$ */
+/* The 64 digits alone, as blobs and what is derived from them are named; and back from what begins
+ * with them. */
+#define CP_HEX_STR 65
+void cp_digest_hex(const uint8_t d[32], char out[CP_HEX_STR]);
+bool cp_digest_of_hex(const char *s, uint8_t out[32]);
 /* Does s begin with n lower-case hex digits? */
 bool cp_is_hex(const char *s, size_t n);
 /* Constant-time comparison of n bytes. */

@@ -252,8 +252,8 @@ static void set_cache_dirs(cp_loaded *m, const cp_resolved *r)
 {
     const part *first = &m->parts[0];
     const cp_places *p = &r->places;
-    char hex[CP_DIGEST_STR], below[CP_DIGEST_STR + 16];
-    cp_record_key_blob(hex, r->bare ? first->digest : r->manifest->layer[first->layer].raw);
+    char hex[CP_HEX_STR], below[CP_DIGEST_STR + 16];
+    cp_digest_hex(r->bare ? first->digest : r->manifest->layer[first->layer].raw, hex);
     cp_snprintf(below, sizeof(below), "cache/%s", hex);
     for (int i = 0; i < p->n; i++) {
         char *out = i == p->write ? m->cache_dir : m->cache_dir_made;

@@ -71,12 +71,6 @@ cp_code cp_foreign_file(const uint8_t *p, size_t n, cp_err *err)
                    p[2], p[3]);
 }
 
-static bool ends_in(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n > k && strcmp(s + n - k, suffix) == 0;
-}
-
 /* See foreign.h. */
 cp_code cp_foreign_folder(const char *path, cp_code code, cp_err *err)
 {
@@ -86,8 +80,8 @@ cp_code cp_foreign_folder(const char *path, cp_code code, cp_err *err)
     struct dirent *e;
     for (int i = 0; d && i < LISTED_MAX && (e = readdir(d)); i++) {
         layout = layout || strcmp(e->d_name, "oci-layout") == 0;
-        safetensors = safetensors || ends_in(e->d_name, ".safetensors");
-        if (ends_in(e->d_name, ".gguf") && (!gguf[0] || strcmp(e->d_name, gguf) < 0))
+        safetensors = safetensors || cp_has_suffix(e->d_name, ".safetensors");
+        if (cp_has_suffix(e->d_name, ".gguf") && (!gguf[0] || strcmp(e->d_name, gguf) < 0))
             cp_strcopy(gguf, sizeof(gguf), e->d_name);
     }
     if (d)

@@ -370,9 +370,9 @@ static cp_code look(pull *p, cp_err *err)
         k->here = code == CP_OK; /* a wrong one will be replaced */
         p->here += k->here ? size : 0;
         if (k->here && hashed) { /* a pull died between its rename and its record */
-            char hex[CP_DIGEST_STR];
+            char hex[CP_HEX_STR];
             int dir = cp_layout_partial_dir(&p->l, false);
-            cp_record_key_blob(hex, k->d->raw);
+            cp_digest_hex(k->d->raw, hex);
             cp_partial_sweep(dir, hex, false, &swept);
             cp_io_close(dir);
         }
@@ -399,10 +399,10 @@ static uint64_t cache_bytes(const cp_layout *l)
 {
     cp_digest_set have = {0};
     uint64_t sum = 0;
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"), true);
     for (size_t i = 0; i < have.n; i++) {
-        cp_record_key_blob(hex, have.d[i]);
+        cp_digest_hex(have.d[i], hex);
         cp_store_cache_drop(l, hex, true, &sum);
     }
     cp_digest_set_fini(&have);

@@ -12,17 +12,6 @@
 #include <strings.h>
 #include <unistd.h>
 
-static bool has_prefix(const char *s, const char *prefix)
-{
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-static bool has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
-
 /* Forms of other tools, which would read as a name and a tag or as a path, and what to do. */
 static const struct {
     const char *prefix, *remedy;
@@ -46,7 +35,7 @@ static const struct {
 static bool has_scheme(const char *s)
 {
     size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
-    return n > 0 && has_prefix(s + n, "://");
+    return n > 0 && cp_has_prefix(s + n, "://");
 }
 
 /* CP_USAGE where text is of another tool's form. */
@@ -153,9 +142,9 @@ cp_code cp_ref_parse_name(cp_ref *out, const char *text, const char *default_reg
 {
     *out = (cp_ref){.kind = CP_REF_NAME};
     const char *s = text;
-    if (has_prefix(s, "docker://"))
+    if (cp_has_prefix(s, "docker://"))
         s += strlen("docker://");
-    else if (has_prefix(s, "oci://"))
+    else if (cp_has_prefix(s, "oci://"))
         s += strlen("oci://");
     else if (refuse_foreign(s, err))
         return CP_USAGE;
@@ -262,18 +251,18 @@ static bool path_exists(const char *path)
 cp_code cp_ref_parse(cp_ref *out, const char *text, const char *default_registry,
                      cp_path_exists_fn *exists, cp_err *err)
 {
-    if (has_prefix(text, "docker://") || has_prefix(text, "oci://"))
+    if (cp_has_prefix(text, "docker://") || cp_has_prefix(text, "oci://"))
         return cp_ref_parse_name(out, text, default_registry, err);
-    if (has_prefix(text, "oci:"))
+    if (cp_has_prefix(text, "oci:"))
         return as_layout(out, text + strlen("oci:"), err);
-    if (has_prefix(text, "file:///"))
+    if (cp_has_prefix(text, "file:///"))
         return as_path(out, text + strlen("file://"), err);
-    if (has_prefix(text, "file:"))
+    if (cp_has_prefix(text, "file:"))
         return as_path(out, text + strlen("file:"), err);
     if (refuse_foreign(text, err))
         return CP_USAGE;
-    if (text[0] == '/' || has_prefix(text, "./") || has_prefix(text, "../") ||
-        has_suffix(text, ".gguf"))
+    if (text[0] == '/' || cp_has_prefix(text, "./") || cp_has_prefix(text, "../") ||
+        cp_has_suffix(text, ".gguf"))
         return as_path(out, text, err);
     if (strchr(text, '/') && (exists ? exists : path_exists)(text))
         return as_path(out, text, err);

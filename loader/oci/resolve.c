@@ -413,9 +413,9 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
 static cp_code open_extracted(const cp_resolved *r, const cp_file *f, bool always, int *fd,
                               cp_err *err)
 {
-    char hex[CP_DIGEST_STR], what[CP_DIGEST_STR + 64];
+    char hex[CP_HEX_STR], what[CP_DIGEST_STR + 64];
     uint8_t digest[32];
-    cp_record_key_blob(hex, r->manifest->layer[f->layer].raw);
+    cp_digest_hex(r->manifest->layer[f->layer].raw, hex);
     cp_snprintf(what, sizeof(what), "extracted/%s/%d", hex, f->number);
     cp_verify v = {.always = always,
                    .what = what,

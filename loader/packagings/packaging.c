@@ -214,16 +214,3 @@ bool cp_plan_by_type(const char *prefix, const cp_type_row *types, size_t n, con
     out->note = "a layer type that is not known";
     return false;
 }
-
-/* See packaging.h. */
-bool cp_has_prefix(const char *s, const char *prefix)
-{
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-/* See packaging.h. */
-bool cp_has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}

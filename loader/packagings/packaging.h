@@ -131,8 +131,5 @@ bool cp_plan_by_type(const char *prefix, const cp_type_row *types, size_t n, con
 /* CP_OK when the plan has weights, else the row's error: `unbuilt` names weights that were seen but
  * cannot be read, NULL when there were none. */
 cp_code cp_plan_check(const cp_plan *p, const char *unbuilt, cp_err *err);
-/* Is s's beginning or end this? */
-bool cp_has_prefix(const char *s, const char *prefix);
-bool cp_has_suffix(const char *s, const char *suffix);
 
 #endif

@@ -67,7 +67,7 @@ void cp_extract_each(int root, const char *hex, void (*f)(void *arg, const char 
 
 static void drop_record(void *arg, const char *hex, int number)
 {
-    char key[CP_DIGEST_STR];
+    char key[CP_HEX_STR];
     cp_record_key_extracted(key, hex, number);
     unlinkat(*(const int *)arg, key, 0);
 }

@@ -78,9 +78,9 @@ static cp_code open_layer(const cp_layout *l, const cp_descriptor *d, cp_layer_f
     return CP_OK;
 }
 
-static void hex_of(const cp_descriptor *d, char hex[CP_DIGEST_STR])
+static void hex_of(const cp_descriptor *d, char hex[CP_HEX_STR])
 {
-    cp_record_key_blob(hex, d->raw);
+    cp_digest_hex(d->raw, hex);
 }
 
 static bool is_extracted(const cp_places *places, const char *hex, bool image)
@@ -107,7 +107,7 @@ static cp_code each_packed(const cp_layout *l, const cp_manifest *m, const cp_pl
         for (size_t i = 0; !code && i < plan->n; i++) {
             const cp_plan_layer *p = &plan->layer[i];
             const cp_descriptor *d = &m->layer[p->layer];
-            char hex[CP_DIGEST_STR];
+            char hex[CP_HEX_STR];
             opened o;
             if (p->role == CP_ROLE_IGNORED || p->form == CP_FORM_RAW)
                 continue;
@@ -299,7 +299,7 @@ static cp_code map_members(const opened *o, const char *what, bool image, cp_mem
 static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
 {
     const cp_descriptor *d = &x->m->layer[p->layer];
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     opened o;
     cp_members *ms = NULL;
     int place = 0;
@@ -428,7 +428,7 @@ cp_code cp_file_open(const cp_layout *l, const cp_manifest *m, const cp_places *
                      const cp_file *f, int *fd, uint64_t *offset, cp_err *err)
 {
     const cp_descriptor *d = &m->layer[f->layer];
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     *fd = -1;
     *offset = f->number >= 0 ? 0 : f->offset;
     if (f->number >= 0) {

@@ -4,6 +4,7 @@
  * challenge at hand, anything else the next scheme.
  */
 #include "loader/oci/remote/challenge.h"
+#include "base/mem.h"
 
 #include <string.h>
 
@@ -37,11 +38,6 @@ static void blanks_and_commas(input *in)
         in->p++;
 }
 
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
 /* A token, lower case; false: none, or longer than cap - 1. */
 static bool token(input *in, char *out, size_t cap, bool fold)
 {
@@ -49,7 +45,7 @@ static bool token(input *in, char *out, size_t cap, bool fold)
     while (in->p < in->end && token_char(*in->p)) {
         if (n + 1 >= cap)
             return false;
-        out[n++] = fold ? lower(*in->p) : *in->p;
+        out[n++] = fold ? cp_lower(*in->p) : *in->p;
         in->p++;
     }
     out[n] = '\0';

@@ -67,8 +67,7 @@ bool cp_credential_key(const char *key, char *out, size_t cap)
         out[n -= 3] = '\0';
     size_t host = strcspn(out, "/");
     for (size_t i = 0; i < host; i++)
-        if (out[i] >= 'A' && out[i] <= 'Z')
-            out[i] = (char)(out[i] - 'A' + 'a');
+        out[i] = cp_lower(out[i]);
     static const char *const hub[] = {"index.docker.io", "registry-1.docker.io"};
     for (size_t i = 0; i < 2; i++)
         if (host == strlen(hub[i]) && strncmp(out, hub[i], host) == 0) {

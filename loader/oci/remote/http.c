@@ -153,13 +153,6 @@ static char *header_value(char *line, const char *name)
     return v;
 }
 
-static void lower(char *s)
-{
-    for (; *s; s++)
-        if (*s >= 'A' && *s <= 'Z')
-            *s = (char)(*s - 'A' + 'a');
-}
-
 /* Header text is shown to people: nothing that a terminal would obey. */
 static char *plain(char *s)
 {
@@ -174,7 +167,8 @@ static void header_line(cp_exchange *x, char *line)
     char *v;
     if ((v = plain(header_value(line, "Content-Type")))) {
         v[strcspn(v, "; \t")] = '\0';
-        lower(v);
+        for (char *c = v; *c; c++)
+            *c = cp_lower(*c);
         if (!cp_strcopy(x->content_type, sizeof(x->content_type), v))
             x->content_type[0] = '\0';
     } else if ((v = plain(header_value(line, "Content-Encoding")))) {

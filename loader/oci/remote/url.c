@@ -47,8 +47,7 @@ static bool origin_of(CURLU *u, cp_origin *o)
     if (*h == '\0' || !cp_strcopy(o->host, sizeof(o->host), h))
         return false;
     for (char *p = o->host; *p; p++)
-        if (*p >= 'A' && *p <= 'Z')
-            *p = (char)(*p - 'A' + 'a');
+        *p = cp_lower(*p);
     long value = strtol(port, NULL, 10);
     if (value < 1 || value > 65535)
         return false;

@@ -25,7 +25,7 @@
 static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
 {
     cp_digest_set leased = {0};
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     cp_store_leased(l, dry_run, &leased);
     for (int left = 0; !leased.incomplete && left < 2; left++) {
         int dir = left ? cp_layout_partial_left(l) : cp_layout_partial_dir(l, false);
@@ -34,7 +34,7 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
             continue;
         cp_digest_set_list(&have, cp_fs_open_folder(dir, "."), false);
         for (size_t i = 0; i < have.n; i++) {
-            cp_record_key_blob(hex, have.d[i]);
+            cp_digest_hex(have.d[i], hex);
             if (!cp_digest_set_has(&leased, have.d[i]))
                 out->partials += cp_partial_sweep(dir, hex, dry_run, &out->bytes);
         }
@@ -48,10 +48,10 @@ static void gc_partials(const cp_layout *l, bool dry_run, cp_gc_result *out)
 static void gc_caches(const cp_layout *l, cp_digest_set *blobs, bool dry_run, cp_gc_result *out)
 {
     cp_digest_set have = {0};
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"), true);
     for (size_t i = 0; i < have.n; i++) {
-        cp_record_key_blob(hex, have.d[i]);
+        cp_digest_hex(have.d[i], hex);
         if (!cp_digest_set_has(blobs, have.d[i]))
             cp_store_cache_drop(l, hex, dry_run, &out->bytes);
     }
@@ -60,11 +60,10 @@ static void gc_caches(const cp_layout *l, cp_digest_set *blobs, bool dry_run, cp
 
 static void add_key(void *arg, const char *hex, int number)
 {
-    char key[CP_DIGEST_STR], digest[CP_DIGEST_STR + 8];
+    char key[CP_HEX_STR];
     uint8_t raw[32];
     cp_record_key_extracted(key, hex, number);
-    cp_snprintf(digest, sizeof(digest), "sha256:%s", key);
-    if (cp_digest_parse(digest, raw))
+    if (cp_digest_of_hex(key, raw))
         cp_digest_set_add(arg, raw);
 }
 
@@ -72,11 +71,11 @@ static void add_key(void *arg, const char *hex, int number)
 static void recorded_files(const cp_layout *l, cp_digest_set *keys)
 {
     cp_digest_set layers = {0};
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     int extracted = cp_layout_own_dir(l, "extracted");
     cp_digest_set_list(&layers, cp_layout_own_dir(l, "extracted"), true);
     for (size_t i = 0; i < layers.n; i++) {
-        cp_record_key_blob(hex, layers.d[i]);
+        cp_digest_hex(layers.d[i], hex);
         cp_extract_each(extracted, hex, add_key, keys);
     }
     cp_io_close(extracted);
@@ -89,12 +88,12 @@ static void recorded_files(const cp_layout *l, cp_digest_set *keys)
 static void gc_records(const cp_layout *l, cp_digest_set *used)
 {
     cp_digest_set have = {0}, keys = {0};
-    char key[CP_DIGEST_STR];
+    char key[CP_HEX_STR];
     int dir = cp_layout_own_dir(l, "records");
     cp_digest_set_list(&have, cp_layout_own_dir(l, "records"), true);
     recorded_files(l, &keys);
     for (size_t i = 0; dir >= 0 && i < have.n; i++) {
-        cp_record_key_blob(key, have.d[i]);
+        cp_digest_hex(have.d[i], key);
         if (!cp_digest_set_has(&keys, have.d[i]) && !cp_digest_set_has(used, have.d[i]))
             unlinkat(dir, key, 0);
     }
@@ -107,7 +106,7 @@ static void gc_records(const cp_layout *l, cp_digest_set *used)
 static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp_err *err)
 {
     cp_digest_set used = {0}, have = {0};
-    char broken[256] = "", hex[CP_DIGEST_STR], own[CP_DIR_MAX + 16];
+    char broken[256] = "", hex[CP_HEX_STR], own[CP_DIR_MAX + 16];
     cp_code code = cp_store_used(l, dry_run, &used, broken, err);
     if (!code) {
         gc_partials(l, dry_run, out);
@@ -122,7 +121,7 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
         cp_snprintf(own, sizeof(own), "%s/capstan", l->path);
         cp_digest_set_list(&have, cp_layout_own_dir(l, "extracted"), true);
         for (size_t i = 0; i < have.n; i++) {
-            cp_record_key_blob(hex, have.d[i]);
+            cp_digest_hex(have.d[i], hex);
             if (!cp_digest_set_has(&used, have.d[i]) && !cp_store_extracted_mapped(l, hex))
                 cp_extract_remove(own, hex, dry_run, &out->extracted, &out->bytes, NULL);
         }
@@ -323,9 +322,9 @@ cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progre
 
 static bool holds_panels(const cp_places *p, const uint8_t digest[32])
 {
-    char hex[CP_DIGEST_STR], below[CP_DIGEST_STR + 16];
+    char hex[CP_HEX_STR], below[CP_DIGEST_STR + 16];
     bool found = false;
-    cp_record_key_blob(hex, digest);
+    cp_digest_hex(digest, hex);
     cp_snprintf(below, sizeof(below), "cache/%s", hex);
     for (int i = 0; i < p->n && !found; i++) {
         cp_fs_list list = cp_fs_list_take(cp_places_open(p, i, below, false));

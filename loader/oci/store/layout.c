@@ -458,8 +458,8 @@ int cp_layout_partial_left(const cp_layout *l)
 cp_code cp_layout_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
                             cp_err *err)
 {
-    char hex[CP_DIGEST_STR];
-    cp_record_key_blob(hex, digest);
+    char hex[CP_HEX_STR];
+    cp_digest_hex(digest, hex);
     *size = 0;
     int dir = cp_layout_blobs_dir(l);
     *fd = cp_fs_open(dir, hex);
@@ -543,10 +543,10 @@ cp_code cp_layout_blob_put(const cp_layout *l, const void *p, size_t n, cp_descr
                            cp_err *err)
 {
     uint8_t raw[32];
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     cp_sha256_of(p, n, raw);
     describe(d, raw, n);
-    cp_record_key_blob(hex, raw);
+    cp_digest_hex(raw, hex);
     int dir = cp_layout_blobs_dir(l);
     if (dir < 0)
         return io(err, l, "blobs/sha256", "open");
@@ -657,7 +657,7 @@ static void write_record(const cp_places *places, int fd, const uint8_t raw[32])
 cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const cp_places *places,
                               cp_progress_fn *progress, void *arg, cp_descriptor *d, cp_err *err)
 {
-    char temp[TEMP_NAME], hex[CP_DIGEST_STR];
+    char temp[TEMP_NAME], hex[CP_HEX_STR];
     uint8_t raw[32];
     int dir = cp_layout_blobs_dir(l), out = -1;
     if (dir < 0)
@@ -673,7 +673,7 @@ cp_code cp_layout_blob_import(const cp_layout *l, int fd, uint64_t size, const c
     cp_code code = copy_hashed(l, fd, out, size, progress, arg, raw, err);
     if (!code) {
         describe(d, raw, size);
-        cp_record_key_blob(hex, raw);
+        cp_digest_hex(raw, hex);
         bool keep = cp_layout_blob_recorded(l, d, places);
         if (keep)
             unlinkat(dir, temp, 0);
@@ -708,8 +708,8 @@ bool cp_layout_blob_recorded(const cp_layout *l, const cp_descriptor *d, const c
 /* See layout.h. */
 bool cp_layout_blob_remove(const cp_layout *l, const uint8_t digest[32], bool keep, uint64_t *freed)
 {
-    char hex[CP_DIGEST_STR];
-    cp_record_key_blob(hex, digest);
+    char hex[CP_HEX_STR];
+    cp_digest_hex(digest, hex);
     int dir = cp_layout_blobs_dir(l);
     struct stat st;
     if (dir < 0)

@@ -46,7 +46,7 @@ static const char map_magic[8] = "CPMAP1\n";
 struct cp_partial {
     const cp_layout *l;
     cp_descriptor d; /* digest and size only */
-    char hex[CP_DIGEST_STR];
+    char hex[CP_HEX_STR];
     char name[NAME_MAX_BYTES]; /* of the data file; hex, unless it cannot be locked */
     int dir, lock, fd, map;    /* map: -1 for a blob of one unit; lock: -1 without locks */
     uint64_t n_units, n_bytes_map;
@@ -300,7 +300,7 @@ cp_code cp_partial_open(cp_partial **out, const cp_layout *l, const cp_descripto
     memcpy(p->d.raw, d->raw, sizeof(p->d.raw));
     p->d.sha256 = true;
     p->d.size = d->size;
-    cp_record_key_blob(p->hex, d->raw);
+    cp_digest_hex(d->raw, p->hex);
     p->n_units = (d->size + CP_UNIT - 1) / CP_UNIT;
     p->n_bytes_map = (p->n_units + 7) / 8;
     p->live = cp_xcalloc(p->n_bytes_map + 1, 1);
@@ -470,13 +470,13 @@ cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err)
 void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
                      uint64_t *allocated)
 {
-    char hex[CP_DIGEST_STR], name[NAME_MAX_BYTES];
+    char hex[CP_HEX_STR], name[NAME_MAX_BYTES];
     struct stat st;
     *done = *allocated = 0;
     int dir = cp_layout_partial_dir(l, false);
     if (dir < 0)
         return;
-    cp_record_key_blob(hex, d->raw);
+    cp_digest_hex(d->raw, hex);
     if (fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
         *allocated = (uint64_t)st.st_blocks * 512;
     file_name(name, hex, ".map");

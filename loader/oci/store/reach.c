@@ -75,10 +75,8 @@ void cp_digest_set_list(cp_digest_set *s, int dir, bool whole)
 {
     cp_fs_list list = cp_fs_list_take(dir);
     for (const char *name; (name = cp_fs_list_next(&list));) {
-        char digest[CP_DIGEST_STR];
         uint8_t raw[32];
-        cp_snprintf(digest, sizeof(digest), "sha256:%.64s", name);
-        if (cp_digest_parse(digest, raw) && (!whole || strlen(name) == 64))
+        if (cp_digest_of_hex(name, raw) && (!whole || strlen(name) == 64))
             cp_digest_set_add(s, raw);
     }
     cp_fs_list_close(&list);
@@ -155,10 +153,8 @@ static void collect_lease(int dir, const char *name, bool keep, cp_digest_set *s
             break;
         }
         for (ssize_t i = 0; i < n; i += 65) {
-            char digest[CP_DIGEST_STR];
             uint8_t raw[32];
-            cp_snprintf(digest, sizeof(digest), "sha256:%.64s", text + i);
-            if (cp_digest_parse(digest, raw))
+            if (cp_digest_of_hex(text + i, raw))
                 cp_digest_set_add(s, raw);
             else
                 s->incomplete = true;
@@ -218,8 +214,8 @@ cp_code cp_lease_take(cp_lease *out, const cp_layout *l, const cp_digest_set *di
     *out = (cp_lease){.fd = -1};
     out->dir = cp_layout_own_make(l, "leases");
     for (size_t i = 0; i < digests->n; i++) {
-        char hex[CP_DIGEST_STR];
-        cp_record_key_blob(hex, digests->d[i]);
+        char hex[CP_HEX_STR];
+        cp_digest_hex(digests->d[i], hex);
         cp_buf_printf(&text, "%s\n", hex);
     }
     bool ok = out->dir >= 0 && !text.failed && getrandom(&rnd, sizeof(rnd), 0) == sizeof(rnd);
@@ -299,10 +295,10 @@ void cp_store_cache_drop(const cp_layout *l, const char *hex, bool keep, uint64_
 /* See reach.h. */
 bool cp_store_blob_drop(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t *freed)
 {
-    char path[CP_DIR_MAX + 16], hex[CP_DIGEST_STR];
+    char path[CP_DIR_MAX + 16], hex[CP_HEX_STR];
     uint64_t size = 0, folders = 0;
     int fd;
-    cp_record_key_blob(hex, d);
+    cp_digest_hex(d, hex);
     if (cp_layout_blob_open(l, d, &fd, &size, NULL) != CP_OK)
         fd = -1;
     if ((fd >= 0 && is_mapped(fd)) || cp_store_extracted_mapped(l, hex)) {

@@ -27,18 +27,10 @@ static int64_t ns(struct timespec t)
 }
 
 /* See record.h. */
-void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32])
-{
-    char text[CP_DIGEST_STR];
-    cp_digest_format(digest, text);
-    cp_strcopy(key, CP_DIGEST_STR, text + strlen("sha256:"));
-}
-
-/* See record.h. */
 void cp_record_name_blob(char name[CP_RECORD_NAME], const uint8_t digest[32])
 {
-    char hex[CP_DIGEST_STR];
-    cp_record_key_blob(hex, digest);
+    char hex[CP_HEX_STR];
+    cp_digest_hex(digest, hex);
     cp_snprintf(name, CP_RECORD_NAME, "blobs/sha256/%s", hex);
 }
 
@@ -49,13 +41,13 @@ void cp_record_name_extracted(char name[CP_RECORD_NAME], const char *layer_hex, 
 }
 
 /* See record.h. */
-void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number)
+void cp_record_key_extracted(char key[CP_HEX_STR], const char *layer_hex, int number)
 {
     char name[CP_RECORD_NAME];
     uint8_t d[32];
     cp_record_name_extracted(name, layer_hex, number);
     cp_sha256_of(name, strlen(name), d);
-    cp_record_key_blob(key, d);
+    cp_digest_hex(d, key);
 }
 
 static bool is_temp(const char *name)
@@ -87,19 +79,19 @@ void cp_record_temps_sweep(int dir)
  * The record's file name in place i: in a store's own folder a blob's digest. In the user's cache,
  * which serves any number of layouts, the digest of its path; what was extracted lies there once.
  */
-static void key_of(const cp_places *p, int i, const char *name, char key[CP_DIGEST_STR])
+static void key_of(const cp_places *p, int i, const char *name, char key[CP_HEX_STR])
 {
     static const char blobs[] = "blobs/sha256/";
     char path[2 * CP_DIR_MAX];
     uint8_t d[32];
     bool blob = strncmp(name, blobs, strlen(blobs)) == 0;
     if (blob && p->own[i]) {
-        cp_strcopy(key, CP_DIGEST_STR, name + strlen(blobs));
+        cp_strcopy(key, CP_HEX_STR, name + strlen(blobs));
         return;
     }
     cp_snprintf(path, sizeof(path), "%s%s%s", blob ? p->layout : "", blob ? "/" : "", name);
     cp_sha256_of(path, strlen(path), d);
-    cp_record_key_blob(key, d);
+    cp_digest_hex(d, key);
 }
 
 /* The record's text for the state st of a file. */
@@ -142,7 +134,7 @@ bool cp_record_match(const cp_places *p, const char *name, int fd, uint8_t diges
     struct stat st;
     bool ok = false;
     for (int i = 0; p && !ok && i < p->n && fstat(fd, &st) == 0; i++) {
-        char key[CP_DIGEST_STR];
+        char key[CP_HEX_STR];
         int dir = cp_places_open(p, i, "records", false);
         key_of(p, i, name, key);
         ok = dir >= 0 && match(dir, key, &st, digest);
@@ -154,15 +146,15 @@ bool cp_record_match(const cp_places *p, const char *name, int fd, uint8_t diges
 /* See record.h. */
 void cp_record_write(const cp_places *p, const char *name, int fd, const uint8_t digest[32])
 {
-    char key[CP_DIGEST_STR], tmp[CP_DIGEST_STR + 40], text[RECORD_MAX], hex[CP_DIGEST_STR];
+    char key[CP_HEX_STR], tmp[CP_HEX_STR + 40], text[RECORD_MAX], shown[CP_DIGEST_STR];
     struct stat st;
     uint64_t rnd = 0;
     if (!p || p->write < 0 || fstat(fd, &st) != 0 ||
         getrandom(&rnd, sizeof(rnd), GRND_NONBLOCK) < 0)
         return;
     int dir = cp_places_open(p, p->write, "records", true);
-    cp_digest_format(digest, hex);
-    size_t n = record_text(text, hex, &st);
+    cp_digest_format(digest, shown);
+    size_t n = record_text(text, shown, &st);
     key_of(p, p->write, name, key);
     cp_snprintf(tmp, sizeof(tmp), ".%s.%016" PRIx64, key, rnd);
     int rec =

@@ -27,10 +27,8 @@ typedef struct cp_verify {
     void *arg;
 } cp_verify;
 
-/* The 64 digits of a digest. */
-void cp_record_key_blob(char key[CP_DIGEST_STR], const uint8_t digest[32]);
 /* The file name that the record of a file extracted from a layer has in every place. */
-void cp_record_key_extracted(char key[CP_DIGEST_STR], const char *layer_hex, int number);
+void cp_record_key_extracted(char key[CP_HEX_STR], const char *layer_hex, int number);
 /* Is this the name of a record, or of one in the making? */
 bool cp_record_is_name(const char *name);
 /* Remove what writers that were killed a minute ago or more left in folder dir of records. */

@@ -4,6 +4,7 @@
 #include "tests/unit/base/suites.h"
 
 #include "base/digest.h"
+#include "base/mem.h"
 
 #include <string.h>
 
@@ -69,11 +70,36 @@ static void secrets_compare(void **state)
     assert_true(cp_secret_equal("a", "b", 0));
 }
 
+static void digits_alone(void **state)
+{
+    (void)state;
+    static const char hex[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    char s[CP_HEX_STR], cut[CP_HEX_STR];
+    uint8_t d[32], other[32] = {0};
+    assert_true(cp_digest_of_hex(hex, d));
+    check(d, hex);
+    cp_digest_hex(d, s);
+    assert_string_equal(s, hex);
+    char longer[80];
+    cp_snprintf(longer, sizeof(longer), "%s.lock", hex); /* begins with them */
+    assert_true(cp_digest_of_hex(longer, other));
+    assert_memory_equal(other, d, 32);
+    memset(other, 7, sizeof(other));
+    for (size_t n = 0; n < 64; n++) {
+        memcpy(cut, hex, n);
+        cut[n] = '\0';
+        assert_false(cp_digest_of_hex(cut, other));
+    }
+    for (size_t i = 0; i < sizeof(other); i++)
+        assert_int_equal(other[i], 7);
+}
+
 int suite_digest(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_vectors),
         cmocka_unit_test(strings_are_exact),
+        cmocka_unit_test(digits_alone),
         cmocka_unit_test(secrets_compare),
     };
     return cmocka_run_group_tests_name("digest", tests, NULL, NULL);

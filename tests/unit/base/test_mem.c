@@ -128,6 +128,20 @@ static void strings_are_bounded(void **state)
 }
 
 /* What would steer a terminal is seen; other bytes stay as they are, also where they are cut. */
+static void beginnings_and_ends(void **state)
+{
+    (void)state;
+    assert_true(cp_has_prefix("abc", "ab") && cp_has_prefix("abc", "") && cp_has_prefix("", ""));
+    assert_false(cp_has_prefix("ab", "abc"));
+    assert_false(cp_has_prefix("Abc", "ab"));
+    assert_true(cp_has_suffix("abc", "bc") && cp_has_suffix("abc", "abc") &&
+                cp_has_suffix("a", ""));
+    assert_false(cp_has_suffix("bc", "abc"));
+    assert_false(cp_has_suffix("abcd", "abc"));
+    assert_true(cp_lower('A') == 'a' && cp_lower('Z') == 'z' && cp_lower('a') == 'a');
+    assert_true(cp_lower('@') == '@' && cp_lower('[') == '[' && cp_lower('\xc4') == '\xc4');
+}
+
 static void text_for_a_terminal(void **state)
 {
     (void)state;
@@ -181,6 +195,7 @@ int suite_mem(void)
         cmocka_unit_test(buffer_appends),
         cmocka_unit_test(buffer_failure_is_sticky),
         cmocka_unit_test(strings_are_bounded),
+        cmocka_unit_test(beginnings_and_ends),
         cmocka_unit_test(text_for_a_terminal),
         cmocka_unit_test(cursor_never_reads_past_the_end),
     };
