@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers folders headers sizes banned names format need the sources; symbols globals cycles need
+Checks: layers folders headers sizes banned names anchors format need the sources; symbols globals cycles need
 a build that is not older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
@@ -57,6 +57,7 @@ DOORS = [
 
 BANNED = ["strcpy", "strcat", "sprintf", "strtok", "alloca", "atoi", "system"]
 FUNCTION_LINES, FILE_LINES, PUBLIC_HEADER_LINES, GLOBALS = 150, 1200, 200, 10
+SCREEN = 40  # lines by which a page may miss the function that it points at
 # Rooms whose files stand in floors: each includes only what lies below it (a source and its header
 # are one, a room's public header stands for itself), in CALLS also calls it.
 FLOORS = ["chat", "engine", "kernels", "kv-cache", "tokenizer"]
@@ -252,6 +253,52 @@ def objects(args):
     return found
 
 
+def definition(text, name):
+    """The line of a function's definition in the house's format, of a type or of a macro; or None."""
+    for pattern in (rf"^\w[\w\s*]*?\b{name}\([^;{{]*\)\n{{", rf"^(?:typedef )?(?:struct|enum|union) {name} {{",
+                    rf"^#define {name}\b", rf"^(?:static )?const \w[\w\s*]*\b{name}\b[^;]* = {{"):
+        m = re.search(pattern, text, re.M)
+        if m:
+            return text[:m.start()].count("\n") + 1
+    return None
+
+
+def check_anchors(args):
+    """What pages name is there. `engine/loop.c:94 turn`: the function, within a screen of that line
+    (--fix: that very line); `kernels/cpu/exec.c`: the file."""
+    bad = []
+    rooms = "|".join(ROOMS)
+    where = re.compile(rf"`((?:{rooms})/[\w./-]+\.(?:c|h|inc)):(\d+)(?: (\w+))?`")
+    path = re.compile(rf"(?<![\w/.*-])(?:{rooms})/[\w/-]+\.(?:c|h|inc|def|py)\b")
+    folder = os.path.join(args.root, "docs")
+    for page in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if not page.endswith(".md"):
+            continue
+        text, moved = read(folder, page), []
+        for m in path.finditer(text):
+            any_of_its_kind = re.search(r"[/_]x(_json)?\.\w+$", m[0])
+            if not any_of_its_kind and not os.path.exists(os.path.join(args.root, m[0])):
+                bad.append(f"docs/{page}:{text[:m.start()].count(chr(10)) + 1}: no file {m[0]}")
+        for m in where.finditer(text):
+            at = f"docs/{page}:{text[:m.start()].count(chr(10)) + 1}: {m[1]}:{m[2]}"
+            source = os.path.join(args.root, m[1])
+            line = definition(read(args.root, m[1]), m[3]) if m[3] and os.path.exists(source) else None
+            if not m[3]:
+                bad.append(f"{at} names no function")
+            elif line is None:
+                bad.append(f"{at}: {m[3]} is not defined there")
+            elif args.fix:
+                moved.append((m.span(2), str(line)))
+            elif abs(line - int(m[2])) > SCREEN:
+                bad.append(f"{at}: {m[3]} is at line {line}; `lint.py anchors --fix` moves it")
+        if moved:
+            for (start, end), line in reversed(moved):
+                text = text[:start] + line + text[end:]
+            with open(os.path.join(folder, page), "w", encoding="utf-8") as f:
+                f.write(text)
+    return bad
+
+
 def archives(args):
     found, made = [], set(objects(args).values())
     for folder, _, files in os.walk(args.build):
@@ -414,7 +461,7 @@ def check_format(args):
     return [f"{path}: {tool} would change it" for path in changed]
 
 
-CHECKS = {"layers": check_layers, "folders": check_folders, "headers": check_headers, "sizes": check_sizes,
+CHECKS = {"anchors": check_anchors, "layers": check_layers, "folders": check_folders, "headers": check_headers, "sizes": check_sizes,
           "banned": check_banned, "names": check_names, "symbols": check_symbols, "globals": check_globals,
           "cycles": check_cycles,
           "format": check_format}
@@ -427,6 +474,7 @@ def main():
     parser.add_argument("--root", default=os.path.dirname(os.path.dirname(here)))
     parser.add_argument("--build", default=".")
     parser.add_argument("--cc", default="cc")
+    parser.add_argument("--fix", action="store_true", help="anchors: write what is right")
     args = parser.parse_args()
     bad = CHECKS[args.check](args)
     for line in bad:

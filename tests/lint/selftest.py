@@ -25,6 +25,7 @@ CLEAN = {
     "kernels/k.c": "#include \"base/a.h\"\n\nint cp_k(void);\n\n"
                    "int cp_k(void)\n{\n    return cp_a(1);\n}\n",
     "loader/generated/t.h": "int   cp_t;\n",
+    "docs/CLEAN.md": "`base/a.c:40 cp_a`, base/a.h, and any server/x_json.c\n",
     "loader/oci/pull.h": "extern int cp_pull;\n",
 }
 
@@ -68,6 +69,11 @@ BREACHES = [
     ("names", {"kernels/cuda/k.cu": "/* as cp_gone does */\n"}, "'cp_gone' is not in this tree"),
     ("names", {"kernels/k.c": "// see kernels/cuda/gone.cuh\n"},
      "'kernels/cuda/gone.cuh' is not in this tree"),
+    ("anchors", {"docs/A.md": "see base/gone.c\n"}, "docs/A.md:1: no file base/gone.c"),
+    ("anchors", {"docs/A.md": "\n`base/a.c:6 cp_a` and `base/a.c:6 cp_b`\n"},
+     "docs/A.md:2: base/a.c:6: cp_b is not defined there"),
+    ("anchors", {"docs/A.md": "`base/a.c:48 cp_a`\n"}, "cp_a is at line 6; "),
+    ("anchors", {"docs/A.md": "`base/a.c:6`\n"}, "base/a.c:6 names no function"),
     ("symbols", {"base/b.c": "int helper(void);\nint helper(void)\n{\n    return 1;\n}\n"},
      "helper does not begin with cp_"),
     ("symbols", {"base/b.c": "int cp_twice(void);\nint cp_twice(void)\n{\n    return 1;\n}\n",
