@@ -30,7 +30,7 @@ static bool still_computing(const cp_sched *s, const cp_wait *w)
     if (CP_PLANTED(107))
         return true;
     return t->gen == w->target_gen && t->state == CP_SEQ_RUNNING && !t->blocked &&
-           t->n_done < w->until;
+           cp_kv_firm(s->kv, t->kv) < w->until;
 }
 
 /* How far t's coming pages would serve tokens[0, max): whole pages, and for STATE groups only where
@@ -38,8 +38,9 @@ static bool still_computing(const cp_sched *s, const cp_wait *w)
 static int common_prefix(const cp_sched *s, const cp_seq *t, const int32_t *tokens, int max)
 {
     int P = s->cfg.page_positions, n = 0, goal = cp_seq_goal(t);
-    if (goal < max)
-        max = goal;
+    int end = goal < t->n_known ? goal : t->n_known;
+    if (end < max)
+        max = end;
     while (n < max && t->tokens[n] == tokens[n])
         n++;
     n = n / P * P;
@@ -64,11 +65,12 @@ static bool must_wait(cp_sched *s, cp_wait *w, const int32_t *tokens, int n_know
     const cp_seq *target = NULL;
     for (int i = 0; i < s->n_run; i++) {
         const cp_seq *t = s->run[i];
-        if (t->blocked || cp_seq_goal(t) - t->n_done <= 1 ||
+        int firm = cp_kv_firm(s->kv, t->kv);
+        if (t->blocked || cp_seq_goal(t) - firm <= 1 ||
             memcmp(t->task->r->salt, w->task->r->salt, sizeof(w->task->r->salt)) != 0)
             continue;
         int common = common_prefix(s, t, tokens, max_hit);
-        if (common > t->n_done && common > best) {
+        if (common > firm && common > best) {
             best = common;
             target = t;
         }
@@ -178,7 +180,10 @@ static verdict try_admit(cp_sched *s, cp_wait *w)
         cp_kv_seq_close(s->kv, kv);
         return NO_PAGES;
     }
-    cp_room_clear(s, need);
+    if (!cp_room_clear(s, need)) {
+        cp_kv_seq_close(s->kv, kv);
+        return NO_PAGES;
+    }
     first_admission(s, t, n_hit);
     start(s, w, kv, n_hit);
     return ADMITTED;
@@ -214,8 +219,12 @@ void cp_admit(cp_sched *s)
             continue;
         }
         verdict v = try_admit(s, w);
-        if ((v == NO_PAGES && !CP_PLANTED(118)) || (s->preempted_now && s->n_run > 0))
-            break; /* nobody overtakes, and what was just preempted does not push back */
+        if (v == NO_PAGES && !CP_PLANTED(118)) {
+            s->refused = w;
+            break; /* nobody overtakes */
+        }
+        if (s->preempted_now && s->n_run > 0)
+            break; /* what was just preempted does not push back */
         w = v == SKIPPED ? w->next : after(s, order);
     }
 }

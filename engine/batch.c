@@ -3,7 +3,8 @@
  *
  * Rebuilt each step from the sequences, never the state itself. Rows of a sequence are contiguous
  * and ascend in position; sequences stand oldest first. Pages are passed as pointers to the
- * kv-cache's own tables, which nothing changes until the step is over.
+ * kv-cache's own tables, tokens and bans as pointers to the sequences': nothing changes them until
+ * the step is over, or until cp_sched_sent, where the backend has taken copies by then.
  */
 #include "engine/batch.h"
 #include "base/mem.h"
@@ -59,7 +60,7 @@ static void add_seq(cp_step *b, const cp_sched *s, int i, int n)
                          .n_rows = q->rows,
                          .pos0 = q->n_done,
                          .tokens = q->tokens,
-                         .n_tokens = q->n_known,
+                         .n_tokens = q->n_known + q->n_pending + q->n_spec,
                          .pages = cp_kv_tables(s->kv, q->kv),
                          .adapter = -1};
     cp_kv_state(s->kv, q->kv, &bs->state_in, &bs->state_out, &bs->state_save);

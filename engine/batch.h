@@ -18,7 +18,7 @@ typedef struct cp_step {
 } cp_step;
 cp_code cp_step_init(cp_step *b, int max_rows, int max_out, int max_seqs, cp_err *err);
 void cp_step_fini(cp_step *b);
-/* Gather s's plan. Valid until the next call, and until s's pages change. */
+/* Gather s's plan. Valid until the next call, and until the plan is sent or committed. */
 void cp_step_build(cp_step *b, const cp_sched *s);
 
 #endif

@@ -17,17 +17,46 @@ bool cp_seq_fork_pending(const cp_seq *q)
            q->n_known == q->n_prompt;
 }
 
+/* A pending token gets no row where it is the last, or where the host must have seen it first. */
+static bool waits_for_pending(const cp_seq *q)
+{
+    const cp_request *r = q->task->r;
+    bool last = q->n_known + q->n_pending - q->n_prompt >= r->max_tokens;
+    return q->n_pending > 0 && (last || (r->no_overlap && !CP_PLANTED(129)));
+}
+
 int cp_seq_goal(const cp_seq *q)
 {
-    bool short_of_last = q->task->r->max_tokens == 0 || cp_seq_fork_pending(q);
-    return short_of_last ? q->n_prompt - 1 : q->n_known;
+    if (q->task->r->max_tokens == 0 || cp_seq_fork_pending(q))
+        return q->n_prompt - 1;
+    return q->n_known + q->n_pending + q->n_spec - waits_for_pending(q);
 }
 
 int cp_seq_out_first(const cp_seq *q)
 {
     if (!cp_seq_scoring(q))
-        return q->n_known - 1;
+        return q->n_known + q->n_pending - 1;
     return q->n_done > q->task->n_scored - 1 ? q->n_done : q->task->n_scored - 1;
+}
+
+bool cp_seq_one_to_go(const cp_seq *q)
+{
+    return cp_seq_goal(q) - q->n_spec - q->n_done == 1;
+}
+
+bool cp_seq_decoding(const cp_seq *q)
+{
+    return q->n_known + q->n_pending > q->n_prompt && q->n_done + 1 == q->n_known + q->n_pending;
+}
+
+int cp_seq_drafts_wanted(const cp_sched *s, const cp_seq *q)
+{
+    if (q->state != CP_SEQ_RUNNING || !cp_seq_decoding(q) || q->in_flight > 0 ||
+        cp_kv_has_state(s->kv))
+        return 0;
+    int tokens = q->task->r->max_tokens - (q->n_known - q->n_prompt) - 1;
+    int room = s->cfg.ctx - 1 - q->n_known;
+    return tokens < room ? tokens : room;
 }
 
 static int checkpoint_stride(const cp_sched *s)

@@ -9,8 +9,14 @@
 bool cp_seq_scoring(const cp_seq *q); /* prompt log-probabilities are still to come */
 /* Whether q still has to let the request's other choices fork off, at n_prompt - 1. */
 bool cp_seq_fork_pending(const cp_seq *q);
-int cp_seq_goal(const cp_seq *q);      /* positions to be done before something else happens */
-int cp_seq_out_first(const cp_seq *q); /* first position whose row wants an output */
+int cp_seq_goal(const cp_seq *q);       /* positions to be done before something else happens */
+int cp_seq_out_first(const cp_seq *q);  /* first position whose row wants an output */
+bool cp_seq_one_to_go(const cp_seq *q); /* one row, drafts aside */
+/* Whether q has produced a token and lacks nothing but the row (and drafts) that makes the next. */
+bool cp_seq_decoding(const cp_seq *q);
+/* Drafts that q could use: 0 where its next row is not to be judged, or nothing could be rolled
+ * back. */
+int cp_seq_drafts_wanted(const cp_sched *s, const cp_seq *q);
 /* STATE groups: whether the state after `end` positions is worth a checkpoint, and the first
  * position after `from` where it will be. */
 bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end);

@@ -43,14 +43,24 @@ static int rows_wanted(const cp_sched *s, const cp_seq *q, int limit)
     return rows;
 }
 
+/* Whether q had better wait for a step in flight than take pages from others: that step will give
+ * some back, or may show that a pending token was the last. */
+static bool waits_for_flight(const cp_sched *s, const cp_seq *q)
+{
+    return q->n_pending > 0 || cp_room_is_coming(s, q);
+}
+
 /* One more victim for q; false: there is none, or it was q. */
 static bool preempt_for(cp_sched *s, cp_seq *q)
 {
+    CP_ASSERT(!waits_for_flight(s, q) && "sched-30");
     cp_seq *victim = cp_room_victim(s, q);
     if (victim) {
         cp_seq_preempt(s, victim);
         return victim != q;
     }
+    if (q->in_flight > 0)
+        return false; /* its own commit may let a window go */
     s->stats.out_of_memory++;
     if (!CP_PLANTED(109))
         cp_task_fail(s, q->task, CP_NO_MEMORY);
@@ -58,7 +68,7 @@ static bool preempt_for(cp_sched *s, cp_seq *q)
 }
 
 /* Pages for up to `rows` rows, fewer where only fewer can be had without preempting. Returns the
- * rows; 0: q does not run any more. */
+ * rows; 0: q does not run any more, or waits for a step in flight. */
 static int take_pages(cp_sched *s, cp_seq *q, int rows)
 {
     while (!cp_kv_grow(s->kv, q->kv, q->n_done + rows)) {
@@ -67,6 +77,8 @@ static int take_pages(cp_sched *s, cp_seq *q, int rows)
             rows = fit;
         else if (CP_PLANTED(104))
             break;
+        else if (waits_for_flight(s, q) && !CP_PLANTED(130))
+            return 0;
         else if (!preempt_for(s, q))
             return 0;
     }
@@ -75,7 +87,8 @@ static int take_pages(cp_sched *s, cp_seq *q, int rows)
 
 void cp_seq_schedule(cp_sched *s, cp_seq *q)
 {
-    int rows = rows_wanted(s, q, CP_PLANTED(102) ? INT32_MAX : s->cfg.prefill_chunk);
+    int limit = q->n_spec > 0 ? 1 : s->cfg.prefill_chunk;
+    int rows = rows_wanted(s, q, CP_PLANTED(102) ? INT32_MAX : limit);
     if (rows > 0)
         rows = take_pages(s, q, rows);
     if (rows > 0)
@@ -90,7 +103,7 @@ void cp_grant_pass(cp_sched *s, bool decode)
         cp_seq *q = s->order[i];
         if (q->state != CP_SEQ_RUNNING || q->blocked || q->rows > 0)
             continue;
-        if ((cp_seq_goal(q) - q->n_done == 1) == decode)
+        if (cp_seq_one_to_go(q) == decode)
             cp_seq_schedule(s, q);
     }
 }
@@ -101,19 +114,19 @@ bool cp_grant_decodes(const cp_sched *s)
 {
     for (int i = 0; i < s->n_run; i++) {
         const cp_seq *q = s->run[i];
-        if (q->rows == 1 && q->n_known > q->n_prompt && q->n_known - q->n_done == 1)
+        if (q->rows > 0 && cp_seq_decoding(q))
             return true;
     }
     return false;
 }
 
-/* More for one that has rows, in pages that neither it nor others will miss: what prompts will
- * still take is reckoned in chunks. */
-static void extend(cp_sched *s, cp_seq *q)
+/* More for one that has rows, `limit` at most, in pages that neither it nor others will miss: what
+ * prompts will still take is reckoned in chunks. */
+static void extend(cp_sched *s, cp_seq *q, int limit)
 {
     int P = s->cfg.page_positions, rows = q->rows;
     cp_seq_withdraw_rows(s, q);
-    int end = q->n_done + rows_wanted(s, q, INT32_MAX);
+    int end = q->n_done + rows_wanted(s, q, limit);
     while (end > q->n_done + rows && !cp_room_may_take(s, q, end))
         end = (end - 1) / P * P;
     if (end > q->n_done + rows && cp_kv_grow(s->kv, q->kv, end))
@@ -125,7 +138,14 @@ void cp_grant_rest(cp_sched *s)
 {
     for (int i = 0; i < s->n_run && s->rows_left > 0 && !CP_PLANTED(123); i++)
         if (s->run[i]->rows > 0)
-            extend(s, s->run[i]);
+            extend(s, s->run[i], INT32_MAX);
+}
+
+void cp_grant_drafts(cp_sched *s)
+{
+    for (int i = 0; i < s->n_run && s->rows_left > 0; i++)
+        if (s->run[i]->rows > 0 && s->run[i]->n_spec > 0)
+            extend(s, s->run[i], s->cfg.prefill_chunk);
 }
 
 /* ---- forks ---- */
@@ -133,8 +153,8 @@ void cp_grant_rest(cp_sched *s)
 bool cp_seq_fork(cp_sched *s, cp_seq *q)
 {
     cp_task *t = q->task;
-    if (!cp_seq_fork_pending(q) || q->n_done != q->n_prompt - 1)
-        return false;
+    if (!cp_seq_fork_pending(q) || q->n_done != q->n_prompt - 1 || cp_seq_scoring(q))
+        return false; /* while scores are in flight, choices would emit them, too */
     while (t->next_choice < t->r->n && s->n_free_slots > 0) {
         cp_kv_seq kv = q->n_done > 0 && !CP_PLANTED(112) ? cp_kv_fork(s->kv, q->kv)
                                                          : cp_kv_seq_open(s->kv, t->r->salt);

@@ -15,6 +15,8 @@ void cp_grant_pass(cp_sched *s, bool decode);
 bool cp_grant_decodes(const cp_sched *s);
 /* Nobody's next token waits for this step: prompts take what is left of it, the oldest first. */
 void cp_grant_rest(cp_sched *s);
+/* Drafts take rows that nobody else had use for, up to a chunk a sequence. */
+void cp_grant_drafts(cp_sched *s);
 /* q stands at n_prompt - 1: the other choices share all it has computed. True if it did. */
 bool cp_seq_fork(cp_sched *s, cp_seq *q);
 

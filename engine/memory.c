@@ -12,7 +12,9 @@
 
 static uint32_t pages_for(const cp_engine_desc *d, int P, int n, int chunk)
 {
-    return cp_kv_pages_for(d->program->groups, d->program->n_groups, P, n, chunk);
+    cp_kv_config kv = {
+        .groups = d->program->groups, .n_groups = d->program->n_groups, .page_positions = P};
+    return cp_kv_pages_for(&kv, n, chunk);
 }
 
 /* The longest context that `pages` pages hold. */

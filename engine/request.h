@@ -77,6 +77,7 @@ struct cp_request {
     cp_sampling sampling;
     int n_prompt_top;     /* -1: no prompt log-probabilities; 0..20 */
     bool no_prefix_reads; /* set with prompt log-probabilities */
+    bool no_overlap;      /* the host must have seen a token before the next is sampled (masks) */
     uint8_t salt[32];     /* tenant */
     int64_t deadline_ns;  /* cp_now_ns() time; 0: none */
     cp_ring ring; /* records of CP_EVENT_BYTES(max(n_top, n_prompt_top)); engine produces; full =

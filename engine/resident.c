@@ -68,8 +68,6 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
     if (code != CP_OK)
         return code;
     cp_sched_config sc = {.kv = m->kv,
-                          .groups = d->program->groups,
-                          .n_groups = d->program->n_groups,
                           .page_positions = P,
                           .ctx = m->mem.ctx,
                           .max_seqs = cfg->max_seqs,

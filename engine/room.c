@@ -25,6 +25,17 @@ static cp_seq *youngest_blocked(const cp_sched *s, const cp_seq *not_this)
     return NULL;
 }
 
+/* What there will be once steps in flight are done. */
+static uint64_t pages_to_be(const cp_sched *s)
+{
+    return (uint64_t)cp_kv_available(s->kv) + cp_kv_parked(s->kv);
+}
+
+static uint64_t states_to_be(const cp_sched *s)
+{
+    return (uint64_t)cp_kv_states_available(s->kv) + cp_kv_states_parked(s->kv);
+}
+
 /* ---- for a newcomer ---- */
 
 bool cp_room_fits(const cp_sched *s, uint64_t need)
@@ -49,17 +60,17 @@ bool cp_room_could_fit(cp_sched *s, uint64_t need)
         return true; /* nothing runs then, and everything goes */
     uint32_t pages, states;
     cp_kv_freed_by(s->kv, s->takes, n, &pages, &states);
-    return need + outstanding <= (uint64_t)cp_kv_available(s->kv) + pages &&
-           (uint64_t)cp_kv_states_available(s->kv) + states > 0;
+    return need + outstanding <= pages_to_be(s) + pages && states_to_be(s) + states > 0;
 }
 
-void cp_room_clear(cp_sched *s, uint64_t need)
+bool cp_room_clear(cp_sched *s, uint64_t need)
 {
-    while (!cp_room_fits(s, need)) {
+    while (s->n_run > 0 && (need + s->outstanding > pages_to_be(s) || states_to_be(s) == 0)) {
         cp_seq *q = youngest_blocked(s, NULL);
         CP_ASSERT(q && "sched-21");
         cp_seq_preempt(s, q);
     }
+    return cp_room_fits(s, need);
 }
 
 /* ---- for one that runs ---- */
@@ -79,9 +90,15 @@ static bool worth_it(cp_sched *s, const cp_seq *q)
         return true; /* the whole pool: it fits, or never will */
     uint32_t pages, states, need = cp_kv_need(s->kv, q->kv, q->n_done + 1);
     cp_kv_freed_by(s->kv, s->takes, n, &pages, &states);
-    if (need <= cp_kv_available(s->kv)) /* then it lacks a state slot */
+    if (need <= pages_to_be(s)) /* then it lacks a state slot */
         return states > 0;
-    return need <= cp_kv_available(s->kv) + pages;
+    return need <= pages_to_be(s) + pages;
+}
+
+bool cp_room_is_coming(const cp_sched *s, const cp_seq *q)
+{
+    return cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) > 0 &&
+           cp_kv_need(s->kv, q->kv, q->n_done + 1) <= pages_to_be(s) && states_to_be(s) > 0;
 }
 
 cp_seq *cp_room_victim(cp_sched *s, cp_seq *q)

@@ -2,8 +2,10 @@
  * sampler: between sequences and the backend's SAMPLE.
  *
  * Sampling is a pure function of (logits, history, seed, choice, position), so nothing here keeps
- * state between steps: what a row wants is read off its sequence. position is the index of the
- * token in its choice; a preempted sequence therefore samples what it would have sampled.
+ * state between steps: what a row wants is read off its sequence and its position alone. position
+ * is the index of the token in its choice; a preempted sequence therefore samples what it would
+ * have sampled, and so does one whose last tokens are drafts, or pending (their values are where
+ * they were sampled).
  */
 #include "engine/sampler.h"
 
@@ -32,12 +34,12 @@ void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos)
 {
     const cp_request *r = q->task->r;
     const cp_sampling *p = &r->sampling;
-    if (pos + 1 < q->n_known) { /* a prompt position: score the token that follows */
+    if (pos + 1 < q->n_prompt) { /* a prompt position: score the token that follows */
         *in = (cp_sample_in){
             .top_p = 1, .repetition = 1, .target = q->tokens[pos + 1], .n_top = r->n_prompt_top};
         return;
     }
-    int n_output = q->n_known - q->n_prompt;
+    int n_output = pos + 1 - q->n_prompt; /* drafts and pending tokens before it included */
     *in = (cp_sample_in){
         .temperature = p->temperature,
         .top_p = p->top_p,
@@ -48,7 +50,7 @@ void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos)
         .frequency = p->frequency,
         .tokens = q->tokens,
         .n_prompt = q->n_prompt,
-        .n_tokens = q->n_known,
+        .n_tokens = pos + 1,
         .bias = p->bias,
         .n_bias = p->n_bias,
         .banned = q->banned,

@@ -33,6 +33,11 @@ static bool alloc_seqs(cp_sched *s)
     s->takes = calloc(n, sizeof(*s->takes));
     if (!s->seqs || !s->run || !s->plan || !s->order || !s->takes)
         return false;
+    for (int k = 0; k < s->cfg.depth; k++) {
+        s->flights[k].parts = calloc(n, sizeof(cp_part));
+        if (!s->flights[k].parts)
+            return false;
+    }
     for (int i = 0; i < s->cfg.max_seqs; i++) {
         s->seqs[i].slot = i;
         s->seqs[i].kv = -1;
@@ -46,12 +51,14 @@ static bool alloc_seqs(cp_sched *s)
 cp_code cp_sched_open(cp_sched **out, const cp_sched_config *cfg, cp_err *err)
 {
     if (cfg->ctx < 1 || cfg->max_seqs < 1 || cfg->prefill_chunk < 1 || cfg->max_tasks < 1 ||
-        cfg->max_out < 1)
+        cfg->max_out < 1 || cfg->depth < 0 || cfg->depth > CP_KV_MAX_DEPTH)
         return cp_fail(err, CP_INVALID_VALUE,
-                       "scheduler: ctx %d, max_seqs %d, prefill_chunk %d must be >= 1", cfg->ctx,
-                       cfg->max_seqs, cfg->prefill_chunk);
+                       "scheduler: ctx %d, max_seqs %d, prefill_chunk %d must be >= 1, depth %d in "
+                       "0..%d",
+                       cfg->ctx, cfg->max_seqs, cfg->prefill_chunk, cfg->depth, CP_KV_MAX_DEPTH);
     cp_sched *s = cp_xcalloc(1, sizeof(*s));
     s->cfg = *cfg;
+    s->cfg.depth = cfg->depth ? cfg->depth : 1;
     s->kv = cfg->kv;
     s->n_free_slots = cfg->max_seqs;
     s->waiting.prev = s->waiting.next = &s->waiting;
@@ -75,6 +82,8 @@ void cp_sched_close(cp_sched *s)
     if (!s)
         return;
     CP_ASSERT(s->n_tasks == 0);
+    for (int k = 0; k < CP_KV_MAX_DEPTH; k++)
+        free(s->flights[k].parts);
     for (int i = 0; s->seqs && i < s->cfg.max_seqs; i++)
         free(s->seqs[i].tokens);
     free(s->seqs);
@@ -125,6 +134,7 @@ static void plan_begin(cp_sched *s)
     s->rows_left = 0;
     s->outs_left = s->cfg.max_out;
     s->preempted_now = false;
+    s->refused = NULL;
     s->n_plan = s->plan_rows = s->plan_outs = 0;
 }
 
@@ -135,14 +145,13 @@ static void fork_all(cp_sched *s)
         cp_seq_fork(s, s->order[i]);
 }
 
+/* A ring that is full but for what steps in flight may need says nothing about its reader. */
 static void mark_blocked(cp_sched *s)
 {
-    for (int i = 0; i < s->n_run; i++)
-        s->run[i]->task->reserved = 0;
     for (int i = 0; i < s->n_run; i++) {
         cp_seq *q = s->run[i];
-        q->rows = q->outs = 0;
-        q->blocked = cp_seq_out_first(q) <= q->n_done && cp_events_room(q->task) < 1;
+        q->blocked = cp_seq_out_first(q) <= q->n_done && cp_events_room(q->task) < 1 &&
+                     q->task->reserved == 0;
     }
 }
 
@@ -151,7 +160,7 @@ static int rows_to_give(const cp_sched *s, int row_budget)
 {
     int least = 1;
     for (int i = 0; i < s->n_run; i++)
-        least += !s->run[i]->blocked && cp_seq_goal(s->run[i]) - s->run[i]->n_done == 1;
+        least += !s->run[i]->blocked && cp_seq_one_to_go(s->run[i]);
     if (least > s->cfg.max_seqs) /* all of them decode: there is no prompt */
         least = s->cfg.max_seqs;
     return row_budget < least && !CP_PLANTED(124) ? least : row_budget;
@@ -168,6 +177,8 @@ static void plan_end(cp_sched *s)
             continue;
         if (cp_seq_wants_checkpoint(s, q, end))
             cp_kv_checkpoint(s->kv, q->kv, end);
+        if (q->n_spec > 0)
+            q->n_spec = q->rows - 1; /* the others would come too late */
         q->out0 = s->plan_outs;
         s->plan[s->n_plan++] = q;
         s->plan_rows += q->rows;
@@ -191,7 +202,9 @@ int cp_sched_plan(cp_sched *s, int row_budget)
     if (!s->preempted_now || s->n_run == 0)
         cp_admit(s);
     s->spare = (int64_t)cp_kv_available(s->kv) - (int64_t)s->outstanding;
-    if (!cp_grant_decodes(s))
+    if (cp_grant_decodes(s))
+        cp_grant_drafts(s);
+    else
         cp_grant_rest(s);
     s->spare_states = cp_kv_states_available(s->kv);
     plan_end(s);
@@ -226,7 +239,7 @@ static bool commit_row(cp_sched *s, cp_seq *q, const cp_sample_out *res, int pos
         cp_task_fail(s, t, CP_MODEL_FAILED);
         return false;
     }
-    if (pos + 1 < q->n_known) {
+    if (pos + 1 < q->n_prompt) {
         cp_events_prompt(s, t, res);
         t->n_scored++;
         return true;
@@ -245,15 +258,39 @@ static bool commit_row(cp_sched *s, cp_seq *q, const cp_sample_out *res, int pos
     return true;
 }
 
-static void commit_seq(cp_sched *s, cp_seq *q, const cp_sample_out *results)
+/* How many rows of the part's outputs are to be used: those of drafts up to the first that differs
+ * from the sample before it. */
+static int judge(const cp_part *part, const cp_sample_out *results)
 {
-    int rows = q->rows, outs = q->outs, end = q->n_done + rows;
-    q->rows = q->outs = 0;
-    cp_kv_advance(s->kv, q->kv, end);
-    cp_kv_commit(s->kv, q->kv, q->tokens, end);
-    q->n_done = CP_PLANTED(101) && end % 7 == 0 && end < q->n_known ? end + 1 : end;
+    const int32_t *drafts = part->seq->tokens + part->seq->n_known;
+    int right = 0;
+    while (right < part->n_spec && results[part->out0 + right].finite &&
+           (results[part->out0 + right].id == drafts[right] || CP_PLANTED(128)))
+        right++;
+    return part->outs - part->n_spec + right;
+}
+
+/* The positions of the part's rows stay, but for those of drafts that were not right. */
+static void keep_rows(cp_sched *s, cp_seq *q, int end, int n_keep)
+{
+    if (n_keep < end) {
+        bool truncated = cp_kv_truncate(s->kv, q->kv, n_keep);
+        CP_ASSERT(truncated && q->n_done == end && "sched-28");
+        q->n_done = n_keep;
+    }
+    cp_kv_commit(s->kv, q->kv, q->tokens, n_keep);
+}
+
+static void commit_part(cp_sched *s, const cp_part *part, const cp_sample_out *results)
+{
+    cp_seq *q = part->seq;
+    int end = part->pos0 + part->rows, outs = judge(part, results);
+    s->stats.drafted += (uint64_t)part->n_spec;
+    s->stats.accepted += (uint64_t)(part->n_spec - (part->outs - outs));
+    keep_rows(s, q, end, end - (part->outs - outs));
+    q->n_spec = 0;
     for (int k = 0; k < outs; k++) {
-        if (!commit_row(s, q, &results[q->out0 + k], end - outs + k))
+        if (!commit_row(s, q, &results[part->out0 + k], end - part->outs + k))
             return;
     }
     if (q->task->r->max_tokens == 0 && end >= cp_seq_goal(q))
@@ -267,24 +304,71 @@ static void plan_over(cp_sched *s)
     s->n_plan = s->plan_rows = s->plan_outs = 0;
 }
 
+void cp_sched_sent(cp_sched *s)
+{
+    CP_ASSERT(s->n_flights < s->cfg.depth && s->n_plan > 0);
+    struct cp_flight *f = &s->flights[s->n_flights++];
+    f->n_parts = s->n_plan;
+    cp_kv_step_sent(s->kv);
+    for (int i = 0; i < s->n_plan; i++) {
+        cp_seq *q = s->plan[i];
+        s->stats.pending += q->n_pending > 0;
+        f->parts[i] = cp_seq_sent(q);
+        cp_kv_advance(s->kv, q->kv, f->parts[i].pos0 + f->parts[i].rows);
+    }
+    if (s->cfg.in_order)
+        cp_kv_step_done(s->kv);
+    plan_over(s);
+}
+
+/* The oldest step in flight is over. */
+static void flight_over(cp_sched *s)
+{
+    struct cp_flight first = s->flights[0];
+    memmove(s->flights, s->flights + 1, sizeof(first) * (size_t)--s->n_flights);
+    s->flights[s->n_flights].parts = first.parts;
+}
+
 void cp_sched_commit(cp_sched *s, const cp_sample_out *results, int64_t now_ns)
 {
     s->now_ns = now_ns;
-    for (int i = 0; i < s->n_plan; i++) /* what was reserved is used now */
-        s->plan[i]->task->reserved = 0;
-    for (int i = 0; i < s->n_plan; i++) {
-        cp_seq *q = s->plan[i];
-        if (q->state == CP_SEQ_RUNNING && q->rows > 0) /* else its task ended by a row before */
-            commit_seq(s, q, results);
+    if (s->n_plan > 0)
+        cp_sched_sent(s);
+    CP_ASSERT(s->n_flights > 0);
+    if (!s->cfg.in_order)
+        cp_kv_step_done(s->kv);
+    struct cp_flight *f = &s->flights[0];
+    for (int i = 0; i < f->n_parts; i++) {
+        cp_part part = f->parts[i];
+        if (!part.seq) {
+            s->stats.discarded++;
+            continue;
+        }
+        CP_ASSERT(part.seq->state == CP_SEQ_RUNNING && "sched-27");
+        cp_seq_landed(&part);
+        f->parts[i].seq = NULL;
+        commit_part(s, &part, results);
     }
-    plan_over(s);
+    flight_over(s);
 }
 
 void cp_sched_fail_plan(cp_sched *s, cp_code code)
 {
-    for (int i = 0; i < s->n_plan; i++) {
-        if (s->plan[i]->state == CP_SEQ_RUNNING && !s->plan[i]->task->ended)
-            cp_task_fail(s, s->plan[i]->task, code);
+    struct cp_flight *f = &s->flights[0];
+    if (s->n_plan > 0) {
+        for (int i = 0; i < s->n_plan; i++) {
+            if (s->plan[i]->state == CP_SEQ_RUNNING && !s->plan[i]->task->ended)
+                cp_task_fail(s, s->plan[i]->task, code);
+        }
+        plan_over(s);
+        return;
     }
-    plan_over(s);
+    CP_ASSERT(s->n_flights > 0);
+    if (!s->cfg.in_order)
+        cp_kv_step_done(s->kv);
+    for (int i = 0; i < f->n_parts; i++) {
+        if (f->parts[i].seq) /* it and its other choices disown their parts */
+            cp_task_fail(s, f->parts[i].seq->task, code);
+    }
+    flight_over(s);
 }

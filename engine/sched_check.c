@@ -12,7 +12,7 @@
 #include "engine/room.h"
 #include "engine/seqs.h"
 
-static void check_seq(const cp_sched *s, const cp_seq *q)
+static void check_seq(const cp_sched *s, const cp_seq *q, bool planned)
 {
     CP_ASSERT(!q->task->ended && "sched-10");
     CP_ASSERT(q->n_prompt == q->task->r->n_prompt && q->n_known >= q->n_prompt && "sched-6");
@@ -21,18 +21,39 @@ static void check_seq(const cp_sched *s, const cp_seq *q)
         CP_ASSERT(q->kv < 0 && q->rows == 0 && q->n_done == 0 && "sched-4");
         return;
     }
-    CP_ASSERT(q->n_done >= 0 && q->n_done + q->rows <= q->n_known && "sched-1");
+    int all = q->n_known + q->n_pending + q->n_spec;
+    CP_ASSERT(q->n_done >= 0 && q->n_done + q->rows <= all && all <= s->cfg.ctx && "sched-1");
     CP_ASSERT(q->kv >= 0 && cp_kv_done(s->kv, q->kv) == q->n_done && "sched-1");
     uint32_t held = cp_kv_held(s->kv, q->kv);
-    bool all = q->n_done + q->rows == q->n_known;
-    CP_ASSERT(q->outstanding == (all ? 0 : cp_seqs_prompt_pages(s, q->n_known, held)) &&
-              "sched-20");
-    int blocks = (q->n_done + q->rows + s->cfg.page_positions - 1) / s->cfg.page_positions;
-    for (int g = 0; g < s->cfg.n_groups; g++) {
-        int n;
-        if (cp_kv_pages(s->kv, q->kv, g, &n))
-            CP_ASSERT(n >= blocks && "sched-4");
+    uint32_t to_come =
+        q->n_done + q->rows < q->n_known ? cp_seqs_prompt_pages(s, q->n_known, held) : 0;
+    CP_ASSERT(q->outstanding == to_come && "sched-20");
+    int P = s->cfg.page_positions, blocks = cp_kv_blocks(s->kv, q->kv);
+    CP_ASSERT(blocks >= (q->n_done + q->rows + P - 1) / P && "sched-4");
+    CP_ASSERT((planned || blocks == (q->n_done + P - 1) / P) && "kv-19");
+}
+
+/* What is in flight for a sequence, and the ring records that are kept for that and for its rows.
+ */
+static void check_flights(const cp_sched *s, const cp_seq *q)
+{
+    int parts = 0, pending = 0;
+    int reserved = q->outs > 0 ? q->outs + cp_events_finish_records(q->task) : 0;
+    for (int k = 0; k < s->n_flights; k++) {
+        for (int i = 0; i < s->flights[k].n_parts; i++) {
+            const cp_part *part = &s->flights[k].parts[i];
+            if (part->seq != q)
+                continue;
+            CP_ASSERT(q->state == CP_SEQ_RUNNING && "sched-27");
+            parts++;
+            pending += part->samples;
+            reserved += part->reserved;
+        }
     }
+    CP_ASSERT(q->in_flight == parts && q->n_pending == pending && "sched-26");
+    CP_ASSERT((q->n_spec == 0 || (q->n_pending == 0 && parts <= 1)) && "sched-26");
+    CP_ASSERT(!(q->rows > 0 && q->n_pending > 0 && q->task->r->no_overlap) && "sched-29");
+    CP_ASSERT(q->reserved == reserved && "sched-11");
 }
 
 static void check_lists(const cp_sched *s)
@@ -67,9 +88,14 @@ static void check_tasks(const cp_sched *s)
         if (t->ended)
             continue;
         bool seen = t->waiting;
-        for (int i = 0; i < s->cfg.max_seqs && !seen; i++)
-            seen = s->seqs[i].state != CP_SEQ_FREE && s->seqs[i].task == t;
+        int reserved = 0;
+        for (int i = 0; i < s->cfg.max_seqs; i++) {
+            bool its = s->seqs[i].state != CP_SEQ_FREE && s->seqs[i].task == t;
+            seen = seen || its;
+            reserved += its ? s->seqs[i].reserved : 0;
+        }
         CP_ASSERT(seen && "sched-8");
+        CP_ASSERT(t->reserved == reserved && "sched-11");
         queued += t->n_cached < 0;
         tokens += t->n_cached < 0 ? t->r->n_prompt : 0;
     }
@@ -96,9 +122,11 @@ static void check_chunks(const cp_sched *s)
               "sched-23");
 }
 
-/* A plan without rows: whatever there is waits for a client to read. */
+/* A plan without rows: whatever there is waits for a client to read, or for a step in flight. */
 static void check_stuck(const cp_sched *s)
 {
+    if (s->n_flights > 0)
+        return;
     for (int i = 0; i < s->n_run; i++)
         CP_ASSERT(s->run[i]->blocked && "sched-9");
     for (const cp_wait *w = s->waiting.next; w != &s->waiting; w = w->next) {
@@ -112,8 +140,8 @@ static void check_stuck(const cp_sched *s)
  * were cached. (A hit may itself hold the last state slot.) */
 static void check_head(const cp_sched *s)
 {
-    const cp_wait *w = s->waiting.next;
-    while (w != &s->waiting &&
+    const cp_wait *w = s->refused ? s->refused : s->waiting.next;
+    while (!s->refused && w != &s->waiting &&
            ((!w->seq && s->n_free_slots == 0) || w->target >= 0 || cp_events_room(w->task) < 1))
         w = w->next;
     if (w == &s->waiting || s->rows_left == 0 || s->preempted_now)
@@ -126,8 +154,10 @@ static void check_head(const cp_sched *s)
 void cp_sched_check(const cp_sched *s, bool planned)
 {
     for (int i = 0; i < s->cfg.max_seqs; i++) {
-        if (s->seqs[i].state != CP_SEQ_FREE)
-            check_seq(s, &s->seqs[i]);
+        if (s->seqs[i].state == CP_SEQ_FREE)
+            continue;
+        check_seq(s, &s->seqs[i], planned);
+        check_flights(s, &s->seqs[i]);
     }
     check_lists(s);
     check_tasks(s);
@@ -144,7 +174,8 @@ void cp_sched_check_idle(const cp_sched *s)
     cp_kv_stats kv;
     cp_kv_stats_get(s->kv, &kv);
     CP_ASSERT(s->n_tasks == 0);
-    CP_ASSERT(kv.pages_used == 0 && kv.states_used == 0 && "kv-3");
+    bool unused = kv.pages_used == 0 && kv.states_used == 0;
+    CP_ASSERT((unused || s->n_flights > 0) && "kv-3"); /* else parked */
     CP_ASSERT(s->n_free_slots == s->cfg.max_seqs && s->n_run == 0 && s->n_waiting == 0 &&
               "sched-16");
     CP_ASSERT(s->outstanding == 0 && "sched-20");

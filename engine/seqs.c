@@ -46,8 +46,7 @@ void cp_wait_for_choices(cp_sched *s, cp_task *t)
 uint32_t cp_seqs_prompt_pages(const cp_sched *s, int n_known, uint32_t held)
 {
     int n = n_known + 1 < s->cfg.ctx ? n_known + 1 : s->cfg.ctx;
-    uint32_t all = cp_kv_pages_for(s->cfg.groups, s->cfg.n_groups, s->cfg.page_positions, n,
-                                   s->cfg.prefill_chunk);
+    uint32_t all = cp_kv_most(s->kv, n, s->cfg.prefill_chunk);
     return all > held ? all - held : 0;
 }
 
@@ -68,6 +67,12 @@ static int records(const cp_seq *q)
     return q->outs > 0 ? q->outs + cp_events_finish_records(q->task) : 0;
 }
 
+static void reserve(cp_seq *q, int records)
+{
+    q->reserved += records;
+    q->task->reserved += records;
+}
+
 void cp_seq_give_rows(cp_sched *s, cp_seq *q, int rows)
 {
     int first = cp_seq_out_first(q);
@@ -75,7 +80,7 @@ void cp_seq_give_rows(cp_sched *s, cp_seq *q, int rows)
     q->outs = q->n_done + rows > first ? q->n_done + rows - first : 0;
     s->rows_left -= q->rows;
     s->outs_left -= q->outs;
-    q->task->reserved += records(q);
+    reserve(q, records(q));
     cp_seq_count_outstanding(s, q);
 }
 
@@ -85,8 +90,43 @@ void cp_seq_withdraw_rows(cp_sched *s, cp_seq *q)
         return;
     s->rows_left += q->rows;
     s->outs_left += q->outs;
-    q->task->reserved -= records(q);
+    reserve(q, -records(q));
     q->rows = q->outs = 0;
+}
+
+cp_part cp_seq_sent(cp_seq *q)
+{
+    int end = q->n_done + q->rows, all = q->n_known + q->n_pending + q->n_spec;
+    cp_part part = {.seq = q,
+                    .pos0 = q->n_done,
+                    .rows = q->rows,
+                    .outs = q->outs,
+                    .out0 = q->out0,
+                    .n_spec = q->n_spec,
+                    .samples = q->outs > 0 && end == all && q->n_spec == 0,
+                    .reserved = records(q)};
+    q->n_done = CP_PLANTED(101) && end % 7 == 0 && end < all ? end + 1 : end;
+    if (part.samples)
+        q->tokens[q->n_known + q->n_pending++] = CP_TOK_PREV;
+    q->rows = q->outs = 0;
+    q->in_flight++;
+    return part;
+}
+
+void cp_seq_landed(cp_part *part)
+{
+    cp_seq *q = part->seq;
+    q->in_flight--;
+    q->n_pending -= part->samples && !CP_PLANTED(126);
+    reserve(q, -part->reserved);
+}
+
+int cp_seq_draft(cp_sched *s, cp_seq *q, const int32_t *ids, int n)
+{
+    int wanted = cp_seq_drafts_wanted(s, q);
+    q->n_spec = n < wanted ? n : wanted;
+    memcpy(q->tokens + q->n_known, ids, sizeof(*ids) * (size_t)q->n_spec);
+    return q->n_spec;
 }
 
 /* ---- slots and the run list ---- */
@@ -102,10 +142,9 @@ cp_seq *cp_seq_take(cp_sched *s, cp_task *t, int choice)
     q->task = t;
     q->choice = choice;
     q->n_prompt = q->n_known = t->r->n_prompt;
-    q->n_done = q->rows = q->outs = 0;
+    q->n_pending = q->n_spec = q->n_done = q->rows = q->outs = 0;
     q->outstanding = 0;
     q->forked = q->blocked = false;
-    q->gen++;
     q->last_ns = 0;
     memcpy(q->tokens, t->r->prompt, sizeof(*q->tokens) * (size_t)q->n_prompt);
     cp_sample_ban(q);
@@ -117,6 +156,7 @@ void cp_seq_start(cp_sched *s, cp_seq *q)
 {
     int i = s->n_run++;
     q->state = CP_SEQ_RUNNING;
+    q->gen++;
     while (i > 0 && s->run[i - 1]->wait.order > q->wait.order && !CP_PLANTED(105)) {
         s->run[i] = s->run[i - 1];
         i--;
@@ -134,10 +174,27 @@ static void run_remove(cp_sched *s, cp_seq *q)
     s->n_run--;
 }
 
+/* What steps in flight do for q is nobody's any more. */
+static void disown(cp_sched *s, cp_seq *q)
+{
+    for (int k = 0; k < s->n_flights && q->in_flight > 0; k++) {
+        for (int i = 0; i < s->flights[k].n_parts; i++) {
+            cp_part *part = &s->flights[k].parts[i];
+            if (part->seq != q)
+                continue;
+            cp_seq_landed(part);
+            if (!CP_PLANTED(127))
+                part->seq = NULL;
+        }
+    }
+}
+
 /* Leaves the run list; its pages go back. */
 static void stop(cp_sched *s, cp_seq *q)
 {
     cp_seq_withdraw_rows(s, q);
+    disown(s, q);
+    q->n_spec = 0;
     if (!CP_PLANTED(120))
         s->outstanding -= q->outstanding;
     q->outstanding = 0;

@@ -20,9 +20,19 @@ void cp_seq_start(cp_sched *s, cp_seq *q);   /* into the run list */
 void cp_seq_free(cp_sched *s, cp_seq *q);    /* pages, slot and list entry go */
 void cp_seq_preempt(cp_sched *s, cp_seq *q); /* pages go; it waits, and keeps its tokens */
 
+/* Drafts for q, in place of those it has: ids[0, n) are guessed to come after its known tokens.
+ * Takes as many as it wants (cp_seq_drafts_wanted) and returns their number. Its next rows judge
+ * them: what equals the sample is kept, and does not differ from what would have come without. */
+int cp_seq_draft(cp_sched *s, cp_seq *q, const int32_t *ids, int n);
+
 /* Rows of the plan at hand; their pages are there. */
 void cp_seq_give_rows(cp_sched *s, cp_seq *q, int rows);
 void cp_seq_withdraw_rows(cp_sched *s, cp_seq *q);
+/* The rows that q has are sent: they count as done, and what the last of them samples as pending.
+ */
+cp_part cp_seq_sent(cp_seq *q);
+/* The step that part is of is over, or what it does for its sequence is not wanted any more. */
+void cp_seq_landed(cp_part *part);
 
 /* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
 uint32_t cp_seqs_prompt_pages(const cp_sched *s, int n_known, uint32_t held);

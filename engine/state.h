@@ -2,9 +2,15 @@
  * state: what one model's scheduler knows, as data; the files above it hold the verbs.
  *
  * Words: a "task" is a request inside the engine; a cp_seq is one choice of it, in a slot from
- * admission to its end. n_known tokens are known, n_done positions are computed; a step hands out
- * rows until done catches up. Waiting entries are tasks with choices that have not started, and
- * preempted sequences, oldest first.
+ * admission to its end. Waiting entries are tasks with choices that have not started, and preempted
+ * sequences, oldest first.
+ *
+ * Four numbers say where a sequence stands. n_known tokens are known. n_pending come after them:
+ * steps in flight sample them, so that there will be so many is known and their values are not.
+ * n_spec drafts come after the known ones: guesses that its next step judges. n_done positions are
+ * computed, or being computed by a step in flight. A step hands out rows until done catches up with
+ * the others. A step is in flight from cp_sched_sent to its commit; what it has to do with a
+ * sequence is a cp_part.
  *
  * Floors, each over those before it: state · engine_metrics, sampler, goal · events · seqs · tasks,
  * room · grant · admit · sched · batch, sched_check. A file includes and calls what lies below it
@@ -44,14 +50,16 @@ struct cp_seq {
     cp_task *task;
     cp_kv_seq kv; /* -1 unless RUNNING */
     int slot, choice;
-    int n_prompt, n_known, n_done;
+    int n_prompt, n_known, n_pending, n_spec, n_done;
     bool forked;          /* has given the request's other choices their chance to fork off */
     bool blocked;         /* its ring has no room in this plan */
     int rows, outs, out0; /* scheduled in this plan; index of its first output row */
+    int in_flight;        /* parts of steps in flight that are its */
+    int reserved;         /* ring records that its rows, planned and in flight, may need */
     uint32_t outstanding; /* pages that its prompt will still take; 0 when all its rows are given */
-    uint64_t gen;         /* counts the slot's tenants */
+    uint64_t gen;         /* counts starts in this slot, one after a preemption too */
     int64_t last_ns;      /* when its latest token came */
-    int32_t *tokens;      /* [ctx] prompt and output */
+    int32_t *tokens;      /* [ctx] prompt, output, then CP_TOK_PREV of pending ones, or drafts */
     int32_t banned[CP_MAX_BANNED];
     int n_banned; /* all; the first n_banned_eog of them stay banned with ignore_eos */
     int n_banned_eog;
@@ -69,7 +77,7 @@ struct cp_task {
     int n_cached; /* prompt positions of the first admission's hit; -1: not admitted yet */
     int n_scored; /* next prompt position whose log-probability is to be emitted */
     int n_generated;
-    int reserved; /* ring records that this plan's rows may need */
+    int reserved; /* ring records that its sequences' rows may need, in all */
     bool ended, has_news;
     int64_t submit_ns;
     cp_task *prev, *next; /* all tasks; next: the free list */
@@ -82,11 +90,21 @@ typedef struct cp_queue_count {
     _Atomic int64_t tokens;
 } cp_queue_count;
 
+/* What a step in flight does for a sequence. */
+typedef struct cp_part {
+    cp_seq *seq; /* NULL: it was preempted or has ended, its results are nobody's */
+    int pos0, rows, outs, out0;
+    int n_spec;   /* drafts among its rows: the last so many of them */
+    bool samples; /* its last row makes a token that is pending until the commit */
+    int reserved;
+} cp_part;
+
 typedef struct cp_sched_config {
-    cp_kv *kv;                 /* borrowed */
-    const cp_kv_group *groups; /* borrowed */
-    int n_groups, page_positions;
+    cp_kv *kv; /* borrowed */
+    int page_positions;
     int ctx, max_seqs, prefill_chunk, max_out, max_tasks;
+    int depth;     /* steps that may be in flight, as the kv-cache's; 0: 1 */
+    bool in_order; /* the backend keeps the order of steps: see cp_kv_step_done */
     bool prefix_cache;
     cp_queue_count *queue; /* may be NULL */
     cp_metrics *metrics;   /* may be NULL: latencies are observed there */
@@ -98,6 +116,9 @@ typedef struct cp_sched_stats {
     /* each choice that has ended, under one of them (sched-22) */
     uint64_t finished_stop, finished_length, finished_cancelled, finished_error;
     uint64_t cancelled; /* of those, by the client: gone, stop string met, deadline */
+    uint64_t pending;   /* rows whose token was sampled by a step in flight */
+    uint64_t discarded; /* parts of steps in flight whose sequence had gone at their commit */
+    uint64_t drafted, accepted; /* drafts that were judged; that were right */
 } cp_sched_stats;
 
 /* One model's scheduler. It belongs to the engine thread; nothing in it grows after open. */
@@ -119,9 +140,16 @@ typedef struct cp_sched {
     int rows_left, outs_left;
     bool preempted_now;
     int64_t spare; /* pages that were left for newcomers when all had been asked; may be < 0 */
-    uint32_t spare_states; /* and state slots, before checkpoints took theirs */
-    cp_seq **plan;         /* [max_seqs] oldest first */
+    uint32_t spare_states;  /* and state slots, before checkpoints took theirs */
+    const cp_wait *refused; /* for want of pages; with it the search for newcomers ended */
+    cp_seq **plan;          /* [max_seqs] oldest first */
     int n_plan, plan_rows, plan_outs;
+    /* steps in flight, the oldest first */
+    struct cp_flight {
+        int n_parts;
+        cp_part *parts; /* [max_seqs] */
+    } flights[CP_KV_MAX_DEPTH];
+    int n_flights;
     cp_seq **order;   /* [max_seqs] scratch */
     cp_kv_seq *takes; /* [max_seqs] scratch */
     int64_t now_ns;

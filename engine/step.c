@@ -97,8 +97,6 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
             m->code = collect(e, m, &m->err);
         int64_t now = e->backend->now_ns();
         m->took_ns = m->begin_ns + now - start;
-        cp_kv_step_sent(m->kv); /* one step at a time: sent and done in one */
-        cp_kv_step_done(m->kv);
         if (m->code == CP_OK) {
             cp_pace_note(&m->pace, m->step.batch.n_rows, m->took_ns);
             cp_sched_commit(m->sched, m->step.results, now);

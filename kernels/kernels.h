@@ -13,8 +13,8 @@
 #include "kernels/program.h"
 
 /* ---- one step's batch: flat arrays, rebuilt each step, read-only for the backend ---- */
-/* An id that is not known yet: the one that the slot sampled last, in a step before this one. As
- * the id of a row, and as the last entry of a sequence's tokens. */
+/* An id that is not known yet: the one that the slot sampled for this position, in a step before
+ * this one. As the id of a row, and at the end of a sequence's tokens. */
 #define CP_TOK_PREV (-1)
 typedef struct cp_batch_seq {
     /* The engine's slot, [0, max_seqs), at most once a batch, and the count of its tenants: what a
@@ -23,8 +23,9 @@ typedef struct cp_batch_seq {
     uint32_t epoch;
     int row0, n_rows; /* rows [row0, row0 + n_rows) have positions pos0, pos0 + 1, ... */
     int pos0;
-    /* The ids at positions 0, 1, ..., as far as there are any; those of one epoch only grow. NULL,
-     * 0: no row of the sequence wants its history. */
+    /* The ids at positions 0, 1, ..., as far as there are any. Below pos0 those of one epoch are
+     * what they were; from pos0 on a batch may say others (drafts that were wrong). NULL, 0: no row
+     * of the sequence wants its history. */
     const int32_t *tokens;
     int n_tokens;
     const uint32_t *const
@@ -39,7 +40,8 @@ typedef struct cp_page_copy {
 } cp_page_copy;
 
 #define CP_MAX_TOP 20
-/* What to do with one output row. All pointers live until collect returns. */
+/* What to do with one output row. All pointers live until collect returns (those of a batch too);
+ * where a backend takes several steps, until submit returns. */
 typedef struct cp_sample_in {
     float temperature, top_p, min_p;       /* temperature 0: greedy */
     int top_k;                             /* <= 0: off */

@@ -11,7 +11,7 @@
 
 #include <stdlib.h>
 
-static void check_units(const kv_units *u, const uint32_t *held)
+static void check_units(const cp_kv *kv, const kv_units *u, const uint32_t *held)
 {
     if (u->n == 0)
         return;
@@ -38,7 +38,7 @@ static void check_units(const kv_units *u, const uint32_t *held)
     for (uint32_t i = 1; i < u->n; i++) {
         CP_ASSERT(u->refs[i] == held[i] && "kv-3 kv-13");
         bool loose = u->refs[i] == 0 && u->pins[i] == 0;
-        parked += u->refs[i] == 0 && u->pins[i] > 0;
+        parked += u->refs[i] == 0 && u->kept_by[i] > kv->n_done;
         CP_ASSERT((where[i] == FREE) == (loose && u->node[i] < 0) && "kv-4");
         CP_ASSERT((where[i] == CACHED) == (loose && u->node[i] >= 0) && "kv-4");
         used += where[i] == NOWHERE;
@@ -134,8 +134,8 @@ void cp_kv_check(const cp_kv *kv)
         if (kv->seqs[s].open)
             check_seq(kv, &kv->seqs[s], pages, states);
     }
-    check_units(&kv->pages, pages);
-    check_units(&kv->states, states);
+    check_units(kv, &kv->pages, pages);
+    check_units(kv, &kv->states, states);
     check_index(kv);
     for (int i = 0; i < kv->n_copies; i++) {
         CP_ASSERT(kv->copies[i].src != 0 && kv->copies[i].dst != 0 && "kv-2");

@@ -274,13 +274,13 @@ int cp_kv_match(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n, int max_hi
             if (b < q->first[g])
                 continue;
             CP_ASSERT(page != 0 && "kv-10");
-            cp_kv_units_hold(&kv->pages, page);
+            cp_kv_units_hold(kv, &kv->pages, page);
         }
     }
     if (kv->has_state) {
         q->state = kv->nodes[kv->hit_nodes[blocks - 1]].state;
         CP_ASSERT(q->state != 0 && "kv-10");
-        cp_kv_units_hold(&kv->states, q->state);
+        cp_kv_units_hold(kv, &kv->states, q->state);
     }
     q->n_blocks = q->n_pub = blocks;
     q->done = q->firm = blocks * kv->P;
@@ -385,18 +385,33 @@ uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s)
     return held;
 }
 
-uint32_t cp_kv_pages_for(const cp_kv_group *groups, int n_groups, int page_positions, int n,
-                         int chunk)
+int cp_kv_blocks(const cp_kv *kv, cp_kv_seq s)
 {
-    int64_t P = page_positions, all = (n + P - 1) / P, sum = 0;
-    for (int g = 0; g < n_groups; g++) {
-        if (groups[g].kind == CP_GROUP_STATE)
+    return seq_at(kv, s)->n_blocks;
+}
+
+uint32_t cp_kv_pages_for(const cp_kv_config *cfg, int n, int chunk)
+{
+    int64_t P = cfg->page_positions, all = (n + P - 1) / P, sum = 0;
+    int64_t chunks = (int64_t)chunk * (cfg->depth ? cfg->depth : 1);
+    for (int g = 0; g < cfg->n_groups; g++) {
+        const cp_kv_group *grp = &cfg->groups[g];
+        if (grp->kind == CP_GROUP_STATE)
             continue;
-        /* a window - 1 before the chunk, and the chunk, may straddle one page border more */
-        int64_t span = ((int64_t)groups[g].window - 1 + chunk + P - 1) / P + 1;
-        sum += groups[g].kind == CP_GROUP_WINDOW && span < all ? span : all;
+        /* a window - 1 before the chunks, and the chunks, may straddle one page border more */
+        int64_t span = ((int64_t)grp->window - 1 + chunks + P - 1) / P + 1;
+        sum += grp->kind == CP_GROUP_WINDOW && span < all ? span : all;
     }
     return sum < UINT32_MAX ? (uint32_t)sum : UINT32_MAX;
+}
+
+uint32_t cp_kv_most(const cp_kv *kv, int n, int chunk)
+{
+    cp_kv_config cfg = {.groups = kv->groups,
+                        .n_groups = kv->n_groups,
+                        .page_positions = kv->P,
+                        .depth = kv->depth};
+    return cp_kv_pages_for(&cfg, n, chunk);
 }
 
 static void add_fresh(cp_kv *kv, uint32_t page)
@@ -411,7 +426,7 @@ static void copy_partial(cp_kv *kv, kv_seq *q, int g, uint32_t src)
 {
     uint32_t dst = cp_kv_units_take(kv, &kv->pages);
     CP_ASSERT(dst != 0 && kv->n_copies < kv->max_seqs * kv->n_groups);
-    if (!CP_PLANTED(12))
+    if (!CP_PLANTED(12) && !CP_PLANTED(8))
         cp_kv_units_pin(&kv->pages, src);
     q->table[g][q->done / kv->P] = dst;
     if (!CP_PLANTED(8)) {
@@ -566,12 +581,12 @@ cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
         for (int b = 0; b < q->n_blocks; b++) {
             q->table[g][b] = a->table[g][b];
             if (b >= q->first[g])
-                cp_kv_units_hold(&kv->pages, q->table[g][b]);
+                cp_kv_units_hold(kv, &kv->pages, q->table[g][b]);
         }
     }
     q->state = a->state;
     if (q->state)
-        cp_kv_units_hold(&kv->states, q->state);
+        cp_kv_units_hold(kv, &kv->states, q->state);
     return s;
 }
 

@@ -73,9 +73,16 @@ uint32_t cp_kv_states_available(const cp_kv *kv);
 void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, uint32_t *states);
 /* Pages that s holds, shared ones included. */
 uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s);
-/* Pages that a sequence of n positions holds at most while it runs in chunks of `chunk` rows. */
-uint32_t cp_kv_pages_for(const cp_kv_group *groups, int n_groups, int page_positions, int n,
-                         int chunk);
+/* Blocks of positions in the tables of s: those of positions computed, and of what was grown since.
+ */
+int cp_kv_blocks(const cp_kv *kv, cp_kv_seq s);
+/*
+ * Pages that a sequence of n positions holds at most while it runs in chunks of `chunk` rows; the
+ * same of a configuration (its groups, page size and depth). A window is let go with a commit: a
+ * chunk of each step that may be in flight lies beyond it.
+ */
+uint32_t cp_kv_most(const cp_kv *kv, int n, int chunk);
+uint32_t cp_kv_pages_for(const cp_kv_config *cfg, int n, int chunk);
 /* The step that was just sent computes positions < n_done: the next step writes after them. */
 void cp_kv_advance(cp_kv *kv, cp_kv_seq s, int n_done);
 /*

@@ -21,12 +21,13 @@ typedef struct kv_key {
 typedef struct kv_units {
     uint32_t n; /* incl. unit 0; 0: no such units */
     uint32_t n_free, n_cached;
-    uint32_t n_parked; /* without holder, but pinned */
+    uint32_t n_parked; /* without holder, but kept by a step in flight */
     uint32_t *refs;    /* [n] table entries (or states) that name it */
     uint32_t *pins;    /* [n] queued copies that read it, and steps in flight that keep it */
     uint32_t *kept;    /* [depth][n] what the step in flight number k keeps, at k % depth */
     uint32_t n_kept[CP_KV_MAX_DEPTH];
     uint64_t *kept_by;     /* [n] the latest step that keeps it, counted from 1 */
+    uint64_t *since;       /* [n] steps that had been sent when it got its first holder */
     int32_t *node;         /* [n] its node, -1: not indexed */
     uint8_t *group;        /* [n] its group while indexed */
     uint32_t *prev, *next; /* [n] LRU ring of cached units */
@@ -114,7 +115,7 @@ bool cp_kv_units_init(kv_units *u, uint32_t n, int depth);
 void cp_kv_units_fini(kv_units *u);
 /* A free unit, else the oldest cached one (its index entry goes); 0: none. It has one holder. */
 uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u);
-void cp_kv_units_hold(kv_units *u, uint32_t i); /* one more holder */
+void cp_kv_units_hold(const cp_kv *kv, kv_units *u, uint32_t i); /* one more holder */
 /* One holder less: still held, parked (steps are in flight), cached or free. */
 void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i);
 void cp_kv_units_pin(kv_units *u, uint32_t i);

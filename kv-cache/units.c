@@ -3,9 +3,10 @@
  *
  * Free units are a stack (the latest returned is handed out first: its memory is warm, untouched
  * memory stays untouched). Cached units are a ring through unit 0 in the order in which they lost
- * their last holder; eviction takes the oldest. While steps are in flight whoever loses its last
- * holder gets a pin that the newest of them keeps: the steps before it are done earlier. Which
- * units a step names is thus never asked. Every call is O(1), cp_kv_units_done O(units kept).
+ * their last holder; eviction takes the oldest. While steps are in flight, whoever loses its last
+ * holder and had one when the newest of them was sent gets a pin which that step keeps: the steps
+ * before it are done earlier. Which units a step names is thus never asked. Every call is O(1),
+ * cp_kv_units_done O(units kept).
  */
 #include "base/mem.h"
 #include "kv-cache/kv_internal.h"
@@ -21,14 +22,15 @@ bool cp_kv_units_init(kv_units *u, uint32_t n, int depth)
     u->pins = calloc(n, sizeof(*u->pins));
     u->kept = calloc((size_t)n * (size_t)depth, sizeof(*u->kept));
     u->kept_by = calloc(n, sizeof(*u->kept_by));
+    u->since = calloc(n, sizeof(*u->since));
     u->node = calloc(n, sizeof(*u->node));
     u->group = calloc(n, sizeof(*u->group));
     u->prev = calloc(n, sizeof(*u->prev));
     u->next = calloc(n, sizeof(*u->next));
     u->stack = calloc(n, sizeof(*u->stack));
     u->stamp = calloc(n, sizeof(*u->stamp));
-    if (!u->stamp || !u->refs || !u->pins || !u->kept || !u->kept_by || !u->node || !u->group ||
-        !u->prev || !u->next || !u->stack)
+    if (!u->stamp || !u->refs || !u->pins || !u->kept || !u->kept_by || !u->since || !u->node ||
+        !u->group || !u->prev || !u->next || !u->stack)
         return false;
     for (uint32_t i = 0; i < n; i++)
         u->node[i] = -1;
@@ -44,6 +46,7 @@ void cp_kv_units_fini(kv_units *u)
     free(u->pins);
     free(u->kept);
     free(u->kept_by);
+    free(u->since);
     free(u->node);
     free(u->group);
     free(u->prev);
@@ -90,18 +93,26 @@ uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u)
     CP_ASSERT(i != 0 && "kv-2");
     CP_ASSERT(u->refs[i] == 0 && u->pins[i] == 0 && u->node[i] < 0 && "kv-4");
     u->refs[i] = 1;
+    u->since[i] = kv->n_sent;
     return i;
 }
 
-void cp_kv_units_hold(kv_units *u, uint32_t i)
+/* Whether a step in flight keeps unit i. */
+static bool kept(const cp_kv *kv, const kv_units *u, uint32_t i)
+{
+    return u->kept_by[i] > kv->n_done;
+}
+
+void cp_kv_units_hold(const cp_kv *kv, kv_units *u, uint32_t i)
 {
     CP_ASSERT(i != 0 && i < u->n && "kv-2");
     if (u->refs[i] == 0 && u->pins[i] == 0) {
         CP_ASSERT(u->node[i] >= 0 && "kv-4"); /* only cached units gain a first holder */
         lru_remove(u, i);
     }
-    u->n_parked -= u->refs[i] == 0 && u->pins[i] > 0;
-    u->refs[i]++;
+    u->n_parked -= u->refs[i] == 0 && kept(kv, u, i);
+    if (u->refs[i]++ == 0)
+        u->since[i] = kv->n_sent;
 }
 
 /* No holder, no pin: to the list it belongs. */
@@ -125,7 +136,6 @@ void cp_kv_units_unpin(kv_units *u, uint32_t i)
 {
     CP_ASSERT(u->pins[i] > 0 && "kv-12");
     u->pins[i]--;
-    u->n_parked -= u->refs[i] == 0 && u->pins[i] == 0;
     settle(u, i);
 }
 
@@ -136,6 +146,7 @@ void cp_kv_units_keep(const cp_kv *kv, kv_units *u, uint32_t i)
         cp_kv_units_unpin(u, i); /* has one already */
         return;
     }
+    u->n_parked += u->refs[i] == 0 && !kept(kv, u, i);
     u->kept_by[i] = kv->n_sent;
     u->kept[at * u->n + u->n_kept[at]++] = i;
 }
@@ -143,21 +154,24 @@ void cp_kv_units_keep(const cp_kv *kv, kv_units *u, uint32_t i)
 void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i)
 {
     CP_ASSERT(i != 0 && i < u->n && u->refs[i] > 0 && "kv-3");
-    bool in_flight = kv->n_sent > kv->n_done && !CP_PLANTED(17);
-    if (u->refs[i] == 1 && in_flight && u->kept_by[i] != kv->n_sent) {
+    bool named = kv->n_sent > kv->n_done && u->since[i] < kv->n_sent && !CP_PLANTED(17);
+    if (u->refs[i] == 1 && named && u->kept_by[i] != kv->n_sent) {
         u->pins[i]++;
         cp_kv_units_keep(kv, u, i);
         u->parked++;
     }
     u->refs[i]--;
-    u->n_parked += u->refs[i] == 0 && u->pins[i] > 0;
+    u->n_parked += u->refs[i] == 0 && kept(kv, u, i);
     settle(u, i);
 }
 
 void cp_kv_units_done(const cp_kv *kv, kv_units *u)
 {
     size_t at = (size_t)(kv->n_done % (uint64_t)kv->depth);
-    for (uint32_t k = 0; k < u->n_kept[at]; k++)
-        cp_kv_units_unpin(u, u->kept[at * u->n + k]);
+    for (uint32_t k = 0; k < u->n_kept[at]; k++) {
+        uint32_t i = u->kept[at * u->n + k];
+        u->n_parked -= u->refs[i] == 0 && u->kept_by[i] == kv->n_done + 1;
+        cp_kv_units_unpin(u, i);
+    }
     u->n_kept[at] = 0;
 }

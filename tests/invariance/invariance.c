@@ -154,7 +154,9 @@ static void start(bed *b, const scenario *s, running *r)
     }
     int ctx = longest + MAX_GEN + 1;
     const cp_program *prog = cp_model_program(b->model);
-    uint64_t one = cp_kv_pages_for(prog->groups, prog->n_groups, positions, ctx, s->chunk) + 1;
+    cp_kv_config kv = {
+        .groups = prog->groups, .n_groups = prog->n_groups, .page_positions = positions};
+    uint64_t one = cp_kv_pages_for(&kv, ctx, s->chunk) + 1;
     uint64_t bytes = (s->shorter_than ? one + one / 4 : one * (uint64_t)s->max_seqs + 8) *
                      cp_model_page_bytes(b->model, positions);
     uint64_t state = cp_model_state_bytes(b->model), states = 6 * (uint64_t)s->max_seqs * state;

@@ -8,6 +8,7 @@
 #include "engine/events.h"
 #include "engine/goal.h"
 #include "engine/sched_check.h"
+#include "engine/seqs.h"
 #include "engine/tasks.h"
 
 #include <stdlib.h>
@@ -56,14 +57,46 @@ typedef struct sim_req {
 typedef struct cell {
     int pos; /* -1: zeroed; -2: never written */
     int group;
+    bool draft; /* written for a token that may turn out not to be one */
     uint64_t h;
 } cell;
+
+/* ---- the device: what a backend keeps of its own ---- */
+
+/* A sequence's part of a step, as the backend copied it when the step was submitted. */
+typedef struct dev_part {
+    cp_batch_seq bs;
+    int n_known; /* tokens of the list below */
+    uint64_t salt;
+    int32_t *tok;    /* [ctx] known tokens and drafts */
+    uint32_t *table; /* [n_groups][max_blocks] */
+} dev_part;
+
+typedef struct dev_step {
+    cp_step step;
+    dev_part *parts;      /* [max_seqs] */
+    cp_page_copy *copies; /* [max_seqs * n_groups] */
+    uint32_t *fresh;      /* [n_pages] */
+    int n_copies, n_fresh;
+    int32_t (*banned)[2]; /* [max_out] */
+} dev_step;
+
+/* Tokens of the sequence that a slot holds, as far as they were uploaded, drafted or sampled, and
+ * the hashes of their prefixes. */
+typedef struct dev_seq {
+    uint32_t epoch;
+    int32_t *tok; /* [ctx + 1] */
+    uint64_t *h;  /* [ctx] */
+    int n_h;
+} dev_seq;
 
 typedef struct sim {
     const sim_config *cfg;
     cp_kv *kv;
     cp_sched *sched;
-    cp_step step;
+    dev_step steps[CP_KV_MAX_DEPTH];
+    int64_t n_sent, n_run;
+    dev_seq *slots; /* [max_seqs] */
     cp_queue_count queue;
     uint64_t rng;
     int64_t now;
@@ -137,23 +170,21 @@ static void make_truth(const sim_config *cfg, sim_req *q)
     }
 }
 
-static uint64_t truth_hash(const sim_req *q, int choice, int pos)
-{
-    if (pos < 0)
-        return 0;
-    return pos < q->r.n_prompt ? q->h[pos] : q->choice[choice].h[pos - q->r.n_prompt];
-}
-
 static int32_t truth_token(const sim_req *q, int choice, int pos)
 {
     return pos < q->r.n_prompt ? q->prompt[pos] : q->choice[choice].tok[pos - q->r.n_prompt];
 }
 
-/* ---- the fake forward ---- */
+/* ---- submit: check, and copy ---- */
 
 static cell *cell_at(sim *s, uint32_t page, int pos)
 {
     return &s->pages[(size_t)page * (size_t)s->cfg->P + (size_t)(pos % s->cfg->P)];
+}
+
+static int max_blocks(const sim *s)
+{
+    return (s->cfg->ctx + s->cfg->P - 1) / s->cfg->P;
 }
 
 static sim_req *req_of(const cp_seq *q)
@@ -161,32 +192,20 @@ static sim_req *req_of(const cp_seq *q)
     return q->task->r->user;
 }
 
-static void apply_lists(sim *s, const cp_batch *b)
+/* The tokens of the rows are those that the sequence must have there: drafts are anybody's guess,
+ * and a pending one is named by its place. */
+static void check_rows(const cp_batch *b, int i, const cp_seq *q)
 {
-    size_t bytes = sizeof(cell) * (size_t)s->cfg->P;
-    for (int i = 0; i < b->n_zero_pages; i++) {
-        CP_ASSERT(b->zero_pages[i] != 0 && "kv-2");
-        for (int k = 0; k < s->cfg->P; k++)
-            *cell_at(s, b->zero_pages[i], k) = (cell){.pos = -1};
+    const cp_batch_seq *bs = &b->seqs[i];
+    for (int k = 0; k < bs->n_rows; k++) {
+        int row = bs->row0 + k, pos = bs->pos0 + k;
+        CP_ASSERT(b->pos[row] == pos && b->row_seq[row] == i && "sched-3");
+        if (pos < q->n_known)
+            CP_ASSERT(b->tok[row] == truth_token(req_of(q), q->choice, pos) &&
+                      "sched-3 sched-6 sched-28");
+        else if (pos >= q->n_known + q->n_spec)
+            CP_ASSERT(b->tok[row] == CP_TOK_PREV && q->n_pending > 0 && "sched-26");
     }
-    for (int i = 0; i < b->n_copies; i++) {
-        CP_ASSERT(b->copies[i].src != 0 && b->copies[i].dst != 0 && "kv-2");
-        memcpy(cell_at(s, b->copies[i].dst, 0), cell_at(s, b->copies[i].src, 0), bytes);
-    }
-}
-
-/* The state that a sequence reads is that of the position before its first row. */
-static void check_state_in(sim *s, const cp_batch_seq *bs, const cp_seq *q)
-{
-    if (!cp_kv_has_state(s->kv))
-        return;
-    CP_ASSERT(bs->state_out != 0 && bs->state_out != bs->state_save && "kv-14");
-    CP_ASSERT((bs->state_in == 0) == (bs->pos0 == 0) && "kv-15");
-    if (bs->state_in == 0)
-        return;
-    const cell *c = &s->states[bs->state_in];
-    CP_ASSERT(c->pos == bs->pos0 - 1 && "kv-15");
-    CP_ASSERT(c->h == truth_hash(req_of(q), q->choice, c->pos) && "kv-15 kv-14 kv-9 kv-11");
 }
 
 /* What a backend keeps by slot and epoch is of one choice, and each slot is named once. */
@@ -200,99 +219,255 @@ static void check_tenant(sim *s, const cp_batch_seq *bs, const cp_seq *q)
     *t = (struct tenant){bs->epoch, q->wait.order, s->sched->stats.steps + 1};
 }
 
-static void write_rows(sim *s, const cp_batch *b, int i, const cp_seq *q)
+/* What an output row says of its history is the prefix that it continues. */
+static void check_history(const cp_batch *b, int o, const cp_seq *q)
 {
-    const cp_batch_seq *bs = &b->seqs[i];
-    const sim_req *req = req_of(q);
-    for (int k = 0; k < bs->n_rows; k++) {
-        int row = bs->row0 + k, pos = bs->pos0 + k;
-        CP_ASSERT(b->pos[row] == pos && b->row_seq[row] == i && "sched-3");
-        CP_ASSERT(b->tok[row] == truth_token(req, q->choice, pos) && "sched-3 sched-6");
-        for (int g = 0; g < s->cfg->n_groups; g++) {
-            if (!bs->pages[g])
-                continue;
-            uint32_t page = bs->pages[g][pos / s->cfg->P];
-            CP_ASSERT(page != 0 && "sched-4");
-            *cell_at(s, page, pos) = (cell){pos, g, truth_hash(req, q->choice, pos)};
+    const cp_sample_in *in = &b->samples[o];
+    int pos = b->pos[b->out_rows[o]];
+    CP_ASSERT((o == 0 || b->out_rows[o] > b->out_rows[o - 1]) && "sched-3");
+    CP_ASSERT((in->target >= 0) == (pos + 1 < q->n_prompt) && "sched-28");
+    if (in->target >= 0)
+        return;
+    CP_ASSERT(in->n_prompt == q->n_prompt && in->n_tokens == pos + 1 && "sched-6");
+    CP_ASSERT(in->position == (uint64_t)(pos + 1 - q->n_prompt) && "sched-6 sched-28");
+    for (int p = 0; p <= pos && p < q->n_known; p++)
+        CP_ASSERT(in->tokens[p] == truth_token(req_of(q), q->choice, p) && "sched-6");
+}
+
+static void copy_part(sim *s, dev_part *p, const cp_batch_seq *bs, const cp_seq *q)
+{
+    p->bs = *bs;
+    p->salt = req_of(q)->r.salt[0];
+    p->n_known = q->n_known;
+    memcpy(p->tok, q->tokens, sizeof(*p->tok) * (size_t)(q->n_known + q->n_spec));
+    for (int g = 0; g < s->cfg->n_groups; g++) {
+        int n;
+        const uint32_t *table = cp_kv_pages(s->kv, q->kv, g, &n);
+        if (table)
+            memcpy(p->table + (size_t)g * (size_t)max_blocks(s), table, sizeof(*table) * (size_t)n);
+    }
+}
+
+static void zero(sim *s, const dev_step *d)
+{
+    for (int i = 0; i < d->n_fresh; i++) {
+        CP_ASSERT(d->fresh[i] != 0 && "kv-2");
+        for (int k = 0; k < s->cfg->P; k++)
+            *cell_at(s, d->fresh[i], k) = (cell){.pos = -1};
+    }
+}
+
+/* What was handed out for this step is named by no step in flight. */
+static void check_not_in_flight(sim *s, uint32_t page)
+{
+    for (int64_t k = s->n_run; k < s->n_sent && !s->cfg->in_order; k++) {
+        const dev_step *d = &s->steps[k % s->cfg->depth];
+        for (int i = 0; i < d->step.batch.n_seqs; i++) {
+            const dev_part *p = &d->parts[i];
+            int last = (p->bs.pos0 + p->bs.n_rows - 1) / s->cfg->P;
+            for (int g = 0; g < s->cfg->n_groups; g++) {
+                const uint32_t *table = p->table + (size_t)g * (size_t)max_blocks(s);
+                bool paged = s->cfg->groups[g].kind != CP_GROUP_STATE;
+                for (int at = 0; paged && at <= last; at++)
+                    CP_ASSERT(table[at] != page && "kv-17");
+            }
         }
     }
+}
+
+static void submit(sim *s)
+{
+    dev_step *d = &s->steps[s->n_sent % s->cfg->depth];
+    cp_step_build(&d->step, s->sched);
+    const cp_batch *b = &d->step.batch;
+    d->n_fresh = b->n_zero_pages;
+    memcpy(d->fresh, b->zero_pages, sizeof(*d->fresh) * (size_t)b->n_zero_pages);
+    d->n_copies = b->n_copies;
+    memcpy(d->copies, b->copies, sizeof(*d->copies) * (size_t)b->n_copies);
+    for (int i = 0; i < b->n_seqs; i++) {
+        check_tenant(s, &b->seqs[i], s->sched->plan[i]);
+        check_rows(b, i, s->sched->plan[i]);
+        copy_part(s, &d->parts[i], &b->seqs[i], s->sched->plan[i]);
+    }
+    for (int i = 0; i < d->n_fresh; i++)
+        check_not_in_flight(s, d->fresh[i]);
+    for (int i = 0; i < d->n_copies; i++)
+        check_not_in_flight(s, d->copies[i].dst);
+    for (int o = 0; o < b->n_out; o++) {
+        cp_sample_in *in = &d->step.samples[o];
+        check_history(b, o, s->sched->plan[b->row_seq[b->out_rows[o]]]);
+        for (int i = 0; i < in->n_banned; i++)
+            d->banned[o][i] = in->banned[i];
+        in->banned = d->banned[o];
+    }
+    if (!s->cfg->in_order)
+        zero(s, d);
+    cp_kv_check(s->kv);
+    s->n_sent++;
+}
+
+/* ---- the step runs ---- */
+
+static void copy_pages(sim *s, const dev_step *d)
+{
+    size_t bytes = sizeof(cell) * (size_t)s->cfg->P;
+    for (int i = 0; i < d->n_copies; i++) {
+        CP_ASSERT(d->copies[i].src != 0 && d->copies[i].dst != 0 && "kv-2");
+        memcpy(cell_at(s, d->copies[i].dst, 0), cell_at(s, d->copies[i].src, 0), bytes);
+    }
+}
+
+static uint64_t hash_at(const dev_seq *v, int pos)
+{
+    return pos < 0 ? 0 : v->h[pos];
+}
+
+/* The slot's token list takes the rows' tokens; a new tenant's is uploaded. */
+static void take_tokens(sim *s, const dev_step *d, const dev_part *p)
+{
+    dev_seq *v = &s->slots[p->bs.slot];
+    const int32_t *tok = d->step.batch.tok + p->bs.row0;
+    int end = p->bs.pos0 + p->bs.n_rows;
+    if (v->epoch != p->bs.epoch) {
+        v->epoch = p->bs.epoch;
+        v->n_h = 0;
+        memcpy(v->tok, p->tok, sizeof(*v->tok) * (size_t)p->n_known);
+    }
+    for (int pos = 0; pos < end; pos++) {
+        int32_t id = v->tok[pos];
+        if (pos >= p->bs.pos0 && tok[pos - p->bs.pos0] != CP_TOK_PREV)
+            id = tok[pos - p->bs.pos0];
+        CP_ASSERT((pos >= p->n_known || id == p->tok[pos]) && "sched-6 sched-26");
+        if (pos >= v->n_h || v->tok[pos] != id) {
+            v->tok[pos] = id;
+            v->h[pos] = chain(pos ? v->h[pos - 1] : p->salt, id);
+            v->n_h = pos + 1;
+        }
+    }
+}
+
+/* The state that a sequence reads is that of the position before its first row. */
+static void check_state_in(sim *s, const dev_part *p)
+{
+    const cp_batch_seq *bs = &p->bs;
+    if (!cp_kv_has_state(s->kv))
+        return;
+    CP_ASSERT(bs->state_out != 0 && bs->state_out != bs->state_save && "kv-14");
+    CP_ASSERT((bs->state_in == 0) == (bs->pos0 == 0) && "kv-15");
+    if (bs->state_in == 0)
+        return;
+    const cell *c = &s->states[bs->state_in];
+    CP_ASSERT(c->pos == bs->pos0 - 1 && "kv-15");
+    CP_ASSERT(c->h == hash_at(&s->slots[p->bs.slot], c->pos) && "kv-15 kv-14 kv-9 kv-11 kv-17");
+}
+
+static void write_rows(sim *s, const dev_part *p)
+{
+    const cp_batch_seq *bs = &p->bs;
+    const dev_seq *v = &s->slots[p->bs.slot];
     int end = bs->pos0 + bs->n_rows - 1;
-    cell state = {end, 0, truth_hash(req, q->choice, end)};
+    for (int pos = bs->pos0; pos <= end; pos++) {
+        for (int g = 0; g < s->cfg->n_groups; g++) {
+            if (s->cfg->groups[g].kind == CP_GROUP_STATE)
+                continue;
+            uint32_t page = p->table[g * max_blocks(s) + pos / s->cfg->P];
+            CP_ASSERT(page != 0 && "sched-4");
+            *cell_at(s, page, pos) = (cell){pos, g, pos >= p->n_known, v->h[pos]};
+        }
+    }
+    cell state = {end, 0, false, v->h[end]};
     if (bs->state_out)
         s->states[bs->state_out] = state;
     if (bs->state_save)
         s->states[bs->state_save] = state;
 }
 
-/* Everything that the rows of a sequence can see, through its page tables. */
-static void check_reads(sim *s, const cp_batch_seq *bs, const cp_seq *q)
+/* Pages that a sequence holds in window group g. */
+static void check_window(sim *s, const dev_part *p, int g)
 {
-    const sim_req *req = req_of(q);
-    int P = s->cfg->P, last = bs->pos0 + bs->n_rows - 1;
+    const cp_kv_group *grp = &s->cfg->groups[g];
+    int P = s->cfg->P, last = p->bs.pos0 + p->bs.n_rows - 1;
+    uint32_t used = 0;
+    for (int i = 0; i <= last / P; i++)
+        used += p->table[g * max_blocks(s) + i] != 0;
+    int bound = (grp->window + s->cfg->depth * s->cfg->max_batch_rows + P - 1) / P + 2;
+    CP_ASSERT((int)used <= bound && "kv-1");
+    if (used > s->out->max_window_pages)
+        s->out->max_window_pages = used;
+}
+
+/* Everything that the rows of a sequence can see, through its page tables. */
+static void check_reads(sim *s, const dev_part *p)
+{
+    const dev_seq *v = &s->slots[p->bs.slot];
+    int P = s->cfg->P, last = p->bs.pos0 + p->bs.n_rows - 1;
     for (int g = 0; g < s->cfg->n_groups; g++) {
         const cp_kv_group *grp = &s->cfg->groups[g];
+        const uint32_t *table = p->table + (size_t)g * (size_t)max_blocks(s);
         if (grp->kind == CP_GROUP_STATE)
             continue;
-        int low = grp->kind == CP_GROUP_WINDOW ? bs->pos0 - grp->window + 1 : 0;
+        int low = grp->kind == CP_GROUP_WINDOW ? p->bs.pos0 - grp->window + 1 : 0;
         for (int pos = low > 0 ? low : 0; pos <= last; pos++) {
-            uint32_t page = bs->pages[g][pos / P];
+            uint32_t page = table[pos / P];
             CP_ASSERT(page != 0 && "kv-1");
             const cell *c = cell_at(s, page, pos);
-            CP_ASSERT(c->group == g && c->pos == pos && "kv-5 kv-8 kv-9");
-            CP_ASSERT(c->h == truth_hash(req, q->choice, pos) && "kv-7 kv-8 kv-9 kv-10 kv-11");
+            CP_ASSERT(c->group == g && c->pos == pos && "kv-5 kv-8 kv-9 kv-17");
+            CP_ASSERT(c->h == v->h[pos] && "kv-7 kv-8 kv-9 kv-10 kv-11 kv-17");
         }
-        for (int pos = last + 1; pos % P != 0; pos++)
-            CP_ASSERT(cell_at(s, bs->pages[g][pos / P], pos)->pos == -1 && "kv-6");
-        if (grp->kind != CP_GROUP_WINDOW)
-            continue;
-        uint32_t used = 0;
-        for (int i = 0; i <= last / P; i++)
-            used += bs->pages[g][i] != 0;
-        int bound = (grp->window + s->cfg->max_batch_rows + P - 1) / P + 2;
-        CP_ASSERT((int)used <= bound && "kv-1");
-        if (used > s->out->max_window_pages)
-            s->out->max_window_pages = used;
+        for (int pos = last + 1; pos % P != 0; pos++) {
+            const cell *c = cell_at(s, table[pos / P], pos);
+            CP_ASSERT((c->pos == -1 || (c->draft && c->pos == pos)) && "kv-6");
+        }
+        if (grp->kind == CP_GROUP_WINDOW)
+            check_window(s, p, g);
     }
 }
 
-static void sample(sim *s, const cp_batch *b)
+static void sample(sim *s, dev_step *d)
 {
+    const cp_batch *b = &d->step.batch;
     for (int o = 0; o < b->n_out; o++) {
         const cp_sample_in *in = &b->samples[o];
-        const cp_seq *q = s->sched->plan[b->row_seq[b->out_rows[o]]];
-        const sim_req *req = req_of(q);
+        dev_seq *v = &s->slots[d->parts[b->row_seq[b->out_rows[o]]].bs.slot];
         int pos = b->pos[b->out_rows[o]];
-        uint64_t h = truth_hash(req, q->choice, pos);
-        CP_ASSERT((o == 0 || b->out_rows[o] > b->out_rows[o - 1]) && "sched-3");
+        uint64_t h = v->h[pos];
         cp_sample_out *res = &b->results[o];
         *res = (cp_sample_out){.finite = true, .id = in->target, .logprob = (float)(h % 1000)};
         if (in->target >= 0)
             continue;
-        uint64_t seen = req->r.salt[0]; /* the history must be the prefix */
-        for (int i = 0; i < in->n_tokens; i++)
-            seen = chain(seen, in->tokens[i]);
-        CP_ASSERT(seen == h && in->n_prompt == req->r.n_prompt && "sched-6");
         res->id = draw(h, in->seed, in->choice, in->position, in->banned, in->n_banned);
+        if (pos + 1 ==
+            b->seqs[b->row_seq[b->out_rows[o]]].pos0 + b->seqs[b->row_seq[b->out_rows[o]]].n_rows)
+            v->tok[pos + 1] = res->id; /* drafts have theirs */
     }
 }
 
-static void forward(sim *s)
+static void run(sim *s)
 {
-    cp_step_build(&s->step, s->sched);
-    const cp_batch *b = &s->step.batch;
-    apply_lists(s, b);
-    for (int i = 0; i < b->n_seqs; i++) {
-        check_tenant(s, &b->seqs[i], s->sched->plan[i]);
-        check_state_in(s, &b->seqs[i], s->sched->plan[i]);
-    }
+    dev_step *d = &s->steps[s->n_run % s->cfg->depth];
+    const cp_batch *b = &d->step.batch;
+    if (s->cfg->in_order)
+        zero(s, d);
+    copy_pages(s, d);
     for (int i = 0; i < b->n_seqs; i++)
-        write_rows(s, b, i, s->sched->plan[i]);
+        take_tokens(s, d, &d->parts[i]);
     for (int i = 0; i < b->n_seqs; i++)
-        check_reads(s, &b->seqs[i], s->sched->plan[i]);
-    sample(s, b);
+        check_state_in(s, &d->parts[i]);
+    for (int i = 0; i < b->n_seqs; i++)
+        write_rows(s, &d->parts[i]);
+    for (int i = 0; i < b->n_seqs; i++)
+        check_reads(s, &d->parts[i]);
+    sample(s, d);
+    s->n_run++;
+}
+
+/* The oldest step in flight ran. */
+static void collect(sim *s)
+{
+    dev_step *d = &s->steps[s->n_run % s->cfg->depth];
+    run(s);
+    cp_sched_commit(s->sched, d->step.results, s->now);
     cp_kv_check(s->kv);
-    cp_kv_step_sent(s->kv);
-    cp_kv_step_done(s->kv);
 }
 
 /* ---- clients ---- */
@@ -348,6 +523,7 @@ static void arrive(sim *s)
         r->sampling.n_stop_ids = 1;
     }
     r->salt[0] = (uint8_t)chance(s, 200);
+    r->no_overlap = c->depth > 1 && chance(s, 150);
     q->slow = chance(s, c->per_1000_slow);
     if (chance(s, c->per_1000_deadline))
         r->deadline_ns = s->now + 1 + below(s, 60);
@@ -392,8 +568,9 @@ static void on_error(sim *s, sim_req *q, const cp_event *ev)
     int most = 0;
     for (int c = 0; c < q->r.n; c++)
         most = q->choice[c].n_new > most ? q->choice[c].n_new : most;
-    uint32_t need = cp_kv_pages_for(s->cfg->groups, s->cfg->n_groups, s->cfg->P,
-                                    q->r.n_prompt + most, s->cfg->prefill_chunk);
+    cp_kv_config alone = {
+        .groups = s->cfg->groups, .n_groups = s->cfg->n_groups, .page_positions = s->cfg->P};
+    uint32_t need = cp_kv_pages_for(&alone, q->r.n_prompt + most, s->cfg->prefill_chunk);
     CP_ASSERT(need > s->cfg->n_pages - 1 && "sched-9"); /* it could never have fitted */
     s->out->out_of_memory++;
 }
@@ -405,7 +582,7 @@ static void on_event(sim *s, sim_req *q, const cp_event *ev)
     case CP_EV_TOKEN: {
         const truth *t = &q->choice[ev->choice];
         CP_ASSERT(ev->pos == q->seen[ev->choice] && !q->finished[ev->choice] && "sched-6 sched-8");
-        CP_ASSERT(ev->pos < t->n_new && ev->id == t->tok[ev->pos] && "sched-6");
+        CP_ASSERT(ev->pos < t->n_new && ev->id == t->tok[ev->pos] && "sched-6 sched-28");
         q->seen[ev->choice]++;
         s->out->tokens++;
         break;
@@ -457,6 +634,53 @@ static void set_cancels(sim *s)
 
 /* ---- the loop ---- */
 
+static void device_open(sim *s)
+{
+    const sim_config *c = s->cfg;
+    cp_err err;
+    size_t seqs = (size_t)c->max_seqs, ctx = (size_t)c->ctx;
+    for (int k = 0; k < c->depth; k++) {
+        dev_step *d = &s->steps[k];
+        CP_ASSERT(cp_step_init(&d->step, c->max_batch_rows, c->max_out, c->max_seqs, &err) ==
+                  CP_OK);
+        d->parts = cp_xcalloc(seqs, sizeof(*d->parts));
+        d->copies = cp_xcalloc(seqs * (size_t)c->n_groups, sizeof(*d->copies));
+        d->fresh = cp_xcalloc((size_t)c->n_pages + 1, sizeof(*d->fresh));
+        d->banned = cp_xcalloc((size_t)c->max_out, sizeof(*d->banned));
+        for (size_t i = 0; i < seqs; i++) {
+            d->parts[i].tok = cp_xcalloc(ctx, sizeof(int32_t));
+            d->parts[i].table = cp_xcalloc((size_t)(c->n_groups * max_blocks(s)), sizeof(uint32_t));
+        }
+    }
+    s->slots = cp_xcalloc(seqs, sizeof(*s->slots));
+    for (size_t i = 0; i < seqs; i++) {
+        s->slots[i].tok = cp_xcalloc(ctx + 1, sizeof(int32_t));
+        s->slots[i].h = cp_xcalloc(ctx, sizeof(uint64_t));
+        s->slots[i].epoch = UINT32_MAX;
+    }
+}
+
+static void device_close(sim *s)
+{
+    for (int k = 0; k < s->cfg->depth; k++) {
+        dev_step *d = &s->steps[k];
+        for (int i = 0; i < s->cfg->max_seqs; i++) {
+            free(d->parts[i].tok);
+            free(d->parts[i].table);
+        }
+        cp_step_fini(&d->step);
+        free(d->parts);
+        free(d->copies);
+        free(d->fresh);
+        free(d->banned);
+    }
+    for (int i = 0; i < s->cfg->max_seqs; i++) {
+        free(s->slots[i].tok);
+        free(s->slots[i].h);
+    }
+    free(s->slots);
+}
+
 static void sim_open(sim *s)
 {
     const sim_config *c = s->cfg;
@@ -468,21 +692,22 @@ static void sim_open(sim *s)
                        .n_state_slots = c->n_states,
                        .max_seqs = c->max_seqs,
                        .max_positions = c->ctx,
+                       .depth = c->depth,
                        .prefix_cache = c->prefix_cache};
     CP_ASSERT(cp_kv_open(&s->kv, &kv, &err) == CP_OK);
     cp_sched_config sc = {.kv = s->kv,
-                          .groups = c->groups,
-                          .n_groups = c->n_groups,
                           .page_positions = c->P,
                           .ctx = c->ctx,
                           .max_seqs = c->max_seqs,
                           .prefill_chunk = c->prefill_chunk,
                           .max_out = c->max_out,
                           .max_tasks = c->max_tasks,
+                          .depth = c->depth,
+                          .in_order = c->in_order,
                           .prefix_cache = c->prefix_cache,
                           .queue = &s->queue};
     CP_ASSERT(cp_sched_open(&s->sched, &sc, &err) == CP_OK);
-    CP_ASSERT(cp_step_init(&s->step, c->max_batch_rows, c->max_out, c->max_seqs, &err) == CP_OK);
+    device_open(s);
     size_t cells = (size_t)c->n_pages * (size_t)c->P;
     s->pages = cp_xcalloc(cells, sizeof(*s->pages));
     s->states = cp_xcalloc((size_t)c->n_states + 1, sizeof(*s->states));
@@ -506,7 +731,7 @@ static void sim_close(sim *s)
 {
     cp_sched_close(s->sched);
     cp_kv_close(s->kv);
-    cp_step_fini(&s->step);
+    device_close(s);
     for (int i = 0; i < s->cfg->max_tasks; i++) {
         free(s->reqs[i].prompt);
         free(s->reqs[i].h);
@@ -531,7 +756,11 @@ static void see_who_runs(sim *s)
 static bool needs_a_row(const sim *s, const cp_seq *q)
 {
     bool old = s->ran[q->slot] && s->started[q->slot] == q->gen;
-    return old && !q->blocked && q->rows == 0 && cp_events_room(q->task) >= 1;
+    bool alone = s->sched->n_run == 1 && q->in_flight > 0;
+    if (q->n_pending > 0 || alone || cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) > 0)
+        return false; /* it may wait for pages of a step in flight */
+    return old && !q->blocked && q->rows == 0 && cp_seq_goal(q) > q->n_done &&
+           cp_events_room(q->task) >= 1;
 }
 
 /* Time is no reason to keep anybody waiting who makes the next token, nor all prompts. */
@@ -541,7 +770,7 @@ static void check_least(const sim *s)
     bool prompt_runs = false, prompt_waits = false;
     for (int i = 0; i < d->n_run; i++) {
         const cp_seq *q = d->run[i];
-        bool decodes = cp_seq_goal(q) - q->n_done == 1;
+        bool decodes = cp_seq_one_to_go(q);
         CP_ASSERT(!(decodes && needs_a_row(s, q)) && "sched-24");
         prompt_runs |= !decodes && q->rows > 0;
         prompt_waits |= !decodes && needs_a_row(s, q);
@@ -593,20 +822,45 @@ static void check_counted(sim *s)
               "sched-22");
 }
 
+/* Guesses for those that could use some: a part of them is right. */
+static void make_drafts(sim *s)
+{
+    for (int i = 0; i < s->sched->n_run && s->cfg->per_1000_draft > 0; i++) {
+        cp_seq *q = s->sched->run[i];
+        int wanted = cp_seq_drafts_wanted(s->sched, q), n = 1 + below(s, 5);
+        if (wanted < 1 || !chance(s, s->cfg->per_1000_draft))
+            continue;
+        const truth *t = &req_of(q)->choice[q->choice];
+        int32_t ids[5];
+        for (int k = 0; k < n; k++) {
+            int at = q->n_known - q->n_prompt + k;
+            bool right = at < t->n_new && chance(s, 750);
+            ids[k] = right ? t->tok[at] : below(s, N_VOCAB);
+        }
+        int taken = cp_seq_draft(s->sched, q, ids, n);
+        CP_ASSERT(taken <= n && taken <= wanted && "sched-28");
+    }
+}
+
 static void sim_step(sim *s)
 {
     set_cancels(s);
+    if (s->n_sent - s->n_run == s->cfg->depth || (s->n_sent > s->n_run && chance(s, 300)))
+        collect(s);
     cp_sched_sweep(s->sched, s->now);
+    make_drafts(s);
     see_who_runs(s);
     bool hurry = chance(s, s->cfg->per_1000_hurry);
     int rows =
         cp_sched_plan(s->sched, hurry ? 1 + below(s, s->cfg->max_seqs) : s->cfg->max_batch_rows);
     cp_sched_check(s->sched, true);
     check_plan(s);
-    if (rows > 0) {
-        forward(s);
-        cp_sched_commit(s->sched, s->step.results, s->now);
-    }
+    if (rows > 0)
+        submit(s);
+    if (rows > 0 && s->cfg->depth > 1)
+        cp_sched_sent(s->sched);
+    else if (s->n_sent > s->n_run)
+        collect(s);
     cp_kv_check(s->kv);
     check_counted(s);
     cp_tasks_flush(s->sched, NULL);
@@ -615,14 +869,16 @@ static void sim_step(sim *s)
 
 void sim_run(const sim_config *cfg, sim_result *out)
 {
-    sim s = {.cfg = cfg, .rng = mix(cfg->seed), .out = out};
+    sim_config own = *cfg;
+    own.depth = cfg->depth ? cfg->depth : 1;
+    sim s = {.cfg = &own, .rng = mix(cfg->seed), .out = out};
     *out = (sim_result){0};
     sim_open(&s);
     int64_t idle = 0;
-    while (s.now < cfg->n_steps || s.n_tasks > 0) {
+    while (s.now < cfg->n_steps || s.n_tasks > 0 || s.n_sent > s.n_run) {
         s.now++;
         bool more = s.now < cfg->n_steps && (!cfg->n_requests || out->requests < cfg->n_requests);
-        if (!more && cfg->n_requests && s.n_tasks == 0)
+        if (!more && cfg->n_requests && s.n_tasks == 0 && s.n_sent == s.n_run)
             break;
         /* load breathes: phases of pressure and of quiet */
         int load = s.now / 512 % 4 == 3 ? 20 : 250;
@@ -638,7 +894,7 @@ void sim_run(const sim_config *cfg, sim_result *out)
     out->steps = s.now;
     out->sched = s.sched->stats;
     cp_kv_stats_get(s.kv, &out->kv);
-    CP_ASSERT(out->kv.pages_used == 0 && out->kv.states_used == 0 && "kv-3");
+    CP_ASSERT(out->kv.pages_used == 0 && out->kv.states_used == 0 && "kv-3 kv-17");
     sim_close(&s);
 }
 
@@ -727,4 +983,20 @@ static const sim_config shapes[] = {
 const sim_config *sim_shape(int i)
 {
     return i >= 0 && i < (int)(sizeof(shapes) / sizeof(*shapes)) ? &shapes[i] : NULL;
+}
+
+void sim_overlap(sim_config *cfg, bool in_order)
+{
+    cfg->depth = 2;
+    cfg->in_order = in_order;
+    cfg->per_1000_draft = 500;
+}
+
+uint32_t sim_pages_for(const sim_config *cfg, int n)
+{
+    cp_kv_config kv = {.groups = cfg->groups,
+                       .n_groups = cfg->n_groups,
+                       .page_positions = cfg->P,
+                       .depth = cfg->depth};
+    return cp_kv_pages_for(&kv, n, cfg->prefill_chunk) + 1;
 }

@@ -5,7 +5,9 @@
  * number of steps. The forward computes nothing but remembers, in a shadow of every page and state
  * slot, which prefix was written where, and checks each position that a row would read by walking
  * the page tables. The next token is a hash of the prefix, so the right answer of every request is
- * known when it is made. Any breach ends in CP_ASSERT with the invariant's number.
+ * known when it is made. With a depth over 1 the forward is a device's: it copies what it is given
+ * when a step is submitted, runs it when it is collected, as late as can be, and keeps the tokens
+ * of each slot, into which it samples. Any breach ends in CP_ASSERT with the invariant's number.
  */
 #ifndef CP_TESTS_SIM_SIM_H
 #define CP_TESTS_SIM_SIM_H
@@ -28,7 +30,10 @@ typedef struct sim_config {
     int per_1000_cancel, per_1000_deadline, per_1000_score; /* of requests */
     int per_1000_slow;  /* of requests: the client reads rarely */
     int per_1000_hurry; /* of steps: time for max_seqs rows or fewer */
+    int per_1000_draft; /* of sequences that could use drafts, in a step */
     bool may_run_out;   /* the pool may be smaller than a request */
+    int depth;          /* steps in flight; 0: 1 */
+    bool in_order;      /* the backend keeps the order of steps: pages go back when one is sent */
 } sim_config;
 
 typedef struct sim_result {
@@ -43,5 +48,9 @@ typedef struct sim_result {
 void sim_run(const sim_config *cfg, sim_result *out);
 /* The shapes of the suite, by index; NULL past the end. */
 const sim_config *sim_shape(int i);
+/* Two steps in flight, and drafts for half of those who could use some. */
+void sim_overlap(sim_config *cfg, bool in_order);
+/* A pool that holds a request of n tokens, and not much more. */
+uint32_t sim_pages_for(const sim_config *cfg, int n);
 
 #endif

@@ -70,27 +70,40 @@ static const struct row {
     {123, "sched-23", "a prompt keeps to its chunk although nothing decodes"},
     {124, "sched-24", "where time is short, one that decodes goes without its row"},
     {125, "sched-25", "a slot's new tenant has the epoch of the one before"},
+    {126, "sched-26", "a token stays pending when its step has been committed"},
+    {127, "sched-27", "results of a sequence that was preempted are used"},
+    {128, "sched-28", "drafts are taken for right"},
+    {129, "sched-29", "the next token is sampled before the host has seen the last"},
+    {130, "sched-30", "somebody is preempted for pages that a step in flight gives back"},
 };
+
+/* Shape i with a pool that fits, with one that some requests do not fit, and without a scheduler.
+ */
+static void run_shape(int i, const sim_config *shape)
+{
+    sim_config cfg = *shape;
+    sim_result r;
+    pages_result pages;
+    cfg.seed = 4;
+    cfg.n_steps = 20000;
+    sim_run(&cfg, &r);
+    cfg.may_run_out = true;
+    cfg.n_steps = 4000;
+    cfg.n_pages = sim_pages_for(&cfg, i == 1 ? 20 : 48);
+    sim_run(&cfg, &r);
+    pages_run(shape, cfg.in_order, 4, 2000, &pages);
+}
 
 static void run(int plant)
 {
     cp_plant = plant;
     for (int i = 0; sim_shape(i); i++) {
         sim_config cfg = *sim_shape(i);
-        sim_result r;
-        cfg.seed = 4;
-        cfg.n_steps = 20000;
-        sim_run(&cfg, &r);
-        cfg.may_run_out = true; /* and with a pool that some requests do not fit */
-        cfg.n_steps = 4000;
-        cfg.n_pages =
-            cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, i == 1 ? 20 : 48, cfg.prefill_chunk) +
-            1;
-        sim_run(&cfg, &r);
-        for (int in_order = 0; in_order < 2; in_order++) {
-            pages_result pages;
-            pages_run(sim_shape(i), in_order, 4, 2000, &pages);
-        }
+        run_shape(i, &cfg);
+        sim_overlap(&cfg, false);
+        run_shape(i, &cfg);
+        sim_overlap(&cfg, true);
+        run_shape(i, &cfg);
     }
 }
 

@@ -71,6 +71,39 @@ static void run_all_shapes(void **state)
     }
 }
 
+/* All shapes with pending tokens and drafts, where the backend keeps the order of steps and where
+ * it does not. */
+static void steps_in_flight(void **state)
+{
+    (void)state;
+    int64_t steps = env_number("CP_SIM_STEPS", 1000000);
+    uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1);
+    int n = 0;
+    while (sim_shape(n))
+        n++;
+    for (int i = 0; i < 2 * n; i++) {
+        sim_config cfg = *sim_shape(i / 2);
+        sim_result r;
+        sim_overlap(&cfg, i % 2);
+        cfg.seed = seed + 100 + (uint64_t)i;
+        cfg.n_steps = steps / (2 * n) + 1;
+        sim_run(&cfg, &r);
+        print(cfg.name, &r);
+        print_message("%-10s %s pending %" PRIu64 " discarded %" PRIu64 " drafted %" PRIu64
+                      " accepted %" PRIu64 " truncations %" PRIu64 " parked %" PRIu64 "\n",
+                      "", cfg.in_order ? "in order" : "late", r.sched.pending, r.sched.discarded,
+                      r.sched.drafted, r.sched.accepted, r.kv.truncations, r.kv.parked);
+        assert_int_equal(r.out_of_memory, 0);
+        if (cfg.n_steps < 100000)
+            continue;
+        assert_true(r.sched.pending >= 1000 && r.sched.discarded >= 1000);
+        assert_true(r.sched.preemptions >= 1000 && r.kv.hits >= 1000 && r.cancelled >= 1000);
+        assert_true(cfg.in_order || r.kv.parked >= 1000);
+        if (cfg.n_states == 0) /* else nothing can be rolled back, and nothing is drafted */
+            assert_true(r.sched.accepted >= 1000 && r.kv.truncations >= 1000);
+    }
+}
+
 /* The kv-cache alone, two steps in flight: done in the order of sending at once, or later. */
 static void pages_with_steps_in_flight(void **state)
 {
@@ -95,13 +128,23 @@ static void pages_with_steps_in_flight(void **state)
     }
 }
 
+enum { N_MODES = 3 };
+
+/* One step at a time; two in flight, done late; two in the backend's own order. */
+static void set_mode(sim_config *cfg, int mode)
+{
+    if (mode > 0)
+        sim_overlap(cfg, mode == 2);
+}
+
 /* Without the prefix cache nothing is hit, and everything still comes out right. */
 static void no_prefix_cache(void **state)
 {
     (void)state;
-    for (int i = 0; sim_shape(i); i++) {
-        sim_config cfg = *sim_shape(i);
+    for (int k = 0; sim_shape(k / N_MODES); k++) {
+        sim_config cfg = *sim_shape(k / N_MODES);
         sim_result r;
+        set_mode(&cfg, k % N_MODES);
         cfg.seed = 77;
         cfg.n_steps = 5000;
         cfg.prefix_cache = false;
@@ -116,15 +159,14 @@ static void no_prefix_cache(void **state)
 static void pool_too_small(void **state)
 {
     (void)state;
-    for (int i = 0; sim_shape(i); i++) {
-        sim_config cfg = *sim_shape(i);
+    for (int k = 0; sim_shape(k / N_MODES); k++) {
+        sim_config cfg = *sim_shape(k / N_MODES);
         sim_result r;
+        set_mode(&cfg, k % N_MODES);
         cfg.seed = 5;
         cfg.n_steps = 20000;
         cfg.may_run_out = true;
-        cfg.n_pages =
-            cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, i == 1 ? 20 : 48, cfg.prefill_chunk) +
-            1;
+        cfg.n_pages = sim_pages_for(&cfg, k / N_MODES == 1 ? 20 : 48);
         sim_run(&cfg, &r);
         print_message("%s: out of memory %" PRId64 ", finished %" PRId64 "\n", cfg.name,
                       r.out_of_memory, r.finished);
@@ -138,17 +180,17 @@ static void pool_too_small(void **state)
 static void tiny_pool_loses_nothing(void **state)
 {
     (void)state;
-    for (int i = 0; sim_shape(i); i++) {
-        sim_config cfg = *sim_shape(i);
+    for (int k = 0; sim_shape(k / N_MODES); k++) {
+        sim_config cfg = *sim_shape(k / N_MODES);
         sim_result r;
+        set_mode(&cfg, k % N_MODES);
         cfg.seed = 9;
         cfg.n_steps = 1000000;
         cfg.n_requests = 64;
         cfg.max_tasks = 64;
         cfg.per_1000_cancel = cfg.per_1000_deadline = 0;
         cfg.max_choices = 1;
-        cfg.n_pages =
-            cp_kv_pages_for(cfg.groups, cfg.n_groups, cfg.P, cfg.ctx, cfg.prefill_chunk) + 1;
+        cfg.n_pages = sim_pages_for(&cfg, cfg.ctx);
         sim_run(&cfg, &r);
         assert_int_equal(r.requests, 64);
         assert_int_equal(r.finished, 64);
@@ -188,9 +230,13 @@ static void gemma_window_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_all_shapes),          cmocka_unit_test(pages_with_steps_in_flight),
-        cmocka_unit_test(no_prefix_cache),         cmocka_unit_test(pool_too_small),
-        cmocka_unit_test(tiny_pool_loses_nothing), cmocka_unit_test(gemma_window_pages),
+        cmocka_unit_test(run_all_shapes),
+        cmocka_unit_test(steps_in_flight),
+        cmocka_unit_test(pages_with_steps_in_flight),
+        cmocka_unit_test(no_prefix_cache),
+        cmocka_unit_test(pool_too_small),
+        cmocka_unit_test(tiny_pool_loses_nothing),
+        cmocka_unit_test(gemma_window_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

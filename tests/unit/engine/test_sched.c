@@ -31,7 +31,8 @@ typedef struct hand_req {
 /* A scheduler, its requests, and what the next steps answer. */
 typedef struct hand {
     cp_kv_group groups[6];
-    int n_groups, rows;
+    int n_groups, rows, depth;
+    bool in_order;
     cp_kv *kv;
     cp_sched *s;
     cp_step step;
@@ -49,15 +50,16 @@ static void hand_open(hand *h, int P, uint32_t n_pages, int ctx, int chunk, int 
                        .page_positions = P,
                        .n_pages = n_pages,
                        .max_seqs = max_seqs,
-                       .max_positions = ctx};
-    cp_sched_config sc = {.groups = h->groups,
-                          .n_groups = h->n_groups,
-                          .page_positions = P,
+                       .max_positions = ctx,
+                       .depth = h->depth};
+    cp_sched_config sc = {.page_positions = P,
                           .ctx = ctx,
                           .max_seqs = max_seqs,
                           .prefill_chunk = chunk,
                           .max_out = 64,
-                          .max_tasks = REQS};
+                          .max_tasks = REQS,
+                          .depth = h->depth,
+                          .in_order = h->in_order};
     assert_int_equal(cp_kv_open(&h->kv, &kv, &err), CP_OK);
     sc.kv = h->kv;
     assert_int_equal(cp_sched_open(&h->s, &sc, &err), CP_OK);
@@ -125,8 +127,6 @@ static void commit(hand *h)
         cp_step_build(&h->step, h->s);
         for (int o = 0; o < h->step.batch.n_out; o++)
             h->step.results[o] = (cp_sample_out){.id = h->answer, .finite = h->finite};
-        cp_kv_step_sent(h->kv);
-        cp_kv_step_done(h->kv);
         cp_sched_commit(h->s, h->step.results, h->now);
     }
     cp_tasks_flush(h->s, NULL);
@@ -336,8 +336,6 @@ static void requests_are_freed_by_the_front_end(void **state)
         plan(h);
         cp_step_build(&h->step, h->s);
         h->step.results[0] = (cp_sample_out){.id = TOKEN, .finite = true};
-        cp_kv_step_sent(h->kv);
-        cp_kv_step_done(h->kv);
         cp_sched_commit(h->s, h->step.results, h->now);
         for (int i = 0; i < 3; i++)
             assert_true(cp_ring_pop(&r->ring, &ev));
@@ -354,6 +352,265 @@ static void requests_are_freed_by_the_front_end(void **state)
         assert_int_equal(freed, early + 1);
         assert_null(cp_mpsc_pop(&ready));
     }
+    hand_close(h);
+}
+
+/* ---- steps in flight ---- */
+
+/* Plans a step and sends it; returns its rows. */
+static int send(hand *h)
+{
+    int rows = plan(h);
+    if (rows > 0) {
+        cp_step_build(&h->step, h->s);
+        cp_sched_sent(h->s);
+    }
+    cp_sched_check(h->s, false);
+    cp_kv_check(h->kv);
+    return rows;
+}
+
+/* The oldest step in flight ran: ids of its output rows. */
+static void land(hand *h, int n, const int32_t *ids)
+{
+    cp_sample_out results[16] = {0};
+    for (int o = 0; o < n; o++)
+        results[o] = (cp_sample_out){.id = ids[o], .finite = true};
+    cp_sched_commit(h->s, results, ++h->now);
+    cp_tasks_flush(h->s, NULL);
+    cp_sched_check(h->s, false);
+    cp_kv_check(h->kv);
+}
+
+static void land_one(hand *h, int32_t id)
+{
+    land(h, 1, &id);
+}
+
+/* The ids that request i has been sent, up to n; returns how many there were. */
+static int ids_of(hand *h, int i, int32_t *out, int n)
+{
+    cp_event ev;
+    int k = 0;
+    while (cp_ring_pop(&h->q[i].r.ring, &ev)) {
+        if (ev.type == CP_EV_TOKEN && k < n)
+            out[k++] = ev.id;
+    }
+    return k;
+}
+
+static hand *hand_in_flight(int max_seqs)
+{
+    hand *h = hand_new();
+    h->depth = 2;
+    hand_open(h, 4, 60 + 1, 160, 16, max_seqs);
+    return h;
+}
+
+/* The row of a token whose value is not here, and the commit one step late. */
+static void a_row_follows_a_pending_token(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(4);
+    int32_t ids[8];
+    put(h, ask(h, 0, 9, 3, 64));
+    assert_int_equal(send(h), 9);
+    const cp_seq *q = seq_of(h, 0);
+    assert_int_equal(q->n_known, 9);
+    assert_int_equal(q->n_pending, 1);
+    assert_int_equal(q->n_done, 9);
+    assert_int_equal(send(h), 1);
+    assert_int_equal(h->step.batch.tok[0], CP_TOK_PREV);
+    assert_int_equal(h->step.batch.pos[0], 9);
+    assert_int_equal(h->step.batch.seqs[0].n_tokens, 10);
+    assert_int_equal(h->step.samples[0].n_tokens, 10);
+    assert_int_equal(h->step.samples[0].position, 1); /* it makes the choice's second token */
+    assert_int_equal(q->n_pending, 2);
+    land_one(h, 30);
+    assert_int_equal(q->n_known, 10);
+    assert_int_equal(q->n_pending, 1);
+    assert_int_equal(cp_kv_firm(h->kv, q->kv), 9);
+    assert_int_equal(send(h), 1);
+    land_one(h, 31);
+    assert_int_equal(send(h), 0); /* its third and last token is pending: nothing comes after it */
+    land_one(h, 32);
+    assert_int_equal(ids_of(h, 0, ids, 8), 3);
+    assert_int_equal(ids[0], 30);
+    assert_int_equal(ids[1], 31);
+    assert_int_equal(ids[2], 32);
+    assert_null(seq_of(h, 0));
+    assert_int_equal(h->s->stats.discarded, 0);
+    hand_close(h);
+}
+
+/* Its end is found when the next row is in flight: that row is nobody's, its page parked. */
+static void a_row_after_the_end_is_discarded(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(1);
+    int32_t ids[8];
+    put(h, ask(h, 0, 7, 9, 64));
+    assert_int_equal(send(h), 7);
+    assert_int_equal(send(h), 1);
+    land_one(h, STOP_ID);
+    assert_null(seq_of(h, 0));
+    assert_int_equal(h->s->stats.finished_stop, 1);
+    assert_int_equal(cp_kv_parked(h->kv), 2);
+    put(h, ask(h, 1, 5, 1, 64)); /* the slot's next tenant, beside the row that is in flight */
+    assert_int_equal(send(h), 5);
+    land_one(h, 99);
+    assert_int_equal(h->s->stats.discarded, 1);
+    assert_int_equal(cp_kv_parked(h->kv), 0);
+    land_one(h, 40);
+    assert_int_equal(ids_of(h, 0, ids, 8), 0);
+    assert_int_equal(ids_of(h, 1, ids, 8), 1);
+    assert_int_equal(ids[0], 40);
+    cp_sched_check_idle(h->s);
+    hand_close(h);
+}
+
+/* Cancelled, and preempted, while steps are in flight: no result of theirs is used. */
+static void who_goes_leaves_its_results_behind(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(4);
+    int32_t ids[8];
+    put(h, ask(h, 0, 6, 9, 64));
+    put(h, ask(h, 1, 6, 2, 64));
+    assert_int_equal(send(h), 12);
+    atomic_store(&h->q[0].r.cancel, true);
+    assert_int_equal(send(h), 1);
+    land(h, 2, (const int32_t[]){50, 60});
+    assert_int_equal(ids_of(h, 0, ids, 8), 0);
+    cp_seq *q = &h->s->seqs[seq_of(h, 1)->slot];
+    uint64_t gen = q->gen;
+    cp_seq_preempt(h->s, q);
+    assert_int_equal(q->n_pending, 0);
+    assert_int_equal(q->n_known, 7);
+    land_one(h, 61); /* it would have been its second token */
+    assert_int_equal(h->s->stats.discarded, 2);
+    assert_int_equal(send(h), 7); /* all over again: the same token comes */
+    assert_int_equal(q->gen, gen + 1);
+    land_one(h, 61);
+    assert_int_equal(ids_of(h, 1, ids, 8), 2);
+    assert_int_equal(ids[0], 60);
+    assert_int_equal(ids[1], 61);
+    hand_close(h);
+}
+
+/* Where a mask depends on the token before, there is no row until the host has seen it. */
+static void masks_are_not_overlapped(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(4);
+    cp_request *r = ask(h, 0, 6, 9, 64);
+    r->no_overlap = true;
+    put(h, r);
+    assert_int_equal(send(h), 6);
+    assert_int_equal(send(h), 0);
+    land_one(h, 50);
+    assert_int_equal(send(h), 1);
+    assert_int_equal(h->step.batch.tok[0], 50);
+    land_one(h, 51);
+    assert_int_equal(h->s->stats.pending, 0);
+    hand_close(h);
+}
+
+/* Four drafts, of which two are right: the rows up to the first wrong one make three tokens. */
+static void drafts_are_kept_as_far_as_they_are_right(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(4);
+    int32_t ids[16];
+    put(h, ask(h, 0, 6, 20, 64));
+    send(h);
+    land_one(h, 50);
+    cp_seq *q = &h->s->seqs[seq_of(h, 0)->slot];
+    assert_int_equal(cp_seq_draft(h->s, q, (const int32_t[]){51, 52, 99, 54}, 4), 4);
+    assert_int_equal(send(h), 5);
+    for (int k = 0; k < 5; k++) {
+        assert_int_equal(h->step.samples[k].target,
+                         -1); /* nothing of it is a prompt to be scored */
+        assert_int_equal(h->step.samples[k].position, 1 + k);
+        assert_int_equal(h->step.samples[k].n_tokens, 7 + k);
+    }
+    assert_int_equal(h->step.batch.tok[3], 99);
+    assert_int_equal(cp_kv_held(h->kv, q->kv), 3); /* 11 positions */
+    assert_int_equal(send(h), 0); /* how many stay is not known: no row meanwhile */
+    land(h, 5, (const int32_t[]){51, 52, 53, 77, 78});
+    assert_int_equal(q->n_known, 10);
+    assert_int_equal(q->n_done, 9);
+    assert_int_equal(q->n_spec, 0);
+    assert_int_equal(cp_kv_firm(h->kv, q->kv), 9);
+    assert_int_equal(h->s->stats.drafted, 4);
+    assert_int_equal(h->s->stats.accepted, 2);
+    assert_int_equal(cp_seq_draft(h->s, q, (const int32_t[]){60, 61}, 2), 2); /* both right */
+    assert_int_equal(send(h), 3);
+    assert_int_equal(h->step.batch.tok[0], 53);
+    land(h, 3, (const int32_t[]){60, 61, 62});
+    assert_int_equal(q->n_known, 13);
+    assert_int_equal(q->n_done, 12);
+    assert_int_equal(cp_seq_draft(h->s, q, (const int32_t[]){70}, 1),
+                     1); /* the end is among them */
+    assert_int_equal(send(h), 2);
+    land(h, 2, (const int32_t[]){70, STOP_ID});
+    assert_int_equal(h->s->stats.finished_stop, 1);
+    assert_int_equal(ids_of(h, 0, ids, 16), 8);
+    const int32_t all[7] = {50, 51, 52, 53, 60, 61, 62};
+    for (int k = 0; k < 7; k++)
+        assert_int_equal(ids[k], all[k]);
+    hand_close(h);
+}
+
+/* Nobody goes without a row for another's drafts; no more are taken than there are tokens to come.
+ */
+static void drafts_take_what_is_left(void **state)
+{
+    (void)state;
+    hand *h = hand_in_flight(4);
+    const int32_t ids[8] = {51, 52, 53, 54, 55, 56, 57, 58};
+    put(h, ask(h, 0, 6, 4, 64));
+    put(h, ask(h, 1, 6, 20, 64));
+    send(h);
+    land(h, 2, (const int32_t[]){50, 60});
+    cp_seq *a = &h->s->seqs[seq_of(h, 0)->slot], *b = &h->s->seqs[seq_of(h, 1)->slot];
+    assert_int_equal(cp_seq_draft(h->s, a, ids, 8), 2); /* 3 tokens to come */
+    assert_int_equal(cp_seq_draft(h->s, b, ids, 8), 8);
+    h->rows = 3;
+    assert_int_equal(send(h), 3);
+    assert_int_equal(h->step.batch.seqs[0].n_rows, 2);
+    assert_int_equal(h->step.batch.seqs[1].n_rows, 1);
+    assert_int_equal(a->n_spec + b->n_spec, 1);         /* those that got no row are forgotten */
+    assert_int_equal(cp_seq_draft(h->s, b, ids, 8), 0); /* it has a token in flight */
+    land(h, 3, (const int32_t[]){51, 52, 61});
+    assert_int_equal(a->n_known, 9);
+    assert_int_equal(b->n_known, 8);
+    hand_close(h);
+}
+
+/* A recurrent state cannot be rolled back: nothing is drafted. */
+static void states_take_no_drafts(void **state)
+{
+    (void)state;
+    hand *h = hand_new();
+    cp_err err;
+    cp_kv_group groups[2] = {{.kind = CP_GROUP_FULL}, {.kind = CP_GROUP_STATE, .state_bytes = 64}};
+    cp_kv_config kv = {.groups = groups,
+                       .n_groups = 2,
+                       .page_positions = 4,
+                       .n_pages = 41,
+                       .n_state_slots = 9,
+                       .max_seqs = 2,
+                       .max_positions = 80};
+    hand_open(h, 4, 10 + 1, 80, 16, 2);
+    cp_kv_close(h->kv);
+    assert_int_equal(cp_kv_open(&h->kv, &kv, &err), CP_OK);
+    h->s->kv = h->kv;
+    put(h, ask(h, 0, 6, 9, 64));
+    step(h);
+    cp_seq *q = &h->s->seqs[seq_of(h, 0)->slot];
+    assert_int_equal(q->n_known, 7);
+    assert_int_equal(cp_seq_draft(h->s, q, (const int32_t[]){51}, 1), 0);
     hand_close(h);
 }
 
@@ -437,6 +694,13 @@ int suite_sched(void)
         cmocka_unit_test(short_time_takes_rows_from_prompts),
         cmocka_unit_test(a_long_chunk_takes_no_page_that_is_put_by),
         cmocka_unit_test(requests_are_freed_by_the_front_end),
+        cmocka_unit_test(a_row_follows_a_pending_token),
+        cmocka_unit_test(a_row_after_the_end_is_discarded),
+        cmocka_unit_test(who_goes_leaves_its_results_behind),
+        cmocka_unit_test(masks_are_not_overlapped),
+        cmocka_unit_test(drafts_are_kept_as_far_as_they_are_right),
+        cmocka_unit_test(drafts_take_what_is_left),
+        cmocka_unit_test(states_take_no_drafts),
         cmocka_unit_test(each_choice_ends_under_one_reason),
     };
     return cmocka_run_group_tests_name("sched", tests, NULL, NULL);
