@@ -7,25 +7,25 @@
 #include "app/compose.h"
 #include "app/defaults.h"
 #include "app/emit_json.h"
+#include "app/lines.h"
 #include "app/local.h"
 #include "app/progress.h"
 #include "app/stdio.h"
-#include "base/clock.h"
-#include "server/stops.h"
+#include "server/prompt.h"
+#include "server/sampling.h"
+#include "server/text.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* A line of the chat; 130 is what a shell says of a command that SIGINT ended. */
-enum { LINE_BYTES_MAX = 16 << 20, EXIT_INTERRUPTED = 130 };
+/* What a shell says of a command that SIGINT ended. */
+enum { EXIT_INTERRUPTED = 130 };
 
 typedef struct runner {
     const cp_options *o;
@@ -33,11 +33,9 @@ typedef struct runner {
     cp_stack stack;
     cp_app_model m;
     cp_local *local;
-    cp_sampling_defaults defaults;
-    cp_arena *arena;       /* of stops */
+    cp_arena *arena;       /* of what follows */
+    cp_params params;      /* as a request's whose fields are the flags */
     const cp_stops *stops; /* NULL: none */
-    int32_t *stop_ids;     /* the tokenizer's ends, and stop strings that spell a special token */
-    int n_stop_ids;
 } runner;
 
 typedef struct answer {
@@ -56,8 +54,15 @@ static cp_code encode_raw(const runner *r, const char *text, size_t n, cp_ids *i
     return cp_tokenizer_encode(r->m.tokenizer, text, n, true, true, NULL, 0, ids, err);
 }
 
-/* Conversation -> template -> ids, with everything that was typed marked so that no special token
- * is parsed in it. */
+/* Append a message; what was typed is marked, so that no special token is parsed in it. */
+static bool add_message(cp_arena *a, cp_val *messages, const turn *t)
+{
+    cp_val *m = cp_val_dict(a);
+    return m && cp_val_set(a, m, "role", cp_val_str(a, t->role, strlen(t->role), false)) &&
+           cp_val_set(a, m, "content", cp_val_str(a, t->content, strlen(t->content), true)) &&
+           cp_val_push(a, messages, m);
+}
+
 static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_ids *ids,
                            cp_err *err)
 {
@@ -67,129 +72,59 @@ static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_i
                        "--chat-template-file",
                        r->m.ref);
     }
-    const cp_tokenizer *t = r->m.tokenizer;
     cp_arena *a = cp_arena_new((size_t)256 << 20);
     cp_val *messages = cp_val_list(a), *vars = cp_val_dict(a);
     bool ok = messages && vars;
     for (int i = 0; ok && i < n_turns; i++) {
-        cp_val *m = cp_val_dict(a);
-        ok = m &&
-             cp_val_set(a, m, "role", cp_val_str(a, turns[i].role, strlen(turns[i].role), false)) &&
-             cp_val_set(a, m, "content",
-                        cp_val_str(a, turns[i].content, strlen(turns[i].content), true)) &&
-             cp_val_push(a, messages, m);
+        ok = add_message(a, messages, &turns[i]);
     }
-    const struct {
-        const char *name;
-        int32_t id;
-    } tokens[] = {{"bos_token", cp_tokenizer_bos(t)}, {"eos_token", cp_tokenizer_eos(t)}};
-    for (int i = 0; ok && i < 2; i++) {
-        cp_str s = tokens[i].id >= 0 ? cp_tokenizer_piece(t, tokens[i].id) : (cp_str){"", 0};
-        ok = cp_val_set(a, vars, tokens[i].name, cp_val_str(a, s.p, s.n, false));
-    }
-    ok = ok && cp_val_set(a, vars, "messages", messages) &&
-         cp_val_set(a, vars, "add_generation_prompt", cp_val_bool(a, true));
     cp_rendered out = {0};
-    cp_code rc = ok ? cp_template_render(r->m.chat_template, a, vars, cp_wall_sec(), &out, err)
-                    : cp_fail(err, CP_NO_MEMORY, "the conversation does not fit into 256 MiB");
+    cp_code rc = ok ? cp_prompt_render(r->m.chat_template, r->m.tokenizer, a, vars, messages, true,
+                                       &out, err)
+                    : CP_NO_MEMORY;
     if (rc == CP_OK) {
-        cp_span *spans = cp_xcalloc(out.n_input + 1, sizeof *spans);
-        for (size_t i = 0; i < out.n_input; i++) {
-            spans[i] = (cp_span){out.input[i].begin, out.input[i].end};
-        }
-        rc = cp_tokenizer_encode(t, out.text.p ? out.text.p : "", out.text.n, false, true, spans,
-                                 out.n_input, ids, err);
-        free(spans);
+        rc = cp_prompt_encode(r->m.tokenizer, &out, a, ids, err);
+    }
+    if (rc == CP_NO_MEMORY) {
+        cp_fail(err, rc, "the conversation does not fit into 256 MiB");
     }
     cp_rendered_fini(&out);
     cp_arena_free(a);
     return rc;
 }
 
-static void fill_sampling(const runner *r, cp_sampling *s)
+/* Flags, else what models.toml, packaging and file say, as a request's parameters. */
+static cp_code set_params(runner *r, const cp_sampling_defaults *d, cp_err *err)
 {
     const cp_options *o = r->o;
-    const cp_sampling_defaults *d = &r->defaults;
-    size_t n_eog;
-    const int32_t *eog = cp_tokenizer_eogs(r->m.tokenizer, &n_eog);
-    s->temperature = (float)(cp_option_given(o, CP_OPT_temp) ? o->temp : d->temperature);
-    s->top_p = (float)(cp_option_given(o, CP_OPT_top_p) ? o->top_p : d->top_p);
-    s->min_p = (float)d->min_p;
-    s->top_k = (int)d->top_k;
-    s->repetition = (float)d->repetition_penalty;
-    s->presence = (float)d->presence_penalty;
-    s->frequency = (float)d->frequency_penalty;
-    s->seed = (uint64_t)(cp_option_given(o, CP_OPT_seed) ? o->seed : d->seed);
-    if (!cp_option_given(o, CP_OPT_seed) && !d->has_seed &&
-        getrandom(&s->seed, sizeof s->seed, 0) != sizeof s->seed) {
-        s->seed = (uint64_t)cp_now_ns();
-    }
-    s->stop_ids = r->stop_ids;
-    s->n_stop_ids = r->n_stop_ids;
-    s->eog_ids = eog;
-    s->n_eog_ids = (int)n_eog;
-}
-
-/* The packaging's stop strings: for the text, and those that no text shows for the engine. */
-static cp_code set_stops(runner *r, cp_err *err)
-{
-    const cp_sampling_defaults *d = &r->defaults;
-    cp_str list[CP_DEFAULT_STOPS];
-    size_t n_eog;
-    const int32_t *eog = cp_tokenizer_eogs(r->m.tokenizer, &n_eog);
-    r->stop_ids = cp_xcalloc(n_eog + CP_DEFAULT_STOPS, sizeof *r->stop_ids);
-    for (size_t i = 0; i < n_eog; i++) {
-        r->stop_ids[r->n_stop_ids++] = eog[i];
-    }
-    if (d->n_stop == 0) {
-        return CP_OK;
-    }
-    for (int i = 0; i < d->n_stop; i++) {
-        list[i] = (cp_str){d->stop[i], strlen(d->stop[i])};
-    }
-    r->n_stop_ids += cp_stops_special(r->m.tokenizer, list, d->n_stop, r->stop_ids + r->n_stop_ids);
+    cp_params *p = &r->params;
     r->arena = cp_arena_new((size_t)1 << 20);
-    r->stops = cp_stops_new(r->arena, list, d->n_stop);
-    return r->stops ? CP_OK : cp_fail(err, CP_NO_MEMORY, "out of memory");
-}
-
-/* The text of one choice on its way: tokens -> bytes -> what the stop strings let through. */
-typedef struct flow {
-    const cp_stops *stops;
-    cp_detok detok;
-    cp_stop_state state;
-    cp_buf piece; /* bytes that were not fed yet */
-    bool met;     /* a stop string: the text is final */
-} flow;
-
-static void flow_on(flow *f, bool last, cp_buf *text)
-{
-    if (last) {
-        cp_detok_finish(&f->detok, &f->piece);
+    cp_params_init(p, d);
+    cp_code rc = cp_params_default_stops(p, d, r->arena) ? CP_OK : CP_NO_MEMORY;
+    if (cp_option_given(o, CP_OPT_temp)) {
+        p->temperature = o->temp;
     }
-    if (!f->stops) {
-        cp_buf_add(text, f->piece.p, f->piece.n);
-    } else if (!f->met) {
-        f->met = cp_stops_feed(f->stops, &f->state, f->piece.p, f->piece.n, false, text);
-        if (last && !f->met) {
-            cp_stops_flush(&f->state, text);
-        }
+    if (cp_option_given(o, CP_OPT_top_p)) {
+        p->top_p = o->top_p;
     }
-    cp_buf_clear(&f->piece);
+    if (cp_option_given(o, CP_OPT_seed)) {
+        p->seed = o->seed;
+        p->has_seed = true;
+    }
+    if (cp_option_given(o, CP_OPT_max_tokens)) {
+        p->max_tokens = o->max_tokens;
+    }
+    if (rc == CP_OK && p->n_stop > 0 && !(r->stops = cp_stops_new(r->arena, p->stop, p->n_stop))) {
+        rc = CP_NO_MEMORY;
+    }
+    return rc ? cp_fail(err, rc, "out of memory") : rc;
 }
 
-/* Was SIGINT sent since the last call? */
-static bool interrupted(const runner *r)
-{
-    struct signalfd_siginfo info;
-    return read(r->interrupts, &info, sizeof info) == (ssize_t)sizeof info;
-}
-
-/* The flag, else what models.toml or packaging says, and never more than fits. */
+/* What is asked for, and never more than fits. */
 static int most_tokens(const runner *r, int room)
 {
-    int64_t most =
-        cp_option_given(r->o, CP_OPT_max_tokens) ? r->o->max_tokens : r->defaults.max_tokens;
+    const cp_params *p = &r->params;
+    int64_t most = p->max_tokens >= 0 ? p->max_tokens : p->default_max_tokens;
     return most > 0 && most < room ? (int)most : room;
 }
 
@@ -211,20 +146,23 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
     q->prompt = ids->id;
     q->n_prompt = (int)ids->n;
     q->max_tokens = most_tokens(r, room);
-    fill_sampling(r, &q->sampling);
-    cp_code rc = cp_local_submit(r->local, q, err);
+    cp_arena *lists = cp_arena_new((size_t)1 << 20); /* of ids, for as long as the request */
+    cp_code rc = cp_sampling_make(&r->params, r->m.tokenizer, lists, &q->sampling, err);
+    rc = rc ? rc : cp_local_submit(r->local, q, err);
     if (rc) {
+        cp_arena_free(lists);
         return rc;
     }
     cp_event ev;
-    flow f = {.stops = r->stops};
-    cp_detok_init(&f.detok, r->m.tokenizer, false, true);
+    cp_text text;
+    cp_buf piece = {0};
+    cp_text_init(&text, r->m.tokenizer, r->stops, false, true);
     a->n_prompt = (int)ids->n;
-    bool done = false, cancelled = false;
+    bool done = false, cancelled = false, met = false;
     while (!done) {
         bool got = cp_local_next(r->local, 50, &from, &ev);
-        a->interrupted = a->interrupted || interrupted(r);
-        if ((a->interrupted || f.met || rc) && !cancelled) {
+        a->interrupted = a->interrupted || cp_interrupted(r->interrupts);
+        if ((a->interrupted || met || rc) && !cancelled) {
             cancelled = true;
             if (!(got && (ev.type == CP_EV_END || ev.type == CP_EV_ERROR))) {
                 cp_local_cancel(r->local, q);
@@ -235,13 +173,12 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
         }
         size_t at = a->text.n;
         if (ev.type == CP_EV_TOKEN) {
-            a->n_generated += !f.met;
-            cp_detok_push(&f.detok, ev.id, &f.piece);
-            flow_on(&f, false, &a->text);
+            a->n_generated += !met;
+            met = met || cp_text_push(&text, ev.id, false, &piece, &a->text);
         } else if (ev.type == CP_EV_FINISH) {
-            a->n_generated += !f.met && ev.reason == CP_FINISH_STOP; /* the end token */
-            flow_on(&f, true, &a->text);
-            a->reason = f.met ? CP_FINISH_STOP : (cp_finish)ev.reason;
+            a->n_generated += !met && ev.reason == CP_FINISH_STOP; /* the end token */
+            met = met || cp_text_end(&text, false, &piece, &a->text);
+            a->reason = met ? CP_FINISH_STOP : (cp_finish)ev.reason;
         } else {
             done = true;
             if (ev.type == CP_EV_ERROR && !cancelled) {
@@ -254,8 +191,9 @@ static cp_code generate(runner *r, const cp_ids *ids, answer *a, cp_err *err)
             rc = cp_stdio_flush(err); /* where it fails nobody sees the rest */
         }
     }
-    cp_stop_state_fini(&f.state);
-    cp_buf_fini(&f.piece);
+    cp_text_fini(&text);
+    cp_buf_fini(&piece);
+    cp_arena_free(lists);
     return rc;
 }
 
@@ -287,87 +225,6 @@ static int run_once(runner *r, const cp_buf *prompt, cp_err *err)
 }
 
 /* ---- chat ---- */
-
-/* Standard input, cut into lines. */
-typedef struct input {
-    cp_buf ahead; /* read and not yet taken */
-    bool end;
-} input;
-
-typedef enum news { NEWS_LINE, NEWS_DROPPED, NEWS_END } news;
-
-/* A line out of what was read, without its newline; the last one may have none. */
-static bool take_line(input *in, cp_buf *line)
-{
-    const char *nl = in->ahead.n ? memchr(in->ahead.p, '\n', in->ahead.n) : NULL;
-    size_t n = nl ? (size_t)(nl - in->ahead.p) : in->ahead.n;
-    if (!nl && (!in->end || n == 0)) {
-        return false;
-    }
-    cp_buf_add(line, in->ahead.p, n);
-    n += nl != NULL;
-    memmove(in->ahead.p, in->ahead.p + n, in->ahead.n - n);
-    in->ahead.n -= n;
-    return true;
-}
-
-static cp_code read_ahead(input *in, cp_err *err)
-{
-    char piece[65536];
-    ssize_t n = read(STDIN_FILENO, piece, sizeof piece);
-    if (n < 0 && errno != EINTR && errno != EAGAIN) {
-        return cp_fail(err, CP_IO, "cannot read stdin: %s", strerror(errno));
-    }
-    in->end = n == 0;
-    if (n > 0 && (in->ahead.n > LINE_BYTES_MAX || !cp_buf_add(&in->ahead, piece, (size_t)n))) {
-        return cp_fail(err, CP_TOO_LARGE, "a line of stdin is longer than %d bytes",
-                       LINE_BYTES_MAX);
-    }
-    return CP_OK;
-}
-
-/* The next line, or news of Ctrl-C, which drops what was typed of it. */
-static cp_code read_line(const runner *r, input *in, cp_buf *line, news *what, cp_err *err)
-{
-    cp_buf_clear(line);
-    for (;;) {
-        struct pollfd p[] = {{.fd = r->interrupts, .events = POLLIN},
-                             {.fd = STDIN_FILENO, .events = POLLIN}};
-        *what = NEWS_LINE;
-        if (take_line(in, line)) {
-            return CP_OK;
-        }
-        if (in->end) {
-            *what = NEWS_END;
-            return CP_OK;
-        }
-        (void)poll(p, 2, -1);
-        if (interrupted(r)) {
-            cp_buf_clear(&in->ahead);
-            *what = NEWS_DROPPED;
-            return CP_OK;
-        }
-        cp_code rc = p[1].revents ? read_ahead(in, err) : CP_OK;
-        if (rc) {
-            return rc;
-        }
-    }
-}
-
-/* The line without blanks around it, NUL-terminated within line; NULL: out of memory. */
-static char *trim(cp_buf *line)
-{
-    if (!cp_buf_addc(line, '\0') || line->failed) {
-        return NULL;
-    }
-    char *s = line->p + strspn(line->p, " \t\r\f\v");
-    size_t n = strlen(s);
-    while (n > 0 && strchr(" \t\r\f\v", s[n - 1])) {
-        n--;
-    }
-    s[n] = 0;
-    return s;
-}
 
 typedef enum verdict { SAY, GO_ON, QUIT } verdict;
 
@@ -460,25 +317,25 @@ static cp_code converse(runner *r, dialogue *d, const char *text, cp_err *err)
 static int chat(runner *r, cp_err *err)
 {
     dialogue d = {0};
-    input in = {0};
+    cp_lines in = {.interrupts = r->interrupts};
     cp_buf line = {0};
     int rc = 0;
     fprintf(stderr, "chatting with %s; /help lists commands\n", r->m.ref);
     for (;;) {
-        news what;
+        cp_news what;
         fputs("> ", stderr);
-        if (read_line(r, &in, &line, &what, err)) {
+        if (cp_lines_next(&in, &line, &what, err)) {
             rc = cp_app_fail(err);
             break;
         }
-        if (what != NEWS_LINE) {
+        if (what != CP_NEWS_LINE) {
             fputc('\n', stderr);
-            if (what == NEWS_END) {
+            if (what == CP_NEWS_END) {
                 break;
             }
             continue;
         }
-        char *text = trim(&line);
+        char *text = cp_line_trim(&line);
         verdict v = text ? obey(&text) : QUIT;
         if (v == QUIT) {
             break;
@@ -493,7 +350,7 @@ static int chat(runner *r, cp_err *err)
         drop_turn(&d);
     }
     free(d.turns);
-    cp_buf_fini(&in.ahead);
+    cp_lines_fini(&in);
     cp_buf_fini(&line);
     return rc;
 }
@@ -588,8 +445,9 @@ int cp_cmd_run(const cp_options *o)
     if (code) {
         return cp_app_fail(&err);
     }
-    r.defaults = cp_app_sampling_defaults(r.m.file, r.m.ref, CP_DEFAULTS_LLAMA_CPP, configured(o));
-    if (set_stops(&r, &err) || open_engine(&r, &err) || read_prompt(o, &prompt, &err) ||
+    const cp_sampling_defaults d =
+        cp_app_sampling_defaults(r.m.file, r.m.ref, CP_DEFAULTS_LLAMA_CPP, configured(o));
+    if (set_params(&r, &d, &err) || open_engine(&r, &err) || read_prompt(o, &prompt, &err) ||
         open_interrupts(&r, &err) || cp_engine_start(r.stack.engine, &err)) {
         rc = cp_app_fail(&err);
         goto done;
@@ -608,6 +466,5 @@ done:
         close(r.interrupts);
     }
     cp_buf_fini(&prompt);
-    free(r.stop_ids);
     return rc;
 }

@@ -7,28 +7,13 @@
 #include <jansson.h>
 #include <string.h>
 
-/* The model's own, of a request that says nothing; [] says none. */
-static cp_code default_stops(cp_parser *ps, cp_err *err)
-{
-    const cp_sampling_defaults *d = ps->defaults;
-    if (d->n_stop == 0)
-        return CP_OK;
-    _Static_assert((int)CP_DEFAULT_STOPS <= (int)CP_STOP_MAX, "as many as a request may have");
-    cp_str *list = cp_arena_alloc(ps->arena, CP_DEFAULT_STOPS * sizeof(*list));
-    if (!list)
-        return cp_parser_full(err);
-    for (int i = 0; i < d->n_stop; i++)
-        list[i] = (cp_str){d->stop[i], strlen(d->stop[i])}; /* the model outlives its calls */
-    ps->out->stop = list;
-    ps->out->n_stop = d->n_stop;
-    return CP_OK;
-}
-
 static cp_code read_stop(cp_parser *ps, cp_err *err)
 {
     const json_t *v = cp_parser_get(ps, "stop");
     if (!v)
-        return default_stops(ps, err);
+        /* the model's own; [] says none. The model outlives its calls. */
+        return cp_params_default_stops(ps->out, ps->defaults, ps->arena) ? CP_OK
+                                                                         : cp_parser_full(err);
     bool one = json_is_string(v);
     size_t n = one ? 1 : json_array_size(v);
     char say[64];

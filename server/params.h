@@ -76,6 +76,10 @@ typedef struct cp_params_env {
     cp_code (*find_model)(void *arg, cp_str name, cp_params_model *out, cp_err *err);
 } cp_params_env;
 
+/* What a body that says nothing has: the model's defaults, one choice, no log-probabilities. */
+void cp_params_init(cp_params *p, const cp_sampling_defaults *d);
+/* The model's stop strings, into a list of the arena; the strings are d's. False: it is full. */
+bool cp_params_default_stops(cp_params *p, const cp_sampling_defaults *d, cp_arena *arena);
 /* arena keeps what `out` points to; render holds the tree of messages (may be the same). The body's
  * bytes are changed (cp_json_scan). */
 cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,

@@ -149,26 +149,6 @@ static cp_code read_keys(cp_parser *ps, cp_err *err)
     return CP_OK;
 }
 
-static void set_defaults(cp_params *p, const cp_params_model *m)
-{
-    const cp_sampling_defaults *d = m->defaults;
-    p->model = m->handle;
-    p->temperature = d->temperature;
-    p->top_p = d->top_p;
-    p->min_p = d->min_p;
-    p->repetition_penalty = d->repetition_penalty;
-    p->presence_penalty = d->presence_penalty;
-    p->frequency_penalty = d->frequency_penalty;
-    p->top_k = d->top_k;
-    p->max_tokens = -1;
-    p->default_max_tokens = d->max_tokens;
-    p->has_seed = d->has_seed;
-    p->seed = d->seed;
-    p->n = 1;
-    p->top_logprobs = p->logprobs = p->max_completion = p->n_top = -1;
-    p->skip_special = p->add_generation_prompt = p->add_special = true;
-}
-
 static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
 {
     const json_t *name = cp_parser_get(ps, "model");
@@ -184,7 +164,8 @@ static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
     cp_code code = env->find_model(env->arg, want, &m, err);
     if (code != CP_OK)
         return code;
-    set_defaults(ps->out, &m);
+    cp_params_init(ps->out, m.defaults);
+    ps->out->model = m.handle;
     ps->out->api = ps->api;
     ps->n_vocab = m.n_vocab;
     ps->defaults = m.defaults;

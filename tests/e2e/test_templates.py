@@ -69,6 +69,28 @@ class Templates(unittest.TestCase):
                 self.assertEqual(p.returncode, 1)
                 self.assertIn(f"{f.name}: line 2: no filter named 'nonesuch'", p.stderr)
 
+    def test_run_says_what_the_server_says(self):
+        """The same variables, the same ids, the same sampling: a template that looks at what a request does not say."""
+        with tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8") as f:
+            f.write("{{ bos_token }}{% if tools is none %}none{% endif %}{% if documents is defined %}defined{% endif %}"
+                    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}")
+            f.flush()
+            more = ("--threads", "1", "--chat-template-file", f.name)
+            with Server(MODEL, "--ctx", "128", "--sampling-defaults", "llama.cpp", *more) as s:
+                for say, tokens, seed, temperature in (("a b", 12, 7, None), ("<|unused300|>", 9, 8, 0), ("c", 5, 9, 0.00001), ("", 7, 1, 2)):
+                    body = {"messages": [{"role": "user", "content": say}], "max_tokens": tokens, "seed": seed}
+                    args = ["-p", say, "-n", str(tokens), "--seed", str(seed)]
+                    if temperature is not None:
+                        body["temperature"] = temperature
+                        args += ["--temp", f"{temperature:f}"]
+                    whole = json.loads(s.request("/v1/chat/completions", body)[2])
+                    p = subprocess.run([BIN, "run", MODEL, "--ctx", "128", *args, "--json", *more], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+                    run = json.loads(p.stdout)
+                    self.assertEqual(run["text"], whole["choices"][0]["message"]["content"])
+                    self.assertEqual(run["finish_reason"], whole["choices"][0]["finish_reason"])
+                    self.assertEqual(run["usage"]["total_tokens"], whole["usage"]["total_tokens"])
+
 
 if __name__ == "__main__":
     unittest.main()
