@@ -3,7 +3,7 @@
  *
  * Release 0.9.75 (Debian 12) repairs malformed framing instead of refusing it, answers its own
  * errors as HTML, and reads ahead of any guard on its socket. So it never gets a client's socket:
- * the loop (http.c) reads heads strictly, and hands those that are beyond doubt to the library
+ * the loop (conn.c) reads heads strictly, and hands those that are beyond doubt to the library
  * through an AF_UNIX pair. Bodies do not come this way (they are counted and bounded where they
  * arrive), nor do the events of a stream (each would be sent and received once more on its way).
  * What is left is the library's own trade: a request's header table, status lines, Date,

@@ -1,0 +1,20 @@
+/*
+ * conn: one connection: what is read, what is sent, and when it ends. Loop thread.
+ *
+ * A connection is pumped whenever something happened to it: read what is there, read heads and
+ * bodies strictly (head.h), call the hooks, write what there is to write, begin again with the next
+ * request. Connections without a request in flight stand in a list, the longest idle first.
+ */
+#ifndef CP_SERVER_CONN_H
+#define CP_SERVER_CONN_H
+
+#include "server/http_types.h"
+
+/* Take fd over, into a free slot and the epoll; it stands on the list to pump. */
+void cp_conn_open(cp_http *h, int fd, int64_t now);
+/* The exchange in flight ends, the slot is free. The memory goes when it has left the list. */
+void cp_conn_close(cp_http *h, cp_conn *c);
+/* Pump all that are on the list. */
+void cp_conn_pump(cp_http *h, int64_t now);
+
+#endif
