@@ -167,13 +167,14 @@ static cp_code share(cp_app_models *ms, row *r, uint64_t want, cp_err *err)
     bool fits = left > 0 && want <= left;
     r->kv_bytes = fits ? want ? want : left : 0;
     pthread_mutex_unlock(&ms->lock);
-    return fits
-               ? CP_OK
-               : cp_fail(err, CP_NO_MEMORY,
-                         "%s: the models that are loaded take %.1f MiB of --kv-bytes %.1f MiB, and "
-                         "this one needs %.1f MiB",
-                         r->ids[0], (double)taken / 1048576.0, (double)total / 1048576.0,
-                         (double)want / 1048576.0);
+    if (fits) {
+        return CP_OK;
+    }
+    return cp_fail(err, CP_NO_MEMORY,
+                   "%s: the models that are loaded take %.1f MiB of --kv-bytes %.1f MiB, which "
+                   "leaves %.1f MiB; it asks for %.1f MiB",
+                   r->ids[0], (double)taken / 1048576.0, (double)total / 1048576.0,
+                   (double)left / 1048576.0, (double)want / 1048576.0);
 }
 
 static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A model of Llama-3.2-1B's shapes with random weights, for measurements of loading: 0.76 GB, GGUF v3.
 
-    make_model.py SmolLM2.gguf OUT.gguf
+    make_model.py SmolLM2.gguf OUT.gguf [LAYERS EMBD FF HEADS KV_HEADS VOCAB]
 
-Every matrix is Q4_0, the (tied) embedding Q6_K, the norms F32 ones. The tokenizer is the one of the file given, its vocabulary
+Other numbers make a model of other shapes. Every matrix is Q4_0, the (tied) embedding Q6_K, the norms F32 ones. The tokenizer is the one of the file given, its vocabulary
 padded with unused tokens. The same input gives the same bytes. Standard library only.
 """
 import random
@@ -111,7 +111,10 @@ def chunk(kind, rng, blocks):
 
 
 def main():
-    source, path = sys.argv[1:]
+    global LAYERS, EMBD, FF, HEADS, KV_HEADS, VOCAB
+    source, path, *shapes = sys.argv[1:]
+    if shapes:
+        LAYERS, EMBD, FF, HEADS, KV_HEADS, VOCAB = map(int, shapes)
     rng = random.Random(1)
     keys, rows = metadata(source), tensors()
     head, at = b"", 0

@@ -20,12 +20,13 @@ if not BIN or not os.access(BIN, os.X_OK):
 
 class Server:
     """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log. ready=False: it only listens;
-    files: how many it may open."""
+    files: how many it may open; commands: its standard input and output are pipes."""
 
-    def __init__(self, *args, env=None, ready=True, files=None):
+    def __init__(self, *args, env=None, ready=True, files=None, commands=False):
         limit = files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
         self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
         self.process = subprocess.Popen([BIN, "serve", "--port", "0", *args], stderr=self.err,
+                                        stdin=subprocess.PIPE if commands else None, stdout=subprocess.PIPE if commands else None,
                                         env={**os.environ, **(env or {})}, preexec_fn=limit)
         self.port = int(self.wait_log(r"listening on http://127\.0\.0\.1:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}"
