@@ -78,24 +78,37 @@ static cp_code read_keys(const cp_options *o, key_list *k, cp_err *err)
 
 /* ---- models ---- */
 
-/* Every [[model]] kv_bytes first, the rest of the total in equal parts. */
-static cp_code share_memory(const cp_options *o, uint64_t *share, cp_err *err)
+/* Every [[model]] kv_bytes first, the rest of the total in equal parts. One model alone, for which
+ * nothing is said, gets what the backend can give beside it: 0. */
+static cp_code share_memory(const serving *s, uint64_t *share, cp_err *err)
 {
-    uint64_t total = o->kv_bytes ? o->kv_bytes : cp_app_default_kv_bytes(), fixed = 0;
+    const cp_options *o = s->o;
+    uint64_t total = o->kv_bytes, fixed = 0;
+    char how[128] = "";
     int others = 0;
     for (int i = 0; i < o->n_models; i++) {
-        fixed += o->models[i].kv_bytes;
-        others += o->models[i].kv_bytes == 0;
+        share[i] = o->models[i].kv_bytes;
+        fixed += share[i];
+        others += share[i] == 0;
+    }
+    if (total == 0 && o->n_models == 1) {
+        return CP_OK;
+    }
+    if (total == 0) {
+        cp_code rc = cp_backend_kv_bytes(s->stack.backend, 0, &total, how, sizeof how, err);
+        if (rc) {
+            return rc;
+        }
     }
     if (fixed > total || (others && fixed == total)) {
         return cp_fail(
             err, CP_NO_MEMORY,
-            "the models' kv_bytes take %.1f MiB of --kv-bytes %.1f MiB, %d models are left",
-            (double)fixed / 1048576.0, (double)total / 1048576.0, others);
+            "the models' kv_bytes take %.1f MiB of --kv-bytes %.1f MiB%s%s, %d models are left",
+            (double)fixed / 1048576.0, (double)total / 1048576.0, *how ? ", which is " : "", how,
+            others);
     }
     for (int i = 0; i < o->n_models; i++) {
-        share[i] =
-            o->models[i].kv_bytes ? o->models[i].kv_bytes : (total - fixed) / (uint64_t)others;
+        share[i] = share[i] ? share[i] : (total - fixed) / (uint64_t)others;
     }
     return CP_OK;
 }
@@ -104,7 +117,7 @@ static void *load_all(void *arg)
 {
     serving *s = arg;
     uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
-    cp_code rc = share_memory(s->o, share, &s->load_err);
+    cp_code rc = share_memory(s, share, &s->load_err);
     for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
         rc = cp_app_models_load(s->models, &s->o->models[i], share[i], &s->load_err);
     }

@@ -33,13 +33,20 @@ int cp_cmd_version(const cp_options *o)
         return 0;
     }
     char level[256];
+    uint64_t total, available;
+    if (cp_backend_memory(b, &total, &available, &err)) {
+        cp_backend_close(b);
+        return cp_app_fail(&err);
+    }
     cp_backend_default_level(b, level, sizeof level);
     printf("backends:");
     for (const char *const *name = cp_backend_names(); *name; name++) {
         printf(" %s", *name);
     }
-    printf("\nisa level: %s\ndefault level: %s\nthreads: %d\nlibraries: %s\narchitectures:",
-           cp_backend_level(b), level, cp_pool_default_threads(), CAPSTAN_LIBRARIES);
+    printf("\nisa level: %s\ndefault level: %s\nthreads: %d\nmemory: %.1f of %.1f MiB available\n"
+           "libraries: %s\narchitectures:",
+           cp_backend_level(b), level, cp_pool_default_threads(), (double)available / 1048576.0,
+           (double)total / 1048576.0, CAPSTAN_LIBRARIES);
     for (const char *const *a = cp_model_archs(); *a; a++) {
         printf(" %s", *a);
     }

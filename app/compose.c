@@ -8,6 +8,7 @@
 #include "app/fetch.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,49 +29,16 @@ void cp_app_err_ref(cp_err *err, const char *ref)
     }
 }
 
-static uint64_t read_number(const char *path, const char *prefix)
-{
-    cp_buf b = {0};
-    uint64_t v = UINT64_MAX;
-    if (cp_file_read(path, 1 << 20, &b, NULL) == CP_OK) {
-        const char *p = *prefix ? strstr(b.p, prefix) : b.p;
-        char *end;
-        if (p) {
-            p += strlen(prefix);
-            unsigned long long n = strtoull(p, &end, 10);
-            v = end == p ? UINT64_MAX : n;
-        }
-    }
-    cp_buf_fini(&b);
-    return v;
-}
-
-/* min(MemAvailable, cgroup limit) */
-static uint64_t available_memory(void)
-{
-    uint64_t available = read_number("/proc/meminfo", "MemAvailable:");
-    available = available == UINT64_MAX ? 4ull << 30 : available * 1024;
-    uint64_t limits[] = {read_number("/sys/fs/cgroup/memory.max", ""),
-                         read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "")};
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-        available = limits[i] < available ? limits[i] : available;
-    }
-    return available;
-}
-
-uint64_t cp_app_default_kv_bytes(void)
-{
-    return available_memory() / 4;
-}
-
 cp_loader_options cp_app_loader_options(const cp_options *o)
 {
+    uint64_t total, available;
+    cp_memory_host(&total, &available);
     return (cp_loader_options){.store = o->store && *o->store ? o->store : NULL,
                                .default_registry = o->default_registry,
                                .verify_always = o->verify == CP_VERIFY_ALWAYS,
                                .platform = o->platform,
                                .variant = o->variant,
-                               .memory_budget = available_memory() / 4 * 3};
+                               .memory_budget = available / 4 * 3};
 }
 
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
@@ -170,11 +138,17 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.cache_check = m->check ? CP_CACHE_CHECK : CP_CACHE_TRUST;
     int64_t wish = cp_loaded_context_size(m->file);
     em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
-    em.kv_bytes = em.kv_bytes ? em.kv_bytes : cp_app_default_kv_bytes();
     m->metrics = cp_metrics_new(em.name);
     em.metrics = m->metrics;
-    cp_code rc = cp_engine_load(s->engine, &em, &m->engine, err);
+    char how[128] = "";
+    cp_code rc = em.kv_bytes
+                     ? CP_OK
+                     : cp_engine_default_kv(s->engine, &em, &em.kv_bytes, how, sizeof how, err);
+    rc = rc ? rc : cp_engine_load(s->engine, &em, &m->engine, err);
     if (rc) {
+        if (rc == CP_NO_MEMORY && *how) {
+            cp_err_prefix(err, "--kv-bytes is %s", how);
+        }
         cp_err_prefix(err, "%s", m->ref);
         return rc;
     }

@@ -47,7 +47,7 @@ void cp_stack_close(cp_stack *s);
  * packaging and file bring; may be NULL) and the forward program. `progress` is told of phases. */
 cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
                           const cp_options *o, cp_progress_fn *progress, void *arg, cp_err *err);
-/* Make it schedulable. kv_bytes 0: the default share for all models, given whole to this one. */
+/* Make it schedulable. kv_bytes 0: what the backend can give beside this model. */
 cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err);
 void cp_app_model_close(cp_app_model *m);
 
@@ -55,9 +55,6 @@ void cp_app_model_close(cp_app_model *m);
  * weights pack to. CP_OK where there are none, or where a start would not come so far (what is not
  * supported, several models and no --variant). CP_CORRUPT names the file. */
 cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err);
-
-/* 25 % of min(MemAvailable, cgroup limit): the default of --kv-bytes. */
-uint64_t cp_app_default_kv_bytes(void);
 
 /* Print "capstan: message" on stderr and return the exit code of err's row. */
 int cp_app_fail(const cp_err *err);

@@ -160,11 +160,8 @@ static cp_code share(cp_app_models *ms, row *r, uint64_t want, cp_err *err)
     for (const row *at = ms->list; at; at = at->next) {
         taken += at->kv_bytes;
     }
-    if (total == 0) {
-        total = want ? taken + want : taken + cp_app_default_kv_bytes();
-    }
     uint64_t left = total > taken ? total - taken : 0;
-    bool fits = left > 0 && want <= left;
+    bool fits = total == 0 || (left > 0 && want <= left); /* no total: want, or the default */
     r->kv_bytes = fits ? want ? want : left : 0;
     pthread_mutex_unlock(&ms->lock);
     if (fits) {

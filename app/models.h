@@ -20,7 +20,7 @@ cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server
 void cp_app_models_free(cp_app_models *ms); /* NULL is fine */
 /*
  * Load mo, whose strings are copied, and serve it. kv_bytes 0: what --kv-bytes leaves, where it was
- * given, else a quarter of the memory that is available now. Errors are those of file, tokenizer,
+ * given, else what the backend can give beside this model now. Errors are those of file, tokenizer,
  * program and engine, CP_INVALID_VALUE for a name that is taken, CP_CANCELLED when it was unloaded
  * meanwhile; nothing is left of it then.
  */

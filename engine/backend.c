@@ -5,9 +5,11 @@
  */
 #include "base/clock.h"
 #include "engine/models.h"
+#include "engine/resident.h"
 
 static const cp_engine_backend real = {
     .page_positions = cp_backend_page_positions,
+    .depth = cp_backend_depth,
     .prepare = cp_backend_prepare,
     .prepared_free = cp_prepared_free,
     .submit = cp_backend_submit,
@@ -21,10 +23,10 @@ cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err
     return cp_engine_open_with(out, cfg, &real, err);
 }
 
-cp_code cp_engine_load(cp_engine *e, const cp_engine_model *m, cp_resident **out, cp_err *err)
+static cp_engine_desc describe(const cp_engine *e, const cp_engine_model *m)
 {
     int P = e->backend->page_positions(e->cfg.backend);
-    cp_engine_desc d = {
+    return (cp_engine_desc){
         .program = cp_model_program(m->model),
         .ctx_train = cp_model_hparams(m->model)->ctx_train,
         .page_bytes = cp_model_page_bytes(m->model, P),
@@ -33,5 +35,21 @@ cp_code cp_engine_load(cp_engine *e, const cp_engine_model *m, cp_resident **out
         .cache_read_dir = m->file ? cp_loaded_cache_dir_made(m->file) : NULL,
         .cache_dir = m->file ? cp_loaded_cache_dir(m->file) : NULL,
     };
+}
+
+cp_code cp_engine_load(cp_engine *e, const cp_engine_model *m, cp_resident **out, cp_err *err)
+{
+    cp_engine_desc d = describe(e, m);
     return cp_engine_load_program(e, m, &d, out, err);
+}
+
+cp_code cp_engine_default_kv(cp_engine *e, const cp_engine_model *m, uint64_t *bytes, char *how,
+                             size_t n, cp_err *err)
+{
+    cp_backend *b = e->cfg.backend;
+    cp_engine_desc d = describe(e, m);
+    cp_prepare_config cfg = cp_resident_prepare_config(m, &d, cp_backend_page_positions(b));
+    uint64_t taken;
+    cp_code code = cp_backend_model_bytes(b, d.program, &cfg, &taken, err);
+    return code == CP_OK ? cp_backend_kv_bytes(b, taken, bytes, how, n, err) : code;
 }

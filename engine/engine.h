@@ -86,6 +86,10 @@ typedef enum cp_model_state {
 
 typedef struct cp_engine cp_engine;
 cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err);
+/* What m may spend on pages and state slots where nobody says it, beside what the model itself
+ * takes; how: the same in words, at most n bytes (cp_backend_kv_bytes). m->kv_bytes is not read. */
+cp_code cp_engine_default_kv(cp_engine *e, const cp_engine_model *m, uint64_t *bytes, char *how,
+                             size_t n, cp_err *err);
 /* Open, prepare and warm up a model on the calling thread, beside whatever runs; then it is READY,
  * and the engine thread has it from its next turn on. CP_NO_MEMORY with the arithmetic when not
  * even one sequence fits. On an error nothing is left. Any thread but the engine's, before or after

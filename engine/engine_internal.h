@@ -22,6 +22,7 @@ typedef enum cp_engine_life { CP_ENGINE_NEW, CP_ENGINE_STARTED, CP_ENGINE_STOPPE
 /* The functions of kernels.h (and the loader's flag) that the engine calls. */
 typedef struct cp_engine_backend {
     int (*page_positions)(const cp_backend *b);
+    int (*depth)(const cp_backend *b);
     cp_code (*prepare)(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                        cp_prepared **out, cp_err *err);
     void (*prepared_free)(cp_prepared *p);

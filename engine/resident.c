@@ -33,25 +33,37 @@ static void identity(uint8_t out[32], const cp_engine_model *m, const cp_engine_
     cp_sha256_of(text, n, out);
 }
 
+static int max_out(const cp_engine_model *cfg)
+{
+    return cfg->max_seqs > 64 ? cfg->max_seqs : 64;
+}
+
+cp_prepare_config cp_resident_prepare_config(const cp_engine_model *cfg, const cp_engine_desc *d,
+                                             int page_positions)
+{
+    return (cp_prepare_config){.max_rows = cfg->max_batch_rows,
+                               .max_out = max_out(cfg),
+                               .max_seqs = cfg->max_seqs,
+                               .page_positions = page_positions,
+                               .n_pages = 1,
+                               .n_state_slots = 1,
+                               .kv_type = cfg->kv_type,
+                               .cache_read_dir = d->cache_read_dir,
+                               .cache_dir = d->cache_dir,
+                               .cache_key = d->digest,
+                               .cache_check = cfg->cache_check};
+}
+
 static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *cfg,
                           const cp_engine_desc *d, cp_err *err)
 {
     int P = e->backend->page_positions(e->cfg.backend);
-    int max_out = cfg->max_seqs > 64 ? cfg->max_seqs : 64;
     cp_code code = cp_memory_plan_make(&m->mem, cfg, d, P, err);
     if (code != CP_OK)
         return code;
-    cp_prepare_config prepare = {.max_rows = cfg->max_batch_rows,
-                                 .max_out = max_out,
-                                 .max_seqs = cfg->max_seqs,
-                                 .page_positions = P,
-                                 .n_pages = m->mem.n_pages ? m->mem.n_pages : 1,
-                                 .n_state_slots = m->mem.n_states ? m->mem.n_states : 1,
-                                 .kv_type = cfg->kv_type,
-                                 .cache_read_dir = d->cache_read_dir,
-                                 .cache_dir = d->cache_dir,
-                                 .cache_key = d->digest,
-                                 .cache_check = cfg->cache_check};
+    cp_prepare_config prepare = cp_resident_prepare_config(cfg, d, P);
+    prepare.n_pages = m->mem.n_pages ? m->mem.n_pages : 1;
+    prepare.n_state_slots = m->mem.n_states ? m->mem.n_states : 1;
     code = e->backend->prepare(e->cfg.backend, d->program, &prepare, &m->prepared, err);
     if (code != CP_OK)
         return code;
@@ -62,6 +74,7 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                        .n_state_slots = m->mem.n_states,
                        .max_seqs = cfg->max_seqs,
                        .max_positions = m->mem.ctx,
+                       .depth = e->backend->depth(e->cfg.backend),
                        .prefix_cache = cfg->prefix_cache};
     identity(kv.identity, cfg, d, P);
     code = cp_kv_open(&m->kv, &kv, err);
@@ -72,7 +85,8 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                           .ctx = m->mem.ctx,
                           .max_seqs = cfg->max_seqs,
                           .prefill_chunk = cfg->prefill_chunk,
-                          .max_out = max_out,
+                          .max_out = max_out(cfg),
+                          .depth = kv.depth,
                           .max_tasks = e->cfg.max_queue + 2 * cfg->max_seqs,
                           .prefix_cache = cfg->prefix_cache,
                           .queue = &e->queue,
@@ -80,7 +94,7 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
     code = cp_sched_open(&m->sched, &sc, err);
     if (code != CP_OK)
         return code;
-    return cp_step_init(&m->step, cfg->max_batch_rows, max_out, cfg->max_seqs, err);
+    return cp_step_init(&m->step, cfg->max_batch_rows, max_out(cfg), cfg->max_seqs, err);
 }
 
 cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model *cfg,

@@ -6,6 +6,9 @@
 
 #include "engine/engine_internal.h"
 
+/* How cfg's program is prepared, but for the counts of pages and state slots, which are none. */
+cp_prepare_config cp_resident_prepare_config(const cp_engine_model *cfg, const cp_engine_desc *d,
+                                             int page_positions);
 /* Memory, packed weights, pages, scheduler. On an error nothing is left. Any thread. */
 cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model *cfg,
                          const cp_engine_desc *d, cp_err *err);

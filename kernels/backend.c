@@ -93,6 +93,17 @@ bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t)
     return b->row->supports(b, role, t);
 }
 
+cp_code cp_backend_memory(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err)
+{
+    return b->row->memory(b, total, available, err);
+}
+
+cp_code cp_backend_kv_bytes(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how,
+                            size_t n, cp_err *err)
+{
+    return b->row->kv_bytes(b, models, bytes, how, n, err);
+}
+
 void cp_backend_describe(const cp_backend *b, void (*line)(void *arg, const char *text), void *arg)
 {
     static const cp_dtype kv[] = {CP_DTYPE_BF16, CP_DTYPE_F16};
@@ -133,30 +144,36 @@ static void give(cp_prepared *p, cp_mem *m)
         p->b->row->give(p->b, m);
 }
 
-/* The step arena: every matrix [rows][ld], one behind another. */
-static cp_code lay_out_mats(cp_prepared *p, cp_err *err)
+/* The step arena: every matrix [rows][ld], one behind another, from its start; *total: its bytes. */
+static cp_code lay_out_mats(cp_prepared *p, size_t *total, cp_err *err)
 {
     const cp_program *prog = p->prog;
-    size_t total = 0;
     bool ok = true;
+    *total = 0;
     for (int i = 0; i < prog->n_mats && ok; i++) {
         int n = prog->mats[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
         size_t bytes;
         p->ld[i] = ((size_t)prog->mats[i].width + 15) / 16 * 16;
-        p->mats[i] = total; /* from the start of the arena, which is not there yet */
-        ok = cp_mul((size_t)n, p->ld[i] * sizeof(float), &bytes) && cp_add(total, bytes, &total);
+        p->mats[i] = *total;
+        ok = cp_mul((size_t)n, p->ld[i] * sizeof(float), &bytes) && cp_add(*total, bytes, total);
     }
-    if (!ok)
-        return cp_fail(err, CP_NO_MEMORY, "step arena: %d matrices of %d rows overflow",
-                       prog->n_mats, p->cfg.max_rows);
-    cp_code rc = take(p, &p->arena, total, true, err);
-    if (rc != CP_OK) {
-        cp_err_prefix(err, "step arena, %d matrices of %d rows", prog->n_mats, p->cfg.max_rows);
+    return ok ? CP_OK
+              : cp_fail(err, CP_NO_MEMORY, "step arena: %d matrices of %d rows overflow",
+                        prog->n_mats, p->cfg.max_rows);
+}
+
+static cp_code take_arena(cp_prepared *p, cp_err *err)
+{
+    size_t total;
+    cp_code rc = lay_out_mats(p, &total, err);
+    if (rc != CP_OK)
         return rc;
-    }
-    for (int i = 0; i < prog->n_mats; i++)
+    rc = take(p, &p->arena, total, true, err);
+    if (rc != CP_OK)
+        cp_err_prefix(err, "step arena, %d matrices of %d rows", p->prog->n_mats, p->cfg.max_rows);
+    for (int i = 0; i < p->prog->n_mats; i++)
         p->mats[i] += p->arena.at;
-    return CP_OK;
+    return rc;
 }
 
 static cp_code make_pools(cp_prepared *p, cp_err *err)
@@ -207,12 +224,11 @@ static cp_code put_vector(cp_prepared *p, cp_addr to, const cp_tensor *t, cp_err
     return rc;
 }
 
-/* Norm weights, biases, conv taps, as f32. They are few: all are copied, so that each begins at a
- * line and ends in zeroes, and no step reads them from a file. */
-static cp_code load_vectors(cp_prepared *p, cp_err *err)
+/* Bytes of all vectors. */
+static cp_code measure_vectors(const cp_prepared *p, size_t *total, cp_err *err)
 {
     const cp_program *prog = p->prog;
-    size_t total = 0;
+    *total = 0;
     for (int i = 0; i < prog->n_weights; i++) {
         const cp_tensor *t = prog->weights[i].t;
         if (prog->weights[i].role != CP_ROLE_VECTOR)
@@ -220,9 +236,21 @@ static cp_code load_vectors(cp_prepared *p, cp_err *err)
         if (!cp_backend_supports(p->b, CP_ROLE_VECTOR, t->type))
             return cp_fail(err, CP_UNSUPPORTED, "tensor %s: type %d cannot be a vector", t->name,
                            (int)t->type);
-        total += vector_floats(t) * sizeof(float);
+        *total += vector_floats(t) * sizeof(float);
     }
-    cp_code rc = take(p, &p->vector_mem, total, true, err);
+    return CP_OK;
+}
+
+/* Norm weights, biases, conv taps, as f32. They are few: all are copied, so that each begins at a
+ * line and ends in zeroes, and no step reads them from a file. */
+static cp_code load_vectors(cp_prepared *p, cp_err *err)
+{
+    const cp_program *prog = p->prog;
+    size_t total;
+    cp_code rc = measure_vectors(p, &total, err);
+    if (rc != CP_OK)
+        return rc;
+    rc = take(p, &p->vector_mem, total, true, err);
     if (rc != CP_OK)
         cp_err_prefix(err, "vectors");
     cp_addr at = p->vector_mem.at;
@@ -253,8 +281,9 @@ static void take_ops(cp_prepared *p)
     op->u.sample.logits = prog->logits;
 }
 
-cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
-                           cp_prepared **out, cp_err *err)
+/* A checked program on b, without memory of the row. */
+static cp_code open_bare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                         cp_prepared **out, cp_err *err)
 {
     cp_code rc = cp_program_check(b, prog, cfg, err);
     if (rc != CP_OK)
@@ -268,7 +297,18 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
     p->vectors = cp_xcalloc((size_t)prog->n_weights + 1, sizeof(*p->vectors));
     p->tenants = cp_xcalloc((size_t)cfg->max_seqs, sizeof(*p->tenants));
     take_ops(p);
-    rc = lay_out_mats(p, err);
+    *out = p;
+    return CP_OK;
+}
+
+cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                           cp_prepared **out, cp_err *err)
+{
+    cp_prepared *p;
+    cp_code rc = open_bare(b, prog, cfg, &p, err);
+    if (rc != CP_OK)
+        return rc;
+    rc = take_arena(p, err);
     if (rc == CP_OK)
         rc = make_pools(p, err);
     if (rc == CP_OK)
@@ -281,6 +321,25 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
     }
     *out = p;
     return CP_OK;
+}
+
+cp_code cp_backend_model_bytes(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                               uint64_t *bytes, cp_err *err)
+{
+    cp_prepared *p;
+    size_t arena = 0, vectors = 0;
+    uint64_t own = 0;
+    cp_code rc = open_bare(b, prog, cfg, &p, err);
+    if (rc != CP_OK)
+        return rc;
+    rc = lay_out_mats(p, &arena, err);
+    if (rc == CP_OK)
+        rc = measure_vectors(p, &vectors, err);
+    if (rc == CP_OK)
+        rc = b->row->measure(p, &own, err);
+    cp_prepared_free(p);
+    *bytes = (uint64_t)arena + vectors + own;
+    return rc;
 }
 
 void cp_prepared_free(cp_prepared *p)

@@ -44,6 +44,12 @@ typedef struct cp_backend_row {
     cp_code (*put)(cp_backend *b, cp_addr to, const void *from, size_t n, cp_err *err);
     cp_code (*get)(cp_backend *b, void *to, cp_addr from, size_t n, cp_err *err);
 
+    cp_code (*memory)(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err);
+    cp_code (*kv_bytes)(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how, size_t n,
+                        cp_err *err);
+
+    /* What prepare will take of it for p, which is bare (no memory yet) and goes to fini then. */
+    cp_code (*measure)(cp_prepared *p, uint64_t *bytes, cp_err *err);
     cp_code (*prepare)(cp_prepared *p, cp_err *err);
     void (*fini)(cp_prepared *p); /* of a prepare that failed half-way, too */
 

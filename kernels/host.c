@@ -4,6 +4,7 @@
 #include "kernels/host.h"
 
 #include "base/mem.h"
+#include "base/memory.h"
 #include "kernels/unpack.h"
 
 #include <stdlib.h>
@@ -72,6 +73,28 @@ cp_code cp_host_get(cp_backend *b, void *to, cp_addr from, size_t n, cp_err *err
     (void)b;
     (void)err;
     memcpy(to, cp_host_at(from), n);
+    return CP_OK;
+}
+
+cp_code cp_host_memory(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err)
+{
+    (void)b;
+    (void)err;
+    cp_memory_host(total, available);
+    return CP_OK;
+}
+
+cp_code cp_host_kv_bytes(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how, size_t n,
+                         cp_err *err)
+{
+    uint64_t total, available;
+    (void)b;
+    (void)models;
+    (void)err;
+    cp_memory_host(&total, &available);
+    *bytes = available / 4;
+    cp_snprintf(how, n, "25 %% of the %.1f MiB of memory that are available",
+                (double)available / 1048576.0);
     return CP_OK;
 }
 

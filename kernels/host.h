@@ -17,6 +17,11 @@ cp_code cp_host_take(cp_backend *b, cp_mem *m, size_t n, bool zeroed, cp_err *er
 void cp_host_give(cp_backend *b, cp_mem *m);
 cp_code cp_host_put(cp_backend *b, cp_addr to, const void *from, size_t n, cp_err *err);
 cp_code cp_host_get(cp_backend *b, void *to, cp_addr from, size_t n, cp_err *err);
+cp_code cp_host_memory(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err);
+/* A quarter of what is available: weights are mapped files, which give way to whatever needs the
+ * memory more. */
+cp_code cp_host_kv_bytes(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how, size_t n,
+                         cp_err *err);
 
 /* Zeroed pages straight from the system, touched only where something is written, so that a large
  * pool costs nothing at start; NULL when there are none, or n == 0. */

@@ -147,6 +147,17 @@ int cp_backend_page_positions(const cp_backend *b); /* the P it wishes */
 int cp_backend_depth(const cp_backend *b); /* steps of a program that may be in flight; 1: it works
                                               in submit, and nothing overlaps */
 bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t);
+/* Bytes of the memory that programs are prepared in: in all, and what can be had now. */
+cp_code cp_backend_memory(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err);
+/* What prepare takes of it beside pages and state slots: packed weights, arena, vectors, scratch.
+ * Errors as prepare's; nothing is packed. */
+cp_code cp_backend_model_bytes(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                               uint64_t *bytes, cp_err *err);
+/* What pages and state slots of all models may take where nobody says it, when the models take
+ * `models` bytes beside; how: the same in words, at most n bytes. CP_NO_MEMORY: nothing is left,
+ * with the arithmetic. */
+cp_code cp_backend_kv_bytes(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how,
+                            size_t n, cp_err *err);
 /* prog must outlive the result. Errors: CP_UNSUPPORTED (weight type, shape), CP_NO_MEMORY (with the
  * arithmetic), CP_CORRUPT (cache_check; the model's file shrank meanwhile). */
 cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,

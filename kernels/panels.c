@@ -670,3 +670,13 @@ cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_
     job_fini(&j);
     return code;
 }
+
+cp_code cp_panels_measure(const cp_tensor *const *tensors, int n, size_t *bytes, cp_err *err)
+{
+    const cp_panels none = {0};
+    job j;
+    cp_code code = job_init(&j, &none, tensors, n, err);
+    *bytes = j.bytes;
+    job_fini(&j);
+    return code;
+}

@@ -36,6 +36,8 @@ typedef void cp_panels_sink(void *arg, int i, const uint8_t *panels);
  * word to sink: the check wants nothing to be packed. The pool is taken for a slice at a time. */
 cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_pool *pool,
                        cp_panels_sink *sink, void *arg, cp_err *err);
+/* What these tensors' panels take, wherever they come to lie. CP_NO_MEMORY on overflow. Pure. */
+cp_code cp_panels_measure(const cp_tensor *const *tensors, int n, size_t *bytes, cp_err *err);
 /* CP_MODEL_FAILED: bytes of a mapped file were lost since (base/map.h). Any thread. */
 cp_code cp_panels_lost(const cp_panels *p, cp_err *err);
 size_t cp_panels_bytes(const cp_panels *p);

@@ -49,10 +49,9 @@ static cpu_plan *plan_of(cpu_run *run, const cp_op *op, int *index)
     return a;
 }
 
-cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err)
+void cp_cpu_attention_bind(cpu_run *run)
 {
     cp_prepared *p = run->p;
-    int max_kv = 0;
     run->plans = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->plans));
     for (int i = 0; i < p->n_ops; i++) {
         if (p->ops[i].kind != CP_OP_ATTENTION)
@@ -60,17 +59,8 @@ cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err)
         const cpu_plan *a = plan_of(run, &p->ops[i], &run->ops[i].plan);
         size_t floats = (size_t)a->n_heads * (size_t)(a->v_dim + 2);
         run->result_floats = floats > run->result_floats ? floats : run->result_floats;
-        max_kv = a->shape.n_kv > max_kv ? a->shape.n_kv : max_kv;
+        run->max_kv = a->shape.n_kv > run->max_kv ? a->shape.n_kv : run->max_kv;
     }
-    if (!run->n_plans)
-        return CP_OK;
-    size_t bytes = CPU_RESULTS * run->result_floats * sizeof(float);
-    run->results = cp_host_map(bytes);
-    run->merges = cp_alloc_aligned((size_t)CPU_RESULTS * (size_t)max_kv * sizeof(*run->merges));
-    if (!run->results || !run->merges)
-        return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results", bytes);
-    p->bytes += bytes;
-    return CP_OK;
 }
 
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)

@@ -78,23 +78,22 @@ static void need_attention(const cpu_run *run, needs *n)
     }
 }
 
-static cp_code bind_linears(cpu_run *run, cp_isa isa, needs *need, cp_err *err)
+static cp_code bind_linears(cpu_run *run, needs *need, cp_err *err)
 {
+    const cpu_backend *c = run->p->b->impl;
     cp_prepared *p = run->p;
-    cp_linear **all = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*all));
-    int n = 0;
-    cp_code rc = CP_OK;
-    for (int i = 0; i < p->n_ops && rc == CP_OK; i++) {
+    run->linears = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->linears));
+    for (int i = 0; i < p->n_ops; i++) {
         const cp_op *op = &p->ops[i];
         if (op->kind != CP_OP_LINEAR)
             continue;
         int rows = op->rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows, alone = 1;
         /* The record is the program's own, so that names and indices are the builder's. */
-        rc = cp_linear_open(&run->ops[i].linear, p->prog, &p->prog->ops[i], isa, rows, err);
+        cp_code rc =
+            cp_linear_open(&run->ops[i].linear, p->prog, &p->prog->ops[i], c->isa, rows, err);
         if (rc != CP_OK)
-            break;
-        const cp_linear *l = run->ops[i].linear;
-        all[n++] = run->ops[i].linear;
+            return rc;
+        const cp_linear *l = run->linears[run->n_linears++] = run->ops[i].linear;
         while (alone < rows && cp_cpu_prologue_alone(alone + 1, cp_linear_k(l)))
             alone++;
         need->act_alone = at_least(need->act_alone, cp_linear_act_bytes(l, alone));
@@ -102,16 +101,18 @@ static cp_code bind_linears(cpu_run *run, cp_isa isa, needs *need, cp_err *err)
         need->row = at_least(need->row, (size_t)cp_linear_k(l));
         run->act_bytes = at_least(run->act_bytes, cp_linear_act_bytes(l, rows > 0 ? rows : 1));
     }
-    cp_panels_open(&run->panels, &(cp_panels_config){.read_dir = p->cfg.cache_read_dir,
-                                                     .dir = p->cfg.cache_dir,
-                                                     .key = p->cfg.cache_key,
-                                                     .check = p->cfg.cache_check});
-    if (rc == CP_OK)
-        rc = cp_linear_pack(all, n, run->panels, run->pool, err);
-    if (rc == CP_OK)
-        p->bytes += cp_panels_bytes(run->panels);
-    free(all);
-    return rc;
+    return CP_OK;
+}
+
+static void need_sample(cpu_run *run, needs *need)
+{
+    const cp_prepared *p = run->p;
+    if (p->n_ops == p->n_forward)
+        return;
+    need->vocab = (size_t)p->prog->n_vocab;
+    run->n_blocks = (p->prog->n_vocab + CPU_BLOCK - 1) / CPU_BLOCK;
+    run->n_chunks = (p->prog->n_vocab + CP_SAMPLE_CHUNK - 1) / CP_SAMPLE_CHUNK;
+    run->n_pieces = (run->n_chunks + CPU_PIECE_CHUNKS - 1) / CPU_PIECE_CHUNKS;
 }
 
 /* The next n bytes from line boundary *at of base; base NULL: only count. */
@@ -152,51 +153,81 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
     return at;
 }
 
-static cp_code take_scratch(cpu_run *run, needs *need, cp_err *err)
+/* One row's part of what SAMPLE keeps between its passes. */
+static size_t sample_row_bytes(const cpu_run *run)
 {
-    cp_prepared *p = run->p;
-    if (p->n_ops > p->n_forward) { /* SAMPLE */
-        size_t rows = (size_t)p->cfg.max_out;
-        need->vocab = (size_t)p->prog->n_vocab;
-        run->n_blocks = (p->prog->n_vocab + CPU_BLOCK - 1) / CPU_BLOCK;
-        run->n_chunks = (p->prog->n_vocab + CP_SAMPLE_CHUNK - 1) / CP_SAMPLE_CHUNK;
-        run->n_pieces = (run->n_chunks + CPU_PIECE_CHUNKS - 1) / CPU_PIECE_CHUNKS;
-        run->tops = cp_alloc_aligned((rows * (size_t)run->n_pieces + 1) * sizeof(*run->tops));
-        run->block_max = cp_alloc_aligned((rows * (size_t)run->n_blocks + 1) * sizeof(float));
-        run->chunk_max = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
-        run->chunk_sum = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
-        run->row_done = cp_alloc_aligned((rows + 1) * sizeof(*run->row_done));
-        run->row_nan = cp_alloc_aligned((rows + 1) * sizeof(*run->row_nan));
-        if (!run->tops || !run->block_max || !run->chunk_max || !run->chunk_sum || !run->row_done ||
-            !run->row_nan)
-            return cp_fail(err, CP_NO_MEMORY, "sampling: %d rows of %d logits", p->cfg.max_out,
-                           p->prog->n_vocab);
-    }
+    return ((size_t)run->n_blocks + 2 * (size_t)run->n_chunks) * sizeof(float) +
+           (size_t)run->n_pieces * sizeof(cpu_top) + 2 * sizeof(_Atomic int);
+}
+
+static size_t results_bytes(const cpu_run *run)
+{
+    return CPU_RESULTS * run->result_floats * sizeof(float);
+}
+
+static size_t merges_bytes(const cpu_run *run)
+{
+    return (size_t)CPU_RESULTS * (size_t)run->max_kv * sizeof(*run->merges);
+}
+
+/* All that take_scratch takes. */
+static size_t scratch_bytes(const cpu_run *run, const needs *need)
+{
     cpu_scratch probe;
-    size_t bytes = lay_out(&probe, need, NULL);
+    return (lay_out(&probe, need, NULL) + CPU_LINE) * (size_t)run->threads + run->act_bytes +
+           results_bytes(run) + merges_bytes(run) +
+           (size_t)run->p->cfg.max_out * sample_row_bytes(run);
+}
+
+static cp_code take_sample(cpu_run *run, cp_err *err)
+{
+    const cp_prepared *p = run->p;
+    size_t rows = (size_t)p->cfg.max_out;
+    run->tops = cp_alloc_aligned((rows * (size_t)run->n_pieces + 1) * sizeof(*run->tops));
+    run->block_max = cp_alloc_aligned((rows * (size_t)run->n_blocks + 1) * sizeof(float));
+    run->chunk_max = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
+    run->chunk_sum = cp_alloc_aligned((rows * (size_t)run->n_chunks + 1) * sizeof(float));
+    run->row_done = cp_alloc_aligned((rows + 1) * sizeof(*run->row_done));
+    run->row_nan = cp_alloc_aligned((rows + 1) * sizeof(*run->row_nan));
+    if (run->tops && run->block_max && run->chunk_max && run->chunk_sum && run->row_done &&
+        run->row_nan)
+        return CP_OK;
+    return cp_fail(err, CP_NO_MEMORY, "sampling: %d rows of %d logits", p->cfg.max_out,
+                   p->prog->n_vocab);
+}
+
+static cp_code take_scratch(cpu_run *run, const needs *need, cp_err *err)
+{
+    cpu_scratch probe;
+    size_t bytes = lay_out(&probe, need, NULL) + CPU_LINE;
     run->scratch = cp_xcalloc((size_t)run->threads, sizeof(*run->scratch));
     for (int i = 0; i < run->threads; i++) {
         cpu_scratch *s = &run->scratch[i];
-        s->mem = cp_host_map(bytes + CPU_LINE);
+        s->mem = cp_host_map(bytes);
         if (!s->mem)
             return cp_fail(err, CP_NO_MEMORY, "scratch: %d workers x %zu bytes", run->threads,
                            bytes);
-        s->mem_bytes = bytes + CPU_LINE;
+        s->mem_bytes = bytes;
         lay_out(s, need, s->mem);
-        p->bytes += bytes;
     }
     run->act = cp_host_map(run->act_bytes);
     if (run->act_bytes && !run->act)
         return cp_fail(err, CP_NO_MEMORY, "activations: %zu bytes", run->act_bytes);
-    p->bytes += run->act_bytes;
-    return CP_OK;
+    if (run->n_plans) {
+        run->results = cp_host_map(results_bytes(run));
+        run->merges = cp_alloc_aligned(merges_bytes(run));
+        if (!run->results || !run->merges)
+            return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results",
+                           results_bytes(run));
+    }
+    return take_sample(run, err);
 }
 
-static cp_code prepare(cp_prepared *p, cp_err *err)
+/* The run of p, bound to its program: what must be known before memory is taken. */
+static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
 {
     const cpu_backend *c = p->b->impl;
     cpu_run *run = cp_xcalloc(1, sizeof(*run));
-    needs need = {0};
     p->impl = run;
     run->p = p;
     cp_host_ids_init(&run->ids, &p->cfg);
@@ -205,12 +236,41 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
     run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));
-    cp_code rc = cp_cpu_attention_prepare(run, err);
+    cp_cpu_attention_bind(run);
+    cp_code rc = bind_linears(run, need, err);
+    need_attention(run, need);
+    need_sample(run, need);
+    return rc;
+}
+
+static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
+{
+    needs need = {0};
+    size_t packed = 0;
+    cp_code rc = bind(p, &need, err);
+    const cpu_run *run = p->impl;
     if (rc == CP_OK)
-        rc = bind_linears(run, c->isa, &need, err);
-    need_attention(run, &need);
+        rc = cp_linear_packed_bytes(run->linears, run->n_linears, &packed, err);
+    *bytes = packed + scratch_bytes(run, &need);
+    return rc;
+}
+
+static cp_code prepare(cp_prepared *p, cp_err *err)
+{
+    needs need = {0};
+    cp_code rc = bind(p, &need, err);
+    cpu_run *run = p->impl;
+    if (rc != CP_OK)
+        return rc;
+    cp_panels_open(&run->panels, &(cp_panels_config){.read_dir = p->cfg.cache_read_dir,
+                                                     .dir = p->cfg.cache_dir,
+                                                     .key = p->cfg.cache_key,
+                                                     .check = p->cfg.cache_check});
+    rc = cp_linear_pack(run->linears, run->n_linears, run->panels, run->pool, err);
     if (rc == CP_OK)
         rc = take_scratch(run, &need, err);
+    if (rc == CP_OK)
+        p->bytes += cp_panels_bytes(run->panels) + scratch_bytes(run, &need);
     return rc;
 }
 
@@ -228,7 +288,7 @@ static void fini(cp_prepared *p)
         free(run->plans[i].items);
     if (run->panels)
         cp_panels_close(run->panels);
-    cp_host_unmap(run->results, CPU_RESULTS * run->result_floats * sizeof(float));
+    cp_host_unmap(run->results, results_bytes(run));
     cp_host_unmap(run->act, run->act_bytes);
     cp_host_ids_fini(&run->ids);
     free(run->scratch);
@@ -240,6 +300,7 @@ static void fini(cp_prepared *p)
     free(run->chunk_sum);
     free(run->row_done);
     free(run->row_nan);
+    free(run->linears);
     free(run->ops);
     free(run);
 }
@@ -297,6 +358,9 @@ const cp_backend_row cp_backend_cpu = {.name = "cpu",
                                        .give = cp_host_give,
                                        .put = cp_host_put,
                                        .get = cp_host_get,
+                                       .memory = cp_host_memory,
+                                       .kv_bytes = cp_host_kv_bytes,
+                                       .measure = measure,
                                        .prepare = prepare,
                                        .fini = fini,
                                        .submit = submit,

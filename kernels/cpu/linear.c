@@ -143,19 +143,35 @@ static void take_panels(void *arg, int i, const uint8_t *panels)
     weights[i]->packed = panels;
 }
 
-cp_code cp_linear_pack(cp_linear *const *linears, int n, cp_panels *panels, cp_pool *pool,
-                       cp_err *err)
+/* All weights in a row, and their tensors; returns how many. */
+static int flatten(cp_linear *const *linears, int n, weight **weights, const cp_tensor **tensors)
 {
-    size_t most = (size_t)n * MAX_WEIGHTS;
-    const cp_tensor **tensors = cp_xcalloc(most, sizeof *tensors);
-    weight **weights = cp_xcalloc(most, sizeof *weights);
     int n_w = 0;
     for (int i = 0; i < n; i++)
         for (int k = 0; k < linears[i]->n_w; k++, n_w++) {
             weights[n_w] = &linears[i]->w[k];
             tensors[n_w] = weights[n_w]->t;
         }
+    return n_w;
+}
+
+cp_code cp_linear_pack(cp_linear *const *linears, int n, cp_panels *panels, cp_pool *pool,
+                       cp_err *err)
+{
+    const cp_tensor **tensors = cp_xcalloc((size_t)n * MAX_WEIGHTS, sizeof *tensors);
+    weight **weights = cp_xcalloc((size_t)n * MAX_WEIGHTS, sizeof *weights);
+    int n_w = flatten(linears, n, weights, tensors);
     cp_code code = cp_panels_pack(panels, tensors, n_w, pool, take_panels, weights, err);
+    free(weights);
+    free(tensors);
+    return code;
+}
+
+cp_code cp_linear_packed_bytes(cp_linear *const *linears, int n, size_t *bytes, cp_err *err)
+{
+    const cp_tensor **tensors = cp_xcalloc((size_t)n * MAX_WEIGHTS, sizeof *tensors);
+    weight **weights = cp_xcalloc((size_t)n * MAX_WEIGHTS, sizeof *weights);
+    cp_code code = cp_panels_measure(tensors, flatten(linears, n, weights, tensors), bytes, err);
     free(weights);
     free(tensors);
     return code;

@@ -24,6 +24,8 @@ void cp_linear_close(cp_linear *l);
  * and where it fails, items unpack what they read. Any thread, not during a step that uses them. */
 cp_code cp_linear_pack(cp_linear *const *linears, int n, cp_panels *panels, cp_pool *pool,
                        cp_err *err);
+/* The bytes that packing them takes. */
+cp_code cp_linear_packed_bytes(cp_linear *const *linears, int n, size_t *bytes, cp_err *err);
 int cp_linear_k(const cp_linear *l);
 /* Bytes of activation scratch for n rows (64-byte aligned by the caller), and of scratch a worker
  * needs in item(). */

@@ -72,6 +72,8 @@ typedef struct cpu_run {
     cp_host_ids ids;
     uint64_t fails_from; /* tests: the step from which on the device has failed */
     cpu_op *ops;         /* [p->n_ops] */
+    cp_linear **linears; /* [n_linears] those of ops, in a row */
+    int n_linears;
     cp_panels *panels;
     cpu_plan *plans;
     int n_plans;
@@ -81,7 +83,8 @@ typedef struct cpu_run {
     bool fused;           /* this step: one row a sequence, K and V are written by the items */
     float *results;       /* [CPU_RESULTS][result_floats] of splits that wait for a merge */
     size_t result_floats; /* one result: [n_heads][v_dim + 2], padded */
-    _Atomic int *merges;  /* [CPU_RESULTS * max n_kv] results that have arrived; 0 at rest */
+    int max_kv;           /* the most kv heads of a record */
+    _Atomic int *merges;  /* [CPU_RESULTS * max_kv] results that have arrived; 0 at rest */
     /* SAMPLE, a row each */
     float *block_max;             /* [max_out][n_blocks] */
     float *chunk_max, *chunk_sum; /* [max_out][n_chunks] */
@@ -109,7 +112,7 @@ CP_OPS(X)
 #undef X
 
 /* attention.c: before the first step; at the start of each, by the engine's thread. */
-cp_code cp_cpu_attention_prepare(cpu_run *run, cp_err *err);
+void cp_cpu_attention_bind(cpu_run *run);
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
 /* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
  * items beat (cp_batch.beat), so a record that takes long is alive. */

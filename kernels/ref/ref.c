@@ -155,6 +155,14 @@ static void default_level(const cp_backend *b, char *out, size_t n)
     cp_snprintf(out, n, "%s", level(b));
 }
 
+static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
+{
+    (void)p;
+    (void)err;
+    *bytes = 0;
+    return CP_OK;
+}
+
 static cp_code prepare(cp_prepared *p, cp_err *err)
 {
     (void)err;
@@ -182,6 +190,9 @@ const cp_backend_row cp_backend_ref = {.name = "ref",
                                        .give = cp_host_give,
                                        .put = cp_host_put,
                                        .get = cp_host_get,
+                                       .memory = cp_host_memory,
+                                       .kv_bytes = cp_host_kv_bytes,
+                                       .measure = measure,
                                        .prepare = prepare,
                                        .fini = fini,
                                        .submit = submit,

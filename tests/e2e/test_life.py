@@ -81,6 +81,9 @@ class Life(unittest.TestCase):
         tiny = capstan("serve", MODEL, "--kv-bytes", "1MiB", "--ctx", "4096")
         self.assertEqual(tiny.returncode, 1)
         self.assertIn("pages", tiny.stderr)
+        wide = capstan("serve", MODEL, "--port", "0", "--ctx", "16777216")  # no --kv-bytes: where they come from is said
+        self.assertEqual(wide.returncode, 1)
+        self.assertRegex(wide.stderr, r"--kv-bytes is 25 % of the [0-9.]+ MiB of memory that are available: .* pages")
 
     def test_store_and_run(self):
         with tempfile.TemporaryDirectory() as store:

@@ -228,6 +228,13 @@ static void walk_memory(cp_backend *b)
     /* more than there is: an error that says so, not a crash */
     assert_int_equal(b->row->take(b, &m, SIZE_MAX / 2, true, &err), CP_NO_MEMORY);
     assert_non_null(strstr(err.msg, "bytes"));
+    uint64_t total, available, kv;
+    char how[128] = "";
+    assert_int_equal(cp_backend_memory(b, &total, &available, &err), CP_OK);
+    assert_true(available > 0 && available <= total);
+    assert_int_equal(cp_backend_kv_bytes(b, 1 << 20, &kv, how, sizeof(how), &err), CP_OK);
+    assert_true(kv > 0 && kv < total);
+    assert_non_null(strstr(how, " MiB"));
 }
 
 static void every_row_walked(void **state)
@@ -322,6 +329,34 @@ static void no_id_of_another_tenant(void **state)
         assert_true(aborts(submit, &m, &t, who));
         machine_close(&m);
     }
+    rig_fini(&r);
+}
+
+/* What a program is said to take is what it takes when it is prepared, beside pages and states; and
+ * what cannot be prepared cannot be measured. */
+static void measured_as_prepared(void **state)
+{
+    (void)state;
+    rig r;
+    machine m[MACHINES];
+    seam_rig(&r);
+    int n_m = open_all(&r, m);
+    for (int k = 0; k < n_m; k++) {
+        cp_err err = {0};
+        uint64_t bytes = 0;
+        const cp_prepared *p = m[k].p;
+        assert_int_equal(cp_backend_model_bytes(m[k].b, &r.prog, &r.cfg, &bytes, &err), CP_OK);
+        assert_true(bytes > 0);
+        assert_int_equal(bytes + p->pages.bytes + p->states.bytes, cp_prepared_bytes(p));
+        machine_close(&m[k]);
+    }
+    cp_backend *b = NULL;
+    cp_err err = {0};
+    uint64_t bytes;
+    r.ops[0].u.embed.table = RIG_WEIGHTS;
+    assert_int_equal(cp_backend_open(&b, &(cp_backend_config){0}, &err), CP_OK);
+    assert_int_equal(cp_backend_model_bytes(b, &r.prog, &r.cfg, &bytes, &err), CP_UNSUPPORTED);
+    cp_backend_close(b);
     rig_fini(&r);
 }
 
@@ -430,9 +465,10 @@ static void calls_in_their_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_walked),          cmocka_unit_test(a_device_by_its_name),
-        cmocka_unit_test(masks_that_come_late),      cmocka_unit_test(calls_in_their_order),
-        cmocka_unit_test(the_id_before_by_its_mark), cmocka_unit_test(no_id_of_another_tenant),
+        cmocka_unit_test(every_row_walked),        cmocka_unit_test(a_device_by_its_name),
+        cmocka_unit_test(measured_as_prepared),    cmocka_unit_test(masks_that_come_late),
+        cmocka_unit_test(calls_in_their_order),    cmocka_unit_test(the_id_before_by_its_mark),
+        cmocka_unit_test(no_id_of_another_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

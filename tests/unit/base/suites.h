@@ -18,6 +18,7 @@ int suite_fault(void);
 int suite_io(void);
 int suite_map(void);
 int suite_mem(void);
+int suite_memory(void);
 int suite_log(void);
 int suite_digest(void);
 int suite_meta(void);
