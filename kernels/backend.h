@@ -6,8 +6,8 @@
  * and the state slots and says where in it everything lies; then the row adds its own part (impl).
  * A cp_addr is an address in the row's memory, and only the row may dereference it: what is common
  * counts from it and hands it back. kernels/host.h makes pointers of it, for rows whose memory is
- * this process's own (lint keeps others from it). Bound to the engine thread, except where a
- * backend's own workers read it during a step.
+ * this process's own (lint keeps others from it). Several threads may be in a row at once, each
+ * with a program of its own: one is prepared and warmed up while others serve.
  */
 #ifndef CP_KERNELS_BACKEND_H
 #define CP_KERNELS_BACKEND_H

@@ -4,7 +4,8 @@
  * A cp_backend (cpu, cuda, ref) is opened once per process; cp_backend_prepare() binds a program to
  * it (packs weights, takes the step arena and the page pool) and gives a cp_prepared, which hides
  * all of that. A cp_batch is flat arrays of the caller, rebuilt each step and read-only for the
- * backend. submit/collect belong to the engine thread.
+ * backend. Backends may be asked by several threads at once; a cp_prepared is one thread's at a
+ * time: its loader's until the engine's thread has it.
  */
 #ifndef CP_KERNELS_KERNELS_H
 #define CP_KERNELS_KERNELS_H
@@ -93,8 +94,9 @@ typedef struct cp_batch {
     int n_state_copies;
     const cp_sample_in *samples; /* [n_out] */
     cp_sample_out *results;      /* [n_out] */
-    /* worker 0 stores cp_now_ns() here after each operation, and on the CPU within it: a long step
-     * is alive; may be NULL */
+    /* Whoever works on the step, or waits for it in collect, stores cp_now_ns() here at least every
+     * few seconds (the CPU: after each operation and within it): a long step is alive. May be NULL.
+     */
     _Atomic int64_t *beat;
     /* samples[].mask is filled between submit and cp_backend_sample, which then must come: the
      * masks are made while the forward runs. */
