@@ -9,15 +9,15 @@
  */
 #include "engine/sampler.h"
 
-void cp_sample_ban(cp_seq *q)
+void cp_sample_ban(cp_task *t)
 {
-    const cp_sampling *p = &q->task->r->sampling;
-    q->n_banned = 0;
-    for (int i = 0; i < p->n_eog_ids && q->n_banned < CP_MAX_BANNED; i++)
-        q->banned[q->n_banned++] = p->eog_ids[i];
-    q->n_banned_eog = q->n_banned;
-    for (int i = 0; i < p->n_stop_ids && q->n_banned < CP_MAX_BANNED; i++)
-        q->banned[q->n_banned++] = p->stop_ids[i];
+    const cp_sampling *p = &t->r->sampling;
+    t->n_banned = 0;
+    for (int i = 0; i < p->n_eog_ids && t->n_banned < CP_MAX_BANNED; i++)
+        t->banned[t->n_banned++] = p->eog_ids[i];
+    t->n_banned_eog = t->n_banned;
+    for (int i = 0; i < p->n_stop_ids && t->n_banned < CP_MAX_BANNED; i++)
+        t->banned[t->n_banned++] = p->stop_ids[i];
 }
 
 bool cp_sample_stops(const cp_seq *q, int32_t id)
@@ -53,7 +53,7 @@ void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos)
         .n_tokens = pos + 1,
         .bias = p->bias,
         .n_bias = p->n_bias,
-        .banned = q->banned,
+        .banned = q->task->banned,
         .seed = p->seed,
         .position = (uint64_t)n_output,
         .choice = (uint32_t)q->choice,
@@ -61,7 +61,7 @@ void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos)
         .n_top = p->n_top,
     };
     if (n_output < p->min_tokens)
-        in->n_banned = q->n_banned;
+        in->n_banned = q->task->n_banned;
     else if (p->ignore_eos)
-        in->n_banned = q->n_banned_eog;
+        in->n_banned = q->task->n_banned_eog;
 }

@@ -8,8 +8,8 @@
 
 /* What the output row at position pos of q wants. */
 void cp_sample_fill(cp_sample_in *in, const cp_seq *q, int pos);
-/* Collect the ids that q must not sample (min_tokens, ignore_eos). */
-void cp_sample_ban(cp_seq *q);
+/* Collect the ids that t's choices must not sample (min_tokens, ignore_eos). */
+void cp_sample_ban(cp_task *t);
 bool cp_sample_stops(const cp_seq *q, int32_t id);
 
 #endif

@@ -5,7 +5,6 @@
 #include "base/mem.h"
 #include "engine/events.h"
 #include "engine/goal.h"
-#include "engine/sampler.h"
 
 #include <string.h>
 
@@ -147,7 +146,6 @@ cp_seq *cp_seq_take(cp_sched *s, cp_task *t, int choice)
     q->forked = q->blocked = false;
     q->last_ns = 0;
     memcpy(q->tokens, t->r->prompt, sizeof(*q->tokens) * (size_t)q->n_prompt);
-    cp_sample_ban(q);
     q->wait = (cp_wait){.order = t->arrival << 8 | (uint64_t)choice, .task = t, .seq = q};
     return q;
 }

@@ -60,10 +60,7 @@ struct cp_seq {
     uint64_t gen;         /* counts starts in this slot, one after a preemption too */
     int64_t last_ns;      /* when its latest token came */
     int32_t *tokens;      /* [ctx] prompt, output, then CP_TOK_PREV of pending ones, or drafts */
-    int32_t banned[CP_MAX_BANNED];
-    int n_banned; /* all; the first n_banned_eog of them stay banned with ignore_eos */
-    int n_banned_eog;
-    cp_wait wait; /* linked while PREEMPTED; its order is the sequence's age, always */
+    cp_wait wait;         /* linked while PREEMPTED; its order is the sequence's age, always */
 };
 
 struct cp_task {
@@ -82,6 +79,9 @@ struct cp_task {
     int64_t submit_ns;
     cp_task *prev, *next; /* all tasks; next: the free list */
     cp_task *news_next;
+    int n_banned,
+        n_banned_eog; /* below min_tokens all, else with ignore_eos the first n_banned_eog */
+    int32_t banned[CP_MAX_BANNED];
 };
 
 /* What waits in the queue in front of the schedulers; shared with submitters. */

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "engine/engine_metrics.h"
 #include "engine/events.h"
+#include "engine/sampler.h"
 #include "engine/seqs.h"
 
 /* ---- the end ---- */
@@ -120,6 +121,7 @@ bool cp_tasks_submit(cp_sched *s, cp_request *r, int64_t now_ns)
     t->prev->next = t->next->prev = t;
     s->n_tasks++;
     r->state = t;
+    cp_sample_ban(t);
     t->wait.task = t;
     cp_wait_for_choices(s, t);
     return true;
