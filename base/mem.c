@@ -234,6 +234,13 @@ void cp_buf_clear(cp_buf *b)
         b->p[0] = '\0';
 }
 
+void cp_buf_wipe(cp_buf *b)
+{
+    if (b->p)
+        explicit_bzero(b->p, b->n);
+    cp_buf_clear(b);
+}
+
 bool cp_buf_reserve(cp_buf *b, size_t extra)
 {
     size_t max = b->max ? b->max : buf_max_default, want;

@@ -75,6 +75,7 @@ typedef struct cp_buf {
 
 void cp_buf_fini(cp_buf *b);  /* frees and zeroes; a zeroed cp_buf is a valid empty one */
 void cp_buf_clear(cp_buf *b); /* n = 0, keeps memory and max, clears failed */
+void cp_buf_wipe(cp_buf *b);  /* the same, and what was in it is overwritten: of secrets */
 bool cp_buf_reserve(cp_buf *b, size_t extra);
 bool cp_buf_add(cp_buf *b, const void *p, size_t n);
 bool cp_buf_adds(cp_buf *b, const char *s);

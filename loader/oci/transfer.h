@@ -14,11 +14,7 @@
 #include "loader/oci/remote/registry.h"
 #include "loader/oci/store/layout.h"
 
-enum {
-    CP_RANGE_UNITS = 16, /* a range asked for at once: at most 16 MiB */
-    CP_CONNECTIONS_DEFAULT = 4,
-    CP_CONNECTIONS_MAX = 32,
-};
+enum { CP_RANGE_UNITS = 16 }; /* a range asked for at once: at most 16 MiB */
 
 typedef struct cp_transfer {
     const cp_layout *layout;

@@ -5,42 +5,36 @@
  * ones only when the registry has such an address itself.
  */
 #include "loader/oci/remote/auth.h"
+#include "loader/oci/remote/base64.h"
 #include "loader/oci/remote/challenge.h"
-#include "loader/oci/remote/wire.h"
+#include "loader/oci/remote/credentials.h"
+#include "loader/oci/remote/reply.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { REFRESH_PERCENT = 80, SCOPES_MAX = 16 };
 
-static bool own_host(const cp_source *s, const cp_origin *realm)
-{
-    char url[CP_HOST_MAX + 32];
-    cp_origin own;
-    cp_snprintf(url, sizeof(url), "https://%s/", s->host);
-    return cp_url_origin(url, &own) && strcmp(own.host, realm->host) == 0;
-}
-
-static cp_code judge_realm(const cp_source *s, const char *realm, cp_err *err)
+static cp_code judge_realm(const cp_endpoint *e, const char *realm, cp_err *err)
 {
     cp_origin o;
     if (!cp_url_origin(realm, &o))
         return cp_fail(err, CP_NETWORK, "its token service '%.160s' is no usable http(s) URL",
                        realm);
     cp_address_kind kind = cp_host_classify(o.host);
-    bool own = own_host(s, &o);
+    bool own = cp_endpoint_has_host(e, &o);
     if (kind == CP_ADDRESS_METADATA)
         return cp_fail(err, CP_NETWORK, "its token service has the link-local address %s, refused",
                        o.host);
-    if (s->https && !o.https)
+    if (e->https && !o.https)
         return cp_fail(err, CP_NETWORK, "its token service http://%s:%d is not https, refused",
                        o.host, o.port);
-    if (!own && !o.https && cp_credential_any(&s->credential))
+    if (!own && !o.https && cp_credential_any(&e->credential))
         return cp_fail(err, CP_NETWORK,
                        "its token service is another host, http://%s:%d: the credentials from "
                        "%.120s do not go there in the clear",
-                       o.host, o.port, s->credential.from);
-    if (!own && kind != CP_ADDRESS_PUBLIC && !s->private_net)
+                       o.host, o.port, e->credential.from);
+    if (!own && kind != CP_ADDRESS_PUBLIC && !e->private_net)
         return cp_fail(err, CP_NETWORK,
                        "its token service has the private address %s, the registry a public one: "
                        "refused",
@@ -48,51 +42,48 @@ static cp_code judge_realm(const cp_source *s, const char *realm, cp_err *err)
     return CP_OK;
 }
 
-static void forget_token(cp_source *s)
+static void forget_token(cp_endpoint *e)
 {
-    if (s->token)
-        explicit_bzero(s->token, strlen(s->token));
-    free(s->token);
-    s->token = NULL;
-    s->token_due_ms = 0;
+    cp_secret_free(&e->token);
+    e->token_due_ms = 0;
 }
 
-static cp_code answer_bearer(cp_source *s, const cp_challenge *c, cp_err *err)
+static cp_code answer_bearer(cp_endpoint *e, const cp_challenge *c, cp_err *err)
 {
-    if (s->credential.registry_token) {
-        if (s->auth == CP_AUTH_BEARER)
+    if (e->credential.registry_token) {
+        if (e->auth == CP_AUTH_BEARER)
             return cp_fail(err, CP_NETWORK, "the registry token from %.200s is refused",
-                           s->credential.from);
-        s->auth = CP_AUTH_BEARER;
-        s->token = cp_xstrdup(s->credential.registry_token);
-        s->token_due_ms = INT64_MAX;
-        s->generation++;
+                           e->credential.from);
+        e->auth = CP_AUTH_BEARER;
+        e->token = cp_xstrdup(e->credential.registry_token);
+        e->token_due_ms = INT64_MAX;
+        e->generation++;
         return CP_OK;
     }
-    cp_code code = judge_realm(s, c->realm, err);
+    cp_code code = judge_realm(e, c->realm, err);
     if (code != CP_OK)
         return code;
-    cp_strcopy(s->realm, sizeof(s->realm), c->realm);
-    cp_strcopy(s->service, sizeof(s->service), c->service);
+    cp_strcopy(e->realm, sizeof(e->realm), c->realm);
+    cp_strcopy(e->service, sizeof(e->service), c->service);
     if (c->scope[0])
-        cp_strcopy(s->scope, sizeof(s->scope), c->scope);
+        cp_strcopy(e->scope, sizeof(e->scope), c->scope);
     else
-        cp_snprintf(s->scope, sizeof(s->scope), "repository:%s:pull", s->repository);
-    s->auth = CP_AUTH_BEARER;
-    forget_token(s);
+        cp_snprintf(e->scope, sizeof(e->scope), "repository:%s:pull", e->repository);
+    e->auth = CP_AUTH_BEARER;
+    forget_token(e);
     return CP_OK;
 }
 
-static cp_code answer_basic(cp_source *s, cp_err *err)
+static cp_code answer_basic(cp_endpoint *e, cp_err *err)
 {
-    const cp_credential *c = &s->credential;
+    const cp_credential *c = &e->credential;
     if (!c->user || !c->password)
         return cp_fail(err, CP_NETWORK, "it wants credentials and there are none for %s (%.300s)",
-                       s->shown, c->from);
-    if (s->auth == CP_AUTH_BASIC)
+                       e->shown, c->from);
+    if (e->auth == CP_AUTH_BASIC)
         return cp_fail(err, CP_NETWORK, "the credentials from %.300s are refused", c->from);
-    s->auth = CP_AUTH_BASIC;
-    s->generation++;
+    e->auth = CP_AUTH_BASIC;
+    e->generation++;
     return CP_OK;
 }
 
@@ -122,11 +113,11 @@ void cp_auth_reason(const char *challenges, char out[CP_AUTH_REASON_MAX])
 }
 
 /* See auth.h. */
-cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfile, cp_err *err)
+cp_code cp_auth_denied(cp_endpoint *e, const char *challenges, const char *authfile, cp_err *err)
 {
-    if (!s->looked_up) {
-        s->looked_up = true;
-        cp_code code = cp_credential_find(authfile, s->shown, s->repository, &s->credential, err);
+    if (!e->looked_up) {
+        e->looked_up = true;
+        cp_code code = cp_credential_find(authfile, e->shown, e->repository, &e->credential, err);
         if (code != CP_OK)
             return code;
     }
@@ -134,10 +125,10 @@ cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfil
     cp_challenges *c = parse_lines(challenges, &whole);
     const cp_challenge *bearer = cp_challenge_find(c, "bearer");
     cp_code code;
-    if (bearer && (bearer->realm[0] || s->credential.registry_token))
-        code = answer_bearer(s, bearer, err);
+    if (bearer && (bearer->realm[0] || e->credential.registry_token))
+        code = answer_bearer(e, bearer, err);
     else if (cp_challenge_find(c, "basic"))
-        code = answer_basic(s, err);
+        code = answer_basic(e, err);
     else if (c->n > 0)
         code = cp_fail(err, CP_NETWORK,
                        "it wants the authentication scheme '%s', which is not "
@@ -151,9 +142,9 @@ cp_code cp_auth_denied(cp_source *s, const char *challenges, const char *authfil
 }
 
 /* See auth.h. */
-bool cp_auth_stale(const cp_source *s, int64_t now_ms)
+bool cp_auth_stale(const cp_endpoint *e, int64_t now_ms)
 {
-    return s->auth == CP_AUTH_BEARER && (!s->token || now_ms >= s->token_due_ms);
+    return e->auth == CP_AUTH_BEARER && (!e->token || now_ms >= e->token_due_ms);
 }
 
 static bool add_basic(const cp_credential *c, cp_buf *out)
@@ -162,22 +153,19 @@ static bool add_basic(const cp_credential *c, cp_buf *out)
     bool ok = cp_buf_printf(&plain, "%s:%s", c->user, c->password);
     char *encoded = ok ? cp_base64_encode(plain.p, plain.n) : NULL;
     ok = ok && cp_buf_printf(out, "Basic %s", encoded);
-    if (encoded)
-        explicit_bzero(encoded, strlen(encoded));
-    free(encoded);
-    if (plain.p)
-        explicit_bzero(plain.p, plain.n);
+    cp_secret_free(&encoded);
+    cp_buf_wipe(&plain);
     cp_buf_fini(&plain);
     return ok;
 }
 
 /* See auth.h. */
-bool cp_auth_header(const cp_source *s, cp_buf *out)
+bool cp_auth_header(const cp_endpoint *e, cp_buf *out)
 {
-    if (s->auth == CP_AUTH_BASIC)
-        return add_basic(&s->credential, out);
-    if (s->auth == CP_AUTH_BEARER && s->token)
-        return cp_buf_printf(out, "Bearer %s", s->token);
+    if (e->auth == CP_AUTH_BASIC)
+        return add_basic(&e->credential, out);
+    if (e->auth == CP_AUTH_BEARER && e->token)
+        return cp_buf_printf(out, "Bearer %s", e->token);
     return true;
 }
 
@@ -194,14 +182,14 @@ static bool add_pair(char *out, size_t cap, const char *name, const char *value)
 }
 
 /* service and scopes, one `scope` each. */
-static bool add_what(const cp_source *s, bool one_scope, char *out, size_t cap)
+static bool add_what(const cp_endpoint *e, bool one_scope, char *out, size_t cap)
 {
-    if (s->service[0] && !add_pair(out, cap, "service", s->service))
+    if (e->service[0] && !add_pair(out, cap, "service", e->service))
         return false;
     if (one_scope)
-        return add_pair(out, cap, "scope", s->scope);
-    char scope[sizeof(s->scope)];
-    const char *p = s->scope + strspn(s->scope, " ");
+        return add_pair(out, cap, "scope", e->scope);
+    char scope[sizeof(e->scope)];
+    const char *p = e->scope + strspn(e->scope, " ");
     for (int i = 0; *p && i < SCOPES_MAX; i++) {
         size_t n = strcspn(p, " ");
         memcpy(scope, p, n);
@@ -214,19 +202,19 @@ static bool add_what(const cp_source *s, bool one_scope, char *out, size_t cap)
 }
 
 /* See auth.h. */
-cp_code cp_auth_token_request(const cp_source *s, char url[CP_URL_MAX], cp_buf *form,
+cp_code cp_auth_token_request(const cp_endpoint *e, char url[CP_URL_MAX], cp_buf *form,
                               cp_buf *authorization, cp_err *err)
 {
-    const cp_credential *c = &s->credential;
+    const cp_credential *c = &e->credential;
     bool ok;
     cp_buf_clear(form);
     cp_buf_clear(authorization);
-    cp_strcopy(url, CP_URL_MAX, s->realm);
+    cp_strcopy(url, CP_URL_MAX, e->realm);
     url[strcspn(url, "#")] = '\0';
-    if (c->identity_token && !s->form_refused) {
+    if (c->identity_token && !e->form_refused) {
         size_t cap = CP_URL_MAX + 3 * strlen(c->identity_token);
         char *text = cp_xcalloc(1, cap);
-        ok = add_pair(text, cap, "grant_type", "refresh_token") && add_what(s, true, text, cap) &&
+        ok = add_pair(text, cap, "grant_type", "refresh_token") && add_what(e, true, text, cap) &&
              add_pair(text, cap, "client_id", "capstan") &&
              add_pair(text, cap, "refresh_token", c->identity_token) && cp_buf_adds(form, text);
         explicit_bzero(text, cap);
@@ -235,7 +223,7 @@ cp_code cp_auth_token_request(const cp_source *s, char url[CP_URL_MAX], cp_buf *
         ok = strchr(url, '?') || strlen(url) + 2 < CP_URL_MAX;
         if (ok && !strchr(url, '?'))
             memcpy(url + strlen(url), "?", 2);
-        ok = ok && add_what(s, false, url, CP_URL_MAX) &&
+        ok = ok && add_what(e, false, url, CP_URL_MAX) &&
              (!c->user || !c->password || add_basic(c, authorization));
     }
     return ok ? CP_OK
@@ -244,15 +232,15 @@ cp_code cp_auth_token_request(const cp_source *s, char url[CP_URL_MAX], cp_buf *
 }
 
 /* See auth.h. */
-cp_code cp_auth_token_reply(cp_source *s, const char *body, size_t n, int64_t now_ms, cp_err *err)
+cp_code cp_auth_token_reply(cp_endpoint *e, const char *body, size_t n, int64_t now_ms, cp_err *err)
 {
     int64_t lifetime_s;
-    char *token = cp_wire_token(body, n, &lifetime_s);
+    char *token = cp_reply_token(body, n, &lifetime_s);
     if (!token)
         return cp_fail(err, CP_NETWORK, "its token service answers without a usable token");
-    forget_token(s);
-    s->token = token;
-    s->token_due_ms = now_ms + lifetime_s * 1000 * REFRESH_PERCENT / 100;
-    s->generation++;
+    forget_token(e);
+    e->token = token;
+    e->token_due_ms = now_ms + lifetime_s * 1000 * REFRESH_PERCENT / 100;
+    e->generation++;
     return CP_OK;
 }

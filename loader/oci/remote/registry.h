@@ -17,23 +17,7 @@
 #include "base/code.h"
 #include "base/mem.h"
 #include "loader/oci/reference.h"
-
-/* All strings are borrowed until cp_registry_close; NULL or 0 = not given. */
-typedef struct cp_registry_options {
-    const char *const *mirrors; /* "HOST=URL": URL stands in for the registry HOST */
-    int n_mirrors;
-    const char *const *plain_http; /* "HOST[:PORT]"; loopback needs none */
-    int n_plain_http;
-    const char *ca_file;                  /* PEM, beside the system's */
-    const char *client_cert, *client_key; /* PEM, shown to the registry and its mirrors only */
-    const char *authfile; /* docker's config.json; NULL: looked for where docker and podman do */
-    int connections;      /* transfers at once, 1..32; 0: 4 */
-    int64_t stall_ms;     /* give up a connection that moves next to nothing for so long; 0: 30 s */
-    int max_retries;      /* of one request, progress starts the count again; 0: 6 */
-    int64_t backoff_ms;   /* first wait before a retry, doubled each time; 0: 250 ms */
-} cp_registry_options;
-
-typedef struct cp_registry cp_registry;
+#include "loader/oci/remote/request.h"
 
 /* For the registry and repository of a CP_REF_NAME reference. Makes no connection yet. CP_USAGE: an
  * option that makes no sense (names it), CP_NO_MEMORY. */
@@ -50,24 +34,6 @@ void cp_registry_close(cp_registry *r);
  */
 cp_code cp_registry_manifest(cp_registry *r, const char *reference, cp_buf *body,
                              char media_type[128], cp_err *err);
-
-/*
- * A range of a blob. `data` gets consecutive bytes; after a lost connection the registry goes on
- * where it stopped, so no byte comes twice and none from outside [from, from + n). `done` comes
- * once. Both run inside cp_registry_step or cp_registry_manifest; `done` may start or cancel other
- * fetches, `data` may not. What `done` says: CP_OK (n bytes were delivered), what `data` returned,
- * CP_UNSUPPORTED (the server does not do ranges: ask for the whole, from = 0 and n = total),
- * CP_CORRUPT (the blob's size is not total), CP_NOT_FOUND, CP_NETWORK.
- */
-typedef struct cp_fetch {
-    const char *digest;      /* "sha256:..." */
-    uint64_t total, from, n; /* the blob's size by its descriptor, the range */
-    bool upstream_only;      /* pass mirrors by (one of them served bytes of another digest) */
-    cp_code (*data)(void *arg, uint64_t at, const void *p, size_t n, cp_err *err);
-    void (*done)(void *arg, cp_code code, const cp_err *err);
-    void *arg;
-    void *impl; /* the registry's own; NULL while the fetch does not run */
-} cp_fetch;
 
 /* Start. f stays in place until `done` or cancel. More fetches than connections wait their turn.
  * CP_USAGE: a range outside of the blob, no sha256 digest. */

@@ -30,6 +30,11 @@ bool cp_retry_status(int status)
            status == 503 || status == 504;
 }
 
+bool cp_redirect_status(int status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
 static bool number(const char **s, uint64_t *out)
 {
     uint64_t v = 0;

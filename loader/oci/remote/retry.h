@@ -19,6 +19,8 @@ enum {
 int64_t cp_backoff_ms(int64_t first_ms, int attempt, int64_t retry_after_s, uint32_t random);
 /* Statuses that may be different the next time. */
 bool cp_retry_status(int status);
+/* Statuses whose Location is to be asked in place of the URL (RFC 9110 §15.4). */
+bool cp_redirect_status(int status);
 /* Retry-After: delta-seconds or an HTTP-date; -1 when it is neither. now: Unix seconds. */
 int64_t cp_retry_after(const char *value, int64_t now);
 /* "bytes FIRST-LAST/TOTAL", or an asterisk for TOTAL (*has_total false). False: anything else. */

@@ -5,8 +5,8 @@
 #include "loader/oci/remote/token.h"
 #include "base/clock.h"
 #include "loader/oci/remote/auth.h"
+#include "loader/oci/remote/reply.h"
 #include "loader/oci/remote/retry.h"
-#include "loader/oci/remote/wire.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@ enum { HOPS_MAX = 5, TIMEOUT_MS = 60000, REPLY_MAX = 128 << 10 };
 
 struct cp_token_fetch {
     cp_client *http;
-    cp_source *source;
+    cp_endpoint *endpoint;
     cp_token_options opt;
     cp_exchange x;
     char url[CP_URL_MAX]; /* "" = from the beginning */
@@ -25,22 +25,15 @@ struct cp_token_fetch {
     int64_t due_ms;
 };
 
-static void wipe(cp_buf *b)
-{
-    if (b->p)
-        explicit_bzero(b->p, b->n);
-    cp_buf_clear(b);
-}
-
 static void end(cp_token_fetch *t, cp_code code, const cp_err *err)
 {
-    wipe(&t->form);
-    wipe(&t->authorization);
-    wipe(&t->body);
+    cp_buf_wipe(&t->form);
+    cp_buf_wipe(&t->authorization);
+    cp_buf_wipe(&t->body);
     t->url[0] = '\0';
     t->retries = 0;
     t->due_ms = 0;
-    t->opt.done(t->opt.arg, t->source, code, err);
+    t->opt.done(t->opt.arg, t->endpoint, code, err);
 }
 
 static void fail(cp_token_fetch *t, const char *what)
@@ -48,7 +41,7 @@ static void fail(cp_token_fetch *t, const char *what)
     cp_err err;
     cp_origin o = {.host = "?"};
     cp_url_origin(t->url, &o);
-    const cp_credential *c = &t->source->credential;
+    const cp_credential *c = &t->endpoint->credential;
     cp_fail(&err, CP_NETWORK, "token service %s: %s; asked with %s%.160s", o.host, what,
             cp_credential_any(c) ? "the credentials from " : "no credentials: ", c->from);
     end(t, CP_NETWORK, &err);
@@ -81,7 +74,7 @@ static void redirect(cp_token_fetch *t)
         fail(t, "it redirects a POST");
     else if (++t->hops > HOPS_MAX)
         fail(t, "too many redirects");
-    else if (cp_url_redirect(t->url, t->x.location, t->source->private_net, to, &same, &err))
+    else if (cp_url_redirect(t->url, t->x.location, t->endpoint->private_net, to, &same, &err))
         fail(t, err.msg);
     else if (!same)
         fail(t, "it redirects to another host");
@@ -92,44 +85,43 @@ static void redirect(cp_token_fetch *t)
 static void on_done(cp_exchange *x)
 {
     cp_token_fetch *t = x->arg;
-    char why[CP_WIRE_TEXT_MAX + 32], text[CP_WIRE_TEXT_MAX];
+    char why[CP_REPLY_TEXT_MAX + 32], text[CP_REPLY_TEXT_MAX];
     cp_err err;
     t->running = false;
-    cp_wire_error(x->text.p, x->text.n, text);
+    cp_reply_error(x->text.p, x->text.n, text);
     cp_snprintf(why, sizeof(why), "status %d%s%s", x->status, *text ? ": " : "", text);
-    if (x->other != CP_HTTP_AS_ASKED) {
+    if (x->other != CP_CLIENT_AS_ASKED) {
         cp_snprintf(why, sizeof(why), "it seems to speak %s, and its URL says %s",
-                    x->other == CP_HTTP_SPEAKS_PLAIN ? "plain HTTP" : "TLS",
-                    x->other == CP_HTTP_SPEAKS_PLAIN ? "https" : "http");
+                    x->other == CP_CLIENT_SPEAKS_PLAIN ? "plain HTTP" : "TLS",
+                    x->other == CP_CLIENT_SPEAKS_PLAIN ? "https" : "http");
         fail(t, why);
-    } else if (x->end == CP_HTTP_REFUSED)
+    } else if (x->end == CP_CLIENT_REFUSED)
         fail(t, x->problem);
-    else if (x->end == CP_HTTP_STOPPED)
+    else if (x->end == CP_CLIENT_STOPPED)
         fail(t, "its answer is too long");
-    else if (x->end != CP_HTTP_ANSWERED)
+    else if (x->end != CP_CLIENT_ANSWERED)
         retry(t, x->problem, -1);
     else if (x->status == 200 || x->status == 201) {
-        cp_code code = cp_auth_token_reply(t->source, t->body.p ? t->body.p : "", t->body.n,
+        cp_code code = cp_auth_token_reply(t->endpoint, t->body.p ? t->body.p : "", t->body.n,
                                            cp_now_ns() / 1000000, &err);
         end(t, code, code ? &err : NULL);
-    } else if (x->status == 301 || x->status == 302 || x->status == 303 || x->status == 307 ||
-               x->status == 308) {
+    } else if (cp_redirect_status(x->status)) {
         redirect(t);
     } else if (cp_retry_status(x->status)) {
         retry(t, why, x->retry_after_s);
     } else if (t->form.n > 0 && (x->status == 404 || x->status == 405)) {
-        t->source->form_refused = true;
+        t->endpoint->form_refused = true;
         t->url[0] = '\0';
     } else {
         fail(t, why);
     }
 }
 
-cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_source *s, const cp_token_options *opt)
+cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_endpoint *e, const cp_token_options *opt)
 {
     cp_token_fetch *t = cp_xcalloc(1, sizeof(*t));
     t->http = http;
-    t->source = s;
+    t->endpoint = e;
     t->opt = *opt;
     t->body.max = REPLY_MAX;
     t->x.body = on_body;
@@ -145,23 +137,13 @@ void cp_token_fetch_free(cp_token_fetch *t)
     if (t->running)
         cp_client_cancel(t->http, &t->x);
     cp_exchange_fini(&t->x);
-    wipe(&t->form);
-    wipe(&t->authorization);
-    wipe(&t->body);
+    cp_buf_wipe(&t->form);
+    cp_buf_wipe(&t->authorization);
+    cp_buf_wipe(&t->body);
     cp_buf_fini(&t->form);
     cp_buf_fini(&t->authorization);
     cp_buf_fini(&t->body);
     free(t);
-}
-
-/* May the service at t->url see what the registry itself may? */
-static bool own_host(const cp_token_fetch *t)
-{
-    char url[CP_HOST_MAX + 32];
-    cp_origin service, registry;
-    cp_snprintf(url, sizeof(url), "https://%s/", t->source->host);
-    return cp_url_origin(t->url, &service) && cp_url_origin(url, &registry) &&
-           strcmp(service.host, registry.host) == 0;
 }
 
 /* See token.h. */
@@ -174,24 +156,25 @@ void cp_token_want(cp_token_fetch *t, int64_t now_ms, int *wait_ms)
             *wait_ms = (int)(t->due_ms - now_ms);
         return;
     }
-    cp_source *s = t->source;
+    cp_endpoint *e = t->endpoint;
     cp_exchange *x = &t->x;
     cp_err err;
     cp_code code = CP_OK;
     if (!t->url[0]) {
         t->hops = 0;
-        code = cp_auth_token_request(s, t->url, &t->form, &t->authorization, &err);
+        code = cp_auth_token_request(e, t->url, &t->form, &t->authorization, &err);
     }
-    wipe(&t->body);
-    bool own = own_host(t);
+    cp_buf_wipe(&t->body);
+    cp_origin service; /* which may see what the registry itself may, if it is the same host */
+    bool own = cp_url_origin(t->url, &service) && cp_endpoint_has_host(e, &service);
     x->url = t->url;
     x->accept = "application/json";
     x->authorization = t->authorization.n > 0 ? t->authorization.p : NULL;
     x->form = t->form.n > 0 ? t->form.p : NULL;
-    x->ca_file = s->ca_file[0] ? s->ca_file : NULL;
+    x->ca_file = e->ca_file[0] ? e->ca_file : NULL;
     x->client_cert = own && t->opt.client_cert ? t->opt.client_cert : NULL;
     x->client_key = own ? t->opt.client_key : NULL;
-    x->private_ok = own || s->private_net;
+    x->private_ok = own || e->private_net;
     x->timeout_ms = TIMEOUT_MS;
     if (code == CP_OK)
         code = cp_client_start(t->http, x, &err);

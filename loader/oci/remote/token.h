@@ -5,8 +5,8 @@
 #ifndef CP_LOADER_OCI_REMOTE_TOKEN_H
 #define CP_LOADER_OCI_REMOTE_TOKEN_H
 
-#include "loader/oci/remote/http.h"
-#include "loader/oci/remote/source.h"
+#include "loader/oci/remote/client.h"
+#include "loader/oci/remote/endpoint.h"
 
 typedef struct cp_token_fetch cp_token_fetch;
 
@@ -15,11 +15,11 @@ typedef struct cp_token_options {
     int64_t backoff_ms;
     const char *client_cert, *client_key; /* shown when the token service is the registry's host */
     /* The end of a fetch, inside cp_client_step or cp_token_want: CP_OK, the source has a token. */
-    void (*done)(void *arg, cp_source *s, cp_code code, const cp_err *err);
+    void (*done)(void *arg, cp_endpoint *e, cp_code code, const cp_err *err);
     void *arg;
 } cp_token_options;
 
-cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_source *s, const cp_token_options *opt);
+cp_token_fetch *cp_token_fetch_new(cp_client *http, cp_endpoint *e, const cp_token_options *opt);
 void cp_token_fetch_free(cp_token_fetch *t);
 /* Call again and again while a token is wanted: starts a fetch, or the next try of one. *wait_ms
  * shrinks to the time until the next try. */

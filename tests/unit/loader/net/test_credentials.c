@@ -2,7 +2,9 @@
  * Files of credentials, their keys, helpers and the order of places.
  */
 #include "base/mem.h"
+#include "loader/oci/remote/base64.h"
 #include "loader/oci/remote/credentials.h"
+#include "loader/oci/remote/helper.h"
 #include "tests/unit/loader/net/suites.h"
 
 #include <stdio.h>

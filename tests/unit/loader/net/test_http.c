@@ -3,7 +3,7 @@
  * must not be asked are never connected to, so nothing has to listen there.
  */
 #include "base/mem.h"
-#include "loader/oci/remote/http.h"
+#include "loader/oci/remote/client.h"
 #include "loader/oci/remote/proxy.h"
 #include "tests/unit/loader/net/suites.h"
 #include "tests/unit/loader/net/wire.h"
@@ -172,26 +172,26 @@ static void a_proxy_for_others_guards_nobody_less(void **state)
                                          "http://192.168.0.1:5000/", "http://10.1.2.3/token"};
     for (size_t i = 0; i < sizeof(direct) / sizeof(direct[0]); i++) {
         ask(h, x, direct[i], false);
-        if (x->end != CP_HTTP_REFUSED || !strstr(x->problem, "private"))
+        if (x->end != CP_CLIENT_REFUSED || !strstr(x->problem, "private"))
             fail_msg("%s: end %d, '%s'", direct[i], x->end, x->problem);
     }
     ask(h, x, here, false); /* loopback has no proxy */
-    assert_int_equal(x->end, CP_HTTP_REFUSED);
+    assert_int_equal(x->end, CP_CLIENT_REFUSED);
     assert_int_equal(wire_count(w), 0);
     /* What does go through the proxy, on loopback, is answered, and says nothing about its host. */
     ask(h, x, "http://registry.example/v2/", false);
-    assert_int_equal(x->end, CP_HTTP_ANSWERED);
+    assert_int_equal(x->end, CP_CLIENT_ANSWERED);
     assert_int_equal(x->status, 200);
     assert_false(x->private_peer);
     wire_log(w, log);
     assert_string_equal(log, "GET http://registry.example/v2/||\n");
     ask(h, x, "http://172.16.0.1/v2/", false); /* that one is private by its name */
-    assert_int_equal(x->end, CP_HTTP_ANSWERED);
+    assert_int_equal(x->end, CP_CLIENT_ANSWERED);
     assert_true(x->private_peer);
     /* An address of the metadata kind is no proxy either. */
     setenv("http_proxy", "http://169.254.169.254:80", 1);
     ask(h, x, "http://registry.example/v2/", true);
-    assert_int_equal(x->end, CP_HTTP_REFUSED);
+    assert_int_equal(x->end, CP_CLIENT_REFUSED);
     cp_client_close(h);
     wire_stop(w);
     free(x);
@@ -222,7 +222,7 @@ static void a_kept_connection_is_no_way_around(void **state)
     assert_int_equal(x->status, 200);
     ask(h, x, url, false);
     assert_int_equal(x->status, 0);
-    assert_int_equal(x->end, CP_HTTP_REFUSED);
+    assert_int_equal(x->end, CP_CLIENT_REFUSED);
     cp_client_close(h);
     wire_stop(w);
     free(x);

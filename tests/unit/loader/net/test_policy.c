@@ -2,10 +2,10 @@
  * The arithmetic of waiting, the grammars behind it, and where a redirect may lead.
  */
 #include "base/mem.h"
+#include "loader/oci/remote/endpoint.h"
+#include "loader/oci/remote/reply.h"
 #include "loader/oci/remote/retry.h"
-#include "loader/oci/remote/source.h"
 #include "loader/oci/remote/url.h"
-#include "loader/oci/remote/wire.h"
 #include "tests/unit/loader/net/suites.h"
 
 #include <arpa/inet.h>
@@ -226,12 +226,12 @@ static void sources(void **state)
         {"10.0.0.1:5000/a", "https://10.0.0.1:5000/v2/a/blobs/d", false},
     };
     static char url[CP_URL_MAX];
-    static cp_source s;
+    static cp_endpoint s;
     cp_ref ref;
     for (size_t i = 0; i < sizeof(upstream) / sizeof(upstream[0]); i++) {
         assert_int_equal(cp_ref_parse_name(&ref, upstream[i].ref, NULL, NULL), CP_OK);
-        assert_int_equal(cp_source_upstream(&s, &ref, &opt, NULL), CP_OK);
-        assert_true(cp_source_url(&s, "blobs", "d", url));
+        assert_int_equal(cp_endpoint_upstream(&s, &ref, &opt, NULL), CP_OK);
+        assert_true(cp_endpoint_url(&s, "blobs", "d", url));
         assert_string_equal(url, upstream[i].url);
         assert_int_equal(s.scheme_open, upstream[i].open);
     }
@@ -251,12 +251,12 @@ static void sources(void **state)
     bool applies;
     for (size_t i = 0; i < sizeof(mirrors) / sizeof(mirrors[0]); i++) {
         assert_int_equal(cp_ref_parse_name(&ref, mirrors[i].ref, NULL, NULL), CP_OK);
-        assert_int_equal(cp_source_mirror(&s, mirrors[i].mirror, &ref, &opt, &applies, NULL),
+        assert_int_equal(cp_endpoint_mirror(&s, mirrors[i].mirror, &ref, &opt, &applies, NULL),
                          CP_OK);
         assert_int_equal(applies, mirrors[i].url != NULL);
         if (!applies)
             continue;
-        assert_true(cp_source_url(&s, "blobs", "d", url));
+        assert_true(cp_endpoint_url(&s, "blobs", "d", url));
         assert_string_equal(url, mirrors[i].url);
     }
     static const char *const bad[] = {"",
@@ -270,7 +270,7 @@ static void sources(void **state)
                                       "a.io=m/../x",
                                       "a.io=https://u@m.io"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        if (cp_source_mirror(&s, bad[i], &ref, &opt, &applies, NULL) != CP_USAGE)
+        if (cp_endpoint_mirror(&s, bad[i], &ref, &opt, &applies, NULL) != CP_USAGE)
             fail_msg("'%s' passed", bad[i]);
 }
 
@@ -296,9 +296,9 @@ static void answers(void **state)
         {"\x01\x02", ""},
         {"", ""},
     };
-    char text[CP_WIRE_TEXT_MAX];
+    char text[CP_REPLY_TEXT_MAX];
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
-        cp_wire_error(errors[i].body, strlen(errors[i].body), text);
+        cp_reply_error(errors[i].body, strlen(errors[i].body), text);
         assert_string_equal(text, errors[i].text);
     }
     static const struct {
@@ -317,7 +317,7 @@ static void answers(void **state)
     };
     for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) {
         int64_t lifetime;
-        char *token = cp_wire_token(tokens[i].body, strlen(tokens[i].body), &lifetime);
+        char *token = cp_reply_token(tokens[i].body, strlen(tokens[i].body), &lifetime);
         if (tokens[i].token)
             assert_string_equal(token, tokens[i].token);
         else

@@ -8,19 +8,18 @@
  * no content encoding, proxies from the environment (never for loopback), certificates always
  * checked, metadata addresses never connected to, stalled connections given up.
  */
-#ifndef CP_LOADER_OCI_REMOTE_HTTP_H
-#define CP_LOADER_OCI_REMOTE_HTTP_H
+#ifndef CP_LOADER_OCI_REMOTE_CLIENT_H
+#define CP_LOADER_OCI_REMOTE_CLIENT_H
 
 #include "base/code.h"
 #include "base/mem.h"
 #include "loader/oci/remote/url.h"
 
 enum {
-    CP_HTTP_TEXT_MAX = 8192,       /* bytes kept of an answer that is no success */
-    CP_HTTP_CHALLENGES_MAX = 8192, /* bytes of WWW-Authenticate lines */
-    CP_HTTP_CONNECT_TIMEOUT_MS = 15000,
-    CP_HTTP_CONNECTIONS_MAX = 32,
-    CP_HTTP_SPEED_MIN = 256, /* bytes a second, below it a connection counts as stalled */
+    CP_CLIENT_TEXT_MAX = 8192,       /* bytes kept of an answer that is no success */
+    CP_CLIENT_CHALLENGES_MAX = 8192, /* bytes of WWW-Authenticate lines */
+    CP_CLIENT_CONNECT_TIMEOUT_MS = 15000,
+    CP_CLIENT_SPEED_MIN = 256, /* bytes a second, below it a connection counts as stalled */
 };
 
 typedef struct cp_client cp_client;
@@ -32,19 +31,19 @@ typedef struct cp_client_options {
 
 /* Why an exchange ended without an answer. */
 typedef enum cp_client_end {
-    CP_HTTP_ANSWERED,  /* an answer came, whole or as far as it was wanted */
-    CP_HTTP_STOPPED,   /* `body` returned false */
-    CP_HTTP_LOST,      /* the connection; another try may do better */
-    CP_HTTP_UNREACHED, /* no connection came about */
-    CP_HTTP_GARBLED,   /* what answered does not speak HTTP (or speaks TLS) */
-    CP_HTTP_REFUSED,   /* by us or for good: certificate, address, protocol */
+    CP_CLIENT_ANSWERED,  /* an answer came, whole or as far as it was wanted */
+    CP_CLIENT_STOPPED,   /* `body` returned false */
+    CP_CLIENT_LOST,      /* the connection; another try may do better */
+    CP_CLIENT_UNREACHED, /* no connection came about */
+    CP_CLIENT_GARBLED,   /* what answered does not speak HTTP (or speaks TLS) */
+    CP_CLIENT_REFUSED,   /* by us or for good: certificate, address, protocol */
 } cp_client_end;
 
 /* Does who answered seem to speak the other scheme than the URL says? */
 typedef enum cp_client_other {
-    CP_HTTP_AS_ASKED,
-    CP_HTTP_SPEAKS_PLAIN, /* and the URL says https */
-    CP_HTTP_SPEAKS_TLS,   /* and the URL says http */
+    CP_CLIENT_AS_ASKED,
+    CP_CLIENT_SPEAKS_PLAIN, /* and the URL says https */
+    CP_CLIENT_SPEAKS_TLS,   /* and the URL says http */
 } cp_client_other;
 
 typedef struct cp_exchange cp_exchange;
@@ -71,14 +70,14 @@ struct cp_exchange {
     uint64_t length, range_first, range_last, range_total;
     int64_t retry_after_s; /* -1: none */
     char content_type[128], content_encoding[32], content_digest[128];
-    char location[CP_URL_MAX];               /* "" none; too long a one is answered as none */
-    char challenges[CP_HTTP_CHALLENGES_MAX]; /* WWW-Authenticate lines, '\n' behind each */
-    cp_buf text;       /* body of an answer that is no success, cut at CP_HTTP_TEXT_MAX */
+    char location[CP_URL_MAX];                 /* "" none; too long a one is answered as none */
+    char challenges[CP_CLIENT_CHALLENGES_MAX]; /* WWW-Authenticate lines, '\n' behind each */
+    cp_buf text;       /* body of an answer that is no success, cut at CP_CLIENT_TEXT_MAX */
     bool private_peer; /* who answered (not a proxy in between) has a private or loopback address */
     cp_client_other other;
-    char problem[256]; /* what went wrong, when end is not CP_HTTP_ANSWERED */
+    char problem[256]; /* what went wrong, when end is not CP_CLIENT_ANSWERED */
 
-    void *impl; /* http.c's own; NULL while it does not run */
+    void *impl; /* client.c's own; NULL while it does not run */
 };
 
 cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err);

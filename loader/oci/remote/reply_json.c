@@ -3,7 +3,7 @@
  * never pass and the length is bounded.
  */
 #include "base/mem.h"
-#include "loader/oci/remote/wire.h"
+#include "loader/oci/remote/reply.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -31,7 +31,7 @@ static void clean(char *s)
 }
 
 /* What stands between <title> and </title>: proxies and log-in pages say it there. */
-static void title(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
+static void title(const char *body, size_t n, char out[CP_REPLY_TEXT_MAX])
 {
     static const char open[] = "<title>", close[] = "</title>";
     const char *from = memmem(body, n, open, strlen(open));
@@ -40,7 +40,7 @@ static void title(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
     from += strlen(open);
     const char *to = memmem(from, (size_t)(body + n - from), close, strlen(close));
     size_t k = to ? (size_t)(to - from) : 0;
-    if (k == 0 || k >= CP_WIRE_TEXT_MAX)
+    if (k == 0 || k >= CP_REPLY_TEXT_MAX)
         return;
     memcpy(out, from, k);
     out[k] = '\0';
@@ -49,8 +49,8 @@ static void title(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
             out[i] = ' ';
 }
 
-/* See wire.h. */
-void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
+/* See reply.h. */
+void cp_reply_error(const char *body, size_t n, char out[CP_REPLY_TEXT_MAX])
 {
     out[0] = '\0';
     json_t *root = n ? json_loadb(body, n, 0, NULL) : NULL;
@@ -63,12 +63,12 @@ void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
             message = json_string_value(json_object_get(
                 root, (const char *const[]){"details", "message", "error_description"}[i]));
     if (code || message)
-        cp_snprintf(out, CP_WIRE_TEXT_MAX, "%s%s%s", code ? code : "", code && message ? ": " : "",
+        cp_snprintf(out, CP_REPLY_TEXT_MAX, "%s%s%s", code ? code : "", code && message ? ": " : "",
                     message ? message : "");
     json_decref(root);
     if (!out[0] && n > 0 && body[0] == '<')
         title(body, n, out);
-    if (!out[0] && n > 0 && n < CP_WIRE_TEXT_MAX && body[0] != '<' && body[0] != '{') {
+    if (!out[0] && n > 0 && n < CP_REPLY_TEXT_MAX && body[0] != '<' && body[0] != '{') {
         for (size_t i = 0; i < n; i++) {
             unsigned char c = (unsigned char)body[i];
             if ((c < 0x20 && c != '\n' && c != '\r' && c != '\t') || c >= 0x7f)
@@ -80,8 +80,8 @@ void cp_wire_error(const char *body, size_t n, char out[CP_WIRE_TEXT_MAX])
     clean(out);
 }
 
-/* See wire.h. */
-char *cp_wire_token(const char *body, size_t n, int64_t *lifetime_s)
+/* See reply.h. */
+char *cp_reply_token(const char *body, size_t n, int64_t *lifetime_s)
 {
     json_t *root = n ? json_loadb(body, n, 0, NULL) : NULL;
     const json_t *token = json_object_get(root, "token");

@@ -3,7 +3,8 @@
  * the older .dockercfg (the inside of "auths" alone); answers of credential helpers.
  */
 #include "base/mem.h"
-#include "loader/oci/remote/credentials.h"
+#include "loader/oci/remote/base64.h"
+#include "loader/oci/remote/credential.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -32,8 +33,7 @@ static bool split_auth(const json_t *entry, cp_credential *out)
         return true;
     size_t n;
     char *plain = cp_base64_decode(auth, &n);
-    explicit_bzero(auth, strlen(auth));
-    free(auth);
+    cp_secret_free(&auth);
     while (plain && n > 0 && plain[n - 1] == '\0')
         n--; /* some writers pad the password */
     char *colon = plain ? memchr(plain, ':', n) : NULL;
@@ -98,7 +98,7 @@ static void choose_helper(const json_t *root, const char *registry, const char *
     cp_strcopy(server, 512, strcmp(registry, HUB) == 0 ? HUB_SERVER : registry);
 }
 
-/* See credentials.h. */
+/* See credential.h. */
 cp_code cp_credential_parse(const char *name, const char *json, size_t n, const char *registry,
                             const char *repository, cp_credential *out, char helper[64],
                             char server[512], cp_err *err)
@@ -136,7 +136,7 @@ cp_code cp_credential_parse(const char *name, const char *json, size_t n, const 
     return code;
 }
 
-/* See credentials.h. */
+/* See credential.h. */
 bool cp_credential_parse_helper(const char *json, size_t n, cp_credential *out)
 {
     json_t *root = n ? json_loadb(json, n, 0, NULL) : NULL;
@@ -144,9 +144,7 @@ bool cp_credential_parse_helper(const char *json, size_t n, cp_credential *out)
     json_decref(root);
     if (!secret || !user) {
         free(user);
-        if (secret)
-            explicit_bzero(secret, strlen(secret));
-        free(secret);
+        cp_secret_free(&secret);
         return false;
     }
     if (strcmp(user, "<token>") == 0) {

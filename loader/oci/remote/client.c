@@ -3,7 +3,7 @@
  * kept by the multi handle and used again. Error bodies are cut early on purpose: the transfer is
  * then stopped by us and still counts as answered.
  */
-#include "loader/oci/remote/http.h"
+#include "loader/oci/remote/client.h"
 #include "base/clock.h"
 #include "base/version.h"
 #include "loader/oci/remote/authorities.h"
@@ -55,7 +55,7 @@ static cp_code join(cp_client *h, const char *added, cp_err *err)
     return code;
 }
 
-/* See http.h. */
+/* See client.h. */
 cp_code cp_client_open(cp_client **out, const cp_client_options *opt, cp_err *err)
 {
     *out = NULL;
@@ -134,7 +134,7 @@ static void forget_answer(cp_exchange *x)
     x->retry_after_s = -1;
     x->content_type[0] = x->content_encoding[0] = x->content_digest[0] = '\0';
     x->location[0] = x->challenges[0] = x->problem[0] = '\0';
-    x->other = CP_HTTP_AS_ASKED;
+    x->other = CP_CLIENT_AS_ASKED;
     cp_buf_clear(&x->text);
 }
 
@@ -232,7 +232,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
         read_answer(t);
     if (x->status >= 200 && x->status < 300)
         return x->body(x, p, n) ? n : 0;
-    size_t room = CP_HTTP_TEXT_MAX - x->text.n;
+    size_t room = CP_CLIENT_TEXT_MAX - x->text.n;
     bool last = n >= room || x->status == 416; /* whose Content-Length may be made up */
     if (!cp_buf_add(&x->text, p, n < room ? n : room) || last) {
         t->enough = true;
@@ -278,7 +278,7 @@ static bool add_header(transfer *t, const char *name, const char *value)
         return false;
     }
     struct curl_slist *l = curl_slist_append(t->headers, line.p);
-    explicit_bzero(line.p, line.n);
+    cp_buf_wipe(&line);
     cp_buf_fini(&line);
     if (l)
         t->headers = l;
@@ -337,8 +337,8 @@ static void setup(transfer *t, const cp_origin *origin)
     curl_easy_setopt(e, CURLOPT_PRIVATE, (char *)t);
     int64_t connect_ms = x->connect_timeout_ms;
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
-                     (long)(connect_ms ? connect_ms : CP_HTTP_CONNECT_TIMEOUT_MS));
-    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, (long)CP_HTTP_SPEED_MIN);
+                     (long)(connect_ms ? connect_ms : CP_CLIENT_CONNECT_TIMEOUT_MS));
+    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, (long)CP_CLIENT_SPEED_MIN);
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)((h->opt.stall_ms + 999) / 1000));
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)x->timeout_ms);
     t->https = origin->https;
@@ -360,7 +360,7 @@ static void setup(transfer *t, const cp_origin *origin)
     curl_easy_setopt(e, CURLOPT_USERAGENT, agent);
 }
 
-/* See http.h. */
+/* See client.h. */
 cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
 {
     CP_ASSERT(!x->impl && x->body && x->done);
@@ -384,8 +384,8 @@ cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
     h->running = t;
     x->impl = t;
     forget_answer(x);
-    x->text.max = CP_HTTP_TEXT_MAX + 1;
-    x->end = CP_HTTP_LOST;
+    x->text.max = CP_CLIENT_TEXT_MAX + 1;
+    x->end = CP_CLIENT_LOST;
     x->private_peer = false;
     t->easy = curl_easy_init();
     bool ok = t->easy && headers(t);
@@ -403,21 +403,21 @@ cp_code cp_client_start(cp_client *h, cp_exchange *x, cp_err *err)
 static cp_client_end judge(const transfer *t, CURLcode code)
 {
     if (t->refused_address)
-        return CP_HTTP_REFUSED;
+        return CP_CLIENT_REFUSED;
     switch (code) {
     case CURLE_OK:
-        return CP_HTTP_ANSWERED;
+        return CP_CLIENT_ANSWERED;
     case CURLE_WRITE_ERROR:
-        return t->enough ? CP_HTTP_ANSWERED : CP_HTTP_STOPPED;
+        return t->enough ? CP_CLIENT_ANSWERED : CP_CLIENT_STOPPED;
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_CONNECT:
-        return CP_HTTP_UNREACHED;
+        return CP_CLIENT_UNREACHED;
     case CURLE_GOT_NOTHING:
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9, that is: not HTTP */
     case CURLE_SSL_CONNECT_ERROR:
-        return CP_HTTP_GARBLED;
+        return CP_CLIENT_GARBLED;
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CACERT_BADFILE:
@@ -425,9 +425,9 @@ static cp_client_end judge(const transfer *t, CURLcode code)
     case CURLE_SSL_CIPHER:
     case CURLE_SSL_INVALIDCERTSTATUS:
     case CURLE_URL_MALFORMAT:
-        return CP_HTTP_REFUSED;
+        return CP_CLIENT_REFUSED;
     default:
-        return CP_HTTP_LOST;
+        return CP_CLIENT_LOST;
     }
 }
 
@@ -454,13 +454,13 @@ static cp_client_other other_scheme(const transfer *t, CURLcode code, const char
     if (t->https) /* with a proxy: behind its tunnel, not the proxy itself */
         return code == CURLE_SSL_CONNECT_ERROR && (!t->proxied || tunnel == 200) &&
                        says_any(text, strlen(text), no_record)
-                   ? CP_HTTP_SPEAKS_PLAIN
-                   : CP_HTTP_AS_ASKED;
+                   ? CP_CLIENT_SPEAKS_PLAIN
+                   : CP_CLIENT_AS_ASKED;
     if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY)
-        return CP_HTTP_SPEAKS_TLS;
+        return CP_CLIENT_SPEAKS_TLS;
     return x->status == 400 && x->text.n > 0 && says_any(x->text.p, x->text.n, wants_tls)
-               ? CP_HTTP_SPEAKS_TLS
-               : CP_HTTP_AS_ASKED;
+               ? CP_CLIENT_SPEAKS_TLS
+               : CP_CLIENT_AS_ASKED;
 }
 
 static void finish(transfer *t, CURLcode code)
@@ -470,8 +470,8 @@ static void finish(transfer *t, CURLcode code)
     if (x->status == 0)
         read_answer(t);
     x->end = judge(t, code);
-    if (x->end == CP_HTTP_LOST && x->status >= 300)
-        x->end = CP_HTTP_ANSWERED; /* an error's text was cut short: the status says enough */
+    if (x->end == CP_CLIENT_LOST && x->status >= 300)
+        x->end = CP_CLIENT_ANSWERED; /* an error's text was cut short: the status says enough */
     const char *text = t->refused_address ? "its address is link-local or private, refused"
                        : t->error[0]      ? t->error
                                           : curl_easy_strerror(code);
@@ -479,7 +479,7 @@ static void finish(transfer *t, CURLcode code)
         code == CURLE_PEER_FAILED_VERIFICATION &&
         (strstr(text, "issuer") || strstr(text, "self-signed") || strstr(text, "self signed"));
     x->other = other_scheme(t, code, text);
-    if (x->end != CP_HTTP_ANSWERED)
+    if (x->end != CP_CLIENT_ANSWERED)
         cp_snprintf(x->problem, sizeof(x->problem), "%s%s", text,
                     stranger ? " (--ca-file F trusts one more authority)" : "");
     if (t->proxied)
@@ -490,7 +490,7 @@ static void finish(transfer *t, CURLcode code)
     x->done(x);
 }
 
-/* See http.h. */
+/* See client.h. */
 cp_code cp_client_step(cp_client *h, int *n_running, cp_err *err)
 {
     CURLMcode mc = curl_multi_perform(h->multi, n_running);
