@@ -11,7 +11,7 @@
 #include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 #include "loader/oci/resolve.h"
-#include "loader/oci/store/reach.h"
+#include "loader/oci/store/lease.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -23,7 +23,7 @@ enum { PARTS_MAX = 512, MAX_TOLD = 16 };
 
 typedef struct part {
     cp_map map;
-    int fd; /* open as long as the map: it holds the lease (oci/store/reach.h) */
+    int fd; /* open as long as the map: that keeps the file (oci/store/lease.h) */
     cp_weights *w;
     uint8_t digest[32];
     uint64_t no;  /* split.no */
@@ -65,7 +65,7 @@ static cp_code open_part(part *p, const cp_resolved *r, size_t i, bool verify_al
     else
         code = cp_map_open_at(&p->map, fd, offset, (size_t)size, what, err);
     if (!r->bare)
-        cp_lease_map(fd);
+        cp_lease_hold(fd);
     p->fd = fd;
     if (code)
         return code;

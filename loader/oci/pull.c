@@ -11,10 +11,15 @@
 #include "loader/oci/content/extract.h"
 #include "loader/oci/content/whole.h"
 #include "loader/oci/resolve.h"
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/blobs_dir.h"
+#include "loader/oci/store/digest_set.h"
 #include "loader/oci/store/folder.h"
 #include "loader/oci/store/fsys.h"
+#include "loader/oci/store/lease.h"
+#include "loader/oci/store/naming.h"
 #include "loader/oci/store/partial.h"
-#include "loader/oci/store/reach.h"
+#include "loader/oci/store/sweep.h"
 #include "loader/oci/transfer.h"
 
 #include <errno.h>
@@ -358,7 +363,7 @@ static cp_code look(pull *p, cp_err *err)
                        .always = always,
                        .progress = told_verifying,
                        .arg = p};
-        cp_code code = cp_layout_blob_open(&p->l, k->d->raw, &fd, &size, NULL);
+        cp_code code = cp_blob_open(&p->l, k->d->raw, &fd, &size, NULL);
         if (code == CP_OK) {
             cp_record_name_blob(v.name, k->d->raw);
             p->base = p->here;
@@ -371,7 +376,7 @@ static cp_code look(pull *p, cp_err *err)
         p->here += k->here ? size : 0;
         if (k->here && hashed) { /* a pull died between its rename and its record */
             char hex[CP_HEX_STR];
-            int dir = cp_layout_partial_dir(&p->l, false);
+            int dir = cp_blobs_partial(&p->l, false);
             cp_digest_hex(k->d->raw, hex);
             cp_partial_sweep(dir, hex, false, &swept);
             cp_io_close(dir);
@@ -400,10 +405,10 @@ static uint64_t cache_bytes(const cp_layout *l)
     cp_digest_set have = {0};
     uint64_t sum = 0;
     char hex[CP_HEX_STR];
-    cp_digest_set_list(&have, cp_layout_own_dir(l, "cache"), true);
+    cp_digest_set_list(&have, cp_layout_own(l, "cache", false), true);
     for (size_t i = 0; i < have.n; i++) {
         cp_digest_hex(have.d[i], hex);
-        cp_store_cache_drop(l, hex, true, &sum);
+        cp_sweep_cache(l, hex, true, &sum);
     }
     cp_digest_set_fini(&have);
     return sum;
@@ -414,7 +419,7 @@ static cp_code check_room(const pull *p, cp_err *err)
 {
     uint64_t missing = 0, reserved = 0;
     struct statvfs fs;
-    int blobs = cp_layout_blobs_dir(&p->l);
+    int blobs = cp_blobs_dir(&p->l);
     bool known = blobs >= 0 && fstatvfs(blobs, &fs) == 0; /* maybe on another disk */
     cp_io_close(blobs);
     for (size_t i = 0; i < p->n_needs; i++) {
@@ -440,9 +445,8 @@ static cp_code check_room(const pull *p, cp_err *err)
         return CP_OK;
     uint64_t folders = 0, extracted = 0;
     cp_extract_remove(p->cache, NULL, true, &folders, &extracted, NULL);
-    uint64_t held = folder_bytes(cp_layout_blobs_dir(&p->l), false) + extracted +
-                    cache_bytes(&p->l) + folder_bytes(cp_layout_partial_dir(&p->l, false), true) -
-                    reserved;
+    uint64_t held = folder_bytes(cp_blobs_dir(&p->l), false) + extracted + cache_bytes(&p->l) +
+                    folder_bytes(cp_blobs_partial(&p->l, false), true) - reserved;
     if (held > p->opt->store_quota || missing > p->opt->store_quota - held)
         return cp_fail(err, CP_IO,
                        "%s: over the quota: the store holds %" PRIu64 " bytes and this model needs "
@@ -499,8 +503,8 @@ static cp_code publish(pull *p, cp_err *err)
     for (size_t i = p->n_docs; !code && i-- > 0;) {
         cp_buf have = {0};
         cp_descriptor d;
-        if (cp_layout_blob_read(&p->l, &p->doc[i].d, &have, NULL) != CP_OK)
-            code = cp_layout_blob_put(&p->l, p->doc[i].json.p, p->doc[i].json.n, &d, err);
+        if (cp_blob_read(&p->l, &p->doc[i].d, &have, NULL) != CP_OK)
+            code = cp_blob_put(&p->l, p->doc[i].json.p, p->doc[i].json.n, &d, err);
         cp_buf_fini(&have);
     }
     if (!code)
@@ -562,7 +566,7 @@ static cp_code run(pull *p, const char *ref, cp_err *err)
         code = publish(p, err);
     cp_lease_drop(&p->lease);
     if (!code)
-        cp_store_sweep_replaced(&p->l, &p->old);
+        cp_sweep_replaced(&p->l, &p->old);
     if (!code)
         tell(p, "done", p->total, p->total);
     return code;

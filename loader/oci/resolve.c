@@ -8,6 +8,7 @@
 #include "loader/formats/foreign.h"
 
 #include "loader/oci/content/choice.h"
+#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/folder.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ static void set_sizes(const cp_layout *l, cp_index *x, const cp_variant_wish *w)
         if (cp_media_type_is_index(d->media_type) || !cp_variant_needs_bytes(x, w, i))
             continue;
         read++;
-        if (cp_layout_blob_read(l, d, &json, NULL) == CP_OK &&
+        if (cp_blob_read(l, d, &json, NULL) == CP_OK &&
             cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL) == CP_OK)
             d->model_bytes = m->bytes;
         cp_manifest_free(m);
@@ -78,7 +79,7 @@ static void keep_present(const cp_layout *l, cp_index *x, const cp_variant_wish 
     for (size_t i = 0; i < x->n; i++) {
         uint64_t size;
         int fd;
-        if (!x->item[i].sha256 || cp_layout_blob_open(l, x->item[i].raw, &fd, &size, NULL) != CP_OK)
+        if (!x->item[i].sha256 || cp_blob_open(l, x->item[i].raw, &fd, &size, NULL) != CP_OK)
             continue;
         close(fd);
         x->item[n++] = x->item[i];
@@ -104,7 +105,7 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
     why[0] = '\0';
     for (int depth = 0;; depth++) {
         cp_buf json = {0};
-        cp_code code = cp_layout_blob_read(l, &at, &json, err);
+        cp_code code = cp_blob_read(l, &at, &json, err);
         if (code) {
             cp_buf_fini(&json);
             /* What index.json names should be here, what a nested index names may be missing. */
@@ -340,7 +341,7 @@ static cp_code open_blob(const cp_resolved *r, size_t i, int *fd, cp_err *err)
     if (!d->sha256)
         return cp_fail(err, CP_CORRUPT, "layer %zu: its digest is not sha256, which alone is built",
                        i);
-    cp_code code = cp_layout_blob_of(&r->layout, d, fd, err);
+    cp_code code = cp_blob_of(&r->layout, d, fd, err);
     if (code == CP_NOT_FOUND)
         return cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, d->digest);
     return code;
@@ -388,7 +389,7 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err)
         return prepare_bare(r);
     const cp_manifest *m = r->manifest;
     r->state = cp_xcalloc(m->n_layers ? m->n_layers : 1, sizeof(*r->state));
-    cp_code code = cp_layout_blob_read(&r->layout, &m->config, &r->config, err);
+    cp_code code = cp_blob_read(&r->layout, &m->config, &r->config, err);
     if (code == CP_NOT_FOUND)
         code = cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", r->layout.path, m->config.digest);
     for (size_t i = 0; !code && i < m->n_layers; i++)

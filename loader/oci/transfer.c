@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/io.h"
+#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/partial.h"
 
 #include <errno.h>
@@ -236,7 +237,7 @@ static void end_blob(blob *b)
 static bool is_there(blob *b)
 {
     run *r = b->r;
-    if (!cp_layout_blob_recorded(r->t->layout, b->d, r->t->places))
+    if (!cp_blob_recorded(r->t->layout, b->d, r->t->places))
         return false;
     b->elsewhere = 0;
     b->state = BLOB_DONE;

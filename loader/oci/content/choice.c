@@ -3,6 +3,7 @@
  */
 #include "loader/oci/content/choice.h"
 #include "loader/oci/content/whole.h"
+#include "loader/oci/store/blobs.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -181,7 +182,7 @@ static bool is_here(const cp_layout *l, const cp_descriptor *d)
     int fd;
     if (!l)
         return true;
-    if (!d->sha256 || cp_layout_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
+    if (!d->sha256 || cp_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
         return false;
     close(fd);
     return true;

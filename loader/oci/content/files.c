@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/map.h"
 #include "loader/oci/content/choice.h"
+#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/record.h"
 
 #include <errno.h>
@@ -48,7 +49,7 @@ static cp_code open_layer(const cp_layout *l, const cp_descriptor *d, cp_layer_f
     uint8_t head[HEAD_BYTES];
     if (!d->sha256)
         return cp_fail(err, CP_CORRUPT, "a layer's digest is not sha256, which alone is built");
-    cp_code code = cp_layout_blob_open(l, d->raw, &out->fd, &out->size, err);
+    cp_code code = cp_blob_open(l, d->raw, &out->fd, &out->size, err);
     if (code)
         return code == CP_NOT_FOUND
                    ? cp_fail(err, CP_CORRUPT, "%s lacks the blob %s", l->path, d->digest)
@@ -435,7 +436,7 @@ cp_code cp_file_open(const cp_layout *l, const cp_manifest *m, const cp_places *
         hex_of(d, hex);
         return cp_extracted_open(places, f->place, hex, f->number, fd, err);
     }
-    return cp_layout_blob_of(l, d, fd, err);
+    return cp_blob_of(l, d, fd, err);
 }
 
 /* See files.h. */

@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/trust.h"
+#include "loader/oci/store/blobs_dir.h"
 #include "loader/oci/store/fsys.h"
 
 #include <errno.h>
@@ -74,7 +75,7 @@ static cp_code check_layout(const cp_layout *l, cp_err *err)
     if (!code)
         code = cp_layout_index(l, &x, NULL, err);
     cp_index_free(x);
-    return code ? code : cp_layout_blobs_check(l, err);
+    return code ? code : cp_blobs_check(l, err);
 }
 
 /* See folder.h. */
@@ -139,7 +140,7 @@ static cp_code make_folders(const cp_layout *l, cp_err *err)
 {
     if (mkdirat(l->dir, "capstan", 0777) != 0 && errno != EEXIST)
         return cp_fail(err, CP_IO, "%s: cannot make its folders: %s", l->path, strerror(errno));
-    return cp_layout_blobs_make(l, err);
+    return cp_blobs_make(l, err);
 }
 
 /* See folder.h. */
@@ -151,6 +152,27 @@ cp_code cp_folder_make(cp_layout *l, const char *path, cp_err *err)
         code = begin(l, path, err);
     if (!code)
         code = make_folders(l, err);
+    if (code)
+        cp_layout_close(l);
+    return code;
+}
+
+/* See folder.h. */
+cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err)
+{
+    l->dir = -1;
+    l->owned = false;
+    if (!cp_strcopy(l->path, sizeof(l->path), path))
+        return cp_fail(err, CP_USAGE, "path is longer than %d bytes", CP_DIR_MAX - 1);
+    l->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (l->dir < 0)
+        return errno == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s: no such directory", path)
+               : errno == ENOTDIR
+                   ? cp_fail(err, CP_CORRUPT, "%s is no directory, so no OCI image-layout", path)
+                   : cp_fail(err, CP_IO, "%s: %s", path, strerror(errno));
+    cp_code code = cp_layout_check(l, err);
+    if (!code)
+        code = cp_blobs_check(l, err);
     if (code)
         cp_layout_close(l);
     return code;

@@ -21,4 +21,8 @@ cp_code cp_folder_open_writable(cp_layout *l, const char *path, bool *fresh, cp_
 /* Open the store at path for writing; made of a fresh folder, with an empty index. */
 cp_code cp_folder_make(cp_layout *l, const char *path, cp_err *err);
 
+/* Open any image-layout for reading, not as a store: what `oci:` names. CP_NOT_FOUND: no such
+ * folder. CP_CORRUPT: no (valid) oci-layout file in it. */
+cp_code cp_layout_open(cp_layout *l, const char *path, cp_err *err);
+
 #endif

@@ -16,6 +16,8 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/trust.h"
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/blobs_dir.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
 
@@ -306,7 +308,7 @@ cp_code cp_partial_open(cp_partial **out, const cp_layout *l, const cp_descripto
     p->live = cp_xcalloc(p->n_bytes_map + 1, 1);
     p->synced = cp_xcalloc(p->n_bytes_map + 1, 1);
     cp_strcopy(p->name, sizeof(p->name), p->hex);
-    p->dir = cp_layout_partial_dir(l, true);
+    p->dir = cp_blobs_partial(l, true);
     cp_code code = p->dir >= 0
                        ? take(p, busy, err)
                        : cp_fail(err, CP_IO, "%s/capstan/partial: %s", l->path, strerror(errno));
@@ -433,7 +435,7 @@ cp_code cp_partial_reset(cp_partial *p, cp_err *err)
 /* See partial.h. */
 cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err)
 {
-    int blobs = cp_layout_blobs_dir(p->l);
+    int blobs = cp_blobs_dir(p->l);
     if (blobs < 0)
         return cp_fail(err, CP_IO, "%s/blobs/sha256: %s", p->l->path, strerror(errno));
     cp_code code = CP_OK;
@@ -447,7 +449,7 @@ cp_code cp_partial_publish(cp_partial *p, const cp_places *places, cp_err *err)
         /* There is one already, or the file system cannot tell: a verified one stays, any other
          * gives way to bytes that are known to be right. */
         if (!renamed && (errno == EEXIST || errno == EINVAL || errno == ENOSYS)) {
-            kept = cp_layout_blob_recorded(p->l, &p->d, places);
+            kept = cp_blob_recorded(p->l, &p->d, places);
             renamed = kept || renameat(p->dir, p->name, blobs, p->hex) == 0;
         }
         if (!renamed || !cp_fs_sync(blobs))
@@ -473,7 +475,7 @@ void cp_partial_peek(const cp_layout *l, const cp_descriptor *d, uint64_t *done,
     char hex[CP_HEX_STR], name[NAME_MAX_BYTES];
     struct stat st;
     *done = *allocated = 0;
-    int dir = cp_layout_partial_dir(l, false);
+    int dir = cp_blobs_partial(l, false);
     if (dir < 0)
         return;
     cp_digest_hex(d->raw, hex);

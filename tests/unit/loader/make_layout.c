@@ -2,6 +2,8 @@
  * Layouts for tests.
  */
 #include "tests/unit/loader/make_layout.h"
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/folder.h"
 #include "tests/unit/loader/suites.h"
 
 #include <ftw.h>
@@ -52,7 +54,7 @@ void cp_mkl_blob(cp_mkl *m, const void *p, size_t n, char digest[72])
 {
     cp_descriptor d;
     cp_err err = {0};
-    if (cp_layout_blob_put(&m->l, p, n, &d, &err))
+    if (cp_blob_put(&m->l, p, n, &d, &err))
         fail_msg("%s", err.msg);
     memcpy(digest, d.digest, 72);
 }

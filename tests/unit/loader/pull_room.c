@@ -3,6 +3,8 @@
  */
 #include "tests/unit/loader/pull_room.h"
 #include "base/io.h"
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/folder.h"
 #include "loader/oci/store/record.h"
 
 #include <dirent.h>
@@ -99,7 +101,7 @@ void cp_room_has_blob(const cp_room *r, const cp_fake_item *it)
     assert_int_equal(cp_file_read(path, it->n, &b, NULL), CP_OK);
     assert_true(it->n == 0 || memcmp(b.p, it->p, it->n) == 0);
     cp_buf_fini(&b);
-    assert_true(cp_layout_blob_recorded(&r->l, &d, &r->places));
+    assert_true(cp_blob_recorded(&r->l, &d, &r->places));
 }
 
 int cp_room_child(int (*fn)(void *arg), void *arg)

@@ -4,6 +4,7 @@
  */
 #include "loader/loader.h"
 #include "loader/oci/content/extract.h"
+#include "loader/oci/store/blobs.h"
 #include "tests/unit/loader/make_gguf.h"
 #include "tests/unit/loader/make_layout.h"
 #include "tests/unit/loader/make_tar.h"
@@ -561,7 +562,7 @@ static void damaged_config(void **state)
     cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
     cp_mkl_manifest(m, "mp:1", CNCF_C, config, "", d);
     is_model(m, "mp:1", 1);
-    assert_int_equal(cp_layout_blob_put(&m->l, config, strlen(config), &c, NULL), CP_OK);
+    assert_int_equal(cp_blob_put(&m->l, config, strlen(config), &c, NULL), CP_OK);
     snprintf(path, sizeof(path), "blobs/sha256/%s", c.digest + 7);
     flip(m, path, 5);
     refused(m, "mp:1", CP_CORRUPT, "expected sha256:");
@@ -626,7 +627,7 @@ static void variants(void **state)
         uint64_t size;
         int fd;
         assert_true(cp_digest_parse(digests[i], raw));
-        assert_int_equal(cp_layout_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
+        assert_int_equal(cp_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
         close(fd);
         cp_buf_printf(&json,
                       "%s{\"mediaType\":\"" CP_MT_OCI_MANIFEST
@@ -662,7 +663,7 @@ static void name_index(cp_mkl *m, const char *name, const char *manifest)
     uint64_t size;
     int fd;
     assert_true(cp_digest_parse(manifest, raw));
-    assert_int_equal(cp_layout_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
+    assert_int_equal(cp_blob_open(&m->l, raw, &fd, &size, NULL), CP_OK);
     close(fd);
     cp_buf_printf(&json,
                   "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" CP_MT_OCI_MANIFEST

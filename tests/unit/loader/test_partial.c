@@ -2,6 +2,8 @@
  * Partial blobs: what a killed process, a power cut, another blob's map and a second process leave
  * or find.
  */
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/blobs_dir.h"
 #include "loader/oci/store/partial.h"
 #include "tests/unit/loader/pull_room.h"
 
@@ -253,7 +255,7 @@ static void one_process_holds_it(void **state)
     cp_descriptor d = cp_room_descriptor(j.it);
     const char *hex = j.it->name + strlen("sha256:");
     cp_partial *p = take(r, j.it);
-    int dir = cp_layout_partial_dir(&r->l, false);
+    int dir = cp_blobs_partial(&r->l, false);
     put(p, j.it, 0);
     assert_int_equal(WEXITSTATUS(cp_room_child(try_lock, &j)), 7);
     cp_partial_peek(&r->l, &d, &done, &allocated);
@@ -295,7 +297,7 @@ static void dies_while_publishing(void **state)
         int status = cp_room_child(publish, &j);
         unsetenv("CAPSTAN_FAULT");
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        assert_false(cp_layout_blob_recorded(&r->l, &d, &r->places));
+        assert_false(cp_blob_recorded(&r->l, &d, &r->places));
         cp_partial *p = take(r, j.it);
         if (i < 2) { /* all is there but the name */
             assert_int_equal(cp_partial_done(p), SIZE);

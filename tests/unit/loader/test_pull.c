@@ -3,7 +3,8 @@
  * left when one dies.
  */
 #include "loader/oci/pull.h"
-#include "loader/oci/store/reach.h"
+#include "loader/oci/store/digest_set.h"
+#include "loader/oci/store/lease.h"
 #include "loader/oci/store/record.h"
 #include "tests/unit/loader/make_gguf.h"
 #include "tests/unit/loader/pull_room.h"

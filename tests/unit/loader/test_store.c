@@ -5,6 +5,8 @@
 #include "base/digest.h"
 #include "base/io.h"
 #include "loader/loader.h"
+#include "loader/oci/store/blobs.h"
+#include "loader/oci/store/folder.h"
 #include "loader/oci/store/layout.h"
 #include "loader/oci/store/record.h"
 #include "tests/unit/loader/make_gguf.h"
@@ -725,7 +727,7 @@ static void hostile_layouts(void **state)
                       "\"digest\":\"%s\","
                       "\"size\":%llu}]}",
                       d, inner_type, inner, (unsigned long long)inner_size);
-        assert_int_equal(cp_layout_blob_put(&l, b.p, b.n, &in, NULL), CP_OK);
+        assert_int_equal(cp_blob_put(&l, b.p, b.n, &in, NULL), CP_OK);
         memcpy(inner, in.digest, sizeof(inner));
         inner_size = in.size;
         inner_type = CP_MT_OCI_INDEX;

@@ -1,0 +1,28 @@
+/*
+ * Sets of digests: a caller-owned value, sorted when it is asked; one thread. A zeroed one is
+ * empty.
+ */
+#ifndef CP_LOADER_OCI_STORE_DIGEST_SET_H
+#define CP_LOADER_OCI_STORE_DIGEST_SET_H
+
+#include "base/digest.h"
+
+enum { CP_DIGEST_SET_MAX = 1 << 20 };
+
+typedef struct cp_digest_set {
+    uint8_t (*d)[32];
+    size_t n, cap;
+    bool sorted;
+    bool incomplete; /* something could not be read: nothing may be concluded from absence */
+} cp_digest_set;
+
+/* Beyond CP_DIGEST_SET_MAX the set is incomplete instead. */
+void cp_digest_set_add(cp_digest_set *s, const uint8_t d[32]);
+void cp_digest_set_sort(cp_digest_set *s); /* and each once */
+bool cp_digest_set_has(cp_digest_set *s, const uint8_t d[32]);
+/* Add the digests that names in folder dir are (64 digits), or, unless whole, begin with; closes
+ * dir, -1 is fine. */
+void cp_digest_set_list(cp_digest_set *s, int dir, bool whole);
+void cp_digest_set_fini(cp_digest_set *s);
+
+#endif
