@@ -148,7 +148,7 @@ void cp_engine_describe(const cp_resident *m, int *ctx, uint64_t *kv_bytes, int 
 
 cp_model_state cp_engine_state(const cp_resident *m)
 {
-    return atomic_load_explicit(&m->state, memory_order_acquire);
+    return (cp_model_state)atomic_load_explicit(&m->state, memory_order_acquire);
 }
 
 void cp_engine_unload(cp_engine *e, cp_resident *m, int64_t end_ns)
