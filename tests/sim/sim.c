@@ -14,7 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_VOCAB = 61, STOP_ID = 0, EOG_ID = 1, MAX_CHOICES = 24, MAX_NEW = 64, RING_MAX = 512 };
+enum {
+    MAX_BANNED = 3,
+    N_VOCAB = 61,
+    STOP_ID = 0,
+    EOG_ID = 1,
+    MAX_CHOICES = 24,
+    MAX_NEW = 64,
+    RING_MAX = 512
+};
 
 /* ---- random numbers and hashes: splitmix64 ---- */
 
@@ -78,7 +86,7 @@ typedef struct dev_step {
     cp_page_copy *copies; /* [max_seqs * n_groups] */
     uint32_t *fresh;      /* [n_pages] */
     int n_copies, n_fresh;
-    int32_t (*banned)[2]; /* [max_out] */
+    int32_t (*banned)[MAX_BANNED]; /* [max_out] */
 } dev_step;
 
 /* Tokens of the sequence that a slot holds, as far as they were uploaded, drafted or sampled, and
@@ -296,6 +304,7 @@ static void submit(sim *s)
     for (int o = 0; o < b->n_out; o++) {
         cp_sample_in *in = &d->step.samples[o];
         check_history(b, o, s->sched->plan[b->row_seq[b->out_rows[o]]]);
+        CP_ASSERT(in->n_banned <= MAX_BANNED);
         for (int i = 0; i < in->n_banned; i++)
             d->banned[o][i] = in->banned[i];
         in->banned = d->banned[o];
@@ -702,7 +711,6 @@ static void sim_open(sim *s)
                           .prefill_chunk = c->prefill_chunk,
                           .max_out = c->max_out,
                           .max_tasks = c->max_tasks,
-                          .depth = c->depth,
                           .in_order = c->in_order,
                           .prefix_cache = c->prefix_cache,
                           .queue = &s->queue};

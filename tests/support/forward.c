@@ -177,6 +177,12 @@ void cp_forward_reset(cp_forward *f)
     f->n_done = 0;
 }
 
+void cp_forward_truncate(cp_forward *f, int n)
+{
+    CP_ASSERT(n <= f->n_done);
+    f->n_done = n;
+}
+
 cp_code cp_forward_run(cp_forward *f, const int32_t *tokens, int n, int chunk, float *logits,
                        cp_err *err)
 {

@@ -32,6 +32,8 @@ const cp_model *cp_forward_model(const cp_forward *f);
 const cp_backend *cp_forward_backend(const cp_forward *f);
 /* Forget the sequence: fresh, zeroed pages. */
 void cp_forward_reset(cp_forward *f);
+/* Positions >= n of the sequence never were; what was written there stays in its pages. */
+void cp_forward_truncate(cp_forward *f, int n);
 /* Append tokens[0, n) to the sequence in steps of at most `chunk` rows; logits[n][n_vocab] receives
  * every row's. */
 cp_code cp_forward_run(cp_forward *f, const int32_t *tokens, int n, int chunk, float *logits,
