@@ -26,11 +26,12 @@ cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err
 static cp_engine_desc describe(const cp_engine *e, const cp_engine_model *m)
 {
     int P = e->backend->page_positions(e->cfg.backend);
+    const cp_program *prog = cp_model_program(m->model);
     return (cp_engine_desc){
-        .program = cp_model_program(m->model),
+        .program = prog,
         .ctx_train = cp_model_hparams(m->model)->ctx_train,
-        .page_bytes = cp_model_page_bytes(m->model, P),
-        .state_bytes = cp_model_state_bytes(m->model),
+        .page_bytes = cp_program_page_bytes(prog, P),
+        .state_bytes = cp_program_state_at(prog, prog->n_groups),
         .digest = m->file ? cp_loaded_digest(m->file) : NULL,
         .cache_read_dir = m->file ? cp_loaded_cache_dir_made(m->file) : NULL,
         .cache_dir = m->file ? cp_loaded_cache_dir(m->file) : NULL,

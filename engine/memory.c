@@ -6,24 +6,16 @@
  * bytes when there are pages too. The rest is pages. Refusals carry the arithmetic.
  */
 #include "engine/memory.h"
-#include "kv-cache/kv.h"
 
 #include <inttypes.h>
 
-static uint32_t pages_for(const cp_engine_desc *d, int P, int n, int chunk)
-{
-    cp_kv_config kv = {
-        .groups = d->program->groups, .n_groups = d->program->n_groups, .page_positions = P};
-    return cp_kv_pages_for(&kv, n, chunk);
-}
-
 /* The longest context that `pages` pages hold. */
-static int longest(const cp_engine_desc *d, int P, uint32_t pages, int limit, int chunk)
+static int longest(const cp_kv_config *kv, uint32_t pages, int limit, int chunk)
 {
     int lo = 0, hi = limit;
-    while (lo < hi) { /* pages_for never falls with n */
+    while (lo < hi) { /* the pages never fall with n */
         int mid = lo + (hi - lo + 1) / 2;
-        if (pages_for(d, P, mid, chunk) <= pages)
+        if (cp_kv_pages_for(kv, mid, chunk) <= pages)
             lo = mid;
         else
             hi = mid - 1;
@@ -60,10 +52,10 @@ static cp_code count_units(cp_memory_plan *p, const cp_engine_model *m, const cp
 }
 
 cp_code cp_memory_plan_make(cp_memory_plan *out, const cp_engine_model *m,
-                            const cp_engine_desc *desc, int page_positions, cp_err *err)
+                            const cp_engine_desc *desc, const cp_kv_config *kv, cp_err *err)
 {
     cp_memory_plan p = {0};
-    int P = page_positions, chunk = m->prefill_chunk;
+    int chunk = m->prefill_chunk;
     cp_code code = count_units(&p, m, desc, err);
     if (code != CP_OK)
         return code;
@@ -72,16 +64,16 @@ cp_code cp_memory_plan_make(cp_memory_plan *out, const cp_engine_model *m,
         p.ctx = m->ctx_wish;
     uint32_t pages = p.n_pages ? p.n_pages - 1 : 0;
     if (desc->page_bytes > 0) {
-        int fit = longest(desc, P, pages, p.ctx, chunk);
+        int fit = longest(kv, pages, p.ctx, chunk);
         if (fit < 2 || (m->ctx > 0 && fit < m->ctx))
             return cp_fail(err, CP_NO_MEMORY,
                            "%s: a context of %d positions takes %u pages of %zu bytes (%d "
                            "positions each), and %" PRIu64 " KV bytes give %u; they hold %d "
                            "positions",
-                           m->name, p.ctx, pages_for(desc, P, p.ctx, chunk), desc->page_bytes, P,
-                           m->kv_bytes, pages, fit);
+                           m->name, p.ctx, cp_kv_pages_for(kv, p.ctx, chunk), desc->page_bytes,
+                           kv->page_positions, m->kv_bytes, pages, fit);
         p.ctx = fit;
-        uint32_t one = pages_for(desc, P, p.ctx, chunk);
+        uint32_t one = cp_kv_pages_for(kv, p.ctx, chunk);
         p.full_seqs = (int)(pages / (one ? one : 1));
     } else {
         p.full_seqs = m->max_seqs;

@@ -5,6 +5,7 @@
 #define CP_ENGINE_MEMORY_H
 
 #include "engine/engine.h"
+#include "kv-cache/kv.h"
 
 /* What the engine must know of a model. */
 typedef struct cp_engine_desc {
@@ -21,8 +22,9 @@ typedef struct cp_memory_plan {
     uint64_t kv_bytes; /* of pages and slots */
     int full_seqs;     /* sequences of ctx positions that fit at once */
 } cp_memory_plan;
-/* CP_NO_MEMORY with the arithmetic where not even one sequence fits. */
+/* kv says what pages are like (groups, page_positions, depth). CP_NO_MEMORY with the arithmetic
+ * where not even one sequence fits. */
 cp_code cp_memory_plan_make(cp_memory_plan *out, const cp_engine_model *m,
-                            const cp_engine_desc *desc, int page_positions, cp_err *err);
+                            const cp_engine_desc *desc, const cp_kv_config *kv, cp_err *err);
 
 #endif

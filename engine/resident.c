@@ -58,7 +58,13 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                           const cp_engine_desc *d, cp_err *err)
 {
     int P = e->backend->page_positions(e->cfg.backend);
-    cp_code code = cp_memory_plan_make(&m->mem, cfg, d, P, err);
+    cp_kv_config kv = {.groups = d->program->groups,
+                       .n_groups = d->program->n_groups,
+                       .page_positions = P,
+                       .depth = e->backend->depth(e->cfg.backend),
+                       .max_seqs = cfg->max_seqs,
+                       .prefix_cache = cfg->prefix_cache};
+    cp_code code = cp_memory_plan_make(&m->mem, cfg, d, &kv, err);
     if (code != CP_OK)
         return code;
     cp_prepare_config prepare = cp_resident_prepare_config(cfg, d, P);
@@ -67,15 +73,9 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
     code = e->backend->prepare(e->cfg.backend, d->program, &prepare, &m->prepared, err);
     if (code != CP_OK)
         return code;
-    cp_kv_config kv = {.groups = d->program->groups,
-                       .n_groups = d->program->n_groups,
-                       .page_positions = P,
-                       .n_pages = m->mem.n_pages,
-                       .n_state_slots = m->mem.n_states,
-                       .max_seqs = cfg->max_seqs,
-                       .max_positions = m->mem.ctx,
-                       .depth = e->backend->depth(e->cfg.backend),
-                       .prefix_cache = cfg->prefix_cache};
+    kv.n_pages = m->mem.n_pages;
+    kv.n_state_slots = m->mem.n_states;
+    kv.max_positions = m->mem.ctx;
     identity(kv.identity, cfg, d, P);
     code = cp_kv_open(&m->kv, &kv, err);
     if (code != CP_OK)
@@ -86,8 +86,8 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                           .max_seqs = cfg->max_seqs,
                           .prefill_chunk = cfg->prefill_chunk,
                           .max_out = max_out(cfg),
-                          .depth = kv.depth,
                           .max_tasks = e->cfg.max_queue + 2 * cfg->max_seqs,
+                          .in_order = kv.depth > 1, /* see cp_backend_depth */
                           .prefix_cache = cfg->prefix_cache,
                           .queue = &e->queue,
                           .metrics = cfg->metrics};

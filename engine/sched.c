@@ -33,7 +33,7 @@ static bool alloc_seqs(cp_sched *s)
     s->takes = calloc(n, sizeof(*s->takes));
     if (!s->seqs || !s->run || !s->plan || !s->order || !s->takes)
         return false;
-    for (int k = 0; k < s->cfg.depth; k++) {
+    for (int k = 0; k < s->depth; k++) {
         s->flights[k].parts = calloc(n, sizeof(cp_part));
         if (!s->flights[k].parts)
             return false;
@@ -51,15 +51,14 @@ static bool alloc_seqs(cp_sched *s)
 cp_code cp_sched_open(cp_sched **out, const cp_sched_config *cfg, cp_err *err)
 {
     if (cfg->ctx < 1 || cfg->max_seqs < 1 || cfg->prefill_chunk < 1 || cfg->max_tasks < 1 ||
-        cfg->max_out < 1 || cfg->depth < 0 || cfg->depth > CP_KV_MAX_DEPTH)
+        cfg->max_out < 1)
         return cp_fail(err, CP_INVALID_VALUE,
-                       "scheduler: ctx %d, max_seqs %d, prefill_chunk %d must be >= 1, depth %d in "
-                       "0..%d",
-                       cfg->ctx, cfg->max_seqs, cfg->prefill_chunk, cfg->depth, CP_KV_MAX_DEPTH);
+                       "scheduler: ctx %d, max_seqs %d, prefill_chunk %d must be >= 1", cfg->ctx,
+                       cfg->max_seqs, cfg->prefill_chunk);
     cp_sched *s = cp_xcalloc(1, sizeof(*s));
     s->cfg = *cfg;
-    s->cfg.depth = cfg->depth ? cfg->depth : 1;
     s->kv = cfg->kv;
+    s->depth = cp_kv_depth(s->kv);
     s->n_free_slots = cfg->max_seqs;
     s->waiting.prev = s->waiting.next = &s->waiting;
     s->all.prev = s->all.next = &s->all;
@@ -306,7 +305,7 @@ static void plan_over(cp_sched *s)
 
 void cp_sched_sent(cp_sched *s)
 {
-    CP_ASSERT(s->n_flights < s->cfg.depth && s->n_plan > 0);
+    CP_ASSERT(s->n_flights < s->depth && s->n_plan > 0);
     struct cp_flight *f = &s->flights[s->n_flights++];
     f->n_parts = s->n_plan;
     cp_kv_step_sent(s->kv);

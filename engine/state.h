@@ -103,7 +103,6 @@ typedef struct cp_sched_config {
     cp_kv *kv; /* borrowed */
     int page_positions;
     int ctx, max_seqs, prefill_chunk, max_out, max_tasks;
-    int depth;     /* steps that may be in flight, as the kv-cache's; 0: 1 */
     bool in_order; /* the backend keeps the order of steps: see cp_kv_step_done */
     bool prefix_cache;
     cp_queue_count *queue; /* may be NULL */
@@ -149,9 +148,9 @@ typedef struct cp_sched {
         int n_parts;
         cp_part *parts; /* [max_seqs] */
     } flights[CP_KV_MAX_DEPTH];
-    int n_flights;
-    cp_seq **order;   /* [max_seqs] scratch */
-    cp_kv_seq *takes; /* [max_seqs] scratch */
+    int n_flights, depth; /* depth: as many as the kv-cache allows */
+    cp_seq **order;       /* [max_seqs] scratch */
+    cp_kv_seq *takes;     /* [max_seqs] scratch */
     int64_t now_ns;
     cp_sched_stats stats;
 } cp_sched;

@@ -180,15 +180,10 @@ static cp_code take_arena(cp_prepared *p, cp_err *err)
 static cp_code make_pools(cp_prepared *p, cp_err *err)
 {
     const cp_program *prog = p->prog;
-    for (int i = 0; i < prog->n_groups; i++) {
-        const cp_kv_group *g = &prog->groups[i];
-        if (g->kind != CP_GROUP_STATE) {
-            p->page_bytes = cp_kv_page_bytes(g, p->cfg.page_positions);
-            continue;
-        }
-        p->state_off[i] = p->state_bytes;
-        p->state_bytes += (size_t)g->n_layers * g->state_bytes;
-    }
+    for (int i = 0; i < prog->n_groups; i++)
+        p->state_off[i] = cp_program_state_at(prog, i);
+    p->state_bytes = cp_program_state_at(prog, prog->n_groups);
+    p->page_bytes = cp_program_page_bytes(prog, p->cfg.page_positions);
     size_t pages = 0, states = 0;
     if (!cp_mul(p->cfg.n_pages, p->page_bytes, &pages) ||
         !cp_mul(p->cfg.n_state_slots, p->state_bytes, &states))

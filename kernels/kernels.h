@@ -146,8 +146,9 @@ void cp_backend_default_level(const cp_backend *b, char *out, size_t n);
 /* "operation type level" lines. */
 void cp_backend_describe(const cp_backend *b, void (*line)(void *arg, const char *text), void *arg);
 int cp_backend_page_positions(const cp_backend *b); /* the P it wishes */
-int cp_backend_depth(const cp_backend *b); /* steps of a program that may be in flight; 1: it works
-                                              in submit, and nothing overlaps */
+/* Steps of a program that may be in flight. 1: it works in submit, and nothing overlaps. More: it
+ * keeps their order, zeroes and copies included, and submit takes copies of what it is given. */
+int cp_backend_depth(const cp_backend *b);
 bool cp_backend_supports(const cp_backend *b, cp_role role, cp_dtype t);
 /* Bytes of the memory that programs are prepared in: in all, and what can be had now. */
 cp_code cp_backend_memory(const cp_backend *b, uint64_t *total, uint64_t *available, cp_err *err);

@@ -169,4 +169,23 @@ static inline size_t cp_kv_page_bytes(const cp_kv_group *g, int positions)
            (size_t)positions * 2;
 }
 
+/* Bytes of a page of a program, whichever its group; 0: no group has pages. */
+static inline size_t cp_program_page_bytes(const cp_program *prog, int positions)
+{
+    for (int i = 0; i < prog->n_groups; i++)
+        if (prog->groups[i].kind != CP_GROUP_STATE)
+            return cp_kv_page_bytes(&prog->groups[i], positions);
+    return 0;
+}
+
+/* Where group's part of a state slot begins; of n_groups: the bytes of a slot. */
+static inline size_t cp_program_state_at(const cp_program *prog, int group)
+{
+    size_t at = 0;
+    for (int i = 0; i < group; i++)
+        if (prog->groups[i].kind == CP_GROUP_STATE)
+            at += (size_t)prog->groups[i].n_layers * prog->groups[i].state_bytes;
+    return at;
+}
+
 #endif

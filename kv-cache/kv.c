@@ -615,6 +615,11 @@ const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s)
     return (const uint32_t *const *)seq_at(kv, s)->table;
 }
 
+int cp_kv_depth(const cp_kv *kv)
+{
+    return kv->depth;
+}
+
 bool cp_kv_has_state(const cp_kv *kv)
 {
     return kv->has_state;

@@ -114,6 +114,7 @@ const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n);
  * [max_seqs][paged groups][blocks]. A backend that keeps tables of its own gathers them anew each
  * step (4 bytes per group and page that the step reads): nothing tells what changed. */
 const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s);
+int cp_kv_depth(const cp_kv *kv); /* steps that may be in flight at once */
 /* Whether some group is STATE: sequences then carry state slots. */
 bool cp_kv_has_state(const cp_kv *kv);
 /* Take a slot for a checkpoint at `end`, where the coming step of s ends, after cp_kv_grow: if end

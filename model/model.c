@@ -1,6 +1,5 @@
 /*
- * cp_model: hyper-parameters, rope frequencies and the program of one loaded file, and the page
- * arithmetic that the engine plans memory with.
+ * cp_model: hyper-parameters, rope frequencies and the program of one loaded file.
  */
 #include "model/model.h"
 
@@ -106,19 +105,4 @@ const cp_hparams *cp_model_hparams(const cp_model *m)
 const cp_program *cp_model_program(const cp_model *m)
 {
     return &m->program;
-}
-
-size_t cp_model_page_bytes(const cp_model *m, int page_positions)
-{
-    return cp_kv_page_bytes(&m->program.groups[0], page_positions);
-}
-
-size_t cp_model_state_bytes(const cp_model *m)
-{
-    size_t n = 0;
-    for (int i = 0; i < m->program.n_groups; i++) {
-        const cp_kv_group *g = &m->program.groups[i];
-        n += g->kind == CP_GROUP_STATE ? g->state_bytes * (size_t)g->n_layers : 0;
-    }
-    return n;
 }

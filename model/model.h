@@ -30,10 +30,6 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err);
 void cp_model_close(cp_model *m);
 const cp_hparams *cp_model_hparams(const cp_model *m);
 const cp_program *cp_model_program(const cp_model *m);
-/* Bytes that one page (all groups have equal pages) and one state slot take with P positions a
- * page. */
-size_t cp_model_page_bytes(const cp_model *m, int page_positions);
-size_t cp_model_state_bytes(const cp_model *m);
 /* Names of the architectures that are built; NULL-terminated. */
 const char *const *cp_model_archs(void);
 

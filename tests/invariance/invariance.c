@@ -158,8 +158,9 @@ static void start(bed *b, const scenario *s, running *r)
         .groups = prog->groups, .n_groups = prog->n_groups, .page_positions = positions};
     uint64_t one = cp_kv_pages_for(&kv, ctx, s->chunk) + 1;
     uint64_t bytes = (s->shorter_than ? one + one / 4 : one * (uint64_t)s->max_seqs + 8) *
-                     cp_model_page_bytes(b->model, positions);
-    uint64_t state = cp_model_state_bytes(b->model), states = 6 * (uint64_t)s->max_seqs * state;
+                     cp_program_page_bytes(prog, positions);
+    uint64_t state = cp_program_state_at(prog, prog->n_groups),
+             states = 6 * (uint64_t)s->max_seqs * state;
     bytes += states < bytes / 3 ? states
                                 : bytes / 3 + state; /* the engine gives them a quarter at most */
     r->metrics = cp_metrics_new("m");

@@ -718,41 +718,46 @@ static void memory_is_divided_with_arithmetic(void **state)
     prog.groups[1] = (cp_kv_group){.kind = CP_GROUP_WINDOW, .window = 64};
     cp_engine_desc d = {.program = &prog, .ctx_train = 4096, .page_bytes = 1000};
     cp_engine_model m = {.name = "m", .kv_bytes = 1000000, .max_seqs = 4, .prefill_chunk = 32};
+    cp_kv_config kv = {.groups = prog.groups, .n_groups = 2, .page_positions = 16};
     cp_memory_plan p;
     cp_err err = {0};
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    kv.depth = 2; /* two chunks of 32 may lie beyond the window */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
+    assert_int_equal(p.full_seqs, 1000 / (256 + 9));
+    kv.depth = 1;
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.n_pages, 1001);
     assert_int_equal(p.n_states, 0);
     assert_int_equal(p.ctx, 4096); /* 256 pages and a window's 7 */
     assert_int_equal(p.full_seqs, 1000 / (256 + 7));
     assert_int_equal(p.kv_bytes, 1000000);
     m.kv_bytes = 100000; /* 100 pages: 93 of the full group */
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.ctx, 93 * 16);
     assert_int_equal(p.full_seqs, 1);
     m.ctx_wish = 1000; /* a packaging's: a limit, not a demand */
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.ctx, 1000);
     m.ctx_wish = 2000;
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.ctx, 93 * 16);
     m.ctx = 2000; /* asked for: refused with the numbers */
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_NO_MEMORY);
     assert_non_null(strstr(err.msg, "2000 positions takes 132 pages of 1000 bytes"));
     m.ctx = 0;
     m.kv_bytes = 900;
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_NO_MEMORY);
     prog.groups[1] = (cp_kv_group){.kind = CP_GROUP_STATE};
     d.state_bytes = 5000;
     m.kv_bytes = 1000000; /* a quarter would be 50 slots, 6 a sequence are enough */
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.n_states, 25);
     assert_int_equal(p.n_pages, 1 + (1000000 - 24 * 5000) / 1000);
     m.kv_bytes = 60000; /* a quarter of the bytes for states */
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_OK);
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
     assert_int_equal(p.n_states, 4);
     m.kv_bytes = 30000;
-    assert_int_equal(cp_memory_plan_make(&p, &m, &d, 16, &err), CP_NO_MEMORY); /* one slot */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_NO_MEMORY); /* one slot */
 }
 
 int main(void)

@@ -58,7 +58,6 @@ static void hand_open(hand *h, int P, uint32_t n_pages, int ctx, int chunk, int 
                           .prefill_chunk = chunk,
                           .max_out = 64,
                           .max_tasks = REQS,
-                          .depth = h->depth,
                           .in_order = h->in_order};
     assert_int_equal(cp_kv_open(&h->kv, &kv, &err), CP_OK);
     sc.kv = h->kv;
