@@ -51,7 +51,8 @@ cp_prepare_config cp_resident_prepare_config(const cp_engine_model *cfg, const c
                                .cache_read_dir = d->cache_read_dir,
                                .cache_dir = d->cache_dir,
                                .cache_key = d->digest,
-                               .cache_check = cfg->cache_check};
+                               .cache_check = cfg->cache_check,
+                               .cancel = cfg->cancel};
 }
 
 static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *cfg,

@@ -133,6 +133,8 @@ typedef struct cp_prepare_config {
      * should be one, so it is logged that there is none. */
     const char *cache_read_dir, *cache_dir, *cache_key;
     cp_cache_check cache_check;
+    const _Atomic bool *cancel; /* true: prepare ends with CP_CANCELLED where it next looks; NULL:
+                                   never */
 } cp_prepare_config;
 
 /* CP_USAGE for a device that is not built or that the backend does not have, and for a level that
@@ -162,7 +164,7 @@ cp_code cp_backend_model_bytes(cp_backend *b, const cp_program *prog, const cp_p
 cp_code cp_backend_kv_bytes(const cp_backend *b, uint64_t models, uint64_t *bytes, char *how,
                             size_t n, cp_err *err);
 /* prog must outlive the result. Errors: CP_UNSUPPORTED (weight type, shape), CP_NO_MEMORY (with the
- * arithmetic), CP_CORRUPT (cache_check; the model's file shrank meanwhile). */
+ * arithmetic), CP_CORRUPT (cache_check; the model's file shrank meanwhile), CP_CANCELLED. */
 cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                            cp_prepared **out, cp_err *err);
 void cp_prepared_free(cp_prepared *p);

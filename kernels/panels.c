@@ -129,7 +129,8 @@ typedef struct job {
     int n_lanes;
     _Atomic int64_t next, done; /* strips */
     int64_t fault_at;
-    _Atomic int error; /* errno of a write: stop */
+    const _Atomic bool *cancel; /* the caller's, or NULL */
+    _Atomic int error;          /* errno of a write: stop */
 } job;
 
 /* ---- open, close ---- */
@@ -143,6 +144,7 @@ void cp_panels_open(cp_panels **out, const cp_panels_config *cfg)
 {
     cp_panels *p = cp_xcalloc(1, sizeof *p);
     p->cfg.check = cfg ? cfg->check : CP_CACHE_TRUST;
+    p->cfg.cancel = cfg ? cfg->cancel : NULL;
     if (cfg && cfg->key && *cfg->key && strlen(cfg->key) < KEY_BYTES) {
         p->cfg = *cfg;
         p->cfg.key = copy(cfg->key);
@@ -407,8 +409,16 @@ static void slice(cp_pool *pool, int id, void *arg)
         advance(j, &j->lanes[t], slice_bytes[j->work]);
 }
 
-static bool going_on(const job *j)
+static bool cancelled(const job *j)
 {
+    /* relaxed: it orders nothing, and is looked at again */
+    return j->cancel && atomic_load_explicit(j->cancel, memory_order_relaxed);
+}
+
+static bool going_on(job *j)
+{
+    if (cancelled(j))
+        atomic_store(&j->error, ECANCELED);
     return atomic_load(&j->done) < j->strip0[j->n] && !atomic_load(&j->error);
 }
 
@@ -616,7 +626,8 @@ static cp_code pack_to_memory(job *j, cp_pool *pool, mapping *s, cp_err *err)
     return check_source(j, err);
 }
 
-/* From the first folder that has them, else packed into the second, else into memory. */
+/* From the first folder that has them, else packed into the second, else into memory. What is
+ * cancelled is cut short, whatever is answered then. */
 static cp_code take(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_err *err)
 {
     const char *const dirs[] = {p->cfg.read_dir, p->cfg.dir};
@@ -627,7 +638,7 @@ static cp_code take(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_er
         if (!dirs[i] || !*dirs[i])
             continue;
         cp_code code = map_existing(p, dirs[i], j, pool, s, &why);
-        if (code == CP_OK)
+        if (code == CP_OK || cancelled(j))
             return CP_OK;
         if (code == CP_CORRUPT)
             return cp_fail(err, code, "%s", why.msg);
@@ -640,7 +651,7 @@ static cp_code take(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_er
         return pack_to_memory(j, pool, s, err);
     cp_code code = *p->cfg.dir ? pack_to_file(p, j, pool, s, &why)
                                : cp_fail(&why, CP_IO, "%s: no folder can be written", j->name);
-    if (code == CP_OK)
+    if (code == CP_OK || cancelled(j))
         return CP_OK;
     if (code == CP_CORRUPT)
         return cp_fail(err, code, "%s", why.msg);
@@ -658,8 +669,11 @@ cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_
     mapping *s = &p->mappings[p->n_mappings];
     *s = (mapping){.fd = -1};
     cp_code code = job_init(&j, p, tensors, n, err);
+    j.cancel = p->cfg.cancel;
     if (code == CP_OK)
         code = take(p, &j, pool, s, err);
+    if (cancelled(&j))
+        code = cp_fail(err, CP_CANCELLED, "packing was given up");
     if (code == CP_OK && s->base) {
         p->n_mappings++;
         for (int i = 0; i < n; i++)

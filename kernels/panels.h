@@ -24,6 +24,7 @@ typedef struct cp_panels cp_panels;
 typedef struct cp_panels_config {
     const char *read_dir, *dir, *key;
     cp_cache_check check;
+    const _Atomic bool *cancel; /* true: packing ends after the slice at hand; NULL: never */
 } cp_panels_config;
 void cp_panels_open(cp_panels **out, const cp_panels_config *cfg); /* NULL: memory */
 void cp_panels_close(cp_panels *p);
@@ -32,8 +33,9 @@ void cp_panels_close(cp_panels *p);
 typedef void cp_panels_sink(void *arg, int i, const uint8_t *panels);
 /* Pack the tensors, matrices of types that have a panel kind, or map those that are packed already,
  * using pool when not NULL, and tell sink of each. Equal tensors lie there once. Blocking; any
- * thread. CP_NO_MEMORY; CP_CORRUPT: what check found, or the model's file shrank. CP_OK without a
- * word to sink: the check wants nothing to be packed. The pool is taken for a slice at a time. */
+ * thread. CP_NO_MEMORY; CP_CORRUPT: what check found, or the model's file shrank; CP_CANCELLED.
+ * CP_OK without a word to sink: the check wants nothing to be packed. The pool is taken for a slice
+ * at a time. */
 cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_pool *pool,
                        cp_panels_sink *sink, void *arg, cp_err *err);
 /* What these tensors' panels take, wherever they come to lie. CP_NO_MEMORY on overflow. Pure. */

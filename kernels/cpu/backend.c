@@ -265,7 +265,8 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     cp_panels_open(&run->panels, &(cp_panels_config){.read_dir = p->cfg.cache_read_dir,
                                                      .dir = p->cfg.cache_dir,
                                                      .key = p->cfg.cache_key,
-                                                     .check = p->cfg.cache_check});
+                                                     .check = p->cfg.cache_check,
+                                                     .cancel = p->cfg.cancel});
     rc = cp_linear_pack(run->linears, run->n_linears, run->panels, run->pool, err);
     if (rc == CP_OK)
         rc = take_scratch(run, &need, err);

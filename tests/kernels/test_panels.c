@@ -416,6 +416,9 @@ typedef struct loading {
     cp_tensor w;
     const uint8_t *panels;
     uint64_t step_at; /* which run of the pool was the step */
+    const char *dir;  /* of the cache; NULL: memory */
+    bool cancels;     /* the step gives the packing up */
+    _Atomic bool cancel;
 } loading;
 
 static void keep_panels(void *arg, int i, const uint8_t *panels)
@@ -447,14 +450,30 @@ static void *pack_a_model(void *arg)
 static void step(cp_pool *p, int id, void *arg)
 {
     loading *l = arg;
-    if (id == 0)
-        l->step_at = cp_pool_turns_now(p).runs;
+    if (id != 0)
+        return;
+    l->step_at = cp_pool_turns_now(p).runs;
+    atomic_store(&l->cancel, l->cancels);
 }
 
 static void *make_a_step(void *arg)
 {
     loading *l = arg;
     cp_pool_run(l->pool, step, l);
+    return NULL;
+}
+
+static void *pack_in_vain(void *arg)
+{
+    loading *l = arg;
+    cp_err err = {0};
+    cp_panels *p;
+    const cp_tensor *tensors[] = {&l->w};
+    cp_panels_open(&p, &(cp_panels_config){.dir = l->dir, .key = KEY, .cancel = &l->cancel});
+    assert_int_equal(cp_panels_pack(p, tensors, 1, l->pool, keep_panels, l, &err), CP_CANCELLED);
+    assert_null(l->panels);
+    assert_int_equal(cp_panels_bytes(p), 0);
+    cp_panels_close(p);
     return NULL;
 }
 
@@ -470,7 +489,8 @@ static void hold(cp_pool *p, int id, void *arg)
     loading *l = arg;
     if (id != 0)
         return;
-    assert_int_equal(pthread_create(&l->packer, NULL, pack_a_model, l), 0);
+    void *(*pack)(void *) = l->cancels ? pack_in_vain : pack_a_model;
+    assert_int_equal(pthread_create(&l->packer, NULL, pack, l), 0);
     wait_for_waiters(p, 1);
     assert_int_equal(pthread_create(&l->engine, NULL, make_a_step, l), 0);
     wait_for_waiters(p, 2);
@@ -495,6 +515,39 @@ static void a_step_gets_in_between_two_slices(void **state)
         assert_true(slices > 2);
         cp_pool_close(l.pool);
         cp_test_free(&l.w);
+    }
+}
+
+/* Nothing of it is left, and at most the slice that waits already is made, whether it packs or sums
+ * up what is there; at one thread all of it would be four slices at least. */
+static void a_packing_that_is_given_up_ends_after_its_slice(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) { /* into memory, into a file, from a file */
+        room r;
+        cp_err err;
+        char name[256];
+        int temps;
+        room_init(&r, 1);
+        loading l = {.w = cp_test_tensor(CP_DTYPE_F32, 1024, 6400, 1), .cancels = true};
+        l.dir = how == 0 ? NULL : r.dir;
+        if (how == 2) {
+            cp_panels *p;
+            const cp_tensor *tensors[] = {&l.w};
+            cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
+            assert_int_equal(cp_panels_pack(p, tensors, 1, NULL, nothing, NULL, &err), CP_OK);
+            cp_panels_close(p);
+        }
+        assert_int_equal(cp_pool_open(&l.pool, 1, &err), CP_OK);
+        cp_pool_run(l.pool, hold, &l);
+        pthread_join(l.packer, NULL);
+        pthread_join(l.engine, NULL);
+        assert_in_range(cp_pool_turns_now(l.pool).runs, 3, 4); /* hold and step among them */
+        assert_int_equal(list(r.dir, name, &temps), how == 2);
+        assert_int_equal(temps, 0);
+        cp_pool_close(l.pool);
+        cp_test_free(&l.w);
+        room_fini(&r);
     }
 }
 
@@ -797,6 +850,7 @@ int main(void)
         cmocka_unit_test(two_programs_have_a_file_each),
         cmocka_unit_test(a_file_has_the_bytes_it_always_had),
         cmocka_unit_test(a_step_gets_in_between_two_slices),
+        cmocka_unit_test(a_packing_that_is_given_up_ends_after_its_slice),
         cmocka_unit_test(values_of_another_model_are_found),
         cmocka_unit_test(a_file_that_shrinks_is_an_error),
         cmocka_unit_test(a_model_that_shrinks_is_not_packed),

@@ -55,6 +55,7 @@ static cp_code prepare(cp_backend *b, const cp_program *prog, const cp_prepare_c
     (void)b;
     pthread_mutex_lock(&f->lock);
     f->at_prepare++;
+    f->cancel = cfg->cancel;
     pthread_cond_broadcast(&f->cond);
     while (f->prepare_held)
         pthread_cond_wait(&f->cond, &f->lock);

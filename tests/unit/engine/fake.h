@@ -23,17 +23,18 @@ typedef struct fake {
     int n_steps, n_rows, n_prepared, n_zeroed;
     bool prepare_held; /* preparing waits until this is false */
     int at_prepare;
-    cp_code prepare_fails; /* CP_OK: it does not */
-    _Atomic int64_t *beat; /* of the step at the gate */
-    int fail_at;           /* this step's collect fails; 0: none */
-    int poison_at;         /* from this step's end on the model's file is poisoned */
-    int lost_at;           /* this step's collect says that the backend lost its own */
-    int device_at;         /* from this step on the device has failed; 0: never */
-    bool device_in_submit; /* and submit says so, else collect */
-    _Atomic int told;      /* how often the engine said that the device has failed */
-    int nan_at;            /* this step's first row is not finite */
-    int order[64];         /* vocabularies of the first steps: which model ran */
-    int banned_seen;       /* most banned ids of a row */
+    cp_code prepare_fails;      /* CP_OK: it does not */
+    const _Atomic bool *cancel; /* what the last prepare was to look at */
+    _Atomic int64_t *beat;      /* of the step at the gate */
+    int fail_at;                /* this step's collect fails; 0: none */
+    int poison_at;              /* from this step's end on the model's file is poisoned */
+    int lost_at;                /* this step's collect says that the backend lost its own */
+    int device_at;              /* from this step on the device has failed; 0: never */
+    bool device_in_submit;      /* and submit says so, else collect */
+    _Atomic int told;           /* how often the engine said that the device has failed */
+    int nan_at;                 /* this step's first row is not finite */
+    int order[64];              /* vocabularies of the first steps: which model ran */
+    int banned_seen;            /* most banned ids of a row */
     uint64_t last_position;
     cp_resident *model;          /* what fake_req_init asks for */
     _Atomic int64_t clock_ns;    /* what time it is; 0: the real time */

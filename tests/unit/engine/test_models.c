@@ -172,6 +172,7 @@ static void a_load_can_be_given_up(void **state)
     fake_hold_prepare(&b.f, true);
     begin(&h, help_load);
     fake_await_prepare(&b.f);
+    assert_ptr_equal(b.f.cancel, &cancel); /* preparing itself may look */
     atomic_store(&cancel, true);
     fake_hold_prepare(&b.f, false);
     join(&h);
