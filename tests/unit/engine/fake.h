@@ -29,7 +29,7 @@ typedef struct fake {
     int fail_at;                /* this step's collect fails; 0: none */
     int poison_at;              /* from this step's end on the model's file is poisoned */
     int lost_at;                /* this step's collect says that the backend lost its own */
-    int device_at;              /* from this step on the device has failed; 0: never */
+    _Atomic int device_at;      /* from this step on the device has failed; 0: never */
     bool device_in_submit;      /* and submit says so, else collect */
     _Atomic int told;           /* how often the engine said that the device has failed */
     int nan_at;                 /* this step's first row is not finite */
