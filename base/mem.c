@@ -297,16 +297,20 @@ bool cp_buf_printf(cp_buf *b, const char *fmt, ...)
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    /* Mostly there is room: one pass. What did not fit is written once more. */
+    size_t room = b->failed ? 0 : b->cap - b->n;
+    int n = vsnprintf(room ? b->p + b->n : NULL, room, fmt, ap);
     va_end(ap);
     if (n < 0)
         b->failed = true;
     bool ok = n >= 0 && cp_buf_reserve(b, (size_t)n);
-    if (ok) {
+    if (ok && (size_t)n >= room)
         vsnprintf(b->p + b->n, (size_t)n + 1, fmt, again);
-        b->n += (size_t)n;
-    }
     va_end(again);
+    if (ok)
+        b->n += (size_t)n;
+    else if (b->p)
+        b->p[b->n] = '\0';
     return ok;
 }
 

@@ -96,6 +96,29 @@ static void buffer_appends(void **state)
     assert_null(b.p);
 }
 
+/* Formatted text that just fits, that does not fit into what is allocated, and that may not grow.
+ */
+static void formatted_text_finds_its_room(void **state)
+{
+    (void)state;
+    for (int room = 0; room < 70; room++) {
+        for (int n = 0; n < 70; n++) {
+            cp_buf b = {.max = 100};
+            cp_buf_reserve(&b, 63);
+            for (int i = 0; i < 63 - room; i++)
+                cp_buf_addc(&b, '-');
+            size_t before = b.n;
+            bool ok = cp_buf_printf(&b, "%*d", n, 7);
+            size_t want = n ? (size_t)n : 1;
+            assert_int_equal(ok, before + want <= 100);
+            assert_int_equal(b.n, ok ? before + want : before);
+            assert_int_equal(strlen(b.p), b.n);
+            assert_int_equal(b.p[b.n - 1], ok ? '7' : '-');
+            cp_buf_fini(&b);
+        }
+    }
+}
+
 /* A chain of appends is checked once at its end: no later append may succeed after one that did not
  * fit. */
 static void buffer_failure_is_sticky(void **state)
@@ -193,6 +216,7 @@ int suite_mem(void)
         cmocka_unit_test(arena_aligns_zeroes_and_caps),
         cmocka_unit_test(arena_survives_big_blocks),
         cmocka_unit_test(buffer_appends),
+        cmocka_unit_test(formatted_text_finds_its_room),
         cmocka_unit_test(buffer_failure_is_sticky),
         cmocka_unit_test(strings_are_bounded),
         cmocka_unit_test(beginnings_and_ends),
