@@ -17,6 +17,8 @@ int cp_cmd_gc(const cp_options *o);
 int cp_cmd_tokenize(const cp_options *o);
 int cp_cmd_bench_engine(const cp_options *o);
 int cp_cmd_bench_perplexity(const cp_options *o);
+int cp_cmd_bench_serve(const cp_options *o);
+int cp_cmd_bench_sse(const cp_options *o);
 int cp_cmd_version(const cp_options *o);
 
 /* "0.1.0 (abc1234)" */

@@ -22,6 +22,8 @@ static int (*const commands[CP_CMD_COUNT])(const cp_options *) = {
     [CP_CMD_TOKENIZE] = cp_cmd_tokenize,
     [CP_CMD_BENCH_ENGINE] = cp_cmd_bench_engine,
     [CP_CMD_BENCH_PERPLEXITY] = cp_cmd_bench_perplexity,
+    [CP_CMD_BENCH_SERVE] = cp_cmd_bench_serve,
+    [CP_CMD_BENCH_SSE] = cp_cmd_bench_sse,
     [CP_CMD_VERSION] = cp_cmd_version,
 };
 

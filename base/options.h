@@ -37,6 +37,7 @@ enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };     /* format */
 enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };      /* verify */
 enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON };    /* log_format; log_level is a cp_log_level */
 enum { CP_DEFAULTS_OPENAI, CP_DEFAULTS_LLAMA_CPP }; /* sampling_defaults */
+enum { CP_ENDPOINT_CHAT, CP_ENDPOINT_COMPLETIONS }; /* endpoint; dataset: cp_load_dataset */
 
 #define CP_FIELD_STR    const char * /* NULL: unset */
 #define CP_FIELD_TEXT   const char * /* NULL: unset */

@@ -1,9 +1,7 @@
 /*
- * bench_sse [STREAMS] [TOKENS] [STEPS_PER_SECOND] [PAIRS]: CPU time a streamed token.
- *
- * The real server over the fake engine, then the bare server with events of the same size, in
- * alternating pairs. Everything between is counted: detokenizing, stop strings, JSON, HTTP, the
- * fake engine's own thread. Prints one JSON object a pair and one with the medians.
+ * A pair of measurements: the real server over the fake engine, then the bare server with events of
+ * the same size. Everything between is counted: detokenizing, stop strings, JSON, HTTP, the fake
+ * engine's own thread.
  */
 #include "bench/sse/bench_sse.h"
 
@@ -132,57 +130,19 @@ static bool measure(server_fn *server, const cp_sse_load *load, result *out)
     return ok && out->read.failed == 0;
 }
 
-static int ascending(const void *a, const void *b)
+cp_code cp_sse_measure(const cp_sse_load *load, cp_sse_pair *out, cp_err *err)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-int main(int argc, char **argv)
-{
-    enum { PAIRS_MAX = 32 };
-    double real_us[PAIRS_MAX], bare_us[PAIRS_MAX];
-    long arg[4] = {1000, 100, 20, 3};
-    for (int i = 1; i < argc && i <= 4; i++)
-        arg[i - 1] = strtol(argv[i], NULL, 10);
-    if (argc > 5 || arg[0] < 1 || arg[0] > 8000 || arg[1] < 1 || arg[1] > 60000 || arg[2] < 1 ||
-        arg[2] > 1000 || arg[3] < 1 || arg[3] > PAIRS_MAX) {
-        fprintf(stderr, "usage: bench_sse [STREAMS 1..8000] [TOKENS 1..60000] "
-                        "[STEPS_PER_SECOND 1..1000] [PAIRS 1..32]\n");
-        return 2;
-    }
-    struct rlimit rl;
-    if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-        rl.rlim_cur = rl.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &rl);
-    }
-    cp_sse_load load = {
-        .streams = (int)arg[0], .tokens = (int)arg[1], .step_ns = 1000000000 / arg[2]};
-    size_t pairs = (size_t)arg[3];
-    for (size_t i = 0; i < pairs; i++) {
-        result real, bare;
-        if (!measure(real_server, &load, &real)) {
-            fprintf(stderr, "the server's run failed\n");
-            return 1;
-        }
-        load.event_bytes = (int)(real.read.bytes / ((int64_t)load.streams * load.tokens));
-        if (!measure(cp_sse_bare, &load, &bare)) {
-            fprintf(stderr, "the bare server's run failed\n");
-            return 1;
-        }
-        real_us[i] = real.us_per_token;
-        bare_us[i] = bare.us_per_token;
-        printf("{\"streams\":%d,\"tokens\":%d,\"bytes_per_token\":%d,\"events_per_token\":%.3f,"
-               "\"server_us_per_token\":%.2f,\"bare_us_per_token\":%.2f}\n",
-               load.streams, load.tokens, load.event_bytes,
-               (double)real.read.events / ((double)load.streams * load.tokens), real.us_per_token,
-               bare.us_per_token);
-        fflush(stdout);
-    }
-    qsort(real_us, pairs, sizeof(real_us[0]), ascending);
-    qsort(bare_us, pairs, sizeof(bare_us[0]), ascending);
-    printf("{\"pairs\":%zu,\"median_server_us_per_token\":%.2f,"
-           "\"median_bare_us_per_token\":%.2f}\n",
-           pairs, real_us[pairs / 2], bare_us[pairs / 2]);
-    return 0;
+    cp_sse_load same = *load;
+    result real, bare;
+    if (!measure(real_server, load, &real))
+        return cp_fail(err, CP_INTERNAL, "the server's run failed");
+    same.event_bytes = (int)(real.read.bytes / ((int64_t)load->streams * load->tokens));
+    if (!measure(cp_sse_bare, &same, &bare))
+        return cp_fail(err, CP_INTERNAL, "the bare server's run failed");
+    *out = (cp_sse_pair){.server_us = real.us_per_token,
+                         .bare_us = bare.us_per_token,
+                         .event_bytes = same.event_bytes,
+                         .events_per_token =
+                             (double)real.read.events / ((double)load->streams * load->tokens)};
+    return CP_OK;
 }

@@ -1,5 +1,5 @@
 /*
- * bench_sse: what one streamed token costs the server's process in CPU time.
+ * bench/sse: what one streamed token costs the server's process in CPU time.
  *
  * Each server runs in a process of its own, the reader in another; they speak over loopback. A
  * server process calls `ready` with its port and returns the CPU time it used from its first token
@@ -7,6 +7,8 @@
  */
 #ifndef CP_BENCH_SSE_BENCH_SSE_H
 #define CP_BENCH_SSE_BENCH_SSE_H
+
+#include "base/code.h"
 
 #include <stdint.h>
 
@@ -22,6 +24,16 @@ typedef struct cp_sse_read {
 } cp_sse_read;
 
 typedef void cp_sse_ready(void *arg, int port);
+
+typedef struct cp_sse_pair {
+    double server_us, bare_us; /* CPU time a token */
+    int event_bytes;           /* chunk framing included */
+    double events_per_token;
+} cp_sse_pair;
+
+/* Measure both servers, each in processes that are forked from this one, which must have no other
+ * thread. CP_INTERNAL: one of them failed; it has said why on stderr. */
+cp_code cp_sse_measure(const cp_sse_load *load, cp_sse_pair *out, cp_err *err);
 
 /* User and system time of this process, ns. */
 int64_t cp_sse_cpu_ns(void);

@@ -222,9 +222,9 @@ static const struct {
     const char *line, *message;
 } refusals[] = {
     {"srve m", "unknown command 'srve'; did you mean 'serve'?; `capstan --help` lists them"},
-    {"bench engin", "bench: got 'engin'; allowed: engine, perplexity"},
-    {"bench -m x", "bench: got '-m'; allowed: engine, perplexity"},
-    {"help bench nonsense", "bench: got 'nonsense'; allowed: engine, perplexity"},
+    {"bench engin", "bench: got 'engin'; allowed: engine, perplexity, serve, sse"},
+    {"bench -m x", "bench: got '-m'; allowed: engine, perplexity, serve, sse"},
+    {"help bench nonsense", "bench: got 'nonsense'; allowed: engine, perplexity, serve, sse"},
     {"Bench", "unknown command 'Bench'; `capstan --help` lists them"},
     {"qqqqqq", "unknown command 'qqqqqq'; `capstan --help` lists them"},
     {"serve", "serve: no REF and no [[model]] in a --config file"},
@@ -261,6 +261,11 @@ static const struct {
     {"pack a", "pack: needs --tag NAME:TAG"},
     {"tokenize", "tokenize: needs --model REF"},
     {"bench perplexity -m x", "bench perplexity: needs --file FILE"},
+    {"bench serve --model m --rate 1", "bench serve: needs --url URL"},
+    {"bench serve --url http://h --rate 1", "bench serve: needs --model REF"},
+    {"bench serve --url http://h --model m --dataset x",
+     "--dataset: got 'x'; allowed: random, shared-prefix, sharegpt, turns"},
+    {"bench sse 1 2 3 4 5", "bench sse: got '5'; allowed: 4 arguments"},
     {"bench engine -m x -b 1,x", "-b: got '1,x'; allowed: integers between commas, 1..4096 "
                                  "sequences"},
     {"serve --config /nowhere", "--config: /nowhere: No such file or directory"},
