@@ -10,12 +10,15 @@
 #include "bench/load/load.h"
 #include "loader/oci/remote/authorities.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { EXIT_INTERRUPTED = 130, PEM_MAX = 16 << 20 };
@@ -80,9 +83,10 @@ static cp_code authorities(const cp_options *o, cp_buf *pem, cp_err *err)
 /* Is this one of the options with which JSON also holds the requests one by one? */
 static bool wants_rows(const cp_options *o)
 {
-    static const cp_option more[] = {
-        CP_OPT_api_key,    CP_OPT_ca_file, CP_OPT_endpoint, CP_OPT_dataset, CP_OPT_dataset_file,
-        CP_OPT_burstiness, CP_OPT_ramp,    CP_OPT_warmup,   CP_OPT_slo,     CP_OPT_sweep};
+    static const cp_option more[] = {CP_OPT_api_key, CP_OPT_ca_file,      CP_OPT_endpoint,
+                                     CP_OPT_dataset, CP_OPT_dataset_file, CP_OPT_burstiness,
+                                     CP_OPT_ramp,    CP_OPT_warmup,       CP_OPT_slo,
+                                     CP_OPT_sweep,   CP_OPT_html};
     for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++) {
         if (cp_option_given(o, more[i]))
             return true;
@@ -141,6 +145,39 @@ static void close_interrupts(int fd, const sigset_t *old)
     sigprocmask(SIG_SETMASK, old, NULL);
 }
 
+/* ---- the page ---- */
+
+/* Opened before the run, so that hours are not measured for a page that cannot be written; what
+ * the file holds stays until there is another one. *fd is -1 without --html. */
+static cp_code open_page(const char *path, int *fd, cp_err *err)
+{
+    *fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (path && *fd < 0)
+        return cp_fail(err, CP_USAGE, "--html: '%s' cannot be written: %s", path, strerror(errno));
+    return CP_OK;
+}
+
+static cp_code write_page(const char *path, int fd, const cp_load_result *r, cp_err *err)
+{
+    cp_buf page = {0};
+    if (fd < 0)
+        return CP_OK;
+    cp_load_report_html(r, &page);
+    (void)!ftruncate(fd, 0); /* not of pipes */
+    bool whole = !page.failed && cp_io_write(fd, page.p, page.n);
+    cp_buf_fini(&page);
+    return whole ? CP_OK
+                 : cp_fail(err, CP_IO, "--html: '%s' cannot be written: %s", path, strerror(errno));
+}
+
+/* Nothing was measured: a file that was made for the page goes. */
+static void take_page_back(const char *path, int fd)
+{
+    struct stat st;
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+        unlink(path);
+}
+
 /* ---- the command ---- */
 
 static int report(const cp_options *o, const cp_load_result *r)
@@ -174,10 +211,12 @@ int cp_cmd_bench_serve(const cp_options *o)
     cp_buf pem = {.max = PEM_MAX}, command = {0};
     cp_load_result *result = NULL;
     sigset_t old;
-    int rc = 0;
+    int rc = 0, page = -1;
     cp_code code = command_line(o, &command, &err);
     if (!code)
         code = authorities(o, &pem, &err);
+    if (!code)
+        code = open_page(o->html, &page, &err);
     if (!code) {
         cp_load_config cfg = config_of(o);
         cfg.command = command.p;
@@ -189,10 +228,15 @@ int cp_cmd_bench_serve(const cp_options *o)
             fputs("\r\033[K", stderr);
         close_interrupts(cfg.interrupt_fd, &old);
     }
-    if (code)
+    if (code) {
+        take_page_back(o->html, page);
         rc = code == CP_CANCELLED ? (cp_app_fail(&err), EXIT_INTERRUPTED) : cp_app_fail(&err);
-    else
+    } else {
         rc = report(o, result);
+        if (write_page(o->html, page, result, &err))
+            rc = cp_app_fail(&err);
+    }
+    cp_io_close(page);
     cp_load_result_free(result);
     cp_buf_fini(&command);
     cp_buf_fini(&pem);
