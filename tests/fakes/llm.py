@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
 BIN = os.environ.get("CAPSTAN_FAKE_LLM")
 if not BIN or not os.access(BIN, os.X_OK):
@@ -29,10 +30,11 @@ class Request:
 class FakeLLM:
     """Use as a context manager; .url while it runs, .requests() once it has been left."""
 
-    def __init__(self, *options):
+    def __init__(self, *options, preexec_fn=None):
         handle, self.log = tempfile.mkstemp(suffix=".fake.log")
         os.close(handle)
-        self.process = subprocess.Popen([BIN, f"log={self.log}", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([BIN, f"log={self.log}", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        preexec_fn=preexec_fn)
         port = self.process.stdout.readline()
         if not port:
             raise AssertionError(f"the fake server ended with {self.process.wait()}")
@@ -45,6 +47,19 @@ class FakeLLM:
     def __exit__(self, *_):
         self.stop()
         os.unlink(self.log)
+
+    def metric(self, name):
+        with urllib.request.urlopen(self.url + "/metrics", timeout=60) as r:
+            rows = dict(line.rsplit(" ", 1) for line in r.read().decode().splitlines())
+        return int(float(rows[name]))
+
+    def running(self):
+        """Requests that it has taken and not ended, silent ones too."""
+        return self.metric('vllm:num_requests_running{model_name="fake"}')
+
+    def silent(self):
+        """Those of them that it will never answer."""
+        return self.metric("fake_requests_silent")
 
     def stop(self):
         """Ends it; the log is whole then."""

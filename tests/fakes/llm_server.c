@@ -73,7 +73,7 @@ typedef struct fake {
     int64_t next_begin;         /* when the rate lets the next one begin */
     conn *line, **line_end;     /* who waits to be served */
     conn *dead;
-    int running, waiting;
+    int running, silent, waiting; /* silent: of those that run, never to be answered */
     uint64_t requests, prompt_tokens, output_tokens;
 } fake;
 
@@ -173,8 +173,9 @@ static void leave(fake *f, conn *c)
     unset_time(f, c);
     if (c->phase == QUEUED)
         leave_line(f, c);
-    if (c->phase == SERVED)
+    if (c->phase == SERVED || c->phase == NEVER)
         f->running--;
+    f->silent -= c->phase == NEVER;
     c->phase = READING;
 }
 
@@ -383,7 +384,7 @@ static void begin(fake *f, conn *c, int64_t now)
 /* Those in line whose turn it is. */
 static void serve_line(fake *f)
 {
-    while (f->line && (f->plan.concurrent == 0 || f->running < f->plan.concurrent)) {
+    while (f->line && (f->plan.concurrent == 0 || f->running - f->silent < f->plan.concurrent)) {
         conn *c = f->line;
         int64_t now = cp_now_ns();
         if (f->plan.rate > 0 && f->next_begin > now) {
@@ -495,6 +496,8 @@ static void generate(fake *f, conn *c)
     if (kind == FAKE_NEVER) {
         note(f, now, c->id, "never", NULL, 0);
         c->phase = NEVER;
+        f->running++;
+        f->silent++;
         return;
     }
     if (kind == FAKE_RST || kind == FAKE_FIN || kind == FAKE_ERROR)
@@ -543,6 +546,7 @@ static void metrics(fake *f, conn *c)
                           f->plan.model, full - f->running);
     }
     bool any = b.n > 0;
+    cp_buf_printf(&b, "fake_requests_silent %d\n", f->silent);
     answer(f, c, any ? 200 : 404, "text/plain", any ? b.p : "none\n");
     cp_buf_fini(&b);
 }
