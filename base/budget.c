@@ -4,7 +4,8 @@
  */
 #include "base/budget.h"
 
-#include "base/mem.h"
+#include "base/alloc.h"
+#include "base/code.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  */
 #include "base/code.h"
 
-#include "base/mem.h"
+#include "base/str.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * Memory: aborting allocation, arenas, growable buffers, cursors over hostile bytes.
+ * Arenas, growable buffers, and cursors over hostile bytes: see mem.h.
  *
  * An arena is a list of blocks of doubling size (4 KiB to 1 MiB); what does not fit gets a block of
  * its own, so the waste stays below one block. The cap counts what callers asked for, rounded
@@ -10,52 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static _Noreturn void out_of_memory(size_t n)
-{
-    fprintf(stderr, "capstan: out of memory allocating %zu bytes\n", n);
-    abort();
-}
-
-void *cp_xmalloc(size_t n)
-{
-    void *p = malloc(n ? n : 1);
-    if (!p)
-        out_of_memory(n);
-    return p;
-}
-
-void *cp_xcalloc(size_t n, size_t size)
-{
-    void *p = calloc(n ? n : 1, size ? size : 1);
-    if (!p)
-        out_of_memory(n);
-    return p;
-}
-
-void *cp_xrealloc(void *p, size_t n)
-{
-    void *q = realloc(p, n ? n : 1);
-    if (!q)
-        out_of_memory(n);
-    return q;
-}
-
-char *cp_xstrdup(const char *s)
-{
-    size_t n = strlen(s) + 1;
-    return memcpy(cp_xmalloc(n), s, n);
-}
-
-void *cp_alloc_aligned(size_t n)
-{
-    size_t rounded;
-    if (!cp_add(n ? n : 1, 63, &rounded))
-        return NULL;
-    rounded &= ~(size_t)63;
-    void *p = aligned_alloc(64, rounded);
-    return p ? memset(p, 0, rounded) : NULL;
-}
 
 /* ---- arena ---- */
 
@@ -322,75 +276,6 @@ void cp_buf_consume(cp_buf *b, size_t n)
     memmove(b->p, b->p + n, b->n - n);
     b->n -= n;
     b->p[b->n] = '\0';
-}
-
-/* ---- strings and files ---- */
-
-size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
-{
-    if (cap == 0)
-        return 0;
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(dst, cap, fmt, ap);
-    va_end(ap);
-    if (n < 0) {
-        dst[0] = '\0';
-        return 0;
-    }
-    return (size_t)n < cap ? (size_t)n : cap - 1;
-}
-
-size_t cp_control(const char *s)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    if (*p && (*p < 0x20 || *p == 0x7f))
-        return 1;
-    return p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f ? 2 : 0;
-}
-
-void cp_printable(char *s)
-{
-    for (; *s; s++) {
-        size_t n = cp_control(s);
-        memset(s, '?', n);
-        s += n > 1;
-    }
-}
-
-bool cp_has_prefix(const char *s, const char *prefix)
-{
-    return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-bool cp_has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), k = strlen(suffix);
-    return n >= k && strcmp(s + n - k, suffix) == 0;
-}
-
-char cp_lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
-const char *cp_path_base(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-bool cp_strcopy(char *dst, size_t cap, const char *src)
-{
-    if (cap == 0)
-        return false;
-    size_t n = strnlen(src, cap);
-    bool fits = n < cap;
-    if (!fits)
-        n = cap - 1;
-    memcpy(dst, src, n);
-    dst[n] = '\0';
-    return fits;
 }
 
 /* ---- cursor ---- */

@@ -1,47 +1,22 @@
 /*
- * Memory: checked sizes, aborting allocation for small internal objects, arenas, growable byte
- * buffers.
+ * mem: memory that grows with what it holds: arenas, byte buffers, and cursors over bytes.
  *
- * Policy: sizes that come from outside are checked (cp_mul, cp_add) and allocated with
- * malloc/calloc whose failure is reported; small fixed internal objects use cp_xmalloc, which
- * aborts on exhaustion. An arena (cp_arena) holds all memory of one request under a cap and is
- * freed at once; it belongs to one thread at a time. A cp_buf is a growable byte string with a
- * sticky `failed` flag, so a chain of appends is checked once at the end.
+ * An arena (cp_arena) holds all memory of one request under a cap and is freed at once; it belongs
+ * to one thread at a time. A cp_buf is a growable byte string with a sticky `failed` flag, so a
+ * chain of appends is checked once at the end. Both may name an account that pays for them
+ * (base/budget.h). Checked sizes and small objects are in base/alloc.h, strings in base/str.h; both
+ * come with this header.
  */
 #ifndef CP_BASE_MEM_H
 #define CP_BASE_MEM_H
 
+#include "base/alloc.h"
 #include "base/budget.h"
 #include "base/code.h"
+#include "base/str.h"
 
 #include <stdbool.h>
 #include <stddef.h>
-
-/* r = a*b or a+b; false on overflow (r untouched). */
-static inline bool cp_mul(size_t a, size_t b, size_t *r)
-{
-    size_t v;
-    if (__builtin_mul_overflow(a, b, &v))
-        return false;
-    *r = v;
-    return true;
-}
-static inline bool cp_add(size_t a, size_t b, size_t *r)
-{
-    size_t v;
-    if (__builtin_add_overflow(a, b, &v))
-        return false;
-    *r = v;
-    return true;
-}
-
-void *cp_xmalloc(size_t n);              /* never NULL; aborts when out of memory */
-void *cp_xcalloc(size_t n, size_t size); /* zeroed; never NULL */
-void *cp_xrealloc(void *p, size_t n);
-char *cp_xstrdup(const char *s);
-/* Zeroed, 64-byte aligned, size rounded up to 64; NULL when out of memory or n overflows. Free with
- * free(). */
-void *cp_alloc_aligned(size_t n);
 
 typedef struct cp_arena cp_arena;
 /* cap_bytes bounds the sum of all allocations; exceeding it makes cp_arena_alloc return NULL. */
@@ -83,25 +58,6 @@ bool cp_buf_addc(cp_buf *b, char c);
 bool cp_buf_printf(cp_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Remove n bytes from the front. */
 void cp_buf_consume(cp_buf *b, size_t n);
-
-/* snprintf that never returns more than cap-1 and NUL-terminates; returns bytes written (without
- * NUL). */
-size_t cp_snprintf(char *dst, size_t cap, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-/* strlcpy-like: copies at most cap-1 bytes, NUL-terminates; true if all of src fitted. */
-bool cp_strcopy(char *dst, size_t cap, const char *src);
-/* Does s begin, or end, with this? */
-bool cp_has_prefix(const char *s, const char *prefix);
-bool cp_has_suffix(const char *s, const char *suffix);
-/* c, in small if it is a letter of ASCII; whatever the locale. */
-char cp_lower(char c);
-/* Bytes of the control character that s, NUL-terminated, begins with: 1, or 2 of those beyond ASCII
- * (U+0080 to U+009F), which terminals obey, too; 0: none, or the end. */
-size_t cp_control(const char *s);
-/* For a terminal: '?' in place of each byte of a control character. */
-void cp_printable(char *s);
-/* What follows the last `/` of a path, or all of it; points into path. */
-const char *cp_path_base(const char *path);
 
 /* A bounded cursor over bytes from outside: every read is checked against what is left. */
 typedef struct cp_cursor {

@@ -1,6 +1,6 @@
 /*
  * The rows of base/options.def as tables, and how a value is read from text. Private to base:
- * options.c parses with it, docs.c prints help, manual and docs/CONFIGURATION.md from it. All
+ * options_parse.c parses with it, docs.c prints help, manual and docs/CONFIGURATION.md from it. All
  * tables are constant; any thread.
  */
 #ifndef CP_BASE_OPTIONS_ROWS_H

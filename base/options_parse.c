@@ -1,5 +1,5 @@
 /*
- * Options: command line, environment and models.toml into a cp_options.
+ * The command line, the environment and models.toml become a cp_options (base/options.h).
  *
  * The command line is first split into (row, text) pairs and arguments, because --config decides
  * which file is read; then the sources are applied in rising order: defaults, file, environment,
