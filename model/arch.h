@@ -1,12 +1,17 @@
-/* Architectures as rows: names and traits; private to model/. A row that traits cannot describe
- * brings its own builder. Adding one: archs/x.c, the list in archs.c, a tiny random golden
- * (tests/golden). */
+/*
+ * arch: an architecture is a row of names and traits. Private to model/.
+ *
+ * Rows know nothing of a file: model/hparams.h reads one by its row. Adding one takes archs/x.c, a
+ * line in archs.c and a tiny random golden (tests/golden).
+ */
 #ifndef CP_MODEL_ARCH_H
 #define CP_MODEL_ARCH_H
 
-#include "model/hparams.h"
+#include "kernels/kernels.h"
 
-struct cp_arch {
+struct cp_params;
+
+typedef struct cp_arch {
     const char *name; /* GGUF general.architecture */
     cp_rope_kind rope;
     cp_act act;
@@ -18,8 +23,8 @@ struct cp_arch {
     bool short_conv;        /* layers without KV heads are gated short convolutions */
     const char *final_norm; /* tensor name without ".weight" */
     /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */
-    float (*attn_scale)(const cp_params *p);
-};
+    float (*attn_scale)(const struct cp_params *p);
+} cp_arch;
 
 /* The built rows, NULL-terminated. */
 extern const cp_arch *const cp_archs[];

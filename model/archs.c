@@ -1,5 +1,6 @@
 /* The list of built architectures: the one place to extend (see arch.h). */
 #include "model/arch.h"
+#include "model/model.h"
 
 const cp_arch *const cp_archs[] = {&cp_arch_llama, &cp_arch_gemma3, &cp_arch_lfm2, NULL};
 static const char *const names[] = {"llama", "gemma3", "lfm2", NULL};

@@ -6,7 +6,6 @@
 #include "model/hparams.h"
 
 #include "base/mem.h"
-#include "model/arch.h"
 
 #include <string.h>
 

@@ -4,6 +4,7 @@
 #define CP_MODEL_HPARAMS_H
 
 #include "base/meta.h"
+#include "model/arch.h"
 #include "model/model.h"
 
 #define CP_MAX_LAYERS 512
@@ -13,8 +14,6 @@ typedef struct cp_layer_params {
     int d_ff;
     bool window; /* sliding-window layer */
 } cp_layer_params;
-
-typedef struct cp_arch cp_arch;
 
 typedef struct cp_params {
     cp_hparams pub;

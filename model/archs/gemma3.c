@@ -1,6 +1,6 @@
 /* gemma3: text part of Gemma 3 (270M to 27B). Windows of 512 or 1024, every sixth layer full;
  * QK-norm; four norms; the converter has added Gemma's +1 to the norm weights. */
-#include "model/arch.h"
+#include "model/hparams.h"
 
 #include <math.h>
 
