@@ -1,6 +1,5 @@
 /* pack, list, inspect, rm: the local store from the command line. */
 #include "app/command.h"
-#include "app/compose.h"
 #include "app/emit_json.h"
 #include "app/progress.h"
 

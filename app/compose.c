@@ -3,43 +3,15 @@
  * defaults.
  */
 #include "app/compose.h"
-#include "base/io.h"
 
+#include "app/command.h"
 #include "app/fetch.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int cp_app_fail(const cp_err *err)
-{
-    cp_err shown = *err; /* it may quote a file or a server */
-    cp_printable(shown.msg);
-    fprintf(stderr, "capstan: %s\n", shown.msg);
-    return cp_code_info(err->code)->exit;
-}
-
-void cp_app_err_ref(cp_err *err, const char *ref)
-{
-    if (strncmp(err->msg, ref, strlen(ref)) != 0) {
-        cp_err_prefix(err, "%s", ref);
-    }
-}
-
-cp_loader_options cp_app_loader_options(const cp_options *o)
-{
-    uint64_t total, available;
-    cp_memory_host(&total, &available);
-    return (cp_loader_options){.store = o->store && *o->store ? o->store : NULL,
-                               .default_registry = o->default_registry,
-                               .verify_always = o->verify == CP_VERIFY_ALWAYS,
-                               .platform = o->platform,
-                               .variant = o->variant,
-                               .memory_budget = available / 4 * 3};
-}
 
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
 {

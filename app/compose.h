@@ -33,8 +33,6 @@ typedef struct cp_app_model {
     bool check; /* --verify always: compare packed weights with the file's */
 } cp_app_model;
 
-/* Loader options out of the command's. */
-cp_loader_options cp_app_loader_options(const cp_options *o);
 /* Pool of o->threads workers and the cpu backend at its best level (CAPSTAN_CPU caps it); no engine
  * yet. */
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
@@ -55,10 +53,5 @@ void cp_app_model_close(cp_app_model *m);
  * weights pack to. CP_OK where there are none, or where a start would not come so far (what is not
  * supported, several models and no --variant). CP_CORRUPT names the file. */
 cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err);
-
-/* Print "capstan: message" on stderr and return the exit code of err's row. */
-int cp_app_fail(const cp_err *err);
-/* Put ref in front of what is wrong with it, unless the message begins with it. */
-void cp_app_err_ref(cp_err *err, const char *ref);
 
 #endif

@@ -5,7 +5,7 @@
  */
 #include "app/fetch.h"
 
-#include "app/compose.h"
+#include "app/command.h"
 #include "app/progress.h"
 #include "base/log.h"
 #include "loader/oci/reference.h"

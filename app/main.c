@@ -3,7 +3,6 @@
  * their rows, logging is set up, and the command's function does the rest.
  */
 #include "app/command.h"
-#include "app/compose.h"
 #include "app/stdio.h"
 #include "base/log.h"
 

@@ -9,6 +9,7 @@
  *
  * At the end of its input it waits for its commands and closes everything in order.
  */
+#include "app/command.h"
 #include "app/compose.h"
 #include "app/models.h"
 #include "base/jobs.h"
