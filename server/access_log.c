@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "server/route.h"
 
 /* " model=... prompt=... cached=... completion=... stream=..."; nothing of a call that has not come
  * so far. */

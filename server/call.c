@@ -2,7 +2,6 @@
 #include "server/call.h"
 
 #include "base/clock.h"
-#include "server/route.h"
 
 #include <stdlib.h>
 #include <string.h>

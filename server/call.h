@@ -25,6 +25,7 @@
 
 #include "server/core.h"
 #include "server/params.h"
+#include "server/route.h"
 #include "server/text.h"
 
 enum {
@@ -33,9 +34,6 @@ enum {
     CP_ID_BYTES = 48,
     CP_REQUEST_ID_BYTES = 132,
 };
-
-typedef struct cp_call cp_call;
-typedef struct cp_part cp_part;
 
 typedef struct cp_logprob_record {
     int32_t id;
@@ -86,9 +84,9 @@ typedef enum cp_call_state {
 
 struct cp_call {
     cp_server *s;
-    cp_http_req *q;               /* NULL: the exchange is over */
-    const struct cp_route *route; /* NULL: it was not let in */
-    const struct cp_api *api;     /* whose words errors are; NULL: of a path without an API */
+    cp_http_req *q;        /* NULL: the exchange is over */
+    const cp_route *route; /* NULL: it was not let in */
+    const cp_api *api;     /* whose words errors are; NULL: of a path without an API */
     cp_call *next, *prev;
     _Atomic int refs;  /* the loop's one, and one for each part the engine has */
     _Atomic int state; /* cp_call_state; the loop writes it, a job may look */

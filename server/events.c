@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "server/reply.h"
-#include "server/route.h"
 #include "server/stream.h"
 
 #include <string.h>

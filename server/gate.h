@@ -2,6 +2,7 @@
 #ifndef CP_SERVER_GATE_H
 #define CP_SERVER_GATE_H
 
+#include "server/core.h"
 #include "server/route.h"
 
 /* Is the request for this machine? Without keys loopback is the only lock, and a page whose name

@@ -3,7 +3,6 @@
 
 #include "server/emit.h"
 #include "server/reply.h"
-#include "server/route.h"
 
 #include <string.h>
 

@@ -7,7 +7,6 @@
 #include "server/events.h"
 #include "server/prepare.h"
 #include "server/reply.h"
-#include "server/route.h"
 
 #include <string.h>
 

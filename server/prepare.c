@@ -6,7 +6,6 @@
 #include "base/utf8.h"
 #include "server/prompt.h"
 #include "server/reply.h"
-#include "server/route.h"
 #include "server/sampling.h"
 
 #include <string.h>

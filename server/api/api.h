@@ -9,12 +9,17 @@
  *
  * so a model's answer "Hi" of two tokens is CONTENT "H", CONTENT "i", FINISH. Only CONTENT and
  * FINISH are made so far (server/stream.c). docs/ADDING.md says how an API is added.
+ *
+ * The table stands below the calls that it is of: it names them, and what they hold is known to the
+ * files that fill it (server/call.h).
  */
 #ifndef CP_SERVER_API_API_H
 #define CP_SERVER_API_API_H
 
-#include "server/call.h"
 #include "server/parser.h"
+
+typedef struct cp_call cp_call;
+typedef struct cp_part cp_part;
 
 typedef enum cp_said_kind {
     CP_SAID_CONTENT,    /* text[n]: what the choice's text goes on with */

@@ -5,7 +5,7 @@
 #ifndef CP_SERVER_API_OPENAI_H
 #define CP_SERVER_API_OPENAI_H
 
-#include "server/api/api.h"
+#include "server/call.h"
 
 /* A chunk up to its choice's index, which all chunks of the call begin with. */
 void cp_openai_begin(cp_call *c, const char *object);

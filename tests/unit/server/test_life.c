@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include "base/clock.h"
+#include "server/call.h"
 
 #include <pthread.h>
 #include <signal.h>

@@ -1,6 +1,8 @@
 /* Stop strings: the result must not depend on where the text was cut. */
 #include "harness.h"
 
+#include "server/stops.h"
+
 #include <stdlib.h>
 #include <string.h>
 

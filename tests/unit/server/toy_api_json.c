@@ -2,7 +2,7 @@
  * An API that nothing of the server knows: bodies {"say":"...","count":N,"stream":bool}, streams of
  * lines in place of events, errors of a form of their own.
  */
-#include "server/api/api.h"
+#include "server/call.h"
 #include "server/emit.h"
 
 #include <jansson.h>
