@@ -59,8 +59,9 @@ BANNED = ["strcpy", "strcat", "sprintf", "strtok", "alloca", "atoi", "system"]
 FUNCTION_LINES, FILE_LINES, PUBLIC_HEADER_LINES, GLOBALS = 150, 1200, 200, 10
 SCREEN = 40  # lines by which a page may miss the function that it points at
 # Rooms whose files stand in floors: each includes only what lies below it (a source and its header
-# are one, a room's public header stands for itself), in CALLS also calls it.
-FLOORS = ["chat", "engine", "kernels", "kv-cache", "tokenizer"]
+# are one; a room's public header stands for itself, and so does a table of rows), in CALLS also
+# calls it.
+FLOORS = ["app", "base", "chat", "engine", "kernels", "kv-cache", "model", "server", "tokenizer"]
 CALLS = ["engine"]
 # The state of a rate limiter at its call site (base/log.h), one by design.
 GLOBALS_EXEMPT = re.compile(r"^cp_limit_(\.\d+)?$")
@@ -415,8 +416,9 @@ def calls(archive):
 def include_arrows(root, room):
     """{file of the room, without suffix: files of it that it includes}."""
     def node(path):
-        return path if path in public_headers() else os.path.splitext(path)[0]
-    paths = [p for p in sources(root) if p.startswith(f"{room}/")]
+        alone = path in public_headers() or path.endswith(".def")
+        return path if alone else os.path.splitext(path)[0]
+    paths = [p for p in sources(root, SOURCE + (".def",)) if p.startswith(f"{room}/")]
     here, arrows = {node(p) for p in paths}, {}
     for path in paths:
         below = {node(i) for i in includes(root, path)} & here - {node(path)}
