@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Rules of the tree that no compiler checks. Usage: lint.py CHECK [--root DIR] [--build DIR] [--cc CC]
 
-Checks: layers folders headers sizes banned names anchors format need the sources; symbols globals cycles need
-a build that is not older than they are.
+Checks: layers folders tree headers sizes banned names anchors format need the sources; symbols globals
+cycles need a build that is not older than they are.
 Prints one line a breach and exits 1; exits 77 where a check cannot run here (said aloud).
 Folders named generated/ are exempt from sizes and format.
 """
@@ -141,6 +141,56 @@ def check_folders(args):
             bad.append(f"{path}: belongs into a sub-folder of {folder} "
                        f"(outside: {', '.join(allowed)})")
     return bad
+
+
+def drawn_rooms(page):
+    """(folders of the tree that ARCHITECTURE.md draws, folders that it calls planned). A folder is a
+    row, `├── name/`, or a word of its text, `name/`; `<word>` stands for any one name."""
+    word = re.compile(r"(?<![\w/`.<>-])((?:[\w.-]+|<\w+>)(?:/(?:[\w.-]+|<\w+>))*)/(?![\w<*.])")
+    drawn, above = set(), []
+    block = re.search(r"^```\ncapstan/\n(.*?)^```", page, re.S | re.M)
+    for line in block.group(1).split("\n") if block else ():
+        row = re.match(r"((?:│   |    )*)[├└]── ([\w.-]+)/(.*)", line)
+        if not row:
+            continue
+        del above[len(row[1]) // 4:]
+        above.append(row[2])
+        room = "/".join(above)
+        drawn.add(room)
+        drawn.update(f"{room}/{w}" for w in word.findall(row[3]))
+    planned = re.search(r"^Planned rooms:(.*?)(?:\n\n|\Z)", page, re.S | re.M)
+    return drawn, set(re.findall(r"`([\w/-]+)/`", planned.group(1) if planned else ""))
+
+
+def rooms_on_disk(root):
+    """(all folders but hidden ones and the build, those at the top or with sources in them)."""
+    there, rooms = set(), set()
+    for folder, dirs, files in os.walk(root):
+        dirs[:] = [d for d in dirs if not d.startswith((".", "__"))
+                   and not (folder == root and d == "build")]
+        path = os.path.relpath(folder, root)
+        if path == ".":
+            continue
+        there.add(path)
+        if "/" not in path or any(f.endswith(SOURCE + (".def", ".py")) for f in files):
+            rooms.add(path)
+    return there, rooms
+
+
+def check_tree(args):
+    """The tree of docs/ARCHITECTURE.md is what lies on the disk."""
+    name, path = "docs/ARCHITECTURE.md", os.path.join(args.root, "docs", "ARCHITECTURE.md")
+    drawn, planned = drawn_rooms(read(args.root, name) if os.path.exists(path) else "")
+    there, rooms = rooms_on_disk(args.root)
+    if not drawn:
+        return [f"{name}: has no block that begins with capstan/"]
+    patterns = {d: re.compile(re.sub(r"<\w+>", r"[\\w-]+", d)) for d in drawn}
+    bad = [f"{name}: draws {d}/, which is not there; what has no code yet belongs among the planned rooms"
+           for d, p in patterns.items() if not any(p.fullmatch(t) for t in there)]
+    bad += [f"{r}/: does not stand in the tree of {name}" for r in rooms
+            if not any(p.fullmatch(r) for p in patterns.values())]
+    bad += [f"{name}: calls {p}/ planned, and it is there; draw it in the tree" for p in planned & there]
+    return sorted(bad)
 
 
 def check_headers(args):
@@ -463,7 +513,7 @@ def check_format(args):
     return [f"{path}: {tool} would change it" for path in changed]
 
 
-CHECKS = {"anchors": check_anchors, "layers": check_layers, "folders": check_folders, "headers": check_headers, "sizes": check_sizes,
+CHECKS = {"anchors": check_anchors, "layers": check_layers, "folders": check_folders, "tree": check_tree, "headers": check_headers, "sizes": check_sizes,
           "banned": check_banned, "names": check_names, "symbols": check_symbols, "globals": check_globals,
           "cycles": check_cycles,
           "format": check_format}

@@ -16,6 +16,23 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 
+TREE = """# The house
+
+```
+capstan/
+├── README.md  other/ words
+├── base/        errors
+├── kernels/     operations
+├── loader/      bytes, generated/ (tables), <kind>/
+│   └── oci/       pull
+├── server/      http
+└── docs/        words
+```
+Planned rooms: `kernels/cuda/` (later), `deploy/`.
+
+Planned in `server/`: more.
+"""
+
 CLEAN = {
     "base/a.h": "#ifndef A_H\n#define A_H\n\nint cp_a(int x);\n\n#endif\n",
     "base/a.c": "#include \"base/a.h\"\n\n"
@@ -25,6 +42,7 @@ CLEAN = {
     "kernels/k.c": "#include \"base/a.h\"\n\nint cp_k(void);\n\n"
                    "int cp_k(void)\n{\n    return cp_a(1);\n}\n",
     "loader/generated/t.h": "int   cp_t;\n",
+    "docs/ARCHITECTURE.md": TREE,
     "docs/CLEAN.md": "`base/a.c:40 cp_a`, base/a.h, and any server/x_json.c\n",
     "loader/oci/pull.h": "extern int cp_pull;\n",
     "server/routes.def": "",
@@ -58,6 +76,18 @@ BREACHES = [
      "kernels/cuda may not include kernels/cpu/run.h"),
     ("layers", {"kernels/b.c": "#include \"kernels/cpu/run.h\"\n"},
      "kernels may not include kernels/cpu/run.h"),
+    ("tree", {"loader/oci/store/s.c": "int cp_s;\n"},
+     "loader/oci/store/: does not stand in the tree of docs/ARCHITECTURE.md"),
+    ("tree", {"chat/CMakeLists.txt": ""}, "chat/: does not stand in the tree"),
+    ("tree", {"docs/ARCHITECTURE.md": TREE.replace("└── docs/", "├── gone/     x\n└── docs/")},
+     "docs/ARCHITECTURE.md: draws gone/, which is not there"),
+    ("tree", {"docs/ARCHITECTURE.md": TREE.replace("        errors", "        errors, gone/ (x)")},
+     "draws base/gone/, which is not there"),
+    ("tree", {"docs/ARCHITECTURE.md": TREE.replace("   └── oci/", "   └── gone/  x\n│   └── oci/")},
+     "draws loader/gone/, which is not there"),
+    ("tree", {"kernels/cuda/k.cu": "int cp_k;\n"}, "kernels/cuda/: does not stand in the tree"),
+    ("tree", {"deploy/values.yaml": ""}, "calls deploy/ planned, and it is there"),
+    ("tree", {"docs/ARCHITECTURE.md": "no tree\n"}, "has no block that begins with capstan/"),
     ("headers", {"base/b.h": "size_t cp_b(void);\n"}, "base/b.h: does not compile alone"),
     ("headers", {"base/b.h": "struct cp_b { int x; };\n"}, "base/b.h: does not compile alone"),
     ("sizes", {"base/b.c": body(151)}, "a function of 151 lines"),
