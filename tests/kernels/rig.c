@@ -126,11 +126,11 @@ const char *const *rig_levels(void)
     return levels;
 }
 
-machine machine_open(rig *r, const char *level, int threads)
+machine machine_open_on(rig *r, const char *device, const char *level, int threads)
 {
     cp_err err = {0};
     machine m = {.r = r};
-    cp_backend_config cfg = {.device = level ? "cpu" : "ref", .isa_cap = level};
+    cp_backend_config cfg = {.device = device, .isa_cap = level};
     if (level) {
         if (!r->pools[threads])
             assert_int_equal(cp_pool_open(&r->pools[threads], threads, &err), CP_OK);
@@ -140,6 +140,11 @@ machine machine_open(rig *r, const char *level, int threads)
         cp_backend_prepare(m.b, &r->prog, &r->cfg, &m.p, &err) != CP_OK)
         fail_msg("%s", err.msg);
     return m;
+}
+
+machine machine_open(rig *r, const char *level, int threads)
+{
+    return machine_open_on(r, level ? "cpu" : "ref", level, threads);
 }
 
 void machine_close(machine *m)

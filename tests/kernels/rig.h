@@ -58,6 +58,8 @@ int rig_group(rig *r, cp_kv_group g);
 const char *const *rig_levels(void);
 /* backend "ref" (level NULL) or "cpu" at a level with 1 to 4 threads. */
 machine machine_open(rig *r, const char *level, int threads);
+/* On the backend of that name; level and threads are the cpu's. */
+machine machine_open_on(rig *r, const char *device, const char *level, int threads);
 void machine_close(machine *m);
 /* Equal for equal seeds: all matrices, K/V of all pages but page 0, all states but slot 0. */
 void machine_fill(machine *m, uint64_t seed);

@@ -124,18 +124,23 @@ static void seam_rig(rig *r)
     mixed_build(r, 0);
 }
 
-/* All machines of the rig: ref, and cpu at each level on one and on two workers. */
+enum { MACHINES = 20 };
+
+/* All machines of the rig: each row that is built; cpu at each level, on one and on two workers. */
 static int open_all(rig *r, machine *m)
 {
     int n = 0;
-    m[n++] = machine_open(r, NULL, 1);
-    for (const char *const *level = rig_levels(); *level; level++)
-        for (int threads = 1; threads <= 2; threads++)
-            m[n++] = machine_open(r, *level, threads);
+    for (const char *const *name = cp_backend_names(); *name; name++) {
+        bool cpu = strcmp(*name, "cpu") == 0;
+        if (!cpu)
+            m[n++] = machine_open_on(r, *name, NULL, 1);
+        for (const char *const *level = rig_levels(); cpu && *level; level++)
+            for (int threads = 1; threads <= 2; threads++)
+                m[n++] = machine_open(r, *level, threads);
+    }
+    assert_true(n <= MACHINES);
     return n;
 }
-
-enum { MACHINES = 20 };
 
 /* A token that a slot sampled need not be known to go on: the step takes it by the mark, wherever
  * the sequence stands in the batch, and so does the history of the penalties. */
@@ -237,6 +242,43 @@ static void walk_memory(cp_backend *b)
     assert_non_null(strstr(how, " MiB"));
 }
 
+/* Every function of a row is there: none is optional. One that is added to the row and not to this
+ * list does not build. */
+#define ROW_FUNCTIONS(X)                                                                           \
+    X(open)                                                                                        \
+    X(close)                                                                                       \
+    X(level)                                                                                       \
+    X(default_level)                                                                               \
+    X(supports)                                                                                    \
+    X(take)                                                                                        \
+    X(give)                                                                                        \
+    X(put)                                                                                         \
+    X(get)                                                                                         \
+    X(memory)                                                                                      \
+    X(kv_bytes)                                                                                    \
+    X(measure)                                                                                     \
+    X(prepare)                                                                                     \
+    X(fini)                                                                                        \
+    X(submit)                                                                                      \
+    X(sample)                                                                                      \
+    X(collect)
+
+#define X(function) +1
+enum { N_ROW_FUNCTIONS = ROW_FUNCTIONS(X) };
+#undef X
+_Static_assert(sizeof(cp_backend_row) - offsetof(cp_backend_row, open) ==
+                   N_ROW_FUNCTIONS * sizeof(void (*)(void)),
+               "a function of the row is not in the list");
+
+static void walk_functions(const cp_backend_row *row)
+{
+#define X(function)                                                                                \
+    if (!row->function)                                                                            \
+        fail_msg("the row %s has no function " #function, row->name);
+    ROW_FUNCTIONS(X)
+#undef X
+}
+
 static void every_row_walked(void **state)
 {
     (void)state;
@@ -246,6 +288,7 @@ static void every_row_walked(void **state)
         cp_backend *b = NULL;
         assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = *name}, &err), CP_OK);
         assert_string_equal(b->row->name, *name);
+        walk_functions(b->row);
         walk_words(b);
         walk_memory(b);
         cp_backend_close(b);
