@@ -69,7 +69,7 @@ void h_open(harness *h, const h_config *cfg)
                            .n_cors_origins = n_cors,
                            .allowed_hosts = &cfg->allowed_host,
                            .n_allowed_hosts = cfg->allowed_host ? 1 : 0,
-                           .engine = cp_fake_api(h->fake),
+                           .engine = cfg->engine ? cfg->engine : cp_fake_api(h->fake),
                            .jobs = h->jobs,
                            .body_bytes = cfg->body_bytes,
                            .deadline_ms = cfg->deadline_ms,
@@ -89,6 +89,7 @@ void h_open(harness *h, const h_config *cfg)
                          .quantization = "Q4_1",
                          .fingerprint = "fp-test",
                          .defaults = cp_sampling_defaults_off(),
+                         .engine = cfg->resident,
                          .created = 1700000000,
                          .metrics = h->model_metrics};
     if (cfg->default_max_tokens)

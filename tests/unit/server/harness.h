@@ -48,8 +48,10 @@ typedef struct h_config {
     const char *template_; /* NULL: contents joined by a newline; "": no template at all */
     const char *cors[3];   /* up to a NULL */
     const char *allowed_host, *host;
-    bool add_bos; /* the tokenizer puts BOS in front */
-    bool loading; /* do not call cp_server_ready */
+    bool add_bos;                /* the tokenizer puts BOS in front */
+    bool loading;                /* do not call cp_server_ready */
+    const cp_engine_api *engine; /* behind the server in place of the fake one; NULL: the fake */
+    cp_resident *resident;       /* the model in it */
 } h_config;
 
 void h_open(harness *h, const h_config *cfg);
