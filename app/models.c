@@ -68,6 +68,7 @@ void cp_app_models_free(cp_app_models *ms)
     }
     for (row *r = ms->list, *next; r; r = next) {
         next = r->next;
+        CP_ASSERT(!r->loading && !r->leaving);
         row_free(r);
     }
     pthread_mutex_destroy(&ms->turn);

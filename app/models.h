@@ -4,8 +4,9 @@
  * A cp_app_models brings models into the engine and the server and takes them out again, beside
  * whatever is served: file, tokenizer, template, program, pages, names. Loads run one after another
  * on their callers' threads; a call returns when its model serves, or is gone with all its memory.
- * Any thread but the engine's, the server's loop and its jobs. Owned by the command; its engine and
- * server are closed first, then what is still loaded goes with cp_app_models_free.
+ * Any thread but the engine's, the server's loop and its jobs. Owned by the command, which waits
+ * for all loads and unloads to return, closes engine and server, and then frees what is still
+ * loaded with cp_app_models_free.
  */
 #ifndef CP_APP_MODELS_H
 #define CP_APP_MODELS_H
@@ -17,7 +18,9 @@ typedef struct cp_app_models cp_app_models;
 
 /* All borrowed. */
 cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server *server);
-void cp_app_models_free(cp_app_models *ms); /* NULL is fine */
+/* No load and no unload may be under way (asserted: both would go on in a closed engine). NULL is
+ * fine. */
+void cp_app_models_free(cp_app_models *ms);
 /*
  * Load mo, whose strings are copied, and serve it. kv_bytes 0: what --kv-bytes leaves, where it was
  * given, else what the backend can give beside this model now. Errors are those of file, tokenizer,
