@@ -1,10 +1,10 @@
 /*
- * bench engine, bench perplexity: the real scheduler, forward and sampler without HTTP.
+ * bench engine, bench perplexity: measure the real scheduler, forward and sampler without HTTP.
  *
- * pp: time from submission of a prompt to its first token, in steps of --max-batch-rows. tg and
- * batch: time from the moment that every sequence has its first token (prompt and depth are
- * untimed) to the last token. 5 repetitions; median, least and most. Sampling is greedy and part of
- * the time.
+ * pp is the time from submission of a prompt to its first token, in steps of --max-batch-rows. tg
+ * and batch are the time from the moment that every sequence has its first token (prompt and depth
+ * are untimed) to the last token. Each is repeated 5 times, and the median, the least and the most
+ * are printed. Sampling is greedy and part of the time.
  */
 #include "app/command.h"
 #include "app/compose.h"

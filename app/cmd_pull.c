@@ -1,5 +1,5 @@
 /*
- * pull, verify, gc: what reaches out to a registry, and what looks after the store. `pull` is also
+ * pull, verify, gc: pull reaches out to a registry, the others look after the store. `pull` is also
  * what other commands start as a child process (--progress-fd): then it says how far it is through
  * that descriptor, and does not outlive its parent.
  */

@@ -1,7 +1,8 @@
 /*
- * run: one completion, or a chat in the terminal, through the real engine. A turn renders the whole
- * conversation again and lets the prefix cache do the rest. Ctrl-C ends the answer; at the prompt
- * it drops the line, and never ends a chat. While the model is loaded it ends the program.
+ * run: generates one completion, or chats in the terminal, through the real engine. A turn renders
+ * the whole conversation again and lets the prefix cache do the rest. Ctrl-C ends the answer; at
+ * the prompt it drops the line, and never ends a chat. While the model is loaded it ends the
+ * program.
  */
 #include "app/command.h"
 #include "app/compose.h"

@@ -1,4 +1,4 @@
-/* pack, list, inspect, rm: the local store from the command line. */
+/* pack, list, inspect, rm: handle the local store from the command line. */
 #include "app/command.h"
 #include "app/emit_json.h"
 #include "app/progress.h"

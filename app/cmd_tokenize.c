@@ -1,4 +1,4 @@
-/* tokenize: text on stdin, ids on one line. */
+/* tokenize: reads text on stdin and prints its ids on one line. */
 #include "app/command.h"
 #include "app/compose.h"
 #include "app/fetch.h"

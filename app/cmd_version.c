@@ -1,4 +1,4 @@
-/* version: what this binary is; with -v what it can do on this machine. */
+/* version: says what this binary is, and with -v what it can do on this machine. */
 #include "app/command.h"
 #include "app/compose.h"
 

@@ -1,4 +1,4 @@
-/* What commands share: how they fail, and what their options say to the loader. See command.h. */
+/* Commands share how they fail and what their options say to the loader: see command.h. */
 #include "app/command.h"
 
 #include "base/mem.h"

@@ -1,6 +1,6 @@
 /*
- * Composition: which module stands behind which. Nothing here decides anything beyond order and
- * defaults.
+ * This file puts modules together: it says which stands behind which, and decides nothing beyond
+ * order and defaults. See compose.h.
  */
 #include "app/compose.h"
 

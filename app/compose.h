@@ -1,7 +1,9 @@
 /*
- * compose: the only place that names every module. A cp_stack is the compute side of a process
- * (pool, backend, engine); a cp_app_model is one loaded model with everything the front ends need
- * of it. Both are owned by the command that opened them; models close before their stack.
+ * compose: names every module, which no other file does.
+ *
+ * A cp_stack is the compute side of a process (pool, backend, engine); a cp_app_model is one loaded
+ * model with everything the front ends need of it. The command that opened them owns both, and
+ * closes models before their stack.
  */
 #ifndef CP_APP_COMPOSE_H
 #define CP_APP_COMPOSE_H

@@ -1,4 +1,4 @@
-/* Sampling defaults: see defaults.h. */
+/* This file puts the sampling defaults of a model together: see defaults.h. */
 #include "app/defaults.h"
 
 #include "base/log.h"

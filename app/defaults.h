@@ -1,6 +1,10 @@
-/* Sampling defaults of a model: models.toml > what its packaging brought > the file's
- * general.sampling.* > temperature 1, top_p 1, everything else off, or llama.cpp's 0.8, top_k 40,
- * top_p 0.95, min_p 0.05. */
+/*
+ * defaults: finds the sampling defaults of a model.
+ *
+ * What models.toml says wins over what the model's packaging brought, and that over
+ * general.sampling.* of its file. What nobody says is temperature 1, top_p 1 and everything else
+ * off, or, as llama.cpp has it, temperature 0.8, top_k 40, top_p 0.95, min_p 0.05.
+ */
 #ifndef CP_APP_DEFAULTS_H
 #define CP_APP_DEFAULTS_H
 

@@ -1,4 +1,4 @@
-/* JSON on stdout: see emit_json.h. */
+/* This file prints JSON on stdout: see emit_json.h. */
 #include "app/emit_json.h"
 
 #include <jansson.h>

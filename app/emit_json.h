@@ -1,4 +1,4 @@
-/* JSON on stdout for --json, through jansson. */
+/* emit_json: prints on stdout what commands say with --json, through jansson. */
 #ifndef CP_APP_EMIT_JSON_H
 #define CP_APP_EMIT_JSON_H
 

@@ -1,7 +1,9 @@
 /*
- * Opening, and pulling by a child process: see fetch.h. The child writes its progress into a pipe
- * and everything that a person should read to stderr, which it shares; its exit code says what kind
- * of failure it was.
+ * This file opens models, and pulls them by a child process where they are not here: see fetch.h.
+ *
+ * The child writes its progress into a pipe, and everything that a person should read to stderr,
+ * which it shares; its exit code says what kind of failure it was. A line of the pipe is "PHASE
+ * DONE TOTAL", such as "pulling 1048576 138412032".
  */
 #include "app/fetch.h"
 

@@ -1,7 +1,8 @@
 /*
- * fetch: opening a model wherever it is. A name that the store does not hold is pulled by a child
- * process, the same program's `pull`, so that this process opens no outbound connection and never
- * sees a credential; the child ends with this process. Any one thread, which must outlive the call.
+ * fetch: opens a model wherever it is. A child process, the same program's `pull`, pulls a name
+ * that the store does not hold, so that this process opens no outbound connection and never sees a
+ * credential; the child ends with this process. One thread calls it, any one, which must outlive
+ * the call.
  */
 #ifndef CP_APP_FETCH_H
 #define CP_APP_FETCH_H

@@ -1,4 +1,4 @@
-/* Standard input, cut into lines: see lines.h. */
+/* This file cuts standard input into lines: see lines.h. */
 #include "app/lines.h"
 
 #include <errno.h>

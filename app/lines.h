@@ -1,7 +1,7 @@
 /*
- * lines: what is typed, a line at a time, and Ctrl-C at the prompt. A cp_lines belongs to one
- * thread and reads standard input; SIGINT must be blocked in the process and stand behind the
- * caller's signalfd.
+ * lines: gives what is typed, a line at a time, and tells of Ctrl-C at the prompt. A cp_lines
+ * belongs to one thread and reads standard input; SIGINT must be blocked in the process and stand
+ * behind the caller's signalfd.
  */
 #ifndef CP_APP_LINES_H
 #define CP_APP_LINES_H

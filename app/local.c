@@ -1,6 +1,6 @@
 /*
- * The in-process front end: see local.h. The engine's wake is a condition variable; ready requests
- * come through its queue and are drained one event a call.
+ * This file is the front end inside the process: see local.h. The engine wakes it by a condition
+ * variable; ready requests come through its queue and are drained one event a call.
  */
 #include "app/local.h"
 

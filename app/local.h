@@ -1,7 +1,7 @@
 /*
- * cp_local: a front end inside the process, for run and bench. One thread submits requests and
- * takes their events in order of arrival; it sleeps in between. Owns its requests until they have
- * ended.
+ * local: a front end inside the process serves run and bench. One thread submits requests and takes
+ * their events in order of arrival; it sleeps in between. A cp_local owns its requests until they
+ * have ended.
  */
 #ifndef CP_APP_LOCAL_H
 #define CP_APP_LOCAL_H

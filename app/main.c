@@ -1,6 +1,6 @@
 /*
- * capstan: entry point. The standard descriptors are made sure of, options are parsed once from
- * their rows, logging is set up, and the command's function does the rest.
+ * capstan begins here. main makes sure of the standard descriptors, parses the options once from
+ * their rows, and sets logging up; the command's function does the rest.
  */
 #include "app/command.h"
 #include "app/stdio.h"

@@ -1,6 +1,7 @@
 /*
- * models: see models.h. A model is taken apart in the order in which nothing can reach it any more:
- * its names in the server, its place in the engine, then what both have borrowed.
+ * This file loads and unloads models: see models.h. A model is taken apart in the order in which
+ * nothing can reach it any more: its names in the server, its place in the engine, then what both
+ * have borrowed.
  */
 #include "app/models.h"
 

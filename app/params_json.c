@@ -1,6 +1,7 @@
 /*
- * Sampling options that a packaging brought, in Ollama's names. Rows say which are honoured and in
- * what range; every other key is named in the log.
+ * This file reads the sampling options that a packaging brought, in Ollama's names. Rows say which
+ * are honoured and in what range; every other key is named in the log.
+ * {"temperature":0.2,"mirostat":1} sets one default, and the log names mirostat.
  */
 #include "app/defaults.h"
 #include "base/log.h"

@@ -1,4 +1,4 @@
-/* Progress on a terminal, in a log, and for a watcher: see progress.h. */
+/* This file shows progress on a terminal, in a log, and to a watcher: see progress.h. */
 #include "app/progress.h"
 
 #include "base/clock.h"

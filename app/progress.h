@@ -1,9 +1,11 @@
 /*
- * cp_progress: what a person and a log see of something that takes long: a bar with bytes, rate and
- * time left on a terminal, as much of it as fits into its width; a log line every 5 s elsewhere and
- * on a terminal that says it is dumb. A caller-owned value, one thread;
- * cp_progress_report is a cp_progress_fn. With a watcher, the numbers go there, too (the server's
- * probes), or go nowhere else (a pull that another process started). Every line goes to stderr.
+ * progress: shows a person and a log how far something is that takes long.
+ *
+ * On a terminal that is a bar with bytes, rate and time left, as much of it as fits into its width;
+ * elsewhere, and on a terminal that says it is dumb, it is a log line every 5 s. A cp_progress is a
+ * value of its caller's and belongs to one thread; cp_progress_report is a cp_progress_fn. With a
+ * watcher, the numbers go there, too (the server's probes), or go nowhere else (a pull that another
+ * process started). Every line goes to stderr.
  */
 #ifndef CP_APP_PROGRESS_H
 #define CP_APP_PROGRESS_H

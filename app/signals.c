@@ -1,4 +1,4 @@
-/* The signal thread: see signals.h. */
+/* This file runs the signal thread: see signals.h. */
 #include "app/signals.h"
 
 #include "base/clock.h"

@@ -1,4 +1,4 @@
-/* Standard descriptors: see stdio.h. */
+/* This file opens and closes the standard descriptors: see stdio.h. */
 #include "app/stdio.h"
 #include "base/io.h"
 

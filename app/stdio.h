@@ -1,7 +1,8 @@
 /*
- * stdio: the three standard descriptors as a command may find them. They may be closed (a daemon
- * manager, `<&-`), and then the next file or socket that opens takes their numbers; what is printed
- * may not arrive (a full disk, a closed descriptor). main opens and closes them, any command reads.
+ * stdio: takes the three standard descriptors as a command may find them. They may be closed (a
+ * daemon manager, `<&-`), and then the next file or socket that opens takes their numbers; what is
+ * printed may not arrive (a full disk, a closed descriptor). main opens and closes them, any
+ * command reads.
  */
 #ifndef CP_APP_STDIO_H
 #define CP_APP_STDIO_H

@@ -1,4 +1,4 @@
-/* Memory from the C library, which is there or ends the process: see alloc.h. */
+/* This memory comes from the C library, and it is there or the process ends: see alloc.h. */
 #include "base/alloc.h"
 
 #include <stdio.h>

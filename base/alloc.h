@@ -1,10 +1,10 @@
 /*
- * alloc: checked sizes, and memory from the C library. Any thread.
+ * alloc: checks sizes, and takes memory from the C library. Any thread may call it.
  *
  * Sizes that come from outside are checked (cp_mul, cp_add) and allocated with malloc or calloc,
  * whose failure is reported. Small fixed objects of our own come from cp_xmalloc, which aborts when
- * there is no memory: nothing sensible could go on then. What grows with a request lies in an arena
- * or a buffer that an account pays for (base/mem.h).
+ * there is no memory, because nothing sensible could go on then. What grows with a request lies in
+ * an arena or a buffer that an account pays for (base/mem.h).
  */
 #ifndef CP_BASE_ALLOC_H
 #define CP_BASE_ALLOC_H

@@ -1,6 +1,6 @@
 /*
- * Three numbers under a mutex. Only cp_account_begin waits, on a condition that every end of work
- * and every return of memory signals while somebody waits.
+ * A budget is three numbers under a mutex. Only cp_account_begin waits, on a condition that every
+ * end of work and every return of memory signals while somebody waits.
  */
 #include "base/budget.h"
 

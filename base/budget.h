@@ -1,5 +1,5 @@
 /*
- * cp_budget: one bound on the memory that many requests take together.
+ * budget: bounds the memory that many requests take together.
  *
  * A cp_budget is shared by threads (a mutex, held for a few instructions); whoever made it frees it
  * after its last account. A cp_account is what one holder has taken from it: a plain struct, used
@@ -11,7 +11,7 @@
  * - What arrives (bodies being received, and waiting for a thread) has at most a quarter, so there
  *   is room to work on what is complete; who sends half a body holds that quarter at worst, and the
  *   server cuts the largest of those that are slow. Up to 16 KiB arrive as long as there is any
- * room at all: ordinary requests do not wait for large ones.
+ *   room at all: ordinary requests do not wait for large ones.
  * - Work (parsing, rendering, tokenizing) begins with cp_account_begin, which reserves what it is
  *   sure to need, waiting for the work that goes on at that time. Who waits holds nothing but what
  *   it brought; who works waits for nothing, so it ends. When that has ended and there is still no

@@ -1,5 +1,5 @@
 /*
- * Clocks: thin wrappers over clock_gettime. CLOCK_MONOTONIC never steps, so differences of
+ * These clocks are thin wrappers over clock_gettime. CLOCK_MONOTONIC never steps, so differences of
  * cp_now_ns() are durations even while the wall clock is being set.
  */
 #include "base/clock.h"

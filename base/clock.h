@@ -1,4 +1,7 @@
-/* Monotonic time. All timers and deadlines use it; the wall clock is only printed. Any thread. */
+/*
+ * clock: tells monotonic time, which all timers and deadlines use; the wall clock is only printed.
+ * Any thread may ask.
+ */
 #ifndef CP_BASE_CLOCK_H
 #define CP_BASE_CLOCK_H
 

@@ -1,7 +1,7 @@
 /*
- * Errors: the table behind CP_CODES and the functions that fill a cp_err.
+ * This file holds the table behind CP_CODES and fills a cp_err.
  *
- * Messages are formatted into the fixed buffer of cp_err and cut at a UTF-8 boundary, so an
+ * Messages are formatted into the fixed buffer of a cp_err and cut at a UTF-8 boundary, so an
  * over-long name from outside never yields an invalid string for a client.
  */
 #include "base/code.h"

@@ -1,5 +1,5 @@
 /*
- * cp_code, cp_err: how every fallible function of capstan reports.
+ * code: every function of capstan that can fail reports by a cp_code and a cp_err.
  *
  * A function that can fail returns cp_code and takes `cp_err *err` last. cp_fail() fills err with a
  * message that names the numbers at the place of failure. err may be NULL. A cp_err is a plain

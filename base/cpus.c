@@ -1,7 +1,8 @@
 /*
- * How many cores this process may use: its affinity mask, cut by the CPU quota of every cgroup
- * above it (v2 cpu.max, v1 cpu.cfs_quota_us). A quota is rounded down: threads that meet at
- * barriers lose more by being throttled in the middle of a step than by being one fewer.
+ * This file counts the cores that this process may use: those of its affinity mask, cut by the CPU
+ * quota of every cgroup above it (v2 cpu.max, v1 cpu.cfs_quota_us). "150000 100000" in cpu.max is
+ * 1.5 cores, which count as one: threads that meet at barriers lose more by being throttled in the
+ * middle of a step than by being one fewer.
  */
 #include "base/io.h"
 #include "base/mem.h"

@@ -1,7 +1,7 @@
 /*
- * SHA-256 through libcrypto's EVP interface (hardware instructions where the CPU has them), and the
- * OCI digest string. libcrypto can only fail here for want of memory, which aborts like every small
- * internal allocation.
+ * SHA-256 goes through libcrypto's EVP interface, which uses hardware instructions where the CPU
+ * has them. libcrypto can only fail here for want of memory, which aborts like every small internal
+ * allocation.
  */
 #include "base/digest.h"
 

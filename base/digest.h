@@ -1,6 +1,10 @@
-/* SHA-256 over libcrypto, and the OCI digest string "sha256:" + 64 lower-case hex digits. Any
- * thread; a cp_sha256 belongs to its caller. The only file that includes OpenSSL in base is
- * digest.c. */
+/*
+ * digest: computes SHA-256 (FIPS 180-4) over libcrypto, and writes OCI's digest strings, "sha256:"
+ * and 64 lower-case hex digits (OCI image-spec, descriptor, Digests).
+ *
+ * A cp_sha256 belongs to its caller; any thread may call these functions. In base only digest.c
+ * includes OpenSSL.
+ */
 #ifndef CP_BASE_DIGEST_H
 #define CP_BASE_DIGEST_H
 

@@ -1,6 +1,7 @@
 /*
- * Texts made from the rows: --help, the manual page (docs/capstan.1) and docs/CONFIGURATION.md. The
- * generator program gen_docs writes the files; a lint test fails when they are stale.
+ * This file makes texts of the rows: --help, the manual page (docs/capstan.1) and
+ * docs/CONFIGURATION.md. The generator program gen_docs writes the files, and a lint test fails
+ * when they are stale.
  */
 #include "base/metrics.h"
 #include "base/options_rows.h"

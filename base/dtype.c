@@ -1,6 +1,6 @@
 /*
- * Weight types: the table behind CP_DTYPES, indexed by GGUF's type id. Ids that GGUF removed have
- * no name and are reported as unknown.
+ * This file holds the table of weight types behind CP_DTYPES, indexed by GGUF's type id. Ids that
+ * GGUF removed have no name and are reported as unknown.
  */
 #include "base/dtype.h"
 

@@ -1,7 +1,10 @@
 /*
- * Weight types: one row a GGUF tensor type. The enum values are GGUF's own ids. Rows state block
- * length and bytes; the size rule of a tensor is rows * (ne[0] / block) * bytes. Source: ggml.h,
- * enum ggml_type, and its block structures.
+ * dtype: a row describes each tensor type of GGUF; the enum values are GGUF's own ids.
+ *
+ * A row states how many weights a block has and how many bytes it takes. A tensor takes rows *
+ * (ne[0] / block) * bytes: one of 4096 x 2 in Q4_0 (blocks of 32 in 18 bytes) takes 2 * 128 * 18 =
+ * 4608. The source is ggml.h, enum ggml_type, and its block structures. Any thread may read the
+ * rows.
  */
 #ifndef CP_BASE_DTYPE_H
 #define CP_BASE_DTYPE_H

@@ -1,6 +1,4 @@
-/*
- * Fault points of tests; see fault.h.
- */
+/* This file finds out which fault points are on, and acts at them: see fault.h. */
 #include "base/fault.h"
 
 #include <signal.h>

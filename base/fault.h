@@ -1,7 +1,10 @@
 /*
- * Fault points: places where a test can have this process die, or have the system refuse, to show
- * that what is left behind is taken up again. Inert unless the environment's CAPSTAN_FAULT, a list
- * of POINT:ACTION with commas between, names a point (docs/TESTING.md has them). Any thread.
+ * fault: at these points a test can have this process die, or have the system refuse, to show that
+ * what is left behind is taken up again.
+ *
+ * They do nothing unless the environment's CAPSTAN_FAULT, a list of POINT:ACTION with commas
+ * between, names a point (docs/TESTING.md has them): CAPSTAN_FAULT=bytes=4096:kill ends a pull
+ * after 4096 bytes. Any thread may pass one.
  */
 #ifndef CP_BASE_FAULT_H
 #define CP_BASE_FAULT_H

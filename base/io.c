@@ -1,6 +1,6 @@
 /*
- * Loops around read and write. A write of 0 bytes where some were asked for would loop for ever, so
- * it counts as an error of the device (EIO).
+ * These functions are the loops around read and write. A write of 0 bytes where some were asked for
+ * would loop for ever, so it counts as an error of the device (EIO).
  */
 #include "base/io.h"
 

@@ -1,9 +1,10 @@
 /*
- * Reading and writing whole: files, and counts of bytes.
+ * io: reads and writes whole files, and whole counts of bytes.
  *
  * read(2) and write(2) may do less than they were asked for, and a signal may end them before they
  * have done anything (EINTR). What stands here goes on until all is done, the file ends, or a real
- * error comes; errno is that error's then. For blocking descriptors. No state; any thread.
+ * error comes, which errno then says. It is for blocking descriptors, keeps no state, and any
+ * thread may call it.
  */
 #ifndef CP_BASE_IO_H
 #define CP_BASE_IO_H

@@ -1,7 +1,7 @@
 /*
- * Jobs: a bounded FIFO under one mutex, drained by a few threads. Jobs take tens of microseconds
- * and more, so a lock and a condition variable cost nothing that matters. The queue's memory is
- * taken once at open.
+ * Jobs stand in a bounded FIFO under one mutex, and a few threads drain it. Jobs take tens of
+ * microseconds and more, so a lock and a condition variable cost nothing that matters. The queue's
+ * memory is taken once at open.
  */
 #include "base/jobs.h"
 

@@ -1,6 +1,8 @@
 /*
- * cp_jobs: the small thread pool for parsing, templates, tokenizing and grammar. Bounded queue;
- * jobs run in FIFO order on any worker. Owned by its creator; submit from any thread.
+ * jobs: a small pool of threads parses, renders templates and tokenizes.
+ *
+ * The queue is bounded, and jobs run in FIFO order on any worker. Whoever opened a cp_jobs owns it;
+ * any thread may submit.
  */
 #ifndef CP_BASE_JOBS_H
 #define CP_BASE_JOBS_H

@@ -1,6 +1,6 @@
 /*
- * Logging: a record is formatted into one stack buffer and written with one write(2), so lines of
- * several threads never mix. Text: "2025-01-31T12:00:00.123Z info message". JSON:
+ * A record is formatted into one stack buffer and written with one write(2), so that lines of
+ * several threads never mix. As text it is "2025-01-31T12:00:00.123Z info message", as JSON
  * {"time":...,"level":...,"msg":...}. Line breaks and control bytes inside a message are escaped,
  * so that a message from outside cannot forge a line.
  */

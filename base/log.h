@@ -1,7 +1,9 @@
 /*
- * Logging: one line a record on stderr, as text or JSON. Any thread; a line is written with one
- * write(2). Never pass prompt text, completions, keys or tokens. Fields are "key=value" pairs made
- * by the caller's format.
+ * log: writes one line a record to stderr, as text or as JSON.
+ *
+ * A line is written with one write(2), and any thread may log. Never pass prompt text, completions,
+ * keys or tokens. The caller's format makes fields of the form "key=value": cp_log(CP_LOG_INFO,
+ * "pulled name=%s bytes=%zu", name, n).
  */
 #ifndef CP_BASE_LOG_H
 #define CP_BASE_LOG_H

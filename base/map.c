@@ -1,5 +1,5 @@
 /*
- * Mappings and their SIGBUS handler.
+ * This file maps files and handles SIGBUS within them.
  *
  * The handler may run on any thread at any instruction, so it reads a fixed table through lock-free
  * atomics. A slot's generation is odd while it changes; the handler re-reads it, so that a slot

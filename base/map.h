@@ -1,10 +1,10 @@
 /*
- * Read-only file mappings that survive a file which shrinks or fails under us.
+ * map: maps files read-only, and survives a file which shrinks or fails under us.
  *
- * A cp_map belongs to its owner; the bytes may be read from any thread. A SIGBUS within one of our
- * mappings replaces the rest of that mapping by zero pages and marks it poisoned; at any other
- * address the previous action is restored, so that the process dies as it would have. Hidden: the
- * table of mappings that the signal handler reads.
+ * A cp_map belongs to its owner; any thread may read the bytes. A SIGBUS within one of our mappings
+ * replaces the rest of that mapping by zero pages and marks it poisoned; at any other address the
+ * previous action is restored, so that the process dies as it would have. The table of mappings
+ * that the signal handler reads is hidden.
  */
 #ifndef CP_BASE_MAP_H
 #define CP_BASE_MAP_H

@@ -1,9 +1,9 @@
 /*
- * Arenas, growable buffers, and cursors over hostile bytes: see mem.h.
+ * This file implements arenas, growable buffers, and cursors over hostile bytes: see mem.h.
  *
  * An arena is a list of blocks of doubling size (4 KiB to 1 MiB); what does not fit gets a block of
- * its own, so the waste stays below one block. The cap counts what callers asked for, rounded
- * to 16. Buffers grow by half.
+ * its own, so the waste stays below one block. The cap counts what callers asked for, rounded to
+ * 16. Buffers grow by half.
  */
 #include "base/mem.h"
 

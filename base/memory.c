@@ -1,5 +1,5 @@
 /*
- * memory: see memory.h.
+ * This file reads how much memory there is from /proc/meminfo and from the cgroups: see memory.h.
  */
 #include "base/memory.h"
 

@@ -1,6 +1,4 @@
-/*
- * memory: how much of this machine's memory a process may have. Any thread.
- */
+/* memory: tells how much of this machine's memory a process may have. Any thread may ask. */
 #ifndef CP_BASE_MEMORY_H
 #define CP_BASE_MEMORY_H
 

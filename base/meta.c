@@ -1,6 +1,7 @@
 /*
- * Metadata view: records in file order plus an open-addressing hash index over the keys (FNV-1a,
- * load at most 1/2), so that a file with a hundred thousand keys still opens in linear time.
+ * A metadata view keeps its records in file order, and an open-addressing hash index over the keys
+ * (FNV-1a, load at most 1/2), so that a file with a hundred thousand keys still opens in linear
+ * time.
  */
 #include "base/meta.h"
 

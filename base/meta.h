@@ -1,8 +1,9 @@
 /*
- * cp_meta: a typed, read-only key/value view of a model's metadata (GGUF's own key names). The
- * loader fills it; tokenizer, chat and model read it, so none of them needs the loader. Strings and
- * arrays point into the mapped file or the loader's memory and live as long as the loaded model.
- * Immutable after loading: any thread may read.
+ * meta: a typed, read-only view shows a model's metadata by key (GGUF's own key names).
+ *
+ * The loader fills a cp_meta; tokenizer, chat and model read it, so none of them needs the loader.
+ * Strings and arrays point into the mapped file or the loader's memory and live as long as the
+ * loaded model. It does not change after loading, and any thread may read it.
  */
 #ifndef CP_BASE_META_H
 #define CP_BASE_META_H

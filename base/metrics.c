@@ -1,9 +1,14 @@
 /*
- * Metrics: one flat array of relaxed atomics a handle, indexed by the rows of metrics.def, and the
- * Prometheus text format writer (text format 0.0.4).
+ * This file counts, and writes what was counted in Prometheus' text format 0.0.4. A handle is one
+ * flat array of relaxed atomics, indexed by the rows of metrics.def.
  *
  * A histogram keeps its buckets apart (not cumulative) and its sum as a double under
  * compare-and-swap; the writer adds the buckets up, so count and +Inf agree by construction.
+ * Buckets of 1, 0 and 2 values up to 1, 5 and any number are written as
+ *
+ *   x_bucket{le="1"} 1
+ *   x_bucket{le="5"} 1
+ *   x_bucket{le="+Inf"} 3
  */
 #include "base/metrics.h"
 

@@ -1,10 +1,10 @@
 /*
- * cp_metrics: counters, gauges and histograms of one loaded model, or of the process.
+ * metrics: counters, gauges and histograms count what one loaded model, or the process, does.
  *
- * The rows stand in base/metrics.def; a CP_M_<ID> indexes one series. A cp_metrics is owned by
- * whoever made it and must outlive those who count in it. Counting is relaxed atomics from any
- * thread, no locks and no allocation; every function here takes NULL for "nobody counts". Reading
- * (cp_metrics_write) asks no other thread: values of one scrape are each exact, not a common
+ * The rows stand in base/metrics.def; a CP_M_<ID> indexes one series. Whoever made a cp_metrics
+ * owns it, and it must outlive those who count in it. Any thread counts, by relaxed atomics,
+ * without locks and without allocation; every function here takes NULL for "nobody counts". Reading
+ * (cp_metrics_write) asks no other thread: values of one scrape are each exact, not of a common
  * instant.
  */
 #ifndef CP_BASE_METRICS_H

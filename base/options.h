@@ -1,10 +1,11 @@
 /*
- * cp_options: the parsed command line, environment and models.toml of one start, as a typed struct.
+ * options: the command line, the environment and models.toml of one start become a typed struct.
  *
- * The rows stand in base/options.def; each is a field here. Precedence: flag > environment > file >
- * default. Owned by whoever parsed it; all strings live as long as it does. Immutable after
- * cp_options_parse: any thread may read. Everything wrong in it is CP_USAGE (exit 2) with the name,
- * the value and what is allowed.
+ * The rows stand in base/options.def, and each is a field here. A flag wins over the environment,
+ * that over the file, and that over the default. Whoever parsed a cp_options owns it, and all
+ * strings live as long as it does. It does not change after cp_options_parse, so any thread may
+ * read it. Everything wrong in it is CP_USAGE (exit 2) with the name, the value and what is
+ * allowed.
  */
 #ifndef CP_BASE_OPTIONS_H
 #define CP_BASE_OPTIONS_H

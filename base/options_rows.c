@@ -1,7 +1,7 @@
 /*
- * Option tables out of options.def, and the reading of typed values: strict decimal integers,
- * finite numbers, sizes with KiB MiB GiB, times with ms s m, on|off, choices, lists. Ranges are the
- * row's own text, read by the same code.
+ * This file makes tables of options.def and reads typed values: strict decimal integers, finite
+ * numbers, sizes with KiB MiB GiB, times with ms s m, on|off, choices, lists. A range is the row's
+ * own text and is read by the same code: "1KiB..4MiB" lets 65536 and 64KiB in.
  */
 #include "base/options_rows.h"
 

@@ -1,7 +1,9 @@
 /*
- * The rows of base/options.def as tables, and how a value is read from text. Private to base:
- * options_parse.c parses with it, docs.c prints help, manual and docs/CONFIGURATION.md from it. All
- * tables are constant; any thread.
+ * options_rows: the rows of base/options.def are tables here, and values are read from text by
+ * them.
+ *
+ * This header is private to base: options_parse.c parses with it, docs.c prints help, manual and
+ * docs/CONFIGURATION.md from it. All tables are constant, and any thread may read them.
  */
 #ifndef CP_BASE_OPTIONS_ROWS_H
 #define CP_BASE_OPTIONS_ROWS_H

@@ -1,6 +1,6 @@
 /*
- * The compute pool. Between runs the workers sleep on a futex (`epoch`); inside a run they meet at
- * a barrier that spins for a bounded number of pauses and then yields.
+ * This file runs the compute pool. Between runs the workers sleep on a futex (`epoch`); inside a
+ * run they meet at a barrier that spins for a bounded number of pauses and then yields.
  *
  * A neighbour who takes a core costs far more than its share: whoever it puts off the CPU holds up
  * all others at the next barrier, for a time slice each time. So the pool shrinks: when a barrier

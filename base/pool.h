@@ -1,11 +1,12 @@
 /*
- * cp_pool: the one compute pool of the process. The caller (the engine thread) is worker 0;
- * `threads - 1` others sleep on a futex between runs and walk a run together. Within a run,
- * cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between operations costs
- * 8x on a small model, an endless spin collapses beside a competitor. Only one run at a time: a
- * thread that comes meanwhile waits, and turns go in the order of coming, so who makes many short
- * runs lets others in between. Whoever runs is worker 0 for that run, and must not run again from
- * inside it.
+ * pool: the process has one compute pool, whose workers walk a run together.
+ *
+ * The caller (the engine thread) is worker 0; `threads - 1` others sleep on a futex between runs.
+ * Within a run, cp_pool_barrier() spins for a bounded time, then sched_yield()s: a futex between
+ * operations costs 8x on a small model, an endless spin collapses beside a competitor. There is one
+ * run at a time: a thread that comes meanwhile waits, and turns go in the order of coming, so who
+ * makes many short runs lets others in between. Whoever runs is worker 0 for that run, and must not
+ * run again from inside it.
  */
 #ifndef CP_BASE_POOL_H
 #define CP_BASE_POOL_H

@@ -1,11 +1,12 @@
 /*
- * Queues between threads: Vyukov's intrusive multi-producer queue and a single-producer ring.
+ * This file implements the queues between threads: Vyukov's intrusive multi-producer queue and a
+ * single-producer ring.
  *
- * mpsc: producers swap themselves in at `head` and then link the old head to themselves; between
- * the two steps the chain has a gap, which the consumer sees as "empty for now". The stub keeps the
- * chain non-empty, so push never touches `tail`. Source: D. Vyukov, "Intrusive MPSC node-based
- * queue". ring: indices run freely modulo 2^32; their difference is the count, so no slot is
- * wasted.
+ * Producers of an mpsc swap themselves in at `head` and then link the old head to themselves;
+ * between the two steps the chain has a gap, which the consumer sees as "empty for now". The stub
+ * keeps the chain non-empty, so push never touches `tail`. The source is D. Vyukov, "Intrusive MPSC
+ * node-based queue". The indices of a ring run freely modulo 2^32; their difference is the count,
+ * so no slot is wasted.
  */
 #include "base/queue.h"
 

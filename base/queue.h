@@ -1,9 +1,9 @@
 /*
- * The only structures that cross threads while serving.
+ * queue: these structures, and no others, cross threads while serving.
  *
- * cp_mpsc: an intrusive multi-producer single-consumer queue (Vyukov); push is wait-free and
- * allocates nothing. cp_ring: a single-producer single-consumer ring of fixed-size records; the
- * memory is the caller's.
+ * A cp_mpsc is an intrusive multi-producer single-consumer queue (Vyukov), whose push is wait-free
+ * and allocates nothing. A cp_ring is a single-producer single-consumer ring of fixed-size records,
+ * whose memory is the caller's.
  */
 #ifndef CP_BASE_QUEUE_H
 #define CP_BASE_QUEUE_H

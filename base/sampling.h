@@ -1,5 +1,5 @@
 /*
- * sampling: the range of each sampling parameter, once for all that name one: fields of requests
+ * sampling: gives each sampling parameter one range for all that name one: fields of requests
  * (server/fields.def), flags and [model.sampling] (base/options.def), options of a packaging
  * (app/params_json.c) and general.sampling.* of a model file (app/defaults.c).
  *

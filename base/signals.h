@@ -1,7 +1,7 @@
 /*
- * Signals of threads: those that come from outside are for the main thread, which waits for them;
- * those that a thread's own instruction raises must find it open, or the kernel kills the process
- * before any handler (base/map.h has one) is asked.
+ * signals: keeps signals that come from outside from a new thread, because another one waits for
+ * them. Those that a thread's own instruction raises must find it open, or the kernel kills the
+ * process before any handler (base/map.h has one) is asked.
  */
 #ifndef CP_BASE_SIGNALS_H
 #define CP_BASE_SIGNALS_H

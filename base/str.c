@@ -1,4 +1,4 @@
-/* Strings in buffers of a fixed size: see str.h. */
+/* This file handles strings in buffers of a fixed size: see str.h. */
 #include "base/str.h"
 
 #include <stdarg.h>

@@ -1,6 +1,7 @@
 /*
- * str: strings that end with a NUL, into buffers of a fixed size. Pure functions of their
- * arguments; any thread. Nothing here allocates; what grows is a cp_buf (base/mem.h).
+ * str: puts strings that end with a NUL into buffers of a fixed size, and looks at them. The
+ * functions are pure, and any thread may call them. Nothing here allocates; what grows is a cp_buf
+ * (base/mem.h).
  */
 #ifndef CP_BASE_STR_H
 #define CP_BASE_STR_H

@@ -1,10 +1,11 @@
 /*
- * TOML 1.0 parser: one pass over the text by recursive descent with a depth limit, no backtracking.
+ * This file parses TOML 1.0 (toml.io, v1.0.0) in one pass over the text, by recursive descent with
+ * a depth limit and without backtracking.
  *
  * Nodes carry private marks behind the public value (`node`): how a table came to be (header,
  * dotted key, inline), because TOML forbids to reopen some. Lookups walk the table's list; the
  * limits keep the product of keys and walks small (a hostile megabyte parses in well under a
- * second). Source: toml.io v1.0.0.
+ * second).
  */
 #include "base/toml.h"
 

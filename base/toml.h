@@ -1,11 +1,12 @@
 /*
- * cp_toml: a parsed TOML 1.0 document as a read-only tree; every key and value knows its line and
- * column.
+ * toml: a parsed TOML 1.0 document is a read-only tree in which every key and value knows its line
+ * and column.
  *
- * The tree is owned by its opener and lives in one arena until cp_toml_free(); strings in it are
- * NUL-terminated UTF-8 without inner NULs. Immutable after parsing: any thread may read. Not
- * accepted, with a message: dates and times, and U+0000 in strings. Limits: 1 MiB of text, 65,536
- * values, 1,024 keys a table, nesting and dotted keys to depth 32.
+ * Whoever opened the tree owns it; it lives in one arena until cp_toml_free(), and its strings are
+ * NUL-terminated UTF-8 without inner NULs. It does not change after parsing, so any thread may read
+ * it. Dates, times and U+0000 in strings are refused with a message. The limits are 1 MiB of text,
+ * 65,536 values, 1,024 keys a table, and depth 32 of nesting and dotted keys. The text "[a]\nb = 1"
+ * is a table `a`, whose key `b` stands at line 2, column 1.
  */
 #ifndef CP_BASE_TOML_H
 #define CP_BASE_TOML_H

@@ -1,4 +1,4 @@
-/* Owner and mode, by fstat alone. */
+/* This file asks for owner and mode of what is open, by fstat alone: see trust.h. */
 #include "base/trust.h"
 
 #include <sys/stat.h>

@@ -1,9 +1,9 @@
 /*
- * Whose word counts: which files and folders that this program made earlier it may believe now.
+ * trust: tells which files and folders that this program made earlier it may believe now.
  *
  * What is derived from weights (records of their digests, files out of compressed layers, packed
  * panels) is used without deriving it again, so whoever can write it decides what the model says.
- * Only this user and root may. Plain functions without state; any thread.
+ * Only this user and root may. The functions keep no state, and any thread may call them.
  */
 #ifndef CP_BASE_TRUST_H
 #define CP_BASE_TRUST_H

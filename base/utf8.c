@@ -1,4 +1,4 @@
-/* UTF-8: see utf8.h. */
+/* This file decodes UTF-8: see utf8.h. */
 #include "base/utf8.h"
 
 size_t cp_utf8_len(const char *s, size_t n)

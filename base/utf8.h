@@ -1,6 +1,6 @@
 /*
- * utf8: UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF. The one
- * decoder of the tree. Pure functions; any thread.
+ * utf8: decodes UTF-8 as RFC 3629 has it: it takes no overlong forms, no surrogates, nothing above
+ * U+10FFFF. The tree has no other decoder. The functions are pure, and any thread may call them.
  *
  * U+20AC is E2 82 AC. Which bytes may stand where is table 3-7 of the Unicode Standard, section
  * 3.9: the first says how many there are, and narrows the range of the second.

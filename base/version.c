@@ -1,6 +1,6 @@
 /*
- * Version strings. The build defines CP_VERSION and generates version_commit.h
- * (cmake/VersionCommit.cmake).
+ * The build defines CP_VERSION and generates version_commit.h (cmake/VersionCommit.cmake); this
+ * file makes the version's strings of them.
  */
 #include "base/version.h"
 

@@ -1,4 +1,6 @@
-/* The version of this build. Any thread; the strings are constant. */
+/*
+ * version: names the version of this build. The strings are constant, and any thread may read them.
+ */
 #ifndef CP_BASE_VERSION_H
 #define CP_BASE_VERSION_H
 

@@ -1,4 +1,4 @@
-/* A request's line of the log: see access_log.h. */
+/* This file writes the access line of a request and counts the request: see access_log.h. */
 #include "server/access_log.h"
 
 #include "base/clock.h"

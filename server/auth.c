@@ -1,6 +1,6 @@
 /*
- * Keys are compared as SHA-256, in constant time and over the whole list, so that neither the
- * bytes nor the position of a match can be timed.
+ * A presented key is compared with all keys of the list as SHA-256 and in constant time, so that an
+ * attacker can time neither the bytes nor the position of a match.
  */
 #include "server/auth.h"
 

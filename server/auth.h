@@ -1,4 +1,7 @@
-/* auth: which scopes a presented key has. Any thread; the table is read-only after open. */
+/*
+ * auth: tells which scopes a presented key has. Any thread may ask, because nobody writes the table
+ * after the server was opened.
+ */
 #ifndef CP_SERVER_AUTH_H
 #define CP_SERVER_AUTH_H
 

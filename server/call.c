@@ -1,4 +1,4 @@
-/* A call's states, holders and references: see call.h. */
+/* This file moves calls between their states and counts who holds them: see call.h. */
 #include "server/call.h"
 
 #include "base/clock.h"

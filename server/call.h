@@ -1,5 +1,5 @@
 /*
- * call: one exchange seen from above HTTP, and all that it holds.
+ * call: holds one exchange as it is seen from above HTTP.
  *
  * A cp_call belongs to the loop thread, except that a job has it while it is prepared. A cp_part is
  * one engine request (a prompt with its n choices), a cp_choice one stream of text.
@@ -13,10 +13,10 @@
  *   TOLD       all is said: an answer, a refusal, an error       -
  *   LEFT       the client has left before                        TOLD (an error is counted once)
  *
- * In the last two what still comes for it is dropped. Three may hold a call, whatever its state:
- * its exchange (q), a job (on_job), the engine (n_open parts). When none does, the loop lets go of
- * it (cp_call_let_go). References (refs) are the loop's one and one a part the engine has; with the
- * last one the memory goes, the arena and all that lies in it.
+ * In the last two, what still comes for the call is dropped. Three may hold a call, whatever its
+ * state: its exchange (q), a job (on_job), the engine (n_open parts). When none does, the loop lets
+ * go of it (cp_call_let_go). The loop has one reference (refs), and each part that the engine has
+ * is another; with the last one the memory goes, the arena and all that lies in it.
  *
  *   part       NEW -> LIVE -> CANCELLED -> ENDED, each also straight to ENDED
  */

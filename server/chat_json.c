@@ -1,11 +1,13 @@
 /*
- * messages and chat_template_kwargs: JSON to the template's values. A message keeps all its keys,
- * since templates read more than role and content (name, tool_calls, reasoning_content). What came
- * from the request is marked as input, so that a special token spelled in it is never parsed; only
- * the role, one of five words, is trusted. Text parts are joined with a newline. An assistant's
- * content may be absent: it is empty then, as templates put it together with text. The arguments of
- * a tool call are JSON in a string, and templates want the value; what a model left empty or broke
- * off is an empty object, or the conversation could never go on.
+ * A body's messages and chat_template_kwargs become the values that a template reads.
+ *
+ * A message keeps all its keys, since templates read more than role and content (name, tool_calls,
+ * reasoning_content). What came from the request is marked as input, so that a special token
+ * spelled in it is never parsed; only the role, one of five words, is trusted. Text parts are
+ * joined with a newline. An assistant's content may be absent: it is empty then, as templates put
+ * it together with text. The arguments of a tool call are JSON in a string, and templates want the
+ * value; what a model left empty or broke off becomes an empty object, or the conversation could
+ * never go on.
  */
 #include "server/parser.h"
 

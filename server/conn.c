@@ -1,4 +1,4 @@
-/* A connection: see conn.h. */
+/* This file pumps connections: it reads, calls the hooks and writes. See conn.h. */
 #include "server/conn.h"
 
 #include "base/clock.h"

@@ -1,9 +1,10 @@
 /*
- * conn: one connection: what is read, what is sent, and when it ends. Loop thread.
+ * conn: one connection decides what is read, what is sent, and when it ends.
  *
- * A connection is pumped whenever something happened to it: read what is there, read heads and
- * bodies strictly (head.h), call the hooks, write what there is to write, begin again with the next
- * request. Connections without a request in flight stand in a list, the longest idle first.
+ * A connection is pumped whenever something happened to it: it reads what is there, reads heads and
+ * bodies strictly (head.h), calls the hooks, writes what there is to write, and begins again with
+ * the next request. Connections without a request in flight stand in a list, the longest idle
+ * first. All functions run on the loop thread.
  */
 #ifndef CP_SERVER_CONN_H
 #define CP_SERVER_CONN_H

@@ -1,8 +1,9 @@
 /*
- * core: what all files of this room share of the server: its settings, its models, its calls.
+ * core: all files of this room share these parts of the server: its settings, its models, its
+ * calls.
  *
- * The loop thread owns a cp_server but for what is atomic or says so. Settings do not change after
- * cp_server_open; jobs read them and `models`.
+ * The loop thread owns a cp_server, except for members that are atomic or say otherwise. Settings
+ * do not change after cp_server_open; jobs read them and `models`.
  */
 #ifndef CP_SERVER_CORE_H
 #define CP_SERVER_CORE_H

@@ -1,6 +1,6 @@
 /*
- * Writing JSON. Runs of characters that need no escape are copied at once, because nearly all text
- * is such runs.
+ * These functions write JSON. They copy a run of characters that need no escape (RFC 8259 §7) at
+ * once, because nearly all text is such runs.
  */
 #include "server/emit.h"
 

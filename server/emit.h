@@ -1,6 +1,7 @@
 /*
- * emit: JSON text written straight into a cp_buf. No tree, no allocation beyond the buffer. The
- * caller writes punctuation; these write what needs care. Any thread.
+ * emit: writes JSON text straight into a cp_buf, without a tree and without any allocation beyond
+ * the buffer. The caller writes the punctuation, and these functions write what needs care. Any
+ * thread may call them.
  */
 #ifndef CP_SERVER_EMIT_H
 #define CP_SERVER_EMIT_H

@@ -1,4 +1,4 @@
-/* From the engine's events to the answer: see events.h. */
+/* This file submits calls to the engine and turns its events into answers: see events.h. */
 #include "server/events.h"
 
 #include "base/clock.h"

@@ -1,11 +1,11 @@
 /*
- * events: a prepared call goes to the engine, and what the engine says becomes its answer. Loop
- * thread.
+ * events: a prepared call goes to the engine, and what the engine says becomes its answer.
  *
- * The engine's rings are drained when it says so; a stream whose client does not read stops being
- * drained, its ring fills, and the engine stops scheduling it. A request ends twice, in either
- * order: its last record is taken, and the engine hands its own reference back (cp_request_popped).
- * A reference goes with each; with the second one the call is let go of.
+ * The server drains the engine's rings when the engine says so. When a client does not read, its
+ * stream is not drained any more, its ring fills, and the engine stops scheduling it. A request
+ * ends twice, in either order: its last record is taken, and the engine hands its own reference
+ * back (cp_request_popped). A reference goes with each; with the second one the call is let go of.
+ * All functions run on the loop thread.
  */
 #ifndef CP_SERVER_EVENTS_H
 #define CP_SERVER_EVENTS_H

@@ -1,4 +1,4 @@
-/* A request and its answer: see exchange.h. */
+/* This file answers exchanges and receives their bodies: see exchange.h. */
 #include "server/exchange.h"
 
 #include "base/clock.h"

@@ -1,7 +1,9 @@
 /*
- * exchange: one request and its answer (http_types.h has its states), below the connection that
- * carries it. Loop thread. What the front end does to an exchange (http.h) is implemented here,
- * too: it is noted, and the connection is put on the list of those to pump.
+ * exchange: one request and its answer, below the connection that carries it.
+ *
+ * http_types.h has the states of an exchange. What the front end does to one (http.h) is
+ * implemented here, too: it is noted, and the connection is put on the list of those to pump. All
+ * functions run on the loop thread.
  */
 #ifndef CP_SERVER_EXCHANGE_H
 #define CP_SERVER_EXCHANGE_H

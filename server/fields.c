@@ -1,7 +1,8 @@
 /*
- * The table of request fields as data: the rows of fields.def, look-up by name and route, and what
- * each row says to the values that docs/API.md shows and the tests send. The verdict is told from
- * the row alone, so that the tests hold the parser to it.
+ * This file holds the rows of fields.def as data, looks them up by name and route, and tells what
+ * each row says to the values that docs/API.md shows and the tests send.
+ *
+ * The verdict is told from the row alone, so that the tests hold the parser to it.
  */
 #include "server/fields.h"
 

@@ -1,6 +1,6 @@
 /*
- * fields: tables of request fields as data (fields.def says what the members mean). Constant; any
- * thread.
+ * fields: these tables say which fields a request may have; fields.def explains the members of a
+ * row. The tables are constant, and any thread may read them.
  */
 #ifndef CP_SERVER_FIELDS_H
 #define CP_SERVER_FIELDS_H

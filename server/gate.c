@@ -1,6 +1,6 @@
 /*
- * What stands before every route: keys, scopes, sites, sizes, the state of the server. Keys come
- * first, so that without one an unknown path looks like any other.
+ * The gate checks what stands before every route: keys, scopes, sites, sizes, the state of the
+ * server. It looks at keys first, so that without one an unknown path looks like any other.
  */
 #include "server/gate.h"
 

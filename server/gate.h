@@ -1,4 +1,6 @@
-/* gate: who may use which route, and with which body. Loop thread. */
+/*
+ * gate: decides who may use which route, and with which body. All functions run on the loop thread.
+ */
 #ifndef CP_SERVER_GATE_H
 #define CP_SERVER_GATE_H
 

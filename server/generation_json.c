@@ -1,6 +1,6 @@
 /*
- * What all APIs that generate read by hand: stop strings and ids, biases, options of streams, the
- * salt of the cache.
+ * This file reads by hand what all APIs that generate have in common: stop strings and ids, biases,
+ * the options of streams, and the salt of the cache.
  */
 #include "server/parser.h"
 

@@ -1,4 +1,4 @@
-/* What the server says of itself: see handlers.h. */
+/* These handlers answer what the server says of itself: see handlers.h. */
 #include "server/handlers.h"
 
 #include "server/emit.h"

@@ -1,6 +1,6 @@
 /*
- * handlers: routes without a body, answered at once from what the server knows. Loop thread; each
- * function is named in routes.def.
+ * handlers: answer routes without a body, at once and from what the server knows. Each function is
+ * named in routes.def and runs on the loop thread.
  */
 #ifndef CP_SERVER_HANDLERS_H
 #define CP_SERVER_HANDLERS_H

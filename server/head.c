@@ -1,7 +1,8 @@
 /*
- * The strict reading of heads and chunks. A line ends with CRLF and with nothing else, names are
+ * This file reads heads and chunks strictly. A line ends with CRLF and with nothing else, names are
  * tokens, values have no control bytes, nothing is folded, Host and Content-Length come once,
- * Transfer-Encoding is `chunked` and stands alone. What is refused here never reaches a route.
+ * Transfer-Encoding is `chunked` and stands alone (RFC 9112 §2.2, §5, §6, §7.1). What is refused
+ * here never reaches a route.
  */
 #include "server/head.h"
 

@@ -1,10 +1,11 @@
 /*
- * head: what HTTP/1.1 says in front of a body and between its chunks, read strictly.
+ * head: reads strictly what HTTP/1.1 says in front of a body and between its chunks.
  *
- * Pure functions over bytes, no memory of their own. Bytes are taken as they come, each is looked
- * at once, and the first that makes a request malformed, ambiguous or hopeless decides at once:
- * what two parsers could read in two ways (RFC 9112 §2.2, §5, §6.3, §11.2) is refused, never
- * repaired. Any thread that owns the struct.
+ * The functions are pure: they look at bytes and own no memory. They take bytes as they come and
+ * look at each once, and the first byte that makes a request malformed, ambiguous or hopeless
+ * decides at once: what two parsers could read in two ways (RFC 9112 §2.2, §5, §6.3, §11.2) is
+ * refused, never repaired. So "Content-Length: 3" beside "Transfer-Encoding: chunked" is 400, and
+ * the body is never guessed. Whichever thread owns the struct may call them.
  */
 #ifndef CP_SERVER_HEAD_H
 #define CP_SERVER_HEAD_H

@@ -1,12 +1,13 @@
 /*
- * http: one loop thread, connections and exchanges.
+ * http: one loop thread serves all connections and their exchanges.
  *
  * A cp_http owns the listening socket, the thread and every connection. A cp_http_req is one
- * exchange (a request and its answer); it exists from the head's arrival until hooks.done and is
- * touched by the loop thread only, as are all functions that take one. The front end above it is a
- * table of hooks, called on the loop thread, which must never block; no function below calls a hook
- * before it returns. An exchange that has not been answered when hooks.request returns waits until
- * somebody answers it. A client that closes its side meanwhile, or while a stream runs, is gone.
+ * exchange (a request and its answer); it exists from the head's arrival until hooks.done, and only
+ * the loop thread touches it, as it alone calls all functions that take one. The front end above is
+ * a table of hooks, which the loop thread calls and which must never block; no function below calls
+ * a hook before it returns. An exchange that has not been answered when hooks.request returns waits
+ * until somebody answers it. A client that closes its side meanwhile, or while a stream runs, is
+ * gone.
  */
 #ifndef CP_SERVER_HTTP_H
 #define CP_SERVER_HTTP_H

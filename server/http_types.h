@@ -1,7 +1,7 @@
 /*
- * http_types: the data of the HTTP loop, which loop.c, conn.c and exchange.c share: the loop, its
- * connections, and the exchange that is in flight on one. All of it belongs to the loop thread but
- * for what is atomic.
+ * http_types: loop.c, conn.c and exchange.c share the data of the HTTP loop: the loop, its
+ * connections, and the exchange that is in flight on one. All of it belongs to the loop thread,
+ * except for what is atomic.
  *
  * A cp_http_req has two states, as a request's body and its answer come and go by themselves.
  *

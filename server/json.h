@@ -1,8 +1,9 @@
 /*
- * json: text from outside to jansson's tree, bounded and paid for before the library sees it.
+ * json: turns text from outside into jansson's tree, which is bounded and paid for before the
+ * library sees the text.
  *
- * A cp_json_left goes with one request through all of its parsing; trees are freed by whoever loads
- * them. Any thread.
+ * A cp_json_left goes with one request through all of its parsing. Whoever loads a tree frees it.
+ * Any thread may call these functions.
  */
 #ifndef CP_SERVER_JSON_H
 #define CP_SERVER_JSON_H

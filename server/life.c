@@ -1,4 +1,4 @@
-/* A call's way from thread to thread: see life.h. */
+/* This file takes a call from thread to thread: see life.h. */
 #include "server/life.h"
 
 #include "base/clock.h"

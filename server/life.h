@@ -1,6 +1,6 @@
 /*
- * life: a call from its body to its end. Loop thread; each function is one thing that happens to a
- * call (call.h has its states).
+ * life: leads a call from its body to its end. Each function is one thing that happens to a call
+ * (call.h has its states), and all run on the loop thread.
  */
 #ifndef CP_SERVER_LIFE_H
 #define CP_SERVER_LIFE_H

@@ -1,8 +1,8 @@
 /*
- * The listening socket. What is set on it is inherited by accepted connections: a send buffer of
- * 64 KiB, so that a client that does not read is noticed after hundreds of tokens and not after
- * tens of thousands, and keep-alive probes with a user timeout, so that a dead peer is noticed
- * while a stream is silent.
+ * This file opens the listening socket. Accepted connections inherit what is set on it: a send
+ * buffer of 64 KiB, so that a client that does not read is noticed after hundreds of tokens and not
+ * after tens of thousands, and keep-alive probes with a user timeout, so that a dead peer is
+ * noticed while a stream is silent.
  */
 #include "server/listen.h"
 

@@ -1,4 +1,6 @@
-/* listen: the server's listening socket, TCP or Unix. Any thread; the caller owns the descriptor.
+/*
+ * listen: opens the server's listening socket, TCP or Unix. Any thread may call it, and the caller
+ * owns the descriptor.
  */
 #ifndef CP_SERVER_LISTEN_H
 #define CP_SERVER_LISTEN_H

@@ -1,7 +1,8 @@
 /*
- * JSON text to jansson's tree. Messages to clients come from our own words, never from the
- * library's text, and carry the position. NUL characters are allowed in strings (they are lengths
- * with us), duplicate keys keep the last value, as elsewhere.
+ * This file loads JSON text into jansson's tree. Messages to clients come from our own words, never
+ * from the library's text, and carry the position. NUL characters are allowed in strings, because
+ * ours have lengths. Of duplicate keys the last value counts, as it does elsewhere (RFC 8259 §4
+ * leaves it open).
  */
 #include "server/json.h"
 

@@ -1,6 +1,6 @@
 /*
- * The loop: an epoll that holds the listening socket, an eventfd, a timerfd and every connection
- * (edge-triggered; named by slot and generation, so that a stale event finds nobody).
+ * The loop waits at an epoll that holds the listening socket, an eventfd, a timerfd and every
+ * connection (edge-triggered; named by slot and generation, so that a stale event finds nobody).
  *
  * Requests are read here and nowhere else (conn.c, exchange.c); what is beyond doubt goes on to
  * libmicrohttpd, which keeps the header table and writes the answers (mhd.c says why it sits behind

@@ -1,5 +1,5 @@
 /*
- * libmicrohttpd behind socket pairs.
+ * This file keeps libmicrohttpd behind socket pairs.
  *
  * Release 0.9.75 (Debian 12) repairs malformed framing instead of refusing it, answers its own
  * errors as HTML, and reads ahead of any guard on its socket. So it never gets a client's socket:

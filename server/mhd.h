@@ -1,5 +1,5 @@
 /*
- * mhd: the door to libmicrohttpd, which reads requests' heads and writes answers.
+ * mhd: this is the one door to libmicrohttpd, which reads requests' heads and writes answers.
  *
  * A cp_mhd is one daemon without threads or sockets of its own; a cp_mhd_link is one connection of
  * it, whose other end is ours: what is written into it are heads that have been read strictly

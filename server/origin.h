@@ -1,7 +1,9 @@
 /*
- * origin: who a request says it is for, and which page sent it. Against pages of other sites that
- * drive a server through somebody's browser (no preflight for simple bodies), and names that are
- * rebound to loopback. Pure functions, any thread.
+ * origin: tells whom a request is for, and which page sent it.
+ *
+ * These checks stand against pages of other sites that drive a server through somebody's browser
+ * (which sends simple bodies without a preflight), and against names that are rebound to loopback.
+ * The functions are pure, and any thread may call them.
  */
 #ifndef CP_SERVER_ORIGIN_H
 #define CP_SERVER_ORIGIN_H

@@ -1,4 +1,4 @@
-/* What a request has where it says nothing: see params.h. */
+/* This file fills in what a request has where it says nothing: see params.h. */
 #include "server/params.h"
 
 #include <string.h>

@@ -1,10 +1,10 @@
 /*
- * params: a request's JSON becomes typed parameters, ranges checked.
+ * params: a request's JSON becomes typed parameters whose ranges are checked.
  *
- * cp_params_parse is a pure function of the body, the model's facts and its defaults; everything it
- * returns lies in the caller's arena (and the chat tree in the render arena). Any thread. Fields
- * are rows of the API's table; a field that would change the output and is not built is refused by
- * name, an unknown one is listed for the log.
+ * cp_params_parse is a pure function of the body, the model's facts and its defaults, and any
+ * thread may call it. Everything it returns lies in the caller's arena (and the chat tree in the
+ * render arena). Fields are rows of the API's table. A field that would change the output and is
+ * not built is refused by name; an unknown one is listed for the log.
  */
 #ifndef CP_SERVER_PARAMS_H
 #define CP_SERVER_PARAMS_H

@@ -1,7 +1,7 @@
 /*
- * The interpreter of tables of request fields (fields.h). What is more than a number or a flag is
- * read by hand, by the API (stop, logit_bias, prompt ...). A field that would change the output and
- * is not built is refused, but for the values that are no use of it. null is "not given"
+ * This file interprets the tables of request fields (fields.h). The API reads by hand what is more
+ * than a number or a flag (stop, logit_bias, prompt ...). A field that would change the output and
+ * is not built is refused, except for the values that are no use of it. null means "not given"
  * everywhere.
  */
 #include "server/api/api.h"

@@ -1,7 +1,9 @@
 /*
- * parser: what the readers of a body share: the parser's state, single values, and what several
- * APIs read by hand. Jobs; one thread a parser. Every reader takes a field that is absent or null
- * as not given, and names the field in its error.
+ * parser: the readers of a body share the parser's state, the readers of single values, and what
+ * several APIs read by hand.
+ *
+ * Every reader takes a field that is absent or null as not given, and names the field in its error.
+ * A parser belongs to one thread, one of Jobs.
  */
 #ifndef CP_SERVER_PARSER_H
 #define CP_SERVER_PARSER_H

@@ -1,4 +1,4 @@
-/* Single values of a body: see parser.h. */
+/* This file reads single values of a body: see parser.h. */
 #include "server/parser.h"
 
 #include <jansson.h>

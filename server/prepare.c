@@ -1,4 +1,4 @@
-/* From a body to engine requests: see prepare.h. */
+/* This file makes engine requests of a body: see prepare.h. */
 #include "server/prepare.h"
 
 #include "base/clock.h"

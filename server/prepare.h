@@ -1,10 +1,11 @@
 /*
- * prepare: from a body to engine requests, or to a reply: JSON, template, tokens, limits.
+ * prepare: turns a body into engine requests, or into a reply. It parses the JSON, renders the
+ * template, tokenizes, and checks the limits.
  *
- * Runs on Jobs, never on the loop thread, as a small body can ask for a long rendering; it touches
- * nothing but the call and what is immutable. All memory that the request needs until its end (ids,
- * rings, stop strings) lies in the call's arena; the template's working memory is given back before
- * it returns.
+ * It runs on Jobs, never on the loop thread, as a small body can ask for a long rendering; it
+ * touches nothing but the call and what is immutable. All memory that the request needs until its
+ * end (ids, rings, stop strings) lies in the call's arena. The template's working memory is given
+ * back before it returns.
  */
 #ifndef CP_SERVER_PREPARE_H
 #define CP_SERVER_PREPARE_H

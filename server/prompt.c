@@ -1,4 +1,4 @@
-/* From a conversation to token ids: see prompt.h. */
+/* This file renders a conversation and turns the text into token ids: see prompt.h. */
 #include "server/prompt.h"
 
 #include "base/clock.h"

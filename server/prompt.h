@@ -1,6 +1,6 @@
 /*
- * prompt: a conversation to text to token ids, the same for requests and for `run`. Pure functions
- * of their arguments; any thread.
+ * prompt: turns a conversation into text and the text into token ids, the same for requests and for
+ * `run`. The functions are pure, and any thread may call them.
  */
 #ifndef CP_SERVER_PROMPT_H
 #define CP_SERVER_PROMPT_H

@@ -1,4 +1,4 @@
-/* Records of log-probabilities: see records.h. */
+/* This file stores records of log-probabilities and hands them out: see records.h. */
 #include "server/records.h"
 
 void cp_record_add(cp_buf *b, const cp_event *ev, size_t start, size_t start_chr)

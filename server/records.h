@@ -1,8 +1,9 @@
 /*
- * records: log-probabilities of tokens on their way from the engine to an answer.
+ * records: carry log-probabilities of tokens from the engine to an answer.
  *
- * A record is a cp_logprob_record and its alternatives behind it; records stand one behind the
- * other in a cp_buf. Loop thread.
+ * A record is a cp_logprob_record with its alternatives behind it, and records stand one behind the
+ * other in a cp_buf: a token with two alternatives takes sizeof(cp_logprob_record) + 2 *
+ * sizeof(struct cp_event_top) bytes. All functions run on the loop thread.
  */
 #ifndef CP_SERVER_RECORDS_H
 #define CP_SERVER_RECORDS_H

@@ -1,4 +1,4 @@
-/* What a client is told: see reply.h. */
+/* This file tells clients what they get: see reply.h. */
 #include "server/reply.h"
 
 #include "base/log.h"

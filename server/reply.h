@@ -1,6 +1,7 @@
 /*
- * reply: what a client is told: whole answers, streams, errors. Loop thread. Each call is told once
- * (CP_CALL_TOLD); who has left, or been told, is told nothing.
+ * reply: tells a client what it gets: a whole answer, a stream, or an error. Each call is told once
+ * (CP_CALL_TOLD); a client that has left, or has been told, is told nothing more. All functions run
+ * on the loop thread.
  */
 #ifndef CP_SERVER_REPLY_H
 #define CP_SERVER_REPLY_H

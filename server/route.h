@@ -1,5 +1,6 @@
 /*
- * route: one row a path and method; what has no row does not exist. Constant; any thread.
+ * route: one row describes a path and a method, and what has no row does not exist. Rows are
+ * constant, and any thread may read them.
  */
 #ifndef CP_SERVER_ROUTE_H
 #define CP_SERVER_ROUTE_H

@@ -1,6 +1,6 @@
 /*
- * The table of routes, and how a request finds its row: what has no row does not exist. Loop
- * thread.
+ * This file holds the table of routes and finds the row of a request; what has no row does not
+ * exist. It runs on the loop thread.
  */
 #include "server/routes.h"
 

@@ -1,4 +1,7 @@
-/* routes: where a request goes. Loop thread; the first two are hooks of http.h. */
+/*
+ * routes: decide where a request goes. All functions run on the loop thread; the first two are
+ * hooks of http.h.
+ */
 #ifndef CP_SERVER_ROUTES_H
 #define CP_SERVER_ROUTES_H
 

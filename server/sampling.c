@@ -1,4 +1,4 @@
-/* Parameters to the engine's sampling: see sampling.h. */
+/* This file turns parameters into the engine's sampling: see sampling.h. */
 #include "server/sampling.h"
 
 #include "base/clock.h"

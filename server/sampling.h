@@ -1,4 +1,7 @@
-/* sampling: parameters to what the engine samples with, the same for requests and for `run`. */
+/*
+ * sampling: turns parameters into what the engine samples with, the same for requests and for
+ * `run`. The functions are pure, and any thread may call them.
+ */
 #ifndef CP_SERVER_SAMPLING_H
 #define CP_SERVER_SAMPLING_H
 

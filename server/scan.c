@@ -1,8 +1,9 @@
 /*
- * The structural pre-scan of JSON: no grammar, only brackets, strings and separators. It counts
- * values, how deep the library would recurse, and what the trees made of the text would take, at
- * about a byte a cycle, and leaves every other error to the real parser, which stops at the first
- * one. A key is no value: it is counted as a string and taken back at its ':'.
+ * The structural pre-scan of JSON knows no grammar, only brackets, strings and separators. It
+ * counts values, how deep the library would recurse, and what the trees made of the text would
+ * take, at about a byte a cycle, and leaves every other error to the real parser, which stops at
+ * the first one. A key is no value: it is counted as a string and taken back at its ':', so that
+ * {"a":[1]} has three values.
  *
  * What RFC 8259 allows and the library does not take is spelled anew in place, at the same length,
  * so that the parser's positions stay true: integers beyond 64 bits lose their last two digits to

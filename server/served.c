@@ -1,6 +1,6 @@
 /*
- * The table of served models: see served.h. One lock, taken once or twice a request for a few
- * comparisons; rows do not move while they are held.
+ * This file keeps the table of served models: see served.h. It has one lock, which a request takes
+ * once or twice for a few comparisons. A row does not move while somebody holds it.
  */
 #include "server/served.h"
 

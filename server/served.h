@@ -1,11 +1,11 @@
 /*
- * served: what the server serves, by name; the one place where a model is looked up.
+ * served: knows what the server serves, by name. Models are looked up here and nowhere else.
  *
  * A row is a counted reference: a call that has found its model holds it until its answer is made,
  * and the one who brought the model waits in cp_served_forget until nobody does. The states are the
  * engine's words: LOADING (the names are taken, requests are told to come again), READY, DRAINING
- * (refused; what has begun goes on), GONE (out of the table). Any thread may call any function;
- * names are compared byte by byte, and each belongs to one model.
+ * (new requests are refused; what has begun goes on), GONE (out of the table). Any thread may call
+ * any function. Names are compared byte by byte, and each belongs to one model.
  */
 #ifndef CP_SERVER_SERVED_H
 #define CP_SERVER_SERVED_H

@@ -1,7 +1,10 @@
 /*
- * Opening, models, draining, closing; and the hooks through which the loop calls. Draining is a
- * small state machine moved on by the loop's tick: run, grace (still serving, not ready), refuse
- * (what runs goes on), cut (what is left gets an error), drained.
+ * This file opens, drains and closes a server, lets models in and out, and has the hooks that the
+ * loop calls.
+ *
+ * Draining is a small state machine that the loop's tick moves on: run, grace (it still serves, and
+ * says that it is not ready), refuse (what runs goes on), cut (what is left gets an error),
+ * drained.
  */
 #include "server/server.h"
 

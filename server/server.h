@@ -1,12 +1,13 @@
 /*
- * server: HTTP in front of an engine. OpenAI-compatible chat and text completions, SSE, probes.
+ * server: puts HTTP in front of an engine. It answers chat and text completions as OpenAI's API
+ * does, streams them as SSE, and answers probes.
  *
- * A cp_server owns one loop thread (an epoll, see server/http.h), the listening socket
- * and every call in flight; it borrows the engine's table, the job pool and the models' tokenizers
- * and templates, which must outlive it. It listens from cp_server_open on and answers `loading`
- * until cp_server_ready; models come and go at any time. It hides HTTP, JSON,
- * keys, limits, stop strings and disconnects, prints nothing on its own but log lines, and knows
- * models by name only. Life: open, models, ready, drain_begin, drain_poll ..., close.
+ * A cp_server owns one loop thread (an epoll, see server/http.h), the listening socket and every
+ * call in flight; it borrows the engine's table, the job pool and the models' tokenizers and
+ * templates, which must outlive it. It listens from cp_server_open on and answers `loading` until
+ * cp_server_ready; models come and go at any time. It hides HTTP, JSON, keys, limits, stop strings
+ * and disconnects, prints nothing on its own but log lines, and knows models by name only. Its life
+ * is open, models, ready, drain_begin, drain_poll ..., close.
  */
 #ifndef CP_SERVER_SERVER_H
 #define CP_SERVER_SERVER_H

@@ -1,8 +1,8 @@
 /*
- * One Knuth-Morris-Pratt automaton a pattern, walked together a byte at a time: linear in the text,
- * whatever the patterns. Their states also say how much must be held back: the longest prefix of a
- * pattern that the text's end spells. Patterns and text are valid UTF-8, so a match begins and ends
- * at a character.
+ * Each pattern has a Knuth-Morris-Pratt automaton, and all of them walk together a byte at a time,
+ * so that the work is linear in the text whatever the patterns are. Their states also say how much
+ * must be held back: the longest prefix of a pattern that the text's end spells. Patterns and text
+ * are valid UTF-8, so a match begins and ends at a character.
  */
 #include "server/stops.h"
 

@@ -2,8 +2,9 @@
  * stops: finds stop strings in a text that arrives in pieces, cut anywhere.
  *
  * A cp_stops is built once a call, in its arena; a cp_stop_state belongs to one choice. The result
- * does not depend on where the pieces were cut: the match that ends first wins, of those that end
- * together the longest. Bytes that may still become a match are held back.
+ * does not depend on where the pieces were cut: the match that ends first wins, and of those that
+ * end together the longest. Bytes that may still become a match are held back: with the stop string
+ * "abc", the pieces "xa" and "bd" are shown as "x" and "abd".
  */
 #ifndef CP_SERVER_STOPS_H
 #define CP_SERVER_STOPS_H

@@ -1,4 +1,4 @@
-/* Events to text: see stream.h. */
+/* This file turns the engine's events into the text of choices: see stream.h. */
 #include "server/stream.h"
 
 #include "server/records.h"

@@ -1,6 +1,7 @@
 /*
- * stream: events of the engine to the text of choices. Loop thread. Every token notes where its
- * text begins, so that those behind a stop string can be left out and text_offset can be told.
+ * stream: turns events of the engine into the text of choices. Every token notes where its text
+ * begins, so that those behind a stop string can be left out and text_offset can be told. All
+ * functions run on the loop thread.
  */
 #ifndef CP_SERVER_STREAM_H
 #define CP_SERVER_STREAM_H

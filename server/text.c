@@ -1,4 +1,4 @@
-/* Ids to text: see text.h. */
+/* This file turns the ids of a choice into its text: see text.h. */
 #include "server/text.h"
 
 #include "base/utf8.h"

@@ -1,6 +1,7 @@
 /*
- * text: the ids of one choice become its text, the same for requests and for `run`: bytes are held
- * until they are UTF-8 (tokenizer/tokenizer.h), text while it may become a stop string (stops.h).
+ * text: the ids of one choice become its text, the same for requests and for `run`. Bytes are held
+ * until they are UTF-8 (tokenizer/tokenizer.h), and text while it may become a stop string
+ * (stops.h).
  *
  * A cp_text belongs to one thread; tokenizer and stops must outlive it.
  */

@@ -1,5 +1,5 @@
 /*
- * api: what one API of the server makes of bodies, events and errors; a table of functions each.
+ * api: a table of functions says what one API of the server makes of bodies, events and errors.
  *
  * A route names its API (server/routes.def), and nothing else of the server tells APIs apart. An
  * API that generates has begin, event, end and whole; one that only answers has reply. What the

@@ -1,4 +1,4 @@
-/* Heads, chunks, usage and errors as OpenAI spells them: see openai.h. */
+/* This file writes heads, chunks, usage and errors as OpenAI spells them: see openai.h. */
 #include "server/api/openai.h"
 
 #include "server/emit.h"

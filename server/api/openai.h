@@ -1,6 +1,6 @@
 /*
- * openai: what OpenAI's APIs of chats and of texts share of their answers. Loop thread; functions
- * append to a buffer, which may turn failed.
+ * openai: OpenAI's APIs of chats and of texts share these parts of their answers. The functions
+ * append to a buffer, which may turn failed; they run on the loop thread.
  */
 #ifndef CP_SERVER_API_OPENAI_H
 #define CP_SERVER_API_OPENAI_H

@@ -1,8 +1,11 @@
 /*
- * /v1/chat/completions: messages to one prompt, its text as the assistant's. The first chunk of a
- * choice carries the role, then comes one a token that shows text, the last has an empty delta and
- * the finish reason. Log-probabilities travel with the text that their tokens made; those of tokens
- * behind a stop string are left out. For "Hi", streamed:
+ * /v1/chat/completions renders messages into one prompt and answers with its text as the
+ * assistant's.
+ *
+ * The first chunk of a choice carries the role, then comes one chunk for each token that shows
+ * text, and the last has an empty delta and the finish reason. Log-probabilities travel with the
+ * text that their tokens made; those of tokens behind a stop string are left out. For "Hi",
+ * streamed:
  *
  *   {"role":"assistant","content":"","refusal":null}   finish_reason null
  *   {"content":"Hi"}                                   null

@@ -1,8 +1,9 @@
 /*
- * /v1/completions: each prompt of a list goes on by itself, its choices numbered through. With echo
- * the prompt stands in front of the text, and log-probabilities are told of its tokens, too. They
- * are four parallel lists, offsets in code points from the text's start; for the prompt "a" and the
- * token " b", echoed:
+ * /v1/completions continues each prompt of a list by itself and numbers their choices through.
+ *
+ * With echo the prompt stands in front of the text, and its tokens get log-probabilities, too. They
+ * are four parallel lists; offsets count code points from the text's start. For the prompt "a" and
+ * the token " b", echoed:
  *
  *   {"tokens":["a"," b"],"token_logprobs":[null,-0.5],"top_logprobs":[null,{" b":-0.5}],
  *    "text_offset":[0,1]}

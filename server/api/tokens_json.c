@@ -1,6 +1,9 @@
 /*
- * APIs that answer without the engine: /tokenize (of a text, and of a chat), /detokenize and
- * /apply-template. All of their work is done on Jobs.
+ * These APIs answer without the engine: /tokenize (of a text, and of a chat), /detokenize and
+ * /apply-template. Jobs do all of their work. For the model whose ids are bytes,
+ *
+ *   POST /tokenize {"content":"Hi"}     {"tokens":[72,105],"count":2,"max_model_len":4096}
+ *   POST /detokenize {"tokens":[72]}    {"content":"H","prompt":"H"}
  */
 #include "server/api/openai.h"
 
