@@ -41,6 +41,11 @@ static void show(void *arg, const cp_load_progress *p)
         cp_snprintf(run, sizeof(run), " %.3g/s (run %u)", p->rate, p->run);
     else if (p->rate > 0)
         cp_snprintf(run, sizeof(run), " %.3g/s", p->rate);
+    if (p->total == 0) {
+        fprintf(stderr, "\r\033[K%s", p->phase);
+        fflush(stderr);
+        return;
+    }
     size_t n = cp_snprintf(line, sizeof(line), "%s%s: %llu of %llu, %u out", p->phase, run,
                            (unsigned long long)p->done, (unsigned long long)p->total, p->in_flight);
     if (p->failed)

@@ -70,7 +70,8 @@ static bool on_data(cp_load_call *call, const char *bytes, size_t n, int64_t now
     return cp_load_stream_feed(&p->stream, call->status, call->events, bytes, n, now_ns);
 }
 
-static void send_turn(place *p, int64_t due_ns)
+/* free_ns: since when it could have been sent, what this program's own delay counts from. */
+static void send_turn(place *p, int64_t due_ns, int64_t free_ns)
 {
     const cp_load_plan *plan = p->d->plan;
     cp_load_prompts_turn(plan->prompts, p->talk, p->turn, &p->history, &p->ask);
@@ -81,7 +82,7 @@ static void send_turn(place *p, int64_t due_ns)
     p->call.n_body = p->body.n;
     cp_load_stream_begin(&p->stream, p->turns > 1, on_token, p);
     cp_load_client_start(plan->client, &p->call);
-    p->row = cp_load_meter_sent(p->d->meter, due_ns, p->call.sent_ns, p->turn);
+    p->row = cp_load_meter_sent(p->d->meter, due_ns, free_ns, p->call.sent_ns, p->turn);
 }
 
 static void next_talks(drive *d, int64_t now_ns);
@@ -98,8 +99,9 @@ static void on_end(cp_load_call *call, cp_load_ending how, int64_t now_ns)
         p->input_tokens +=
             p->stream.usage ? (uint32_t)p->stream.completion_tokens : p->stream.chunks;
         p->turn++;
-        cp_load_meter_due(d->meter, now_ns, now_ns);
-        send_turn(p, now_ns);
+        int64_t due = cp_now_ns();
+        cp_load_meter_due(d->meter, due, due);
+        send_turn(p, due, now_ns);
         return;
     }
     p->next_free = d->free;
@@ -138,7 +140,7 @@ static uint32_t turns_of(const drive *d, uint64_t talk, uint64_t *taken)
     return turns;
 }
 
-static void begin_talk(drive *d, int64_t due_ns)
+static void begin_talk(drive *d, int64_t due_ns, int64_t free_ns)
 {
     place *p = take_place(d);
     p->talk = d->plan->first_talk + d->begun;
@@ -146,7 +148,7 @@ static void begin_talk(drive *d, int64_t due_ns)
     p->turn = 0;
     p->input_tokens = 0;
     cp_buf_clear(&p->history);
-    send_turn(p, due_ns);
+    send_turn(p, due_ns, free_ns);
 }
 
 static int64_t next_sent(drive *d)
@@ -162,13 +164,15 @@ static void next_talks(drive *d, int64_t now_ns)
         if (plan->rate > 0) {
             if (d->begun == d->came)
                 return;
-            begin_talk(d, next_sent(d));
+            int64_t due = next_sent(d);
+            begin_talk(d, due, due);
         } else {
             if (d->came_turns == plan->requests)
                 return;
             turns_of(d, d->came++, &d->came_turns);
-            cp_load_meter_due(d->meter, now_ns, now_ns);
-            begin_talk(d, now_ns);
+            int64_t due = cp_now_ns(); /* no schedule wants it sooner */
+            cp_load_meter_due(d->meter, due, due);
+            begin_talk(d, due, now_ns);
         }
     }
 }

@@ -18,9 +18,9 @@ enum {
     FILES_SPARE = 32,   /* descriptors that are no streams */
     WARM_PLACES = 8,    /* of a warm-up without --concurrency */
     DOUBLINGS = 14,
-    BISECTIONS = 5,
-    ARENA_BYTES = 1 << 30
+    BISECTIONS = 5
 };
+static const size_t arena_bytes = (size_t)8 << 30; /* 19 runs of a million requests */
 /* Talks of a warm-up, and of the runs of a sweep: each has prompts of its own. */
 static const uint64_t warm_talks = (uint64_t)1 << 40, run_talks = (uint64_t)1 << 32;
 /* A server keeps up while it completes this part of what is due. */
@@ -254,7 +254,7 @@ static cp_load_result *new_result(const measurement *m)
 {
     static const char *const datasets[] = {"random", "shared-prefix", "sharegpt", "turns"};
     const cp_load_config *cfg = m->cfg;
-    cp_arena *a = cp_arena_new(ARENA_BYTES);
+    cp_arena *a = cp_arena_new(arena_bytes);
     cp_load_result *r = cp_arena_alloc(a, sizeof(*r));
     CP_ASSERT(r);
     char began[32];
@@ -324,6 +324,8 @@ static cp_code measure(measurement *m, cp_err *err)
     if (!code)
         code = cp_load_client_open(&m->client, cfg->url, cfg->api_key, cfg->ca_pem, cfg->n_ca_pem,
                                    (int)m->places, cfg->interrupt_fd, err);
+    if (!code && cfg->watch)
+        cfg->watch(cfg->watch_arg, &(cp_load_progress){.phase = "asking the server"});
     if (!code)
         code = cp_load_ask_server(m->client, cfg, cp_load_prompts_synthetic(m->prompts), &m->shape,
                                   err);

@@ -4,8 +4,8 @@
  *
  * cp_load_measure makes a run, or the runs of a sweep, on the calling thread and returns when it is
  * over. Requests are streamed over HTTP/1.1 by one thread and one epoll set; libcurl and its
- * connections, the schedule, prompts and histograms are hidden. Every time is taken from the moment
- * at which a request was due.
+ * connections, the schedule, prompts and histograms are hidden. Latencies count from
+ * when a request was due.
  *
  * Closed loop (concurrency without rate): a place for each, the next request is due when the one
  * before has ended. Open loop (rate): requests are due by a schedule whatever the server does; with
@@ -30,7 +30,7 @@ typedef enum cp_load_dataset {
 
 /* What is going on, for whoever watches. */
 typedef struct cp_load_progress {
-    const char *phase; /* "asking", "warm-up", "measuring" */
+    const char *phase; /* "asking the server" (nothing else is set), "warm-up", "measuring" */
     double rate;       /* of the run; 0: closed loop */
     uint32_t run;      /* number of the run in a sweep, from 1; 0: no sweep */
     uint64_t done, total, failed;

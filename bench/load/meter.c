@@ -114,11 +114,12 @@ static cp_load_row *new_row(cp_load_meter *m, int64_t due_ns)
     return r;
 }
 
-size_t cp_load_meter_sent(cp_load_meter *m, int64_t due_ns, int64_t now_ns, uint32_t turn)
+size_t cp_load_meter_sent(cp_load_meter *m, int64_t due_ns, int64_t free_ns, int64_t now_ns,
+                          uint32_t turn)
 {
     second_now(m, now_ns)->sent++;
     m->in_flight++;
-    cp_load_hist_add(&m->lag, now_ns - due_ns);
+    cp_load_hist_add(&m->lag, now_ns - free_ns);
     cp_load_row *r = new_row(m, due_ns);
     r->sent_ms = since(m, now_ns);
     r->turn = turn;

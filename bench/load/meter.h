@@ -34,8 +34,9 @@ void cp_load_meter_begin(cp_load_meter *m, int64_t now_ns, const cp_load_slo *sl
 void cp_load_meter_fini(cp_load_meter *m);
 
 void cp_load_meter_due(cp_load_meter *m, int64_t due_ns, int64_t now_ns);
-/* The row of a request that was due then and is sent now. */
-size_t cp_load_meter_sent(cp_load_meter *m, int64_t due_ns, int64_t now_ns, uint32_t turn);
+/* The row of a request that was due then and is sent now; free_ns: what its lag counts from. */
+size_t cp_load_meter_sent(cp_load_meter *m, int64_t due_ns, int64_t free_ns, int64_t now_ns,
+                          uint32_t turn);
 /* A piece that carries tokens came to a request that was due then; as cp_load_token_fn. */
 void cp_load_meter_token(cp_load_meter *m, int64_t due_ns, int64_t now_ns, int64_t gap_ns);
 /* What was sent has ended. input_tokens: where the server does not say. */

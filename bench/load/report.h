@@ -9,7 +9,7 @@
  *
  * Words: a request is *due* when the schedule wants it sent, and latencies count from there, so
  * that a server which is slow enough to hold the generator up is not measured as a quick one. In a
- * closed loop it is due when its place became free.
+ * closed loop no schedule wants it: it is due when it is sent.
  */
 #ifndef CP_BENCH_LOAD_REPORT_H
 #define CP_BENCH_LOAD_REPORT_H
@@ -44,7 +44,9 @@ typedef enum cp_load_outcome {
     X(ITL, itl, "ITL", "between two pieces of the stream that carry tokens")                       \
     X(TPOT, tpot, "TPOT", "first to last token, over tokens - 1")                                  \
     X(E2E, e2e, "E2E", "due to the end of the answer")                                             \
-    X(LAG, lag, "lag", "due to sent: the wait for a place, or this program's own delay")
+    X(LAG, lag, "lag",                                                                             \
+      "due to sent: the wait for a place, or this program's own delay (closed loop: since its "    \
+      "place was free)")
 
 /* What servers say of themselves on /metrics, each under its own names (bench/load/scrape.c).
  * X(ID, field, words, kind): a level is a value now, a count only grows. */

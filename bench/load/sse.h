@@ -24,7 +24,7 @@ typedef void cp_load_sse_fn(void *arg, const char *event, const char *data, size
 
 /* False: an event is too long, or there is no memory; nothing more may be fed. */
 bool cp_load_sse_feed(cp_load_sse *s, const char *p, size_t n, cp_load_sse_fn *fn, void *arg);
-/* The stream is over: an event that lacks only its empty line counts, too. */
+/* The stream is over: what stands there of an event that has no end. */
 void cp_load_sse_end(cp_load_sse *s, cp_load_sse_fn *fn, void *arg);
 /* For the next stream; memory is kept up to a few KiB. */
 void cp_load_sse_reset(cp_load_sse *s);

@@ -70,6 +70,14 @@ static void take_content(cp_load_stream *s, const cp_load_chunk *c)
         s->token(s->arg, s->now_ns, gap);
 }
 
+/* An event that lacks its end counts only where it is the last one that there can be. */
+static void take_last(void *arg, const char *event, const char *data, size_t n)
+{
+    (void)event;
+    cp_load_stream *s = arg;
+    s->done = s->done || (n == 6 && memcmp(data, "[DONE]", 6) == 0);
+}
+
 static void take_event(void *arg, const char *event, const char *data, size_t n)
 {
     cp_load_stream *s = arg;
@@ -135,7 +143,7 @@ cp_load_outcome cp_load_stream_end(cp_load_stream *s, int status, cp_load_ending
 {
     bool stream = status == 200 && s->body.n == 0;
     if (stream)
-        cp_load_sse_end(&s->sse, take_event, s);
+        cp_load_sse_end(&s->sse, take_last, s);
     if (stream && s->error)
         return CP_LOAD_ERROR;
     if (stream && s->done) /* what comes behind it is nobody's */

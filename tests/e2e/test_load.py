@@ -1,13 +1,17 @@
 """bench serve against the real server on a tiny model: what is counted, what is refused, what Ctrl-C leaves, exit codes; and bench sse.
 Standard library only. No figure of time is compared with another."""
+import contextlib
 import json
 import os
 import pathlib
+import pty
 import re
 import resource
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -242,8 +246,9 @@ class Others(unittest.TestCase):
             time.sleep(0.1)
             p.send_signal(signal.SIGINT)
             d = json.loads(p.communicate(timeout=60)[0])
-        self.assertGreater(d["outcomes"]["cut"], 0)
+        self.assertLessEqual(d["outcomes"]["cut"], 2)  # the two that were out, unless they had no answer yet
         self.assertGreater(d["outcomes"]["unreached"], 0)
+        self.assertEqual(d["failed"], d["outcomes"]["cut"] + d["outcomes"]["unreached"])
 
     def test_bench_sse(self):
         r = subprocess.run([BIN, "bench", "sse", "20", "10", "200", "1", "--json"], capture_output=True, text=True, timeout=120, check=False)
@@ -255,6 +260,122 @@ class Others(unittest.TestCase):
         r = subprocess.run([BIN, "bench", "sse", "0"], capture_output=True, text=True, timeout=120, check=False)
         self.assertEqual(r.returncode, 2)
         self.assertIn("bench sse: STREAMS: got '0'; allowed: an integer, 1..8000", r.stderr)
+
+
+    def test_progress_on_a_terminal(self):
+        with Server(TINY, *SMALL) as s:
+            master, slave = pty.openpty()
+            p = subprocess.Popen(command(s.url, "--concurrency", "1", "--requests", "200", "--input-len", "4", "--output-len", "60",
+                                         "--endpoint", "completions", "--json"), stdout=subprocess.PIPE, stderr=slave,
+                                 env={**{k: v for k, v in os.environ.items() if k not in KEYS}, "TERM": "xterm"})
+            os.close(slave)
+            seen = b""
+            with contextlib.suppress(OSError):  # the other end is closed
+                while piece := os.read(master, 4096):
+                    seen += piece
+            os.close(master)
+            out, _ = p.communicate(timeout=60)
+        self.assertEqual((p.returncode, json.loads(out)["completed"]), (0, 200))
+        text = seen.decode()
+        self.assertIn("asking the server", text)
+        self.assertRegex(text, r"measuring: \d+ of 200, 1 out, \d+ tokens/s, \d+ s")
+        self.assertTrue(text.endswith("\r\x1b[K"), repr(text[-60:]))
+
+
+EVENT = 'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+GOOD = EVENT + 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+class Hostile:
+    """A server whose requests for completions are answered well once and then by `answer(socket)`, each on a new connection."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def serve(self, s):
+        with s, contextlib.suppress(OSError):
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += s.recv(65536)
+            length = int((re.search(rb"content-length: *(\d+)", got, re.I) or [0, 0])[1])
+            while len(got.split(b"\r\n\r\n", 1)[1]) < length:
+                got += s.recv(65536)
+            if b"completions" not in got.split(b"\r\n")[0]:
+                s.sendall(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                return
+            self.asked += 1
+            if self.asked > 1:
+                self.answer(s)
+            else:
+                s.sendall((HEAD + "Connection: close\r\n\r\n" + GOOD).encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+
+def endless(head, block):
+    def answer(s):
+        s.sendall(head.encode())
+        for _ in range(1 << 20):
+            s.sendall(block)
+    return answer
+
+
+def once(text):
+    return lambda s: s.sendall(text.encode())
+
+
+BLOCK = b"x" * 65536
+HOSTILE = {  # what it answers, what that is counted as, what is said of it
+    "a head without an end": (endless("HTTP/1.1 200 OK\r\n", b"X-A: " + b"a" * 1000 + b"\r\n"), "unreached|error", "head"),
+    "a header line without an end": (endless("HTTP/1.1 200 OK\r\nX-A: ", BLOCK), "cut|error", ""),
+    "an event without an end": (endless(HEAD + "\r\ndata: ", BLOCK), "error", "too large"),
+    "data lines without an end": (endless(HEAD + "\r\n", b"data: " + b"x" * 1000 + b"\n"), "error", "too large"),
+    "an error without an end": (endless("HTTP/1.1 500 No\r\n\r\n", BLOCK), "error", "xxx"),
+    "no stream, without an end": (endless("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", BLOCK), "error", "no event stream"),
+    "no HTTP": (once("SSH-2.0-OpenSSH_9.2\r\n"), "unreached", ""),
+    "nothing": (once(""), "unreached", ""),
+    "no JSON": (once(HEAD + "Connection: close\r\n\r\n" + EVENT + "data: <html>\n\n" + GOOD), "error", "<html>"),
+    "no end": (once(HEAD + "Connection: close\r\n\r\n" + EVENT), "cut", "without [DONE]"),
+    "a length that is not kept": (once(HEAD + "Content-Length: 1000\r\n\r\n" + EVENT), "cut", ""),
+    "a chunk that is none": (once(HEAD + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"), "cut", ""),
+    "a redirect": (once("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"), "error", ""),
+    "control characters": (once("HTTP/1.1 400 No\r\nContent-Length: 12\r\n\r\n\x1b[2Jhello\r\n\0"), "error", "?[2Jhello"),
+    "too slow": (lambda s: time.sleep(30), "timeout", "timed out"),
+    "a stall": (lambda s: (s.sendall((HEAD + "\r\n" + EVENT).encode()), time.sleep(30)), "timeout", "timed out"),
+}
+
+
+class AgainstHostile(unittest.TestCase):
+    def test_every_answer_is_counted_in_bounded_memory(self):
+        for name, (answer, outcomes, said) in HOSTILE.items():
+            with self.subTest(name), Hostile(answer) as s:
+                p = subprocess.Popen(command(s.url, "--concurrency", "4", "--requests", "8", "--input-len", "4", "--output-len", "4",
+                                             "--timeout", "1s" if "timeout" in outcomes else "60s", "--json"),
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                     env={k: v for k, v in os.environ.items() if k not in KEYS})
+                out = p.stdout.read()
+                err = p.stderr.read()
+                _, status, usage = os.wait4(p.pid, 0)
+                p.returncode = os.waitstatus_to_exitcode(status)
+                d = json.loads(out)
+                self.assertEqual((p.returncode, d["completed"], d["failed"]), (1, 0, 8), err)
+                self.assertIn(8, [d["outcomes"][o] for o in outcomes.split("|")], d["outcomes"])
+                self.assertTrue(any(said in n for n in d["notes"]), d["notes"])
+                self.assertFalse(any(ord(c) < 32 for n in d["notes"] for c in n), d["notes"])
+                self.assertLess(usage.ru_maxrss, 160 << 10)  # KiB; 4 MiB a stream is the longest event
 
 
 if __name__ == "__main__":

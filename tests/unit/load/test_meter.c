@@ -32,7 +32,7 @@ static void answer(cp_load_meter *m, int64_t due, uint64_t usage_tokens)
     uint32_t gaps[] = {20000, 20000, 20000};
     s.gaps = gaps;
     cp_load_meter_due(m, due, due);
-    size_t row = cp_load_meter_sent(m, due, due + 10 * MS, 0);
+    size_t row = cp_load_meter_sent(m, due, due, due + 10 * MS, 0);
     for (int i = 0; i < 4; i++)
         cp_load_meter_token(m, due, due + (40 + 20 * i) * MS, i ? 20 * MS : -1);
     cp_load_meter_end(m, row, due, due + 110 * MS, CP_LOAD_OK, 200, &s, 33);
@@ -42,7 +42,7 @@ static void failure(cp_load_meter *m, int64_t due, cp_load_outcome outcome, int 
 {
     cp_load_stream s = {.why = "because"};
     cp_load_meter_due(m, due, due);
-    size_t row = cp_load_meter_sent(m, due, due, 0);
+    size_t row = cp_load_meter_sent(m, due, due, due, 0);
     cp_load_meter_end(m, row, due, due + 5 * MS, outcome, status, &s, 33);
 }
 
