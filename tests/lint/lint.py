@@ -61,7 +61,7 @@ SCREEN = 40  # lines by which a page may miss the function that it points at
 # Rooms whose files stand in floors: each includes only what lies below it (a source and its header
 # are one; a room's public header stands for itself, and so does a table of rows), in CALLS also
 # calls it.
-FLOORS = ["app", "base", "chat", "engine", "kernels", "kv-cache", "model", "server", "tokenizer"]
+FLOORS = ["app", "base", "chat", "engine", "kernels", "kv-cache", "loader", "model", "server", "tokenizer"]
 CALLS = ["engine"]
 # The state of a rate limiter at its call site (base/log.h), one by design.
 GLOBALS_EXEMPT = re.compile(r"^cp_limit_(\.\d+)?$")

@@ -154,6 +154,11 @@ BREACHES = [
     ("cycles", {"server/routes.def": "#include \"server/handlers.h\"\n",
                 "server/handlers.h": "#include \"server/routes.def\"\n"},
      "server: files need each other: server/handlers -> server/routes.def -> server/handlers"),
+    ("cycles", {"loader/loader.h": "int cp_x;\n", "loader/oci/content/files.h": "#include \"loader/loader.h\"\n",
+                "loader/oci/content/files.c": "#include \"loader/oci/content/choice.h\"\n",
+                "loader/oci/content/choice.h": "int cp_y;\n",
+                "loader/oci/content/choice.c": "#include \"loader/oci/content/files.h\"\n"},
+     "loader: files need each other: loader/oci/content/choice -> loader/oci/content/files -> loader/oci/content/choice"),
     ("format", {"base/b.c": "int  cp_b( void ) ;\n"}, "base/b.c: clang-format"),
     ("format", {"kernels/cuda/k.cu": "int  cp_b( void ) ;\n"}, "kernels/cuda/k.cu: clang-format"),
 ]

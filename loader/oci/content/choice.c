@@ -2,7 +2,7 @@
  * Choosing among files: each alternative becomes the entry of an index, and variant.c chooses.
  */
 #include "loader/oci/content/choice.h"
-#include "loader/oci/content/whole.h"
+#include "loader/oci/content/shard.h"
 #include "loader/oci/store/blobs.h"
 
 #include <stdlib.h>
@@ -11,8 +11,6 @@
 #include <unistd.h>
 
 enum { STEM = 256, QUANT = 32 };
-
-static const char taken_other[] = "another of the artifact's models was taken";
 
 /* An alternative; its strings back the traits. */
 typedef struct group {
@@ -205,28 +203,8 @@ cp_code cp_choice_of_layers(cp_plan *plan, const cp_manifest *m, const cp_layout
     for (size_t i = 0, k = 0; !code && i < plan->n; i++)
         if (plan->layer[i].role == CP_ROLE_WEIGHTS && !f[k++].keep) {
             plan->layer[i].role = CP_ROLE_IGNORED;
-            plan->layer[i].note = taken_other;
+            plan->layer[i].note = CP_CHOICE_NOT_TAKEN;
             plan->layer[i].other = true;
-        }
-    free(f);
-    return code;
-}
-
-/* See choice.h. */
-cp_code cp_choice_of_files(cp_files *files, const cp_plan *plan, cp_err *err)
-{
-    const cp_variant_wish w = {.variant = plan->variant, .memory_budget = plan->memory_budget};
-    cp_choice_file *f = cp_xcalloc(files->n ? files->n : 1, sizeof(*f));
-    size_t n = 0;
-    for (size_t i = 0; i < files->n; i++)
-        if (files->v[i].role == CP_ROLE_WEIGHTS)
-            f[n++] =
-                (cp_choice_file){.path = files->v[i].path, .size = files->v[i].size, .here = true};
-    cp_code code = cp_choice_among(f, n, &w, files->why, err);
-    for (size_t i = 0, k = 0; !code && i < files->n; i++)
-        if (files->v[i].role == CP_ROLE_WEIGHTS && !f[k++].keep) {
-            files->v[i].role = CP_ROLE_IGNORED;
-            files->v[i].note = taken_other;
         }
     free(f);
     return code;

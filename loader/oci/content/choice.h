@@ -9,8 +9,12 @@
 #ifndef CP_LOADER_OCI_CONTENT_CHOICE_H
 #define CP_LOADER_OCI_CONTENT_CHOICE_H
 
-#include "loader/oci/content/files.h"
 #include "loader/oci/content/variant.h"
+#include "loader/oci/store/layout.h"
+#include "loader/packagings/packaging.h"
+
+/* Why a file is ignored that was not chosen. */
+#define CP_CHOICE_NOT_TAKEN "another of the artifact's models was taken"
 
 typedef struct cp_choice_file {
     const char *path; /* "" or not *.gguf: it stays, whatever is chosen */
@@ -33,8 +37,5 @@ cp_code cp_choice_among(cp_choice_file *f, size_t n, const cp_variant_wish *w, c
  * here or missing. The wish stays in the plan, for what tars hold. */
 cp_code cp_choice_of_layers(cp_plan *plan, const cp_manifest *m, const cp_layout *l,
                             const cp_variant_wish *w, char why[256], cp_err *err);
-
-/* The same of listed files, by the plan's wish; files->why says what was taken. */
-cp_code cp_choice_of_files(cp_files *files, const cp_plan *plan, cp_err *err);
 
 #endif

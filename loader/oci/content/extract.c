@@ -7,7 +7,6 @@
 #include "loader/oci/content/extract.h"
 #include "base/io.h"
 #include "base/log.h"
-#include "loader/oci/content/members.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/record.h"
 #include "loader/packagings/packaging.h"

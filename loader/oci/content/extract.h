@@ -1,64 +1,25 @@
 /*
- * What layers hold: the members of a tar that matter, where an uncompressed one has them, or
- * extracted from a compressed one into a place's (places.h) extracted/<layer hex>/.
+ * Extraction: the wanted members of a compressed tar become files in a place's (places.h)
+ * extracted/<layer hex>/.
  *
- * A cp_members owns its strings and is immutable once made. An extracted folder holds the wanted
- * files under numbers (a path from an archive never becomes a file name) and `list`, which names
- * the layer, them and their digests; it appears whole, by rename, under the lock extracted/lock.
- * Losing it costs an extraction. One thread; any number of processes. Hidden: libarchive, which
- * only decompresses.
+ * An extracted folder holds the files under numbers (a path from an archive never becomes a file
+ * name) and `list`, which names the layer, them and their digests (members.h). It appears whole, by
+ * rename, under the lock extracted/lock. Losing it costs an extraction. One thread; any number of
+ * processes. Hidden: libarchive, which only decompresses.
  */
 #ifndef CP_LOADER_OCI_CONTENT_EXTRACT_H
 #define CP_LOADER_OCI_CONTENT_EXTRACT_H
 
 #include "loader/loader.h"
-#include "loader/oci/content/tarmap.h"
+#include "loader/oci/content/members.h"
 #include "loader/oci/store/places.h"
 
 enum {
-    CP_MEMBERS_MAX = 16384,          /* of one layer that are kept */
     CP_EXTRACT_RATIO = 32,           /* a layer may unpack to this times its size ... */
     CP_EXTRACT_SLACK = 64 << 20,     /* ... and this */
     CP_EXTRACT_HEADROOM = 64 << 20,  /* bytes left free on the file system */
     CP_TEMPLATE_MAX_BYTES = 1 << 20, /* of a chat template */
-    CP_MEMBER_IN_PLACE = -1,         /* cp_member.number */
-    CP_MEMBER_SKIPPED = -2,
 };
-
-typedef enum cp_member_kind {
-    CP_MEMBER_FILE,
-    CP_MEMBER_DIR,
-    CP_MEMBER_WHITEOUT, /* path is gone from the layers below */
-    CP_MEMBER_OPAQUE,   /* all below path is gone from the layers below */
-    CP_MEMBER_LEFT_OUT, /* a link or a special file: it has the path, and no bytes */
-} cp_member_kind;
-
-typedef struct cp_member {
-    cp_member_kind kind;
-    const char *path; /* plain (tarmap.h), printable */
-    uint64_t offset, size;
-    int number;         /* extracted file's name, or one of the two above */
-    bool gguf;          /* its first bytes say so */
-    char type;          /* of one that is left out: its tar type, one of "12346?" */
-    uint8_t digest[32]; /* of an extracted file */
-} cp_member;
-
-typedef struct cp_members {
-    cp_arena *arena;
-    cp_member *v;
-    size_t n;
-} cp_members;
-
-void cp_members_free(cp_members *m);
-/* What a member that is left out is: "a symbolic link". Static. */
-const char *cp_member_left_out(char type);
-
-/*
- * The members of the uncompressed tar p[n]. image: only members under models/ count, with the
- * whiteouts that concern them; otherwise all do. Links and special files are members without
- * bytes: nothing is followed. CP_CORRUPT: no tar; an odd path where members count; a file twice.
- */
-cp_code cp_members_of_tar(cp_members **out, const uint8_t *p, size_t n, bool image, cp_err *err);
 
 /* What was extracted from this layer, read from its folder's list, in the first place that has it
  * whole. CP_NOT_FOUND: none. */

@@ -375,6 +375,27 @@ static cp_code check_paths(const lister *x, cp_err *err)
     return code;
 }
 
+/* Of several models that their names tell apart one stays, by the plan's wish (choice.h);
+ * files->why says which. */
+static cp_code choose(cp_files *files, const cp_plan *plan, cp_err *err)
+{
+    const cp_variant_wish w = {.variant = plan->variant, .memory_budget = plan->memory_budget};
+    cp_choice_file *f = cp_xcalloc(files->n ? files->n : 1, sizeof(*f));
+    size_t n = 0;
+    for (size_t i = 0; i < files->n; i++)
+        if (files->v[i].role == CP_ROLE_WEIGHTS)
+            f[n++] =
+                (cp_choice_file){.path = files->v[i].path, .size = files->v[i].size, .here = true};
+    cp_code code = cp_choice_among(f, n, &w, files->why, err);
+    for (size_t i = 0, k = 0; !code && i < files->n; i++)
+        if (files->v[i].role == CP_ROLE_WEIGHTS && !f[k++].keep) {
+            files->v[i].role = CP_ROLE_IGNORED;
+            files->v[i].note = CP_CHOICE_NOT_TAKEN;
+        }
+    free(f);
+    return code;
+}
+
 /* Why no weights were found. */
 static cp_code no_weights(const lister *x, cp_err *err)
 {
@@ -412,7 +433,7 @@ cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, 
     if (!code)
         code = check_paths(&x, err);
     if (!code)
-        code = cp_choice_of_files(f, plan, err);
+        code = choose(f, plan, err);
     for (size_t i = 0; i < f->n; i++)
         weights = weights || f->v[i].role == CP_ROLE_WEIGHTS;
     if (!code && !weights)

@@ -22,7 +22,7 @@ cp_members *cp_members_new(void)
     return m;
 }
 
-/* See extract.h. */
+/* See members.h. */
 void cp_members_free(cp_members *m)
 {
     if (!m)
@@ -67,7 +67,7 @@ static size_t left_out_row(char type)
     return i;
 }
 
-/* See extract.h. */
+/* See members.h. */
 const char *cp_member_left_out(char type)
 {
     return left_out[left_out_row(type)].kind;
@@ -167,7 +167,7 @@ cp_code cp_members_check(const cp_members *m, cp_err *err)
     return code;
 }
 
-/* See extract.h. */
+/* See members.h. */
 cp_code cp_members_of_tar(cp_members **out, const uint8_t *p, size_t n, bool image, cp_err *err)
 {
     cp_tar_memory memory = {.p = p, .n = n};

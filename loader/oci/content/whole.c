@@ -1,41 +1,22 @@
 /*
- * Whole sets of weight files; see whole.h. The names' form is gguf-split's (llama.cpp,
- * llama_split_path), as are the keys split.no and split.count.
+ * Whole sets of weight files; see whole.h. Shards are counted twice: by their names (shard.h), and
+ * by the keys split.no and split.count of each, which gguf-split of llama.cpp writes. A set of
+ * three that lacks its second file, for example, is
+ *
+ *     m-00001-of-00003.gguf  m-00003-of-00003.gguf      "2 of 3 shards ... m-00002-of-00003.gguf"
  */
 #include "loader/oci/content/whole.h"
 #include "base/map.h"
 #include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
+#include "loader/oci/content/shard.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
-enum { TAIL = 20, SHARDS_MAX = 512, WHAT = 256 }; /* "-00001-of-00003.gguf" */
-
-static bool five_digits(const char *s, unsigned *out)
-{
-    *out = 0;
-    for (int i = 0; i < 5; i++) {
-        if (s[i] < '0' || s[i] > '9')
-            return false;
-        *out = 10 * *out + (unsigned)(s[i] - '0');
-    }
-    return true;
-}
-
-/* See whole.h. */
-bool cp_shard_name(const char *path, size_t *n_prefix, unsigned *no, unsigned *count)
-{
-    size_t n = strlen(path);
-    const char *tail = n > TAIL ? path + n - TAIL : "";
-    *n_prefix = n > TAIL ? n - TAIL : 0;
-    return n > TAIL && tail[0] == '-' && five_digits(tail + 1, no) &&
-           strncmp(tail + 6, "-of-", 4) == 0 && five_digits(tail + 10, count) &&
-           strcasecmp(tail + 15, ".gguf") == 0;
-}
+enum { SHARDS_MAX = 512, WHAT = 256 };
 
 /* ---- by names ---- */
 

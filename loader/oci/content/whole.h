@@ -18,8 +18,4 @@ cp_code cp_whole_layers(const cp_plan *plan, const cp_manifest *m, cp_err *err);
 cp_code cp_whole_files(const cp_layout *l, const cp_manifest *m, const cp_places *places,
                        const cp_files *files, cp_err *err);
 
-/* A shard's place by its name: PREFIX-%05d-of-%05d.gguf. The prefix has *n_prefix bytes, no counts
- * from 1. False: the name is not of that form. */
-bool cp_shard_name(const char *path, size_t *n_prefix, unsigned *no, unsigned *count);
-
 #endif
