@@ -20,6 +20,7 @@
 #include "loader/oci/store/naming.h"
 #include "loader/oci/store/partial.h"
 #include "loader/oci/store/sweep.h"
+#include "loader/oci/store/walk.h"
 #include "loader/oci/transfer.h"
 
 #include <errno.h>
@@ -31,10 +32,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3, MAX_SIZED = 64, TICK_NS = 100000000 };
+enum { MAX_SIZED = 64, TICK_NS = 100000000 };
 #define HEADROOM (UINT64_C(64) << 20) /* bytes of the file system that a pull leaves alone */
 
-/* A manifest, or an index on the way to it. */
+/* A manifest, or an index on the way to it, as it came. */
 typedef struct document {
     cp_buf json;
     char media_type[128];
@@ -55,7 +56,7 @@ typedef struct pull {
     cp_registry *registry;
     char cache[CP_DIR_MAX]; /* the store's capstan/, whose bytes count */
     cp_places places;
-    document doc[MAX_NESTING + 1]; /* indexes from the outside in, the manifest last */
+    document doc[CP_WALK_NESTING + 1]; /* indexes from the outside in, the manifest last */
     size_t n_docs;
     cp_manifest *m;
     cp_plan plan;
@@ -148,42 +149,49 @@ static cp_code fetch_document(pull *p, const char *reference, const cp_descripto
     return CP_OK;
 }
 
-/* Is the last document an index (then *x) or a manifest (then p->m)? By its Content-Type, else by
- * what parses. Sets the media type that its descriptor gets. */
-static cp_code read_document(pull *p, cp_index **x, cp_err *err)
+/* Is the document an index or a manifest? By its Content-Type, else by what parses. Sets the media
+ * type that its descriptor gets. */
+static cp_code parse_document(document *doc, cp_document *out, cp_err *err)
 {
-    document *doc = &p->doc[p->n_docs - 1];
     const char *json = doc->json.p ? doc->json.p : "";
     bool known = strcmp(doc->media_type, CP_MT_OCI_MANIFEST) == 0 ||
                  strcmp(doc->media_type, CP_MT_DOCKER_MANIFEST) == 0;
     bool index = cp_media_type_is_index(doc->media_type);
     cp_code code = CP_OK;
-    *x = NULL;
     if (!known && !index) {
-        index = cp_manifest_parse(&p->m, json, doc->json.n, err) != CP_OK &&
-                cp_index_parse(x, json, doc->json.n, NULL) == CP_OK;
-        code = p->m || *x ? CP_OK : err ? err->code : CP_CORRUPT;
+        index = cp_manifest_parse(&out->manifest, json, doc->json.n, err) != CP_OK &&
+                cp_index_parse(&out->index, json, doc->json.n, NULL) == CP_OK;
+        code = out->manifest || out->index ? CP_OK : err ? err->code : CP_CORRUPT;
     } else if (index) {
-        code = cp_index_parse(x, json, doc->json.n, err);
+        code = cp_index_parse(&out->index, json, doc->json.n, err);
     } else {
-        code = cp_manifest_parse(&p->m, json, doc->json.n, err);
+        code = cp_manifest_parse(&out->manifest, json, doc->json.n, err);
     }
     if (code) {
         cp_err_prefix(err, "%s", doc->d.digest);
         return code;
     }
-    if (p->m && p->m->media_type[0] &&
-        (cp_media_type_is_index(p->m->media_type) ||
-         (known && strcmp(p->m->media_type, doc->media_type) != 0)))
+    const char *says = out->manifest ? out->manifest->media_type : "";
+    if (says[0] && (cp_media_type_is_index(says) || (known && strcmp(says, doc->media_type) != 0)))
         return cp_fail(err, CP_CORRUPT, "%s: was sent as '%s' and says that it is '%s'",
-                       doc->d.digest, doc->media_type, p->m->media_type);
+                       doc->d.digest, doc->media_type, says);
     if (!known && !cp_media_type_is_index(doc->media_type))
         cp_strcopy(doc->media_type, sizeof(doc->media_type),
-                   index                      ? CP_MT_OCI_INDEX
-                   : p->m->media_type[0] != 0 ? p->m->media_type
-                                              : CP_MT_OCI_MANIFEST);
+                   index     ? CP_MT_OCI_INDEX
+                   : says[0] ? says
+                             : CP_MT_OCI_MANIFEST);
     doc->d.media_type = doc->media_type;
     return CP_OK;
+}
+
+/* The first document is what the reference says, the others what an index has named. */
+static cp_code read_document(void *arg, cp_document *doc, cp_err *err)
+{
+    pull *p = arg;
+    const char *pinned = doc->depth > 0 ? doc->d->digest : p->ref.digest[0] ? p->ref.digest : NULL;
+    cp_code code = fetch_document(p, pinned ? pinned : p->ref.tag, doc->depth > 0 ? doc->d : NULL,
+                                  pinned, err);
+    return code ? code : parse_document(&p->doc[p->n_docs - 1], doc, err);
 }
 
 /* Sizes of the models behind entries, where the choice goes by them. What cannot be had stays
@@ -209,9 +217,11 @@ static cp_code set_sizes(pull *p, cp_index *x, const cp_variant_wish *w, cp_err 
     return CP_OK;
 }
 
-/* The entry of an index to go on with; its descriptor's digest and size are copied. */
-static cp_code choose(pull *p, cp_index *x, cp_descriptor *out, cp_err *err)
+/* The entry of an index to go on with. */
+static cp_code choose_entry(void *arg, const cp_document *doc, bool *enter, cp_err *err)
 {
+    pull *p = arg;
+    cp_index *x = doc->index;
     const cp_loader_options *o = &p->opt->loader;
     cp_variant_wish wish = {.variant = o->variant, .memory_budget = o->memory_budget};
     char platform[64], why[256] = "";
@@ -227,31 +237,27 @@ static cp_code choose(pull *p, cp_index *x, cp_descriptor *out, cp_err *err)
         return cp_fail(err, CP_CORRUPT, "index: its entry %zu has no sha256 digest", i);
     if (why[0])
         cp_log(CP_LOG_INFO, "%s: %s", p->name, why);
-    *out = (cp_descriptor){.size = x->item[i].size};
-    memcpy(out->digest, x->item[i].digest, sizeof(out->digest));
+    enter[i] = true;
+    return CP_OK;
+}
+
+static cp_code take_manifest(void *arg, cp_document *doc, cp_err *err)
+{
+    pull *p = arg;
+    (void)err;
+    p->m = doc->manifest;
+    doc->manifest = NULL;
     return CP_OK;
 }
 
 /* From the reference to a manifest and its plan. */
 static cp_code resolve(pull *p, cp_err *err)
 {
-    const char *pinned = p->ref.digest[0] ? p->ref.digest : NULL;
     const cp_packaging *row;
-    cp_descriptor next = {.size = 0};
-    cp_code code = fetch_document(p, pinned ? pinned : p->ref.tag, NULL, pinned, err);
-    while (!code) {
-        cp_index *x;
-        code = read_document(p, &x, err);
-        if (code || !x)
-            break;
-        if (p->n_docs > MAX_NESTING)
-            code = cp_fail(err, CP_CORRUPT, "indexes are nested more than %d deep", MAX_NESTING);
-        if (!code)
-            code = choose(p, x, &next, err);
-        cp_index_free(x);
-        if (!code)
-            code = fetch_document(p, next.digest, &next, next.digest, err);
-    }
+    const cp_descriptor first = {.media_type = ""}; /* nobody has described it yet */
+    const cp_walk walk = {
+        .arg = p, .read = read_document, .index = choose_entry, .manifest = take_manifest};
+    cp_code code = cp_walk_run(&walk, &first, err);
     if (!code)
         code = cp_packaging_plan(p->m, &row, &p->plan, err);
     if (!code) {

@@ -10,6 +10,7 @@
 #include "loader/oci/content/choice.h"
 #include "loader/oci/store/blobs.h"
 #include "loader/oci/store/folder.h"
+#include "loader/oci/store/walk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_NESTING = 3, MAX_SIZED = 64 };
+enum { MAX_SIZED = 64 };
 
 /* See resolve.h. */
 bool cp_resolve_unnamed(const cp_descriptor *d, const char *name)
@@ -88,6 +89,56 @@ static void keep_present(const cp_layout *l, cp_index *x, const cp_variant_wish 
         x->n = n;
 }
 
+/* The walk to the manifest that is meant. */
+typedef struct choosing {
+    const cp_layout *l;
+    const cp_variant_wish *w;
+    cp_manifest **out;
+    cp_descriptor *out_desc;
+    char *why; /* [256] */
+} choosing;
+
+static cp_code read_here(void *arg, cp_document *doc, cp_err *err)
+{
+    const choosing *k = arg;
+    return cp_document_read(k->l, doc, err);
+}
+
+/* What index.json names should be here, what a nested index names may be missing. */
+static cp_code not_here(void *arg, const cp_document *doc, cp_code code, cp_err *err)
+{
+    (void)arg;
+    if (code == CP_NOT_FOUND && doc->depth == 0)
+        code = err ? (err->code = CP_CORRUPT) : CP_CORRUPT;
+    return code;
+}
+
+static cp_code choose_entry(void *arg, const cp_document *doc, bool *enter, cp_err *err)
+{
+    const choosing *k = arg;
+    size_t next = 0;
+    keep_present(k->l, doc->index, k->w);
+    set_sizes(k->l, doc->index, k->w);
+    cp_code code = cp_variant_choose(doc->index, k->w, &next, k->why, err);
+    if (!code)
+        enter[next] = true;
+    return code;
+}
+
+static cp_code take_manifest(void *arg, cp_document *doc, cp_err *err)
+{
+    const choosing *k = arg;
+    if (cp_media_type_is_index(doc->manifest->media_type))
+        return cp_fail(err, CP_CORRUPT, "%s: a manifest says that it is an index", doc->d->digest);
+    memcpy(k->out_desc->digest, doc->d->digest, sizeof(doc->d->digest));
+    memcpy(k->out_desc->raw, doc->d->raw, sizeof(doc->d->raw));
+    k->out_desc->sha256 = doc->d->sha256;
+    k->out_desc->size = doc->d->size;
+    *k->out = doc->manifest;
+    doc->manifest = NULL;
+    return CP_OK;
+}
+
 /* See resolve.h. */
 cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp_variant_wish *w,
                             cp_manifest **out, cp_descriptor *out_desc, char why[256], cp_err *err)
@@ -100,60 +151,14 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
                                 .os = "",
                                 .arch = "",
                                 .cpu = ""};
-    char media_type[128];
-    cp_descriptor at = *d;
     why[0] = '\0';
-    for (int depth = 0;; depth++) {
-        cp_buf json = {0};
-        cp_code code = cp_blob_read(l, &at, &json, err);
-        if (code) {
-            cp_buf_fini(&json);
-            /* What index.json names should be here, what a nested index names may be missing. */
-            if (code == CP_NOT_FOUND && depth == 0)
-                code = err ? (err->code = CP_CORRUPT) : CP_CORRUPT;
-            return code;
-        }
-        bool index = cp_media_type_is_index(at.media_type);
-        if (!index) {
-            code = cp_manifest_parse(out, json.p ? json.p : "", json.n, err);
-            cp_buf_fini(&json);
-            if (code)
-                return code;
-            if (cp_media_type_is_index((*out)->media_type)) {
-                cp_manifest_free(*out);
-                *out = NULL;
-                return cp_fail(err, CP_CORRUPT, "%s: a manifest says that it is an index",
-                               at.digest);
-            }
-            memcpy(out_desc->digest, at.digest, sizeof(at.digest));
-            memcpy(out_desc->raw, at.raw, sizeof(at.raw));
-            out_desc->sha256 = true;
-            out_desc->size = at.size;
-            return CP_OK;
-        }
-        cp_index *x = NULL;
-        size_t next = 0;
-        if (depth == MAX_NESTING)
-            code = cp_fail(err, CP_CORRUPT, "indexes are nested more than %d deep", MAX_NESTING);
-        if (!code)
-            code = cp_index_parse(&x, json.p ? json.p : "", json.n, err);
-        cp_buf_fini(&json);
-        if (!code) {
-            keep_present(l, x, w);
-            set_sizes(l, x, w);
-            code = cp_variant_choose(x, w, &next, why, err);
-        }
-        if (!code && !cp_strcopy(media_type, sizeof(media_type), x->item[next].media_type))
-            code =
-                cp_fail(err, CP_CORRUPT, "a media type is longer than %zu", sizeof(media_type) - 1);
-        if (!code) {
-            at = x->item[next];
-            at.media_type = media_type; /* the only string that is used below */
-        }
-        cp_index_free(x);
-        if (code)
-            return code;
-    }
+    choosing k = {.l = l, .w = w, .out = out, .out_desc = out_desc, .why = why};
+    const cp_walk walk = {.arg = &k,
+                          .read = read_here,
+                          .lost = not_here,
+                          .index = choose_entry,
+                          .manifest = take_manifest};
+    return cp_walk_run(&walk, d, err);
 }
 
 static cp_code resolve_path(cp_resolved *r, cp_err *err)

@@ -1,58 +1,65 @@
 /*
- * Walking from index entries to blobs. For example, an index of two models:
+ * Marking walks from every entry of index.json. What a nested index names may be missing, because a
+ * pull brings one of its entries; but what index.json names has been here, and one entry of it:
+ * what that needed is unknown then, so every blob stays. For example, an index of two models:
  *
  *     index.json -> index -> manifest A -> config, layers     pulled: all of it is here
  *                         -> manifest B                       left out: nothing of it is
  */
 #include "loader/oci/store/mark.h"
-#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/digest_set.h"
 #include "loader/oci/store/lease.h"
+#include "loader/oci/store/walk.h"
 
-enum { MAX_NESTING = 3 };
+typedef struct marking {
+    const cp_layout *l;
+    cp_digest_set *s;
+    bool entries, entry_here; /* the first document is an index with some, and one is here */
+} marking;
 
-/*
- * Depth is bounded by MAX_NESTING. True: d's own blob is there. What a nested index names may be
- * missing, pulls bring one of its entries; but what index.json names has been here, and one entry
- * of it: what that needed is unknown then, so every blob stays.
- */
-static bool reach(const cp_layout *l, const cp_descriptor *d, int depth, cp_digest_set *s)
+static void mark(cp_digest_set *s, const cp_descriptor *d)
 {
-    cp_buf json = {0};
-    if (!d->sha256 || depth > MAX_NESTING) {
-        s->incomplete = true;
-        return false;
-    }
-    cp_digest_set_add(s, d->raw);
-    cp_code code = cp_blob_read(l, d, &json, NULL);
-    bool here = code != CP_NOT_FOUND, child = false;
-    cp_index *x = NULL;
-    cp_manifest *m = NULL;
-    if (code == CP_OK && cp_media_type_is_index(d->media_type))
-        code = cp_index_parse(&x, json.p ? json.p : "", json.n, NULL);
-    else if (code == CP_OK)
-        code = cp_manifest_parse(&m, json.p ? json.p : "", json.n, NULL);
-    for (size_t i = 0; x && i < x->n; i++)
-        child = reach(l, &x->item[i], depth + 1, s) || child;
-    if (here ? code != CP_OK : depth == 0)
-        s->incomplete = true;
-    if (depth == 0 && x && x->n > 0 && !child)
-        s->incomplete = true;
-    if (m && m->config.sha256)
-        cp_digest_set_add(s, m->config.raw);
-    for (size_t i = 0; m && i < m->n_layers; i++)
-        if (m->layer[i].sha256)
-            cp_digest_set_add(s, m->layer[i].raw);
-    cp_index_free(x);
-    cp_manifest_free(m);
-    cp_buf_fini(&json);
-    return here;
+    if (d->sha256)
+        cp_digest_set_add(s, d->raw);
+}
+
+static cp_code mark_document(void *arg, cp_document *doc, cp_err *err)
+{
+    marking *k = arg;
+    mark(k->s, doc->d);
+    cp_code code = cp_document_read(k->l, doc, err);
+    k->entry_here = k->entry_here || (doc->depth == 1 && code != CP_NOT_FOUND);
+    k->entries = k->entries || (doc->depth == 0 && doc->index && doc->index->n > 0);
+    return code;
+}
+
+static cp_code pass_by(void *arg, const cp_document *doc, cp_code code, cp_err *err)
+{
+    marking *k = arg;
+    (void)err;
+    if (code != CP_NOT_FOUND || doc->depth == 0)
+        k->s->incomplete = true;
+    return CP_OK;
+}
+
+static cp_code mark_blobs(void *arg, cp_document *doc, cp_err *err)
+{
+    marking *k = arg;
+    const cp_manifest *m = doc->manifest;
+    (void)err;
+    mark(k->s, &m->config);
+    for (size_t i = 0; i < m->n_layers; i++)
+        mark(k->s, &m->layer[i]);
+    return CP_OK;
 }
 
 /* See mark.h. */
 void cp_mark_reachable(const cp_layout *l, const cp_descriptor *d, cp_digest_set *s)
 {
-    reach(l, d, 0, s);
+    marking k = {.l = l, .s = s};
+    const cp_walk w = {.arg = &k, .read = mark_document, .lost = pass_by, .manifest = mark_blobs};
+    if (cp_walk_run(&w, d, NULL) || (k.entries && !k.entry_here))
+        s->incomplete = true;
 }
 
 /* See mark.h. */
