@@ -924,12 +924,62 @@ def range_refused_after_loss(s):
     s.weight_hook(lambda x: first(x) or (x.header("Range") and x.error(403, "DENIED", "no ranges")))
 
 
-@fault
-def range_refused_by_mirror(s):
+def plain(s, server):
+    """Requests of the weights that asked for no range."""
+    return [r for r in server.rows("blob") if s.weight["digest"] in r.path and not r.range]
+
+
+def no_ranges(s, server, status):
+    """The weights come whole from this server, or, asked for as a range, with this status."""
+    body = s.content.read(s.weight["digest"]) if status == 200 else b"<html><title>No</title>"
+    s.hook("blob", lambda x: x.reference == s.weight["digest"] and x.header("Range") and x.send(status, body), server)
+
+
+def mirror_without_ranges(s, status):
+    """The upstream gives the ranges that the mirror refuses; nobody is asked for the whole."""
+    s.model(n=LARGE)
     m = mirror(s)
-    refuse_ranges(s, 403, m)
-    m.content.blobs.update(s.content.blobs)
-    s.check(lambda: not s.registry.rows("blob"), "the upstream was asked for a blob")
+    no_ranges(s, m, status)
+    s.check(lambda: not plain(s, m) and not plain(s, s.registry), "the whole was asked for")
+    s.check(lambda: len([r for r in m.rows("blob") if r.range]) <= 4, "the mirror was asked again and again")
+
+
+for _name, _status in (("range_ignored_by_mirror", 200), ("range_refused_by_mirror", 403),
+                       ("range_416_by_mirror", 416), ("range_501_by_mirror", 501)):
+    FAULTS[_name] = functools.partial(mirror_without_ranges, status=_status)
+
+
+@fault
+def range_refused_by_all(s):
+    s.model(n=LARGE)
+    m = mirror(s)
+    no_ranges(s, m, 501)
+    no_ranges(s, s.registry, 416)
+    s.check(lambda: len(plain(s, m)) == 1 and not plain(s, s.registry), "not one plain request, to the mirror")
+
+
+@fault
+def range_refused_by_mirror_alone_has_it(s):
+    s.model(n=LARGE)
+    m = mirror(s)
+    no_ranges(s, m, 200)
+    s.weight_hook(lambda x: x.error(404, "BLOB_UNKNOWN", "blob unknown"))
+    s.check(lambda: len(plain(s, m)) == 1, "not one plain request to the mirror")
+
+
+def mirror_loses(s, status):
+    """What is missing after a loss comes from the upstream, which gives ranges."""
+    m = mirror(s)
+    first = s.once(lambda x: cut(x, 100_000))
+    no_ranges(s, m, status)
+    ranged = m.hooks["blob"]
+    s.hook("blob", lambda x: x.reference == s.weight["digest"] and (first(x) or ranged(x)), m)
+    s.check(lambda: len(plain(s, m)) == 1, "the mirror was asked for the whole again")
+    s.check(lambda: any(r.range for r in s.registry.rows("blob")), "the upstream was not asked for the rest")
+
+
+FAULTS["range_ignored_by_mirror_after_loss"] = functools.partial(mirror_loses, status=200)
+FAULTS["range_refused_by_mirror_after_loss"] = functools.partial(mirror_loses, status=403)
 
 
 @fault

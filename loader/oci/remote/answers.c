@@ -1,6 +1,8 @@
 /*
- * Judging answers, by the distribution-spec's Pulling section and RFC 9110 (redirects §15.4, ranges
- * §14, 401 §11). A blob in ranges, for example:
+ * Answers are judged by the distribution-spec's Pulling section and RFC 9110 (redirects §15.4,
+ * ranges §14, 401 §11). Headers are judged before the first byte of a body is taken. A status says
+ * nothing by itself: 403 may refuse the request, its Range or an expired URL. A blob in ranges,
+ * for example:
  *
  *     GET /v2/ai/smollm2/blobs/sha256:...        Range: bytes=0-16777215
  *     307 Location: https://cdn.example/...      another host: without credentials from here on
@@ -51,7 +53,7 @@ static void judge_blob(cp_job *j)
                     "the server answers another range (%llu-%llu) than asked for (%llu-%llu)",
                     (unsigned long long)x->range_first, (unsigned long long)x->range_last,
                     (unsigned long long)x->first, (unsigned long long)x->last);
-    else if (!part && x->ranged && !cp_job_wants_whole(j))
+    else if (!part && x->ranged && (!cp_job_wants_whole(j) || cp_job_has_next(j)))
         cp_job_fail(j, CP_UNSUPPORTED, "the server ignores ranges");
     else if (!part)
         j->skip = j->sent; /* the whole again: pass by what was delivered */

@@ -1,6 +1,13 @@
 /*
- * The life of a job: endpoints are tried in order, mirrors first, the upstream last; each of them
- * several times, with growing pauses.
+ * The life of a job. Endpoints are tried in order, mirrors first, the upstream last; each of them
+ * several times, with growing pauses. One that refuses a range hands the job on and is asked for
+ * no more ranges; where no endpoint is left, a part ends as CP_UNSUPPORTED and the rest of a whole
+ * blob is asked for without a range. For example, of a mirror that ignores ranges and an upstream
+ * that gives them:
+ *
+ *     mirror     Range: bytes=0-16777215    200, the whole: hung up on
+ *     upstream   Range: bytes=0-16777215    206, taken
+ *     upstream   Range: bytes=16777216-...  the mirror is passed by
  */
 #include "loader/oci/remote/job.h"
 #include "base/clock.h"
@@ -47,30 +54,59 @@ static bool is_mirror(const cp_job *j)
     return j->endpoint + 1 < j->r->n_endpoints;
 }
 
-static size_t next_endpoint(const cp_job *j)
+/* Must a part of a blob be asked for, so that an endpoint without ranges is of no use? */
+static bool needs_range(const cp_job *j)
 {
-    size_t i = j->endpoint + 1;
-    while (i + 1 < j->r->n_endpoints && j->r->dead[i])
-        i++;
-    return i;
+    return j->kind == CP_JOB_BLOB && !j->whole && (j->sent > 0 || !cp_job_wants_whole(j));
+}
+
+/* The first endpoint from `from` on that may have what the job asks for; false: there is none. */
+static bool find_endpoint(const cp_job *j, size_t from, size_t *out)
+{
+    const cp_registry *r = j->r;
+    for (size_t i = from; i < r->n_endpoints; i++)
+        if (!r->dead[i] && !(needs_range(j) && r->rangeless[i])) {
+            *out = i;
+            return true;
+        }
+    return false;
 }
 
 /* See job.h. */
-cp_job *cp_job_new(cp_registry *r, cp_job_kind kind, const char *what)
+bool cp_job_has_next(const cp_job *j)
+{
+    size_t next;
+    return find_endpoint(j, j->endpoint + 1, &next);
+}
+
+/* The first endpoint that may give the whole where no part can be had: it has refused a range. Not
+ * the one that has failed for another reason just now. */
+static bool find_rangeless(const cp_job *j, size_t *out)
+{
+    const cp_registry *r = j->r;
+    for (size_t i = j->first; i < r->n_endpoints; i++)
+        if (!r->dead[i] && r->rangeless[i] && (i != j->endpoint || j->code == CP_UNSUPPORTED)) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+/* See job.h. */
+cp_job *cp_job_new(cp_registry *r, cp_job_kind kind, const char *what, cp_fetch *f)
 {
     cp_job *j = cp_xcalloc(1, sizeof(*j));
     uint8_t raw[32];
     j->r = r;
     j->serial = ++r->serial;
     j->kind = kind;
+    j->fetch = f;
     j->x.arg = j;
     cp_strcopy(j->what, sizeof(j->what), what);
-    j->endpoint = r->n_endpoints - 1; /* a tag is the upstream's to resolve */
-    if (cp_digest_parse(what, raw) && r->n_endpoints > 1) {
-        j->endpoint = 0;
-        if (r->dead[0])
-            j->endpoint = next_endpoint(j);
-    }
+    /* A tag is the upstream's to resolve. */
+    j->first = !cp_digest_parse(what, raw) || (f && f->upstream_only) ? r->n_endpoints - 1 : 0;
+    if (!find_endpoint(j, j->first, &j->endpoint))
+        j->endpoint = r->n_endpoints - 1;
     return j;
 }
 
@@ -112,26 +148,38 @@ void cp_job_restart(cp_job *j, int64_t wait_ms)
     j->due_ms = cp_job_now_ms() + wait_ms;
 }
 
+/* Ask endpoint i, with new patience. */
+static void ask(cp_job *j, size_t i)
+{
+    j->endpoint = i;
+    j->code = CP_OK;
+    memset(&j->spent, 0, sizeof(j->spent));
+    j->mark = j->sent;
+    cp_job_restart(j, 0);
+}
+
 /* See job.h. */
 void cp_job_give_up(cp_job *j)
 {
-    if (j->code == CP_UNSUPPORTED && cp_job_wants_whole(j) && !j->whole) {
-        j->whole = true; /* only the rest was asked for as a range */
-        cp_job_restart(j, 0);
-        return;
-    }
-    if (!is_mirror(j) || j->final || j->code == CP_UNSUPPORTED) {
+    cp_registry *r = j->r;
+    size_t next;
+    if (j->code == CP_UNSUPPORTED)
+        r->rangeless[j->endpoint] = true;
+    if (!j->final && find_endpoint(j, j->endpoint + 1, &next)) {
+        cp_log(CP_LOG_INFO, "mirror failed, asking %s: %s", r->endpoint[next].shown, j->err.msg);
+        ask(j, next);
+    } else if (!j->final && needs_range(j) && find_rangeless(j, &next)) {
+        /* Nobody gives the part, and somebody the whole: the caller's to ask for unless he does. */
+        if (cp_job_wants_whole(j)) {
+            j->whole = true;
+            ask(j, next);
+        } else {
+            j->code = j->err.code = CP_UNSUPPORTED;
+            cp_job_end(j);
+        }
+    } else {
         cp_job_end(j);
-        return;
     }
-    size_t next = next_endpoint(j);
-    cp_log(CP_LOG_INFO, "mirror failed, asking %s: %s", j->r->endpoint[next].shown, j->err.msg);
-    j->endpoint = next;
-    j->code = CP_OK;
-    memset(&j->spent, 0, sizeof(j->spent));
-    j->whole = false;
-    j->mark = j->sent;
-    cp_job_restart(j, 0);
 }
 
 /* See job.h. */

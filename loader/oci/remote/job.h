@@ -34,10 +34,10 @@ typedef struct cp_job {
     /* how far it is */
     uint64_t sent; /* bytes delivered */
     uint64_t mark; /* `sent` when the tries began to count */
-    bool whole;    /* the server's ranges are of no use: the whole, without Range */
+    bool whole;    /* no endpoint gives the rest of the blob: the whole, without Range */
 
     /* whom it asks, and the attempt */
-    size_t endpoint; /* index */
+    size_t first, endpoint; /* indexes: where it began at the earliest, and where it is */
     cp_exchange x;
     bool running;
     char url[CP_URL_MAX]; /* "" = to be made from the endpoint */
@@ -68,6 +68,7 @@ struct cp_registry {
     char host[CP_HOST_MAX + 8]; /* who answered last */
     cp_endpoint endpoint[CP_ENDPOINTS_MAX];
     bool dead[CP_ENDPOINTS_MAX];             /* mirrors that could not be reached */
+    bool rangeless[CP_ENDPOINTS_MAX];        /* who refused a range: no more are asked for there */
     size_t n_endpoints;                      /* the last one is the upstream */
     cp_token_fetch *token[CP_ENDPOINTS_MAX]; /* NULL: not needed yet */
     cp_buf authorization;                    /* of the attempt that is being started */
@@ -83,8 +84,11 @@ cp_endpoint *cp_job_endpoint(const cp_job *j);
 /* Is a whole blob asked for? */
 bool cp_job_wants_whole(const cp_job *j);
 
-/* A job that begins at the first endpoint that may have it; not in r->jobs yet. */
-cp_job *cp_job_new(cp_registry *r, cp_job_kind kind, const char *what);
+/* A job that begins at the first endpoint that may have it; not in r->jobs yet. f: a blob's, else
+ * NULL. */
+cp_job *cp_job_new(cp_registry *r, cp_job_kind kind, const char *what, cp_fetch *f);
+/* Is there another endpoint that it can be asked for after this one? */
+bool cp_job_has_next(const cp_job *j);
 /* Out of r->jobs, its attempt cancelled. */
 void cp_job_free(cp_job *j);
 /* Note why it fails: "registry/repository: blob sha256:...: <fmt>". */
@@ -94,7 +98,9 @@ void cp_job_fail(cp_job *j, cp_code code, const char *fmt, ...)
 void cp_job_restart(cp_job *j, int64_t wait_ms);
 /* Wait and ask again, or give up. retry_after_s: -1 none. */
 void cp_job_retry(cp_job *j, const char *why, int64_t retry_after_s);
-/* What cp_job_fail noted stands: ask the next endpoint, or end. j may be gone afterwards. */
+/* What cp_job_fail noted stands: ask the next endpoint, or end. CP_UNSUPPORTED is a range that the
+ * endpoint does not give: it ends so only where nobody gives it, and somebody may give the whole. j
+ * may be gone afterwards. */
 void cp_job_give_up(cp_job *j);
 /* The job's end: a blob's is reported (`done`, which may start and cancel others) and gone, a
  * manifest's waits for its caller. */

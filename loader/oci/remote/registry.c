@@ -1,7 +1,9 @@
 /*
- * The registry client: jobs are started while connections are free, in the order in which they
- * came, each once its pause is over and its endpoint has a token. What is specified: the
- * distribution-spec's Pulling section; the token service is Docker's (distribution/spec/auth).
+ * The registry client. Jobs are started while connections are free, in the order in which they
+ * came, each once its pause is over and its endpoint has a token. A job's `done` may start and
+ * cancel others, so lists are walked again from their beginning after one. What is specified is
+ * the distribution-spec's Pulling section; the token service is Docker's (distribution, "Token
+ * Authentication Specification").
  */
 #include "loader/oci/remote/registry.h"
 #include "base/clock.h"
@@ -212,9 +214,9 @@ cp_code cp_registry_step(cp_registry *r, int timeout_ms, int *running, cp_err *e
     return code;
 }
 
-static cp_job *new_job(cp_registry *r, cp_job_kind kind, const char *what)
+static cp_job *new_job(cp_registry *r, cp_job_kind kind, const char *what, cp_fetch *f)
 {
-    cp_job *j = cp_job_new(r, kind, what);
+    cp_job *j = cp_job_new(r, kind, what, f);
     j->x.body = cp_answer_body;
     j->x.done = cp_answer_done;
     return j;
@@ -231,10 +233,7 @@ cp_code cp_registry_fetch(cp_registry *r, cp_fetch *f, cp_err *err)
         return cp_fail(err, CP_USAGE, "range %llu+%llu lies outside of a blob of %llu bytes",
                        (unsigned long long)f->from, (unsigned long long)f->n,
                        (unsigned long long)f->total);
-    cp_job *j = new_job(r, CP_JOB_BLOB, f->digest);
-    j->fetch = f;
-    if (f->upstream_only)
-        j->endpoint = r->n_endpoints - 1;
+    cp_job *j = new_job(r, CP_JOB_BLOB, f->digest, f);
     use_redirect(j);
     f->impl = j;
     cp_job **p = &r->jobs;
@@ -263,7 +262,7 @@ cp_code cp_registry_manifest(cp_registry *r, const char *reference, cp_buf *body
         strspn(reference, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:") !=
             n)
         return cp_fail(err, CP_USAGE, "'%.160s' is neither a tag nor a digest", reference);
-    cp_job *j = new_job(r, CP_JOB_MANIFEST, reference);
+    cp_job *j = new_job(r, CP_JOB_MANIFEST, reference, NULL);
     media_type[0] = '\0';
     cp_buf_clear(body);
     j->body = body;

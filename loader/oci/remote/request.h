@@ -1,6 +1,7 @@
 /*
- * What is asked of a registry: how to talk to it, and ranges of blobs. Plain values that their
- * caller owns.
+ * What is asked of a registry: how to talk to it, and ranges of blobs. These are plain values that
+ * their caller owns. They stand apart from registry.h so that what answers a request need not know
+ * the whole client.
  */
 #ifndef CP_LOADER_OCI_REMOTE_REQUEST_H
 #define CP_LOADER_OCI_REMOTE_REQUEST_H
@@ -35,7 +36,7 @@ typedef struct cp_registry cp_registry;
  * where it stopped, so no byte comes twice and none from outside [from, from + n). `done` comes
  * once. Both run inside cp_registry_step or cp_registry_manifest; `done` may start or cancel other
  * fetches, `data` may not. What `done` says: CP_OK (n bytes were delivered), what `data` returned,
- * CP_UNSUPPORTED (the server does not do ranges: ask for the whole, from = 0 and n = total),
+ * CP_UNSUPPORTED (no endpoint gives the range: ask for the whole, from = 0 and n = total),
  * CP_CORRUPT (the blob's size is not total), CP_NOT_FOUND, CP_NETWORK.
  */
 typedef struct cp_fetch {

@@ -762,6 +762,68 @@ static void mirrors(void **state)
     assert_null(strstr(log, "Basic"));
 }
 
+/* A mirror or a registry that gives no ranges, by knob and bit: 1 the mirror ignores them, 2 it
+ * refuses them, 4 the registry refuses them, 8 it lacks the blob. */
+static void rangeless_mirror(void *arg, const wire_request *q)
+{
+    const scene *s = arg;
+    size_t first, last;
+    if (!wire_range(q, &first, &last) || !(s->knob & 3))
+        honest(arg, q);
+    else if (s->knob & 1)
+        wire_answer(q, 200, "", s->blob, BLOB);
+    else
+        wire_answer(q, 501, "", "", 0);
+}
+
+static void rangeless_upstream(void *arg, const wire_request *q)
+{
+    const scene *s = arg;
+    size_t first, last;
+    if (s->knob & 8)
+        wire_answer(q, 404, "", "", 0);
+    else if ((s->knob & 4) && wire_range(q, &first, &last))
+        wire_answer(q, 416, "", "", 0);
+    else
+        honest(arg, q);
+}
+
+/* A part of a blob comes from who gives ranges, and who does not is asked once; where nobody does,
+ * the caller is told to ask for the whole, which comes from the mirror. */
+static void ranges_and_mirrors(void **state)
+{
+    scene *s = *state;
+    static const struct {
+        int knob;
+        cp_code part;
+    } rows[] = {
+        {0, CP_OK},          {1, CP_OK},          {2, CP_OK},           {5, CP_UNSUPPORTED},
+        {6, CP_UNSUPPORTED}, {9, CP_UNSUPPORTED}, {10, CP_UNSUPPORTED}, {8, CP_OK},
+    };
+    serve(s, rangeless_upstream, rangeless_mirror);
+    use_mirror(s);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        take t;
+        cp_registry *r = open_registry(s);
+        s->knob = rows[i].knob;
+        int mirror = wire_count(s->other), upstream = wire_count(s->server);
+        for (int k = 0; k < 3; k++) {
+            fetch(s, r, &t, 1000, 5000);
+            if (t.code != rows[i].part)
+                fail_msg("%d: code %d %s", rows[i].knob, t.code, t.err.msg);
+        }
+        bool refuses = (s->knob & 3) != 0;
+        if (rows[i].part == CP_OK)
+            assert_int_equal(wire_count(s->other) - mirror, refuses ? 1 : 3);
+        assert_true(refuses || wire_count(s->server) == upstream);
+        upstream = wire_count(s->server);
+        fetch(s, r, &t, 0, BLOB);
+        assert_int_equal(t.code, CP_OK);
+        assert_int_equal(wire_count(s->server), upstream);
+        cp_registry_close(r);
+    }
+}
+
 static void mirror_is_down(void **state)
 {
     scene *s = *state;
@@ -874,11 +936,14 @@ int cp_suite_registry(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, enter, leave)
     const struct CMUnitTest tests[] = {
-        TEST(ranges),          TEST(data_refuses),    TEST(resume),
-        TEST(refused_answers), TEST(back_off),        TEST(retry_after_too_long),
-        TEST(tokens),          TEST(identity_tokens), TEST(basic),
-        TEST(realms),          TEST(redirects),       TEST(redirect_loop),
-        TEST(mirrors),         TEST(mirror_is_down),  TEST(manifests),
+        TEST(ranges),    TEST(data_refuses),
+        TEST(resume),    TEST(refused_answers),
+        TEST(back_off),  TEST(retry_after_too_long),
+        TEST(tokens),    TEST(identity_tokens),
+        TEST(basic),     TEST(realms),
+        TEST(redirects), TEST(redirect_loop),
+        TEST(mirrors),   TEST(mirror_is_down),
+        TEST(manifests), TEST(ranges_and_mirrors),
         TEST(not_http),
     };
 #undef TEST
