@@ -75,23 +75,41 @@ static int nibble(char c)
     return -1;
 }
 
-bool cp_digest_of_hex(const char *s, uint8_t out[32])
+/* n bytes from 2n digits; out is whole or as it was. */
+static bool unhex(const char *s, uint8_t *out, int n)
 {
-    uint8_t d[32];
-    for (int i = 0; i < 32; i++) {
+    uint8_t d[64];
+    for (int i = 0; i < n; i++) {
         int hi = nibble(s[2 * i]), lo = hi < 0 ? -1 : nibble(s[2 * i + 1]);
         if (lo < 0)
             return false; /* the end of s, among others */
         d[i] = (uint8_t)(hi << 4 | lo);
     }
-    memcpy(out, d, 32);
+    memcpy(out, d, (size_t)n);
     return true;
+}
+
+bool cp_digest_of_hex(const char *s, uint8_t out[32])
+{
+    return unhex(s, out, 32);
 }
 
 bool cp_digest_parse(const char *s, uint8_t out[32])
 {
     return strncmp(s, "sha256:", 7) == 0 && strnlen(s, CP_DIGEST_STR) == CP_DIGEST_STR - 1 &&
            cp_digest_of_hex(s + 7, out);
+}
+
+void cp_sha512_of(const void *p, size_t n, uint8_t out[64])
+{
+    unsigned len = 0;
+    CP_ASSERT(EVP_Digest(p, n, out, &len, EVP_sha512(), NULL) == 1 && len == 64);
+}
+
+bool cp_sha512_parse(const char *s, uint8_t out[64])
+{
+    return strncmp(s, "sha512:", 7) == 0 && strnlen(s, CP_DIGEST_ANY) == 7 + 128 &&
+           unhex(s + 7, out, 64);
 }
 
 bool cp_secret_equal(const void *a, const void *b, size_t n)

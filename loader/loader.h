@@ -12,6 +12,7 @@
 #define CP_LOADER_LOADER_H
 
 #include "base/code.h"
+#include "base/digest.h"
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "base/meta.h"
@@ -75,17 +76,17 @@ const char *cp_loaded_note(const cp_loaded *m, size_t i);
 
 /* ---- the store ---- */
 typedef struct cp_store_layer {
-    char digest[72];
+    char digest[CP_DIGEST_ANY];
     uint64_t bytes;
     char media_type[96];
     char filepath[160];
 } cp_store_layer;
 
 typedef struct cp_store_entry {
-    char name[256];  /* whole "name:tag" */
-    char digest[72]; /* of the manifest */
-    uint64_t bytes;  /* sum of config and layers */
-    char format[32]; /* packaging row: "modelpack", "docker" ... */
+    char name[256];             /* whole "name:tag" */
+    char digest[CP_DIGEST_ANY]; /* of the manifest */
+    uint64_t bytes;             /* sum of config and layers */
+    char format[32];            /* packaging row: "modelpack", "docker" ... */
     char arch[48];
     char quant[32];
     size_t n_layers;

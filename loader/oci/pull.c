@@ -528,8 +528,8 @@ static cp_code publish(pull *p, cp_err *err)
 static bool is_digest(const char *typed)
 {
     const char *hex = typed + strlen("sha256:");
-    return strncmp(typed, "sha256:", strlen("sha256:")) == 0 && strlen(hex) >= 7 &&
-           hex[strspn(hex, "0123456789abcdefABCDEF")] == '\0';
+    return (cp_has_prefix(typed, "sha256:") || cp_has_prefix(typed, "sha512:")) &&
+           strlen(hex) >= 7 && hex[strspn(hex, "0123456789abcdefABCDEF")] == '\0';
 }
 
 static cp_code run(pull *p, const char *ref, cp_err *err)

@@ -78,12 +78,8 @@ static void keep_present(const cp_layout *l, cp_index *x, const cp_variant_wish 
     if (w && (w->variant || w->os))
         return;
     for (size_t i = 0; i < x->n; i++) {
-        uint64_t size;
-        int fd;
-        if (!x->item[i].sha256 || cp_blob_open(l, x->item[i].raw, &fd, &size, NULL) != CP_OK)
-            continue;
-        close(fd);
-        x->item[n++] = x->item[i];
+        if (cp_blob_here(l, &x->item[i]))
+            x->item[n++] = x->item[i];
     }
     if (n > 0)
         x->n = n;
@@ -189,7 +185,7 @@ static void list_names(const cp_index *x, char *out, size_t cap)
         n += cp_snprintf(out + n, cap - n, "%s%s", i ? ", " : "",
                          x->item[i].ref_name[0] ? x->item[i].ref_name
                          : x->item[i].digest[0] ? x->item[i].digest
-                                                : "(no name, no sha256 digest)");
+                                                : "(no name, a digest that is too long)");
     if (x->n > 8)
         cp_snprintf(out + n, cap - n, ", ...");
 }

@@ -174,18 +174,6 @@ cp_code cp_choice_among(cp_choice_file *f, size_t n, const cp_variant_wish *w, c
     return code;
 }
 
-static bool is_here(const cp_layout *l, const cp_descriptor *d)
-{
-    uint64_t size;
-    int fd;
-    if (!l)
-        return true;
-    if (!d->sha256 || cp_blob_open(l, d->raw, &fd, &size, NULL) != CP_OK)
-        return false;
-    close(fd);
-    return true;
-}
-
 /* See choice.h. */
 cp_code cp_choice_of_layers(cp_plan *plan, const cp_manifest *m, const cp_layout *l,
                             const cp_variant_wish *w, char why[256], cp_err *err)
@@ -197,7 +185,9 @@ cp_code cp_choice_of_layers(cp_plan *plan, const cp_manifest *m, const cp_layout
     for (size_t i = 0; i < plan->n; i++) {
         const cp_descriptor *d = &m->layer[plan->layer[i].layer];
         if (plan->layer[i].role == CP_ROLE_WEIGHTS)
-            f[n++] = (cp_choice_file){.path = d->filepath, .size = d->size, .here = is_here(l, d)};
+            f[n++] = (cp_choice_file){.path = d->filepath,
+                                      .size = d->size,
+                                      .here = !l || (d->sha256 && cp_blob_here(l, d))};
     }
     cp_code code = cp_choice_among(f, n, w, why, err);
     for (size_t i = 0, k = 0; !code && i < plan->n; i++)

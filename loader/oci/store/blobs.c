@@ -22,41 +22,75 @@
 
 enum { COPY_CHUNK = 4 << 20 };
 
-/* See blobs.h. */
-cp_code cp_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
-                     cp_err *err)
+/* Blob `hex` of folder dir, blobs/<algorithm>, which is closed (-1 with errno: it could not be
+ * opened). */
+static cp_code open_named(const cp_layout *l, int dir, const char *algorithm, const char *hex,
+                          int *fd, uint64_t *size, cp_err *err)
 {
-    char hex[CP_HEX_STR];
-    cp_digest_hex(digest, hex);
     *size = 0;
-    int dir = cp_blobs_dir(l);
     *fd = cp_fs_open(dir, hex);
     int saved = errno;
     cp_io_close(dir);
     if (dir < 0 && saved != ENOENT)
         return cp_blobs_failed(l, saved, err);
     if (*fd < 0)
-        return saved == ENOENT
-                   ? cp_fail(err, CP_NOT_FOUND, "%s: blob sha256:%s is missing", l->path, hex)
+        return saved == ENOENT ? cp_fail(err, CP_NOT_FOUND, "%s: blob %s:%s is missing", l->path,
+                                         algorithm, hex)
                : saved == ELOOP
-                   ? cp_fail(err, CP_CORRUPT, "%s/blobs/sha256/%s is a symbolic link, and %s",
-                             l->path, hex, CP_LINKS_NOT_FOLLOWED)
-                   : cp_fail(err, CP_IO, "%s: blob sha256:%s: %s", l->path, hex, strerror(saved));
+                   ? cp_fail(err, CP_CORRUPT, "%s/blobs/%s/%s is a symbolic link, and %s", l->path,
+                             algorithm, hex, CP_LINKS_NOT_FOLLOWED)
+                   : cp_fail(err, CP_IO, "%s: blob %s:%s: %s", l->path, algorithm, hex,
+                             strerror(saved));
     struct stat st;
     if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(*fd);
         *fd = -1;
-        return cp_fail(err, CP_CORRUPT, "%s: blob sha256:%s is no regular file", l->path, hex);
+        return cp_fail(err, CP_CORRUPT, "%s: blob %s:%s is no regular file", l->path, algorithm,
+                       hex);
     }
     *size = (uint64_t)st.st_size;
     return CP_OK;
 }
 
 /* See blobs.h. */
+cp_code cp_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
+                     cp_err *err)
+{
+    char hex[CP_HEX_STR];
+    cp_digest_hex(digest, hex);
+    return open_named(l, cp_blobs_dir(l), "sha256", hex, fd, size, err);
+}
+
+/* Whatever its algorithm. */
+static cp_code open_any(const cp_layout *l, const cp_descriptor *d, int *fd, uint64_t *size,
+                        cp_err *err)
+{
+    uint8_t raw[64];
+    if (d->sha256)
+        return cp_blob_open(l, d->raw, fd, size, err);
+    if (cp_sha512_parse(d->digest, raw))
+        return open_named(l, cp_blobs_dir_sha512(l), "sha512", d->digest + strlen("sha512:"), fd,
+                          size, err);
+    *fd = -1;
+    return cp_fail(err, CP_CORRUPT, "%s: a digest is neither sha256 nor sha512, which are built",
+                   l->path);
+}
+
+/* See blobs.h. */
+bool cp_blob_here(const cp_layout *l, const cp_descriptor *d)
+{
+    uint64_t size;
+    int fd;
+    cp_code code = open_any(l, d, &fd, &size, NULL);
+    cp_io_close(fd);
+    return code == CP_OK;
+}
+
+/* See blobs.h. */
 cp_code cp_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *err)
 {
     uint64_t size;
-    cp_code code = cp_blob_open(l, d->raw, fd, &size, err);
+    cp_code code = open_any(l, d, fd, &size, err);
     if (!code && size != d->size) {
         close(*fd);
         *fd = -1;
@@ -68,11 +102,29 @@ cp_code cp_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *
 }
 
 /* See blobs.h. */
+cp_code cp_blob_check(const cp_layout *l, const cp_descriptor *d, const void *p, size_t n,
+                      cp_err *err)
+{
+    uint8_t have[64], want[64];
+    if (cp_sha512_parse(d->digest, want)) {
+        cp_sha512_of(p, n, have);
+        return memcmp(have, want, 64) == 0
+                   ? CP_OK
+                   : cp_fail(err, CP_CORRUPT, "%s: blob is not what its digest %s says", l->path,
+                             d->digest);
+    }
+    cp_sha256_of(p, n, have);
+    if (memcmp(have, d->raw, 32) == 0)
+        return CP_OK;
+    char text[CP_DIGEST_STR];
+    cp_digest_format(have, text);
+    return cp_fail(err, CP_CORRUPT, "%s: blob has digest %s, expected %s", l->path, text,
+                   d->digest);
+}
+
+/* See blobs.h. */
 cp_code cp_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err)
 {
-    if (!d->sha256)
-        return cp_fail(err, CP_CORRUPT, "%s: a digest is not sha256, which alone is built",
-                       l->path);
     if (d->size > CP_MANIFEST_MAX_BYTES)
         return cp_fail(err, CP_CORRUPT, "%s: %s claims %" PRIu64 " bytes, the limit is %d", l->path,
                        d->digest, d->size, CP_MANIFEST_MAX_BYTES);
@@ -87,15 +139,7 @@ cp_code cp_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp
     else if (code)
         cp_err_prefix(err, "%s", l->path);
     close(fd);
-    uint8_t have[32];
-    cp_sha256_of(out->p ? out->p + start : "", out->n - start, have);
-    if (!code && memcmp(have, d->raw, 32) != 0) {
-        char text[CP_DIGEST_STR];
-        cp_digest_format(have, text);
-        code = cp_fail(err, CP_CORRUPT, "%s: blob has digest %s, expected %s", l->path, text,
-                       d->digest);
-    }
-    return code;
+    return code ? code : cp_blob_check(l, d, out->p ? out->p + start : "", out->n - start, err);
 }
 
 static void describe(cp_descriptor *d, const uint8_t raw[32], uint64_t size)

@@ -1,7 +1,8 @@
 /*
  * Blobs of a layout: blobs/sha256/<hex>, each named by what it holds (image-spec, image-layout.md).
+ * Those of blobs/sha512 are read and never written.
  *
- * Paths are made from decoded digest bytes alone, no link is followed, and a blob appears whole.
+ * Paths are made from decoded digests alone, no link is followed, and a blob appears whole.
  * Readers need no lock; who adds blobs that no index names yet holds CP_LOCK_BLOBS shared, who
  * removes some holds it exclusively. One thread a layout; any number of processes.
  */
@@ -14,8 +15,14 @@
  * folder). */
 cp_code cp_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint64_t *size,
                      cp_err *err);
-/* The same of a manifest's blob. CP_CORRUPT also: its size is not d's. */
+/* The blob of a descriptor, of sha256 or sha512. CP_CORRUPT also: its size is not d's, or its
+ * digest is of another algorithm. */
 cp_code cp_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *err);
+/* Can it be opened, whatever its size? */
+bool cp_blob_here(const cp_layout *l, const cp_descriptor *d);
+/* CP_CORRUPT unless the bytes p[n] have d's digest, which is of one of the two algorithms. */
+cp_code cp_blob_check(const cp_layout *l, const cp_descriptor *d, const void *p, size_t n,
+                      cp_err *err);
 /* A small blob (<= 4 MiB) whole, its size and digest checked against d. */
 cp_code cp_blob_read(const cp_layout *l, const cp_descriptor *d, cp_buf *out, cp_err *err);
 /* Store bytes as a blob; d gets digest, raw, sha256 and size. */

@@ -54,15 +54,26 @@ static int blobs_open(const cp_layout *l)
     return fd < 0 && errno != ENOENT && is_linked(l) ? linked_blobs(l) : fd;
 }
 
-/* See blobs_dir.h. */
-int cp_blobs_dir(const cp_layout *l)
+static int algorithm_open(const cp_layout *l, const char *name)
 {
     int blobs = blobs_open(l);
     if (blobs < 0)
         return -1;
-    int dir = cp_fs_open_folder(blobs, "sha256");
+    int dir = cp_fs_open_folder(blobs, name);
     cp_io_close(blobs);
     return dir;
+}
+
+/* See blobs_dir.h. */
+int cp_blobs_dir(const cp_layout *l)
+{
+    return algorithm_open(l, "sha256");
+}
+
+/* See blobs_dir.h. */
+int cp_blobs_dir_sha512(const cp_layout *l)
+{
+    return algorithm_open(l, "sha512");
 }
 
 /* Why the link `blobs` of a store is not followed, or cannot be. */

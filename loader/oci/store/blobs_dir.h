@@ -14,6 +14,8 @@
 
 /* The folder blobs/sha256; -1 with errno. */
 int cp_blobs_dir(const cp_layout *l);
+/* The folder blobs/sha512, which other tools fill; -1 with errno. */
+int cp_blobs_dir_sha512(const cp_layout *l);
 /* Why it could not be opened with errno `why`: names what is in its place. Never CP_OK. */
 cp_code cp_blobs_failed(const cp_layout *l, int why, cp_err *err);
 /* Is `blobs` a folder, or a link that may be followed, and blobs/sha256 a folder, or are they

@@ -101,7 +101,7 @@ static void describe_entry(const cp_layout *l, const cp_places *places, const cp
     cp_strcopy(e->digest, sizeof(e->digest), d->digest);
     cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
     cp_strcopy(e->format, sizeof(e->format), "corrupt");
-    if (!d->sha256 || cp_resolve_manifest(l, d, NULL, &m, &desc, why, NULL) != CP_OK)
+    if (cp_resolve_manifest(l, d, NULL, &m, &desc, why, NULL) != CP_OK)
         return;
     cp_strcopy(e->digest, sizeof(e->digest), desc.digest);
     /* None, or none of several: the layers are listed all the same. */

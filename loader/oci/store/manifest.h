@@ -43,9 +43,10 @@ typedef struct cp_descriptor {
     uint64_t model_bytes; /* 0, until someone who has read the entry's manifest sets it */
     bool link;            /* the packer says that the layer stands for a symbolic link */
     bool untested;        /* org.cncf.model.file.mediatype.untested: the layer's class is a guess */
-    char digest[CP_DIGEST_STR];
-    uint8_t raw[32]; /* digest's bytes: paths are made from these alone */
-    bool sha256;     /* false: another algorithm; digest is "" and the descriptor cannot be used */
+    char digest[CP_DIGEST_ANY]; /* as written; "": longer than fits */
+    uint8_t raw[32];            /* a sha256 digest's bytes: paths are made from these alone */
+    bool sha256; /* false: another algorithm; layers of such digests cannot be used, documents of
+                    sha512 can be read */
     uint64_t size;
 } cp_descriptor;
 

@@ -57,11 +57,11 @@ static cp_code text(cp_arena *a, const json_t *obj, const char *key, const char 
 /* algorithm:encoded by the OCI grammar; only sha256 is decoded. */
 static cp_code digest(const char *s, cp_descriptor *d, cp_err *err)
 {
-    if (cp_digest_parse(s, d->raw)) {
-        d->sha256 = true;
-        cp_strcopy(d->digest, sizeof(d->digest), s);
+    if (!cp_strcopy(d->digest, sizeof(d->digest), s))
+        d->digest[0] = '\0';
+    d->sha256 = cp_digest_parse(s, d->raw);
+    if (d->sha256)
         return CP_OK;
-    }
     const char *colon = strchr(s, ':');
     size_t algorithm = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789+._-");
     if (!colon || algorithm == 0 || s[algorithm] != ':' || colon[1] == '\0' ||

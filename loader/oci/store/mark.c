@@ -75,8 +75,9 @@ cp_code cp_mark_used(const cp_layout *l, bool keep, cp_digest_set *s, char broke
         if (broken && s->incomplete && !before)
             cp_strcopy(broken, 256,
                        x->item[i].ref_name[0] ? x->item[i].ref_name
-                       : x->item[i].digest[0] ? x->item[i].digest
-                                              : "an entry that has no name and no sha256 digest");
+                       : x->item[i].digest[0]
+                           ? x->item[i].digest
+                           : "an entry that has no name, and a digest that is too long");
     }
     cp_index_free(x);
     cp_lease_mark(l, keep, s);

@@ -62,6 +62,31 @@ static void strings_are_exact(void **state)
     assert_memory_equal(d, untouched, 32);
 }
 
+/* FIPS 180-4's example "abc", and what is not exactly such a digest. */
+static void sha512_of_others(void **state)
+{
+    (void)state;
+    static const char good[] =
+        "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+        "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+    uint8_t have[64], want[64];
+    char bad[CP_DIGEST_ANY];
+    cp_sha512_of("abc", 3, have);
+    assert_true(cp_sha512_parse(good, want));
+    assert_memory_equal(have, want, 64);
+    static const int places[] = {0, 6, 7, 70, 134};
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        memcpy(bad, good, sizeof(good));
+        bad[places[i]] = 'G';
+        assert_false(cp_sha512_parse(bad, have));
+    }
+    memcpy(bad, good, sizeof(good));
+    memcpy(bad + sizeof(good) - 1, "0", 2);
+    assert_false(cp_sha512_parse(bad, have));
+    assert_false(cp_sha512_parse("sha512:", have));
+    assert_memory_equal(have, want, 64);
+}
+
 static void secrets_compare(void **state)
 {
     (void)state;
@@ -97,9 +122,8 @@ static void digits_alone(void **state)
 int suite_digest(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_vectors),
-        cmocka_unit_test(strings_are_exact),
-        cmocka_unit_test(digits_alone),
+        cmocka_unit_test(known_vectors),    cmocka_unit_test(strings_are_exact),
+        cmocka_unit_test(sha512_of_others), cmocka_unit_test(digits_alone),
         cmocka_unit_test(secrets_compare),
     };
     return cmocka_run_group_tests_name("digest", tests, NULL, NULL);

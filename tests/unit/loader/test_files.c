@@ -556,7 +556,7 @@ static void damaged_config(void **state)
     cp_mkl *m = *state;
     cp_buf g = {0};
     cp_descriptor c;
-    char d[72], path[256];
+    char d[72], path[512];
     static const char config[] = "{\"config\":{\"context_size\":8}}";
     gguf(&g, 1, 0, 0);
     cp_mkl_layer(m, CNCF "weight.v1.raw", g.p, g.n, PATH("m.gguf"));
