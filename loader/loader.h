@@ -117,9 +117,11 @@ cp_code cp_store_pack(const cp_loader_options *opt, const char *file, const char
                       cp_err *err);
 
 /*
- * Hash every blob of a model again, whatever records say: manifest, config, each layer that loading
- * needs; and compare what was extracted with what its layer unpacks to. *bytes (may be NULL): how
- * many. phase: "verifying". CP_CORRUPT: a blob is wrong or missing, or what was extracted.
+ * Hash again, whatever records say, every blob behind the entry that is in the store: indexes,
+ * manifests, configs, layers, of other platforms and variants too; and compare what was extracted
+ * for the model with what its layer unpacks to. *bytes (may be NULL): how many, of configs and
+ * layers. phase: "verifying". CP_CORRUPT: a blob is wrong, one that loading needs is missing, or
+ * what was extracted is wrong.
  */
 cp_code cp_store_verify(const cp_loader_options *opt, const char *ref, cp_progress_fn *progress,
                         void *arg, uint64_t *bytes, cp_err *err);

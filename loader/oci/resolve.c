@@ -222,9 +222,57 @@ static cp_code pick_in_layout(cp_resolved *r, cp_err *err)
     return CP_OK;
 }
 
+/* Open the store or the layout, and find the entry that is meant. */
+static cp_code find_entry(cp_resolved *r, const char *path, bool is_store, cp_err *err)
+{
+    bool fresh = false;
+    cp_code code = is_store ? cp_folder_open(&r->layout, path, &fresh, err)
+                            : cp_layout_open(&r->layout, path, err);
+    if (!code && fresh)
+        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which is empty)",
+                       r->ref.typed, path);
+    if (!code)
+        code = cp_layout_index(&r->layout, &r->index, NULL, err);
+    if (code || !is_store)
+        return code ? code : pick_in_layout(r, err);
+    int64_t i = cp_resolve_name(r->index, &r->ref);
+    if (i < 0)
+        return cp_fail(err, CP_NOT_FOUND, "'%s%s%s' is not in the store %s", r->ref.typed,
+                       r->ref.digest[0] ? "@" : "", r->ref.digest, path);
+    r->entry = (size_t)i;
+    return CP_OK;
+}
+
+/* The model that the entry means here: its manifest, its packaging, which of its layers. */
+static cp_code choose_model(cp_resolved *r, const cp_loader_options *opt, cp_err *err)
+{
+    const cp_descriptor *entry = &r->index->item[r->entry];
+    cp_variant_wish wish = {0};
+    char platform[64], why[256];
+    cp_code code = CP_OK;
+    if (opt) {
+        wish.variant = opt->variant;
+        wish.memory_budget = opt->memory_budget;
+        code = cp_variant_platform(&wish, platform, opt->platform, err);
+    }
+    if (!code)
+        code = cp_resolve_manifest(&r->layout, entry, &wish, &r->manifest, &r->manifest_desc,
+                                   r->why, err);
+    if (!code)
+        code = cp_packaging_plan(r->manifest, &r->packaging, &r->plan, err);
+    if (code)
+        return code;
+    if (strcmp(r->manifest_desc.digest, entry->digest) != 0)
+        wish.variant = NULL; /* an index's entry was chosen by it */
+    code = cp_choice_of_layers(&r->plan, r->manifest, &r->layout, &wish, why, err);
+    if (why[0])
+        cp_strcopy(r->why, sizeof(r->why), why);
+    return code;
+}
+
 static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_err *err)
 {
-    bool is_store = r->ref.kind == CP_REF_NAME, fresh = false;
+    bool is_store = r->ref.kind == CP_REF_NAME;
     char path[CP_DIR_MAX];
     cp_code code = CP_OK;
     if (is_store)
@@ -232,49 +280,12 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
     else
         cp_strcopy(path, sizeof(path), r->ref.path);
     if (!code)
-        code = is_store ? cp_folder_open(&r->layout, path, &fresh, err)
-                        : cp_layout_open(&r->layout, path, err);
-    if (!code && fresh)
-        code = cp_fail(err, CP_NOT_FOUND, "'%s' is not in the store %s (which is empty)",
-                       r->ref.typed, path);
+        code = find_entry(r, path, is_store, err);
     if (!code)
-        code = cp_layout_index(&r->layout, &r->index, NULL, err);
-    if (code)
-        return code;
-    if (!is_store) {
-        code = pick_in_layout(r, err);
-    } else {
-        int64_t i = cp_resolve_name(r->index, &r->ref);
-        if (i < 0)
-            code = cp_fail(err, CP_NOT_FOUND, "'%s%s%s' is not in the store %s", r->ref.typed,
-                           r->ref.digest[0] ? "@" : "", r->ref.digest, path);
-        else
-            r->entry = (size_t)i;
-    }
-    cp_variant_wish wish = {0};
-    char platform[64];
-    if (!code && opt) {
-        wish.variant = opt->variant;
-        wish.memory_budget = opt->memory_budget;
-        code = cp_variant_platform(&wish, platform, opt->platform, err);
-    }
+        code = choose_model(r, opt, err);
     if (!code)
-        code = cp_resolve_manifest(&r->layout, &r->index->item[r->entry], &wish, &r->manifest,
-                                   &r->manifest_desc, r->why, err);
-    if (!code)
-        code = cp_packaging_plan(r->manifest, &r->packaging, &r->plan, err);
-    if (!code) {
-        char why[256];
-        if (strcmp(r->manifest_desc.digest, r->index->item[r->entry].digest) != 0)
-            wish.variant = NULL; /* an index's entry was chosen by it */
-        code = cp_choice_of_layers(&r->plan, r->manifest, &r->layout, &wish, why, err);
-        if (why[0])
-            cp_strcopy(r->why, sizeof(r->why), why);
-    }
-    if (code)
-        return code;
-    cp_places_of(&r->places, path, r->layout.dir, is_store, true);
-    return CP_OK;
+        cp_places_of(&r->places, path, r->layout.dir, is_store, true);
+    return code;
 }
 
 /* See resolve.h. */
@@ -307,13 +318,6 @@ void cp_resolved_fini(cp_resolved *r)
         cp_layout_close(&r->layout);
     r->manifest = NULL;
     r->index = NULL;
-}
-
-/* See resolve.h. */
-void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v)
-{
-    v->places = &r->places;
-    cp_record_name_blob(v->name, r->manifest->layer[i].raw);
 }
 
 static int64_t ns(struct timespec t)
@@ -353,7 +357,8 @@ static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
     const cp_descriptor *d = &r->manifest->layer[i];
     uint8_t digest[32];
     int fd;
-    cp_verify v = {.always = always,
+    cp_verify v = {.places = &r->places,
+                   .always = always,
                    .what = d->digest,
                    .want = d->raw,
                    .progress = r->progress,
@@ -361,7 +366,7 @@ static cp_code verify_layer(cp_resolved *r, size_t i, bool always, cp_err *err)
     cp_code code = open_blob(r, i, &fd, err);
     if (code)
         return code;
-    cp_resolved_record(r, i, &v);
+    cp_record_name_blob(v.name, d->raw);
     code = cp_verify_file(&v, fd, digest, NULL, err);
     if (!code && !state_of(fd, &r->state[i]))
         code = cp_fail(err, CP_IO, "%s: fstat: %s", d->digest, strerror(errno));

@@ -61,9 +61,6 @@ cp_code cp_resolved_prepare(cp_resolved *r, bool verify_always, cp_err *err);
 cp_code cp_resolved_file(const cp_resolved *r, size_t i, bool verify_always, int *fd,
                          uint64_t *offset, uint64_t *size, uint8_t digest[32], cp_err *err);
 
-/* What the record of layer i's blob is asked of: v->places and v->name. */
-void cp_resolved_record(const cp_resolved *r, size_t i, cp_verify *v);
-
 /* Is d an entry without a name, and its digest this name? */
 bool cp_resolve_unnamed(const cp_descriptor *d, const char *name);
 /* Position in x of the entry that a name reference means: its digest, else typed, else canonical,

@@ -490,6 +490,17 @@ cp_code cp_members_extracted(cp_members **out, const cp_places *places, const ch
 }
 
 /* See extract.h. */
+cp_code cp_extract_look(cp_members **out, int fd, uint64_t size, bool image, cp_err *err)
+{
+    extraction x = {.image = image, .dry = true, .root = -1, .dir = -1};
+    cp_code code = unpack(&x, fd, size, NULL, err);
+    if (code)
+        cp_members_free(x.members);
+    *out = code ? NULL : x.members;
+    return code;
+}
+
+/* See extract.h. */
 cp_code cp_extract_check(const cp_places *places, const char *hex, int fd, uint64_t size,
                          bool image, const cp_extract_progress *progress, cp_err *err)
 {

@@ -41,6 +41,9 @@ typedef struct cp_extract_progress {
  */
 cp_code cp_extract(const cp_places *places, const char *hex, int fd, uint64_t size, bool image,
                    const cp_extract_progress *progress, cp_err *err);
+/* The members of such a tar, unpacked and not kept: which files there would be. Their numbers open
+ * nothing. */
+cp_code cp_extract_look(cp_members **out, int fd, uint64_t size, bool image, cp_err *err);
 /* Unpack it once more, keeping nothing, and compare with the list that cp_members_extracted reads,
  * if there is one. CP_CORRUPT: that is another's, or changed. */
 cp_code cp_extract_check(const cp_places *places, const char *hex, int fd, uint64_t size,

@@ -17,7 +17,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HEAD_BYTES = 512, ARENA_BYTES = 64 << 20, MEMBERS_OF_ALL = CP_MEMBERS_MAX };
+enum {
+    HEAD_BYTES = 512,
+    ARENA_BYTES = 64 << 20,
+    MEMBERS_OF_ALL = CP_MEMBERS_MAX,
+    LOOK_MAX = 16 << 20, /* of a compressed layer that is only looked into */
+};
 
 typedef enum bytes_kind { BYTES_OTHER, BYTES_GGUF, BYTES_TAR, BYTES_PACKED } bytes_kind;
 
@@ -157,6 +162,8 @@ typedef struct lister {
     cp_files *out;
     size_t n_members; /* of all layers */
     const char *unbuilt;
+    bool look;   /* into layers that are not extracted */
+    bool unseen; /* one of them was too large for that */
 } lister;
 
 static cp_code add(lister *x, const cp_file *f, cp_err *err)
@@ -297,6 +304,19 @@ static cp_code map_members(const opened *o, const char *what, bool image, cp_mem
     return code;
 }
 
+/* The members of a compressed tar. */
+static cp_code packed_members(lister *x, const opened *o, const char *hex, cp_members **out,
+                              int *place, cp_err *err)
+{
+    cp_code code = cp_members_extracted(out, x->places, hex, x->plan->image, place, err);
+    if (code != CP_NOT_FOUND || !x->look)
+        return code;
+    if (o->size <= LOOK_MAX)
+        return cp_extract_look(out, o->fd, o->size, x->plan->image, err);
+    x->unseen = true;
+    return CP_OK;
+}
+
 static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
 {
     const cp_descriptor *d = &x->m->layer[p->layer];
@@ -322,7 +342,7 @@ static cp_code list_layer(lister *x, const cp_plan_layer *p, cp_err *err)
         break;
     case CP_FORM_TAR_GZIP:
     case CP_FORM_TAR_ZSTD:
-        code = cp_members_extracted(&ms, x->places, hex, x->plan->image, &place, err);
+        code = packed_members(x, &o, hex, &ms, &place, err);
         break;
     case CP_FORM_ANY:
         cp_name_kind_of("", &f.note);
@@ -417,32 +437,52 @@ static cp_code no_weights(const lister *x, cp_err *err)
                 : cp_fail(err, CP_UNSUPPORTED, "%s", what);
 }
 
-/* See files.h. */
-cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
-                      const cp_places *places, cp_err *err)
+/* All layers into x->out. */
+static cp_code list_all(lister *x, cp_err *err)
+{
+    const cp_plan *plan = x->plan;
+    const cp_files *f = x->out;
+    bool weights = false;
+    cp_code code = CP_OK;
+    for (size_t i = 0; !code && i < plan->n; i++)
+        code = list_layer(x, &plan->layer[i], err);
+    if (!code)
+        code = check_paths(x, err);
+    if (!code)
+        code = choose(x->out, plan, err);
+    for (size_t i = 0; i < f->n; i++)
+        weights = weights || f->v[i].role == CP_ROLE_WEIGHTS;
+    return !code && !weights && !x->unseen ? no_weights(x, err) : code;
+}
+
+static cp_files *new_files(void)
 {
     cp_files *f = cp_xcalloc(1, sizeof(*f));
     f->arena = cp_arena_new(ARENA_BYTES);
     f->v = cp_xcalloc(CP_FILES_MAX, sizeof(*f->v));
-    lister x = {.l = l, .m = m, .plan = plan, .places = places, .out = f};
-    cp_code code = CP_OK;
-    bool weights = false;
-    *out = NULL;
-    for (size_t i = 0; !code && i < plan->n; i++)
-        code = list_layer(&x, &plan->layer[i], err);
-    if (!code)
-        code = check_paths(&x, err);
-    if (!code)
-        code = choose(f, plan, err);
-    for (size_t i = 0; i < f->n; i++)
-        weights = weights || f->v[i].role == CP_ROLE_WEIGHTS;
-    if (!code && !weights)
-        code = no_weights(&x, err);
+    return f;
+}
+
+/* See files.h. */
+cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                      const cp_places *places, cp_err *err)
+{
+    lister x = {.l = l, .m = m, .plan = plan, .places = places, .out = new_files()};
+    cp_code code = list_all(&x, err);
+    *out = code ? NULL : x.out;
     if (code)
-        cp_files_free(f);
-    else
-        *out = f;
+        cp_files_free(x.out);
     return code;
+}
+
+/* See files.h. */
+cp_code cp_files_look(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                      const cp_places *places, cp_err *err)
+{
+    lister x = {.l = l, .m = m, .plan = plan, .places = places, .out = new_files(), .look = true};
+    cp_code code = list_all(&x, err);
+    cp_files_free(x.out);
+    return code == CP_NOT_FOUND && x.unseen ? CP_OK : code;
 }
 
 /* See files.h. */

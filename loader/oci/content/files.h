@@ -57,6 +57,13 @@ cp_code cp_files_check(const cp_layout *l, const cp_manifest *m, const cp_plan *
  */
 cp_code cp_files_list(cp_files **out, const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
                       const cp_places *places, cp_err *err);
+/*
+ * What cp_files_list would say once everything is extracted, found out by unpacking the layers that
+ * are not, up to 16 MiB each, and keeping nothing. CP_OK also where a larger one may decide. Errors
+ * as cp_files_list.
+ */
+cp_code cp_files_look(const cp_layout *l, const cp_manifest *m, const cp_plan *plan,
+                      const cp_places *places, cp_err *err);
 void cp_files_free(cp_files *f);
 /* Open the bytes of file f: size bytes from *offset. The blob has the size that m gives it; its
  * digest is not compared. */

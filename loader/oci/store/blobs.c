@@ -1,7 +1,10 @@
 /*
- * Reading, writing and importing blobs. Crash safety: a blob is written under a temporary name,
- * fsynced, renamed, and the folder fsynced; a crash leaves at most a temporary file, which gc
- * removes, and the next import once it is a day old.
+ * Reading, writing and importing blobs. A blob is written under a temporary name, fsynced,
+ * renamed, and the folder fsynced. A crash leaves at most a temporary file, which gc removes, and
+ * the next import once it is a day old. A blob's path is made from its digest (image-spec, image-
+ * layout.md, Blobs):
+ *
+ *     sha256:6f1e...9c      blobs/sha256/6f1e...9c
  */
 #include "loader/oci/store/blobs.h"
 #include "base/io.h"
@@ -74,6 +77,13 @@ static cp_code open_any(const cp_layout *l, const cp_descriptor *d, int *fd, uin
     *fd = -1;
     return cp_fail(err, CP_CORRUPT, "%s: a digest is neither sha256 nor sha512, which are built",
                    l->path);
+}
+
+/* See blobs.h. */
+bool cp_blob_known(const cp_descriptor *d)
+{
+    uint8_t raw[64];
+    return d->sha256 || cp_sha512_parse(d->digest, raw);
 }
 
 /* See blobs.h. */

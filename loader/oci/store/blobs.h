@@ -1,6 +1,6 @@
 /*
  * Blobs of a layout: blobs/sha256/<hex>, each named by what it holds (image-spec, image-layout.md).
- * Those of blobs/sha512 are read and never written.
+ * Those of blobs/sha512, which other tools put there, are read and collected, and never written.
  *
  * Paths are made from decoded digests alone, no link is followed, and a blob appears whole.
  * Readers need no lock; who adds blobs that no index names yet holds CP_LOCK_BLOBS shared, who
@@ -18,6 +18,8 @@ cp_code cp_blob_open(const cp_layout *l, const uint8_t digest[32], int *fd, uint
 /* The blob of a descriptor, of sha256 or sha512. CP_CORRUPT also: its size is not d's, or its
  * digest is of another algorithm. */
 cp_code cp_blob_of(const cp_layout *l, const cp_descriptor *d, int *fd, cp_err *err);
+/* Is its digest of one of the two algorithms? */
+bool cp_blob_known(const cp_descriptor *d);
 /* Can it be opened, whatever its size? */
 bool cp_blob_here(const cp_layout *l, const cp_descriptor *d);
 /* CP_CORRUPT unless the bytes p[n] have d's digest, which is of one of the two algorithms. */

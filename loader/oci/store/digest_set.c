@@ -1,4 +1,8 @@
-/* An array that is sorted and searched by halves; see digest_set.h. */
+/*
+ * An array of digests that is sorted and searched by halves. Adding marks it as unsorted, and the
+ * first question after that sorts it: sets are filled first and asked afterwards. Digests are
+ * compared as bytes.
+ */
 #include "loader/oci/store/digest_set.h"
 #include "base/mem.h"
 #include "loader/oci/store/fsys.h"
@@ -19,6 +23,12 @@ void cp_digest_set_add(cp_digest_set *s, const uint8_t d[32])
     }
     memcpy(s->d[s->n++], d, 32);
     s->sorted = false;
+}
+
+/* See digest_set.h. */
+void cp_digest_set_key(const char *digest, uint8_t key[32])
+{
+    cp_sha256_of(digest, strlen(digest), key);
 }
 
 static int by_digest(const void *a, const void *b)

@@ -1,6 +1,6 @@
 /*
- * Sets of digests: a caller-owned value, sorted when it is asked; one thread. A zeroed one is
- * empty.
+ * Sets of sha256 digests. A cp_digest_set is a caller-owned value; one thread; a zeroed one is
+ * empty. It is made for adding many and then asking many, as asking sorts.
  */
 #ifndef CP_LOADER_OCI_STORE_DIGEST_SET_H
 #define CP_LOADER_OCI_STORE_DIGEST_SET_H
@@ -16,6 +16,8 @@ typedef struct cp_digest_set {
     bool incomplete; /* something could not be read: nothing may be concluded from absence */
 } cp_digest_set;
 
+/* What stands in a set for a digest of another algorithm: the sha256 of its text. */
+void cp_digest_set_key(const char *digest, uint8_t key[32]);
 /* Beyond CP_DIGEST_SET_MAX the set is incomplete instead. */
 void cp_digest_set_add(cp_digest_set *s, const uint8_t d[32]);
 void cp_digest_set_sort(cp_digest_set *s); /* and each once */

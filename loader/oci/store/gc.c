@@ -1,6 +1,8 @@
 /*
- * Collecting garbage. gc holds both locks throughout, so that nobody adds or names a blob
- * meanwhile; pulls under way are known by their leases.
+ * Collecting garbage by mark and sweep: what entries and leases reach is marked (mark.h), and what
+ * is not marked is swept (sweep.h). gc holds both locks throughout, so that nobody adds or names a
+ * blob meanwhile; pulls under way are known by their leases. Where an entry cannot be read, blobs
+ * stay and only what no entry could need goes.
  */
 #include "base/io.h"
 #include "loader/oci/content/extract.h"
@@ -133,6 +135,7 @@ static cp_code gc_locked(const cp_layout *l, bool dry_run, cp_gc_result *out, cp
         for (size_t i = 0; i < have.n; i++)
             if (!cp_digest_set_has(&used, have.d[i]))
                 out->blobs += cp_sweep_blob(l, have.d[i], dry_run, &out->bytes);
+        out->blobs += cp_sweep_sha512(l, &used, NULL, dry_run, &out->bytes);
         gc_caches(l, &have, dry_run, out);
         cp_cache_gc_store(l, dry_run, out);
         if (!dry_run)

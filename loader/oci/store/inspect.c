@@ -1,5 +1,8 @@
 /*
- * Listing and inspecting: what entries say of themselves, and what their weights do.
+ * Listing and inspecting: what entries say of themselves, and what their weights do. `list`
+ * describes whatever is there, what is broken as "corrupt", so that it can be seen and removed.
+ * `inspect` fails where what is here cannot be a model. Of weights only the head is read, through
+ * a mapping.
  */
 #include "base/map.h"
 #include "loader/formats/foreign.h"
@@ -7,6 +10,7 @@
 #include "loader/loader.h"
 #include "loader/oci/content/choice.h"
 #include "loader/oci/resolve.h"
+#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/folder.h"
 
 #include <inttypes.h>
@@ -58,8 +62,21 @@ static void fill_layers(cp_store_entry *e, const cp_manifest *m)
     }
 }
 
-/* Describe a manifest of layout l. An error is peek's; all but what the weights say is told
- * all the same. */
+/* Files could not be listed: is that the contents' fault? What is not extracted is looked into, and
+ * of what is not here, or by another digest than sha256, nothing is known. */
+static cp_code judge(const cp_layout *l, const cp_places *places, const cp_manifest *m,
+                     const cp_plan *plan, cp_code code, cp_err *err)
+{
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (cp_plan_needs(plan, i) && !(m->layer[i].sha256 && cp_blob_here(l, &m->layer[i])))
+            return CP_OK;
+    if (code == CP_NOT_FOUND)
+        code = cp_files_look(l, m, plan, places, err);
+    return code == CP_UNSUPPORTED ? CP_OK : code; /* no model, and nothing wrong with it */
+}
+
+/* Describe a manifest of layout l. An error, which is found out if err is given, says that it is
+ * here and cannot be a model: peek's, or that its layers hold no file of weights but links, say. */
 static cp_code describe(const cp_layout *l, const cp_places *places, const cp_manifest *m,
                         const cp_packaging *row, const cp_plan *plan, cp_store_entry *e,
                         cp_err *err)
@@ -70,8 +87,9 @@ static cp_code describe(const cp_layout *l, const cp_places *places, const cp_ma
     cp_files *files = NULL;
     if (!row)
         return CP_OK;
-    if (cp_files_list(&files, l, m, plan, places, NULL) != CP_OK)
-        return CP_OK; /* not extracted yet, or broken: the layers are told all the same */
+    code = cp_files_list(&files, l, m, plan, places, err);
+    if (code)
+        return err ? judge(l, places, m, plan, code, err) : code;
     for (size_t i = 0; i < files->n; i++) {
         const cp_file *f = &files->v[i];
         int fd;

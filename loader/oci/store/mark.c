@@ -7,6 +7,7 @@
  *                         -> manifest B                       left out: nothing of it is
  */
 #include "loader/oci/store/mark.h"
+#include "loader/oci/store/blobs.h"
 #include "loader/oci/store/digest_set.h"
 #include "loader/oci/store/lease.h"
 #include "loader/oci/store/walk.h"
@@ -19,8 +20,13 @@ typedef struct marking {
 
 static void mark(cp_digest_set *s, const cp_descriptor *d)
 {
-    if (d->sha256)
+    uint8_t key[32];
+    if (d->sha256) {
         cp_digest_set_add(s, d->raw);
+    } else if (cp_blob_known(d)) {
+        cp_digest_set_key(d->digest, key);
+        cp_digest_set_add(s, key);
+    }
 }
 
 static cp_code mark_document(void *arg, cp_document *doc, cp_err *err)

@@ -1,13 +1,20 @@
-/* Removing what nobody uses; see sweep.h. */
+/*
+ * Removing what nobody uses. What was derived from a blob goes with it: its record, its caches,
+ * what was extracted from it. A blob or an extracted file that a process has mapped stays with all
+ * of that until another gc, however few names it has.
+ */
 #include "loader/oci/store/sweep.h"
 #include "base/io.h"
 #include "loader/oci/content/extract.h"
 #include "loader/oci/store/blobs.h"
+#include "loader/oci/store/blobs_dir.h"
 #include "loader/oci/store/digest_set.h"
 #include "loader/oci/store/fsys.h"
 #include "loader/oci/store/lease.h"
 #include "loader/oci/store/mark.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* See sweep.h. */
@@ -65,18 +72,45 @@ bool cp_sweep_blob(const cp_layout *l, const uint8_t d[32], bool keep, uint64_t 
 }
 
 /* See sweep.h. */
-void cp_sweep_unused(const cp_layout *l, const cp_digest_set *candidates, uint64_t *freed)
+uint64_t cp_sweep_sha512(const cp_layout *l, cp_digest_set *used, cp_digest_set *among, bool keep,
+                         uint64_t *freed)
+{
+    uint64_t n = 0;
+    cp_fs_list list = cp_fs_list_take(cp_blobs_dir_sha512(l));
+    for (const char *name; (name = cp_fs_list_next(&list));) {
+        char text[CP_DIGEST_ANY];
+        uint8_t raw[64], key[32];
+        struct stat st;
+        cp_snprintf(text, sizeof(text), "sha512:%s", name);
+        if (!cp_sha512_parse(text, raw))
+            continue;
+        cp_digest_set_key(text, key);
+        if (cp_digest_set_has(used, key) || (among && !cp_digest_set_has(among, key)) ||
+            fstatat(list.dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(st.st_mode) ||
+            (!keep && unlinkat(list.dir, name, 0) != 0))
+            continue;
+        *freed += (uint64_t)st.st_size;
+        n++;
+    }
+    cp_fs_list_close(&list);
+    return n;
+}
+
+/* See sweep.h. */
+void cp_sweep_unused(const cp_layout *l, cp_digest_set *candidates, uint64_t *freed)
 {
     cp_digest_set used = {0};
-    if (cp_mark_used(l, false, &used, NULL, NULL) == CP_OK)
-        for (size_t i = 0; !used.incomplete && i < candidates->n; i++)
+    if (cp_mark_used(l, false, &used, NULL, NULL) == CP_OK && !used.incomplete) {
+        for (size_t i = 0; i < candidates->n; i++)
             if (!cp_digest_set_has(&used, candidates->d[i]))
                 cp_sweep_blob(l, candidates->d[i], false, freed);
+        cp_sweep_sha512(l, &used, candidates, false, freed);
+    }
     cp_digest_set_fini(&used);
 }
 
 /* See sweep.h. */
-void cp_sweep_replaced(const cp_layout *l, const cp_digest_set *old)
+void cp_sweep_replaced(const cp_layout *l, cp_digest_set *old)
 {
     int blobs, index;
     uint64_t freed = 0;

@@ -20,7 +20,7 @@
 
 enum {
     CP_WALK_NESTING = 3,         /* indexes, one in another */
-    CP_WALK_DOCUMENTS = 1 << 16, /* of one walk, those that are missing included */
+    CP_WALK_DOCUMENTS = 1 << 15, /* of one walk, those that are missing included */
 };
 
 /* An index or a manifest on the way. */

@@ -15,6 +15,7 @@
 int cp_suite_extract(void);
 int cp_suite_files(void);
 int cp_suite_gguf(void);
+int cp_suite_index(void);
 int cp_suite_manifests(void);
 int cp_suite_packagings(void);
 int cp_suite_reference(void);

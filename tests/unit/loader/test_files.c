@@ -334,6 +334,60 @@ static void links(void **state)
     cp_buf_fini(&t);
 }
 
+static void inspects(const cp_mkl *m, const char *ref, cp_code want, const char *text)
+{
+    cp_store_entry *e;
+    cp_err err = {0};
+    cp_code code = cp_store_inspect(&m->opt, ref, &e, &err);
+    if (code != want || !strstr(err.msg, text))
+        fail_msg("inspect %s: code %d '%s', wanted %d '%s'", ref, code, err.msg, want, text);
+    if (!code)
+        cp_store_entries_free(e, 1);
+}
+
+/* Where layers hold links and no file, inspect says so, also of layers that nobody has extracted,
+ * which stay so; what holds no model for another reason is told as it is. */
+static void inspect_of_links_alone(void **state)
+{
+    cp_mkl *m = *state;
+    static const struct {
+        const char *config, *type, *notes, *path, *filter;
+    } rows[] = {
+        {IMAGE_C, LAYER, "", "models/m.gguf", NULL},
+        {IMAGE_C, LAYER "+gzip", "", "models/m.gguf", "gzip"},
+        {IMAGE_C, LAYER "+zstd", "", "models/m", "zstd"},
+        {EMPTY_C, LAYER "+gzip", TITLE("folder"), "folder/m.gguf", "gzip"},
+        {CNCF_C, CNCF "weight.v1.tar", PATH("m.gguf"), "m.gguf", NULL},
+        {CNCF_C, CNCF "weight.v1.tar+gzip", PATH("m.gguf"), "m.gguf", "gzip"},
+    };
+    cp_buf t = {0};
+    char d[72], path[512];
+    cp_store_entry *e;
+    size_t n;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cp_buf_clear(&t);
+        cp_mk_tar_member(&t, rows[i].path, '2', "", 0);
+        cp_mk_tar_end(&t);
+        add_tar(m, rows[i].type, &t, rows[i].filter, rows[i].notes);
+        cp_mkl_manifest(m, "links:only", rows[i].config, "{}", "", d);
+        inspects(m, "links:only", CP_CORRUPT, "is a symbolic link, and links are not followed");
+        inspects(m, "links:only", CP_CORRUPT, "links:only: ");
+        snprintf(path, sizeof(path), "%s/extracted", m->cache);
+        assert_int_equal(rmdir(path), 0); /* it is empty */
+        assert_int_equal(cp_store_list(&m->opt, &e, &n, NULL), CP_OK);
+        assert_true(n == 1 && e->n_layers == 1);
+        cp_store_entries_free(e, n);
+    }
+    refused(m, "links:only", CP_CORRUPT, "links are not followed");
+    inspects(m, "links:only", CP_CORRUPT, "links are not followed"); /* extracted now */
+    inspects(m, "links:none", CP_NOT_FOUND, "is not in the store");
+    image(m, "car:empty", (const char *const[]){"etc/passwd", "-", "usr/x", "."});
+    inspects(m, "car:empty", CP_OK, "");
+    image(m, "car:deep", (const char *const[]){"models/x>2", "-", "models/a.gguf=1", "."});
+    inspects(m, "car:deep", CP_OK, "");
+    cp_buf_fini(&t);
+}
+
 static void shards(void **state)
 {
     cp_mkl *m = *state;
@@ -725,9 +779,17 @@ int cp_suite_files(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_packaging), TEST(links),        TEST(stacked),        TEST(shards),
-        TEST(extras),          TEST(damage),       TEST(damaged_config), TEST(collisions),
-        TEST(variants),        TEST(side_by_side),
+        TEST(every_packaging),
+        TEST(links),
+        TEST(stacked),
+        TEST(shards),
+        TEST(extras),
+        TEST(damage),
+        TEST(damaged_config),
+        TEST(collisions),
+        TEST(variants),
+        TEST(side_by_side),
+        TEST(inspect_of_links_alone),
     };
     return cmocka_run_group_tests_name("files", tests, NULL, NULL);
 }

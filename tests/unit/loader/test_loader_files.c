@@ -1,5 +1,6 @@
 /*
- * Runs the suites about what lies in layers: manifests, tars, extraction, images, variants.
+ * Runs the suites about what lies in layers and behind indexes: manifests, tars, extraction,
+ * images, variants, digests.
  */
 #include "tests/unit/loader/suites.h"
 
@@ -10,5 +11,6 @@ int main(void)
     failed += cp_suite_extract();
     failed += cp_suite_files();
     failed += cp_suite_variant();
+    failed += cp_suite_index();
     return failed != 0;
 }
