@@ -1,6 +1,8 @@
 /*
- * Reading what a packaging brings. Of several templates the one named chat_template.jinja counts,
- * else the first; the others are noted like everything else that is left out.
+ * Reading what a packaging brings beside weights. Of several templates the one named
+ * chat_template.jinja counts, else the first; the others are noted like everything else that is
+ * left out. What is read is verified like weights are, and bounded in size. Ollama's options stay
+ * the JSON text that they are: who starts the model reads them.
  */
 #include "loader/extras.h"
 #include "base/io.h"

@@ -1,5 +1,11 @@
 /*
- * Files by their first bytes, folders by their names. See foreign.h.
+ * A table of first bytes for files, and one of names for folders. The first row that fits decides,
+ * so a tar is called one whatever its first member's name begins with. A safetensors file, for
+ * example, begins with the length of its header as eight bytes and then the header, which is JSON:
+ *
+ *     58 02 00 00 00 00 00 00 7b 22 ...     "a safetensors file": convert it to GGUF
+ *
+ * Nothing is taken because of these tables; they make the message of a refusal.
  */
 #include "loader/formats/foreign.h"
 #include "base/mem.h"

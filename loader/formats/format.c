@@ -1,6 +1,8 @@
 /*
- * What all weight file formats share: the table of formats, the index from tensor names to
- * positions, and the name of a file's quantization.
+ * What all weight file formats share. The table of formats is asked by a file's first bytes,
+ * "GGUF" for example. The index from tensor names to positions hashes with a random seed, so that
+ * a hostile file cannot choose names that collide. The name of a file's quantization is what
+ * general.file_type says, else the type of most of its bytes.
  */
 #include "loader/formats/format.h"
 #include "base/mem.h"

@@ -6,7 +6,15 @@
  * tensor, offsets equal the running padded sum (so no overlap and no hole), nothing but padding
  * after the last tensor. Memory stays below about three times the size of the header. Source: ggml
  * docs/gguf.md; the checks are those of ggml/src/gguf.cpp, and arrays of arrays are refused as
- * there. Each value is read from the map once: it may change under us.
+ * there. Each value is read from the map once: it may change under us. The beginning of a file,
+ * for example, little-endian:
+ *
+ *     47 47 55 46  03 00 00 00                      "GGUF", version 3
+ *     02 00 00 00 00 00 00 00                       2 tensors
+ *     01 00 00 00 00 00 00 00                       1 metadata pair:
+ *     14 00 00 00 00 00 00 00  "general.architecture"   its key has 20 bytes
+ *     08 00 00 00                                   its type is 8, a string
+ *     05 00 00 00 00 00 00 00  "llama"              of 5 bytes
  */
 #include "base/mem.h"
 #include "loader/formats/foreign.h"

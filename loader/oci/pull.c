@@ -1,5 +1,9 @@
 /*
- * The pull of one model: resolve, find out what is missing and whether it fits, transfer, publish.
+ * The pull of one model. It resolves the reference to a manifest, lists the blobs which that
+ * needs, looks which of them are here and whether the others fit on the disk, transfers those, and
+ * publishes the name. A lease names the blobs from before the look to the end, so that no gc takes
+ * one meanwhile (store/lease.h). What is specified is distribution-spec, Pulling manifests and
+ * Pulling blobs; digests and sizes are the descriptors' (image-spec, descriptor.md).
  */
 #include "loader/oci/pull.h"
 

@@ -1,5 +1,9 @@
 /*
- * The list of packagings, the choice among them, and what file names mean in all of them.
+ * The list of packagings, the choice among them, and what file names mean in all of them. The row
+ * that knows a manifest most surely has it, by its config type before a layer's (packaging.h,
+ * cp_match). What is nobody's model (signatures, charts, attestations) is refused before any row
+ * is asked. Of file names the first row of the table that fits decides: "mmproj-m.gguf" is a
+ * projector and no weights.
  */
 #include "loader/packagings/packaging.h"
 

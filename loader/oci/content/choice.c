@@ -1,5 +1,13 @@
 /*
- * Choosing among files: each alternative becomes the entry of an index, and variant.c chooses.
+ * Choosing among the files of one artifact. Names are cut into a stem, a quantization and a
+ * shard's number (shard.h); files of one stem are one alternative. Each alternative becomes an
+ * entry of an index in memory, and variant.c chooses among them by the rules that it has for
+ * indexes. For example,
+ *
+ *     m-Q4_K_M.gguf                                       quant Q4_K_M
+ *     m-Q8_0-00001-of-00002.gguf  m-Q8_0-00002-of-...     quant Q8_0, both or none
+ *
+ * are two alternatives of which a wish "Q8_0", or the memory, takes one.
  */
 #include "loader/oci/content/choice.h"
 #include "loader/oci/content/shard.h"

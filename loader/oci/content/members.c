@@ -1,8 +1,18 @@
 /*
- * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A list
- * is text, a line a member ("g NUMBER SIZE DIGEST PATH" a GGUF file, "f ..." another, "s SIZE PATH"
- * one that was not extracted, "d PATH", "w PATH", "o PATH", "l TYPE PATH" one that is left out),
- * between a head that names the layer and a line with the digest of all before it.
+ * Members of a layer: which ones count, and the list that an extracted folder keeps of them. A
+ * list is text with a line a member, between a head that names the layer and a line with the
+ * digest of all before it. A path comes last in its line, so it may hold blanks. For example,
+ *
+ *     capstan-extracted 2 sha256:ab12...ef image
+ *     d models
+ *     g 0 1048576 sha256:77ac...01 models/m.gguf
+ *     s 5120 models/README
+ *     l 2 models/latest
+ *     sha256:90be...4d
+ *
+ * has a folder, a GGUF file that is extracted as "0", a file that was not worth extracting, and a
+ * symbolic link (tar type 2). "f" is another extracted file, "w" a whiteout, "o" an opaque folder
+ * (image-spec, layer.md, Whiteouts).
  */
 #include "loader/oci/content/members.h"
 

@@ -1,8 +1,10 @@
 /*
- * The name of a shard is read from its end, so that the prefix may hold anything, dashes and digits
- * too. The form is that of llama.cpp's gguf-split (llama_split_path), counted from 1:
+ * The name of a shard is read from its end, so that the prefix may hold anything, dashes and
+ * digits too. The form is that of llama.cpp's gguf-split (llama_split_path). Numbers have five
+ * digits and count from 1; whether number and count make sense together is the caller's to ask.
+ * For example,
  *
- *     Q4_K_M/m-00002-of-00003.gguf      prefix "Q4_K_M/m", number 2, count 3
+ *     Q4_K_M/m-00002-of-00003.gguf      has the prefix "Q4_K_M/m", number 2 and count 3.
  */
 #include "loader/oci/content/shard.h"
 

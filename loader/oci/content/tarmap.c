@@ -1,7 +1,15 @@
 /*
- * The tar parser. Formats: POSIX pax and ustar (IEEE 1003.1, pax utility), GNU tar's manual
- * "Standard format". Extended headers of one member are gathered before its own header; a number
- * that could be read in two ways is refused rather than guessed.
+ * The tar parser. It reads POSIX pax and ustar (IEEE 1003.1, pax utility, "ustar Interchange
+ * Format" and "pax Header Block") and what GNU tar's manual calls "Standard format". Extended
+ * headers of one member are gathered before its own header; a number that could be read in two
+ * ways is refused rather than guessed. For example, the header of models/m.gguf with 1,000,000
+ * bytes, all in octal:
+ *
+ *     offset   0  "models/m.gguf\0..."     name, 100 bytes
+ *     offset 124  "00003641100\0"          size: 1,000,000, so 1954 blocks of 512 follow
+ *     offset 148  "010343\0 "              sum of the header's bytes, these eight taken as blanks
+ *     offset 156  "0"                      a file ("5" a folder, "2" a symbolic link, "x" pax)
+ *     offset 257  "ustar\0" "00"           magic and version
  */
 #include "loader/oci/content/tarmap.h"
 

@@ -1,7 +1,15 @@
 /*
- * Choosing from an index, by narrowing a set of entries: not attestations, then by request, then by
- * platform, then by size. Sources of the shapes: image-spec image-index.md, KitOps' ModelKit index
- * ("modelMetadata"), olot (a ModelPack manifest beside the images, marked unknown/unknown).
+ * Choosing from an index narrows a set of entries: attestations go first, then what the request
+ * does not name, then other platforms, then what does not fit; of what is left the largest is
+ * taken. Sources of the shapes: image-spec image-index.md (platform), KitOps' ModelKit index
+ * ("modelMetadata"), olot (a ModelPack manifest beside the images, marked unknown/unknown). For
+ * example, of the entries
+ *
+ *     {"platform":{"os":"linux","architecture":"arm64","variant":"v8"}}
+ *     {"modelMetadata":{"quantization":"Q4_K_M","size":"4.5 GB"}}
+ *     {"annotations":{"precision":"bf16"}}
+ *
+ * --platform linux/arm64 means the first, --variant q4_k_m or quantization=Q4_K_M the second.
  */
 #include "loader/oci/content/variant.h"
 

@@ -1,7 +1,7 @@
 /*
- * What answers mean: the bytes of a success are passed on after its headers were judged, redirects
- * are followed, refusals answered with a token, another try, another endpoint or the job's end.
- * Works on jobs (job.h); their thread.
+ * What answers mean. The bytes of a success are passed on after its headers were judged; redirects
+ * are followed; refusals are answered with a token, another try, another endpoint or the job's
+ * end. Works on jobs (job.h), on their thread.
  */
 #ifndef CP_LOADER_OCI_REMOTE_ANSWERS_H
 #define CP_LOADER_OCI_REMOTE_ANSWERS_H

@@ -1,8 +1,9 @@
 /*
- * Answers to challenges. The rules of where credentials may go (a registry names its token service
- * itself, so a hostile one names any host): never over plain HTTP when the registry is asked over
- * TLS; over plain HTTP only to the registry's own host; never to link-local addresses, to private
- * ones only when the registry has such an address itself.
+ * Answers to challenges (RFC 9110 §11; distribution's "Token Authentication Specification"). A
+ * registry names its token service itself, so a hostile one names any host. Credentials therefore
+ * never go over plain HTTP when the registry is asked over TLS, and otherwise over plain HTTP only
+ * to the registry's own host. They never go to link-local addresses, and to private ones only when
+ * the registry has such an address itself.
  */
 #include "loader/oci/remote/auth.h"
 #include "loader/oci/remote/base64.h"

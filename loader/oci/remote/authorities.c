@@ -1,6 +1,7 @@
 /*
- * Authorities; see authorities.h. libcurl takes one file of them, which replaces its default: so
- * that the user's file adds to the system's, both are read and given as one piece of memory.
+ * libcurl takes one file of authorities, which replaces its default. So that the user's file adds
+ * to the system's, both are read and given as one piece of memory (CURLOPT_CAINFO_BLOB). A folder
+ * of the system's is left to libcurl, which looks into it besides.
  */
 #include "loader/oci/remote/authorities.h"
 #include "base/io.h"

@@ -1,4 +1,8 @@
-/* Base64 by table; see base64.h. */
+/*
+ * Base64 by table, by RFC 4648 §4. The decoder takes the alphabet and up to two "=" at the end,
+ * which may be missing, as some writers of credentials leave them out; anything else is malformed.
+ * Both directions return fresh memory, which holds a secret.
+ */
 #include "loader/oci/remote/base64.h"
 #include "base/mem.h"
 

@@ -1,7 +1,10 @@
 /*
- * The grammar is ambiguous to the left: a comma ends a parameter or a challenge, and only what
- * follows tells. So after each comma a token is read, and "=" behind it makes it a parameter of the
- * challenge at hand, anything else the next scheme.
+ * The parser of WWW-Authenticate (RFC 9110 §11.6.1). Its grammar is ambiguous to the left: a comma
+ * ends a parameter or a challenge, and only what follows tells which. So after each comma a token
+ * is read, and "=" behind it makes it a parameter of the challenge at hand, anything else the next
+ * scheme. For example, this line has two challenges, and the second comma begins the second one:
+ *
+ *     Bearer realm="https://auth.example/token",service="registry", Basic realm="x"
  */
 #include "loader/oci/remote/challenge.h"
 #include "base/mem.h"

@@ -1,7 +1,8 @@
 /*
  * WWW-Authenticate as RFC 9110 §11 has it: several challenges in one line and over several lines,
- * quoted strings with commas and escapes, token68. A pure parser of hostile text into a
- * caller-owned value; any thread.
+ * quoted strings with commas and escapes, token68. The parser is a pure function over hostile text
+ * and fills a caller-owned value; any thread. Schemes and parameters that registries do not use
+ * are read over.
  */
 #ifndef CP_LOADER_OCI_REMOTE_CHALLENGE_H
 #define CP_LOADER_OCI_REMOTE_CHALLENGE_H

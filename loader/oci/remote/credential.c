@@ -1,6 +1,10 @@
 /*
- * A credential, and the names that registries have in files of credentials. Docker's config.json
- * calls Docker Hub "https://index.docker.io/v1/", a URL of its first API.
+ * A credential, and the names that registries have in files of credentials. Keys there are hosts,
+ * hosts with a path, or URLs, in any letter case. Docker's config.json calls Docker Hub by a URL
+ * of its first API. For example,
+ *
+ *     "https://index.docker.io/v1/"     is the key "docker.io"
+ *     "GHCR.io/Team/"                   is the key "ghcr.io/Team"
  */
 #include "loader/oci/remote/credential.h"
 #include "base/mem.h"

@@ -1,6 +1,7 @@
 /*
  * What to show a registry: a user and a password, or a token. A cp_credential is owned by its
- * caller, and cp_credential_fini wipes it; any thread.
+ * caller; any thread. Its texts are secrets, so cp_credential_fini wipes them, and messages show
+ * where a credential is from and never what it is.
  */
 #ifndef CP_LOADER_OCI_REMOTE_CREDENTIAL_H
 #define CP_LOADER_OCI_REMOTE_CREDENTIAL_H

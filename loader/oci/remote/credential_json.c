@@ -1,6 +1,13 @@
 /*
- * docker's config.json, containers' auth.json, Kubernetes' .dockerconfigjson (all one format) and
- * the older .dockercfg (the inside of "auths" alone); answers of credential helpers.
+ * Files of credentials. docker's config.json, containers' auth.json and Kubernetes'
+ * .dockerconfigjson have one format; the older .dockercfg is the inside of "auths" alone. The most
+ * specific key that fits the repository decides. For example, with this file ghcr.io/team/m is
+ * asked for as user "a" with password "b" ("YTpi" is base64 of "a:b"), and for quay.io the program
+ * docker-credential-pass is run:
+ *
+ *     {"auths":{"ghcr.io/team":{"auth":"YTpi"}},"credHelpers":{"quay.io":"pass"}}
+ *
+ * Answers of credential helpers (helper.h) are read here as well.
  */
 #include "base/mem.h"
 #include "loader/oci/remote/base64.h"

@@ -1,4 +1,9 @@
-/* The files of credentials, in the order of their search; see credentials.h. */
+/*
+ * The files of credentials are asked in the order of their search (credentials.h): a file that is
+ * named, then those of docker and podman (containers-auth.json(5)). A file that the user has named
+ * must be there; the others may be missing. A file that is there and cannot be read is an error,
+ * as going on without it would ask the registry as nobody.
+ */
 #include "loader/oci/remote/credentials.h"
 #include "base/io.h"
 #include "base/log.h"

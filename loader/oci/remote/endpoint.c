@@ -1,6 +1,12 @@
 /*
- * Hosts, schemes, mirrors. Docker Hub is known as docker.io and answers at another name; plain HTTP
- * is for hosts that the user named, and for loopback, where TLS is tried when HTTP makes no sense.
+ * Hosts, schemes, mirrors. Docker Hub is known as docker.io and answers at another name. Plain
+ * HTTP is for hosts that the user named, and for loopback, where TLS is tried when HTTP makes no
+ * sense. A mirror's URL may have a path, which goes in front of the repository. For example,
+ *
+ *     --mirror docker.io=https://cache.example/hub
+ *
+ * asks for docker.io/ai/smollm2 at https://cache.example/v2/hub/ai/smollm2/...?ns=docker.io; ns is
+ * containerd's, by which a mirror of several registries knows which one is meant.
  */
 #include "loader/oci/remote/endpoint.h"
 

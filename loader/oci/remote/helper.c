@@ -1,7 +1,8 @@
 /*
- * Running a credential helper. It is a program of the user's: it gets no descriptors of ours, is
- * killed with its children when its time is over, and what it says on failure is shown (it goes to
- * standard output by docker's protocol), never what it says on success.
+ * Running a credential helper. It is a program of the user's: it gets no descriptors of ours and
+ * is killed with its children when its time is over. What it says on failure is shown (it goes to
+ * standard output by docker's protocol). What it says on success is a secret, is never shown, and
+ * is wiped.
  */
 #include "loader/oci/remote/helper.h"
 #include "base/clock.h"

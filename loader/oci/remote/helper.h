@@ -1,7 +1,7 @@
 /*
  * Credential helpers: programs docker-credential-NAME that keep secrets elsewhere (a key ring, a
  * cloud's own service). They are asked as docker asks them (docker-credential-helpers, the "get"
- * command): the server's name on standard input, and on standard output
+ * command). The server's name goes to standard input, and standard output says
  *
  *     {"ServerURL":"https://ghcr.io","Username":"David","Secret":"passw0rd1"}
  *

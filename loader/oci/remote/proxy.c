@@ -1,4 +1,12 @@
-/* Proxies from the environment; see proxy.h. */
+/*
+ * Proxies from the environment, as curl(1) has them under "ENVIRONMENT". The grammar of NO_PROXY
+ * is written out here, so that it is known before a connection whether it goes to a proxy. An
+ * entry names a host and all below it, an address, or a range of addresses. For example, with
+ *
+ *     NO_PROXY=example.com,10.0.0.0/8,[::1]:5000
+ *
+ * registry.example.com, 10.1.2.3 and port 5000 of ::1 are asked directly.
+ */
 #include "loader/oci/remote/proxy.h"
 
 #include <arpa/inet.h>

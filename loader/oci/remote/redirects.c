@@ -1,4 +1,8 @@
-/* A handful of redirects, looked through from the front; see redirects.h. */
+/*
+ * A handful of redirects, looked through from the front. When all rows are taken the oldest gives
+ * way. A URL that has expired is harmless: its refusal sends the job back to the endpoint, which
+ * redirects anew.
+ */
 #include "loader/oci/remote/redirects.h"
 #include "base/mem.h"
 

@@ -1,6 +1,13 @@
 /*
- * Error bodies and token answers. What a server says is shown to people, so control characters
- * never pass and the length is bounded.
+ * Error bodies (distribution-spec, Error Codes) and token answers (distribution, "Token
+ * Authentication Specification"). What a server says is shown to people, so control characters
+ * never pass and the length is bounded. For example, these become "DENIED: no access" and a token
+ * that is good for 300 s:
+ *
+ *     {"errors":[{"code":"DENIED","message":"no\naccess","detail":null}]}
+ *     {"token":"eyJhbGciOi...","expires_in":300}
+ *
+ * Of a page the title is taken, of plain text all, and of anything else nothing.
  */
 #include "base/mem.h"
 #include "loader/oci/remote/reply.h"

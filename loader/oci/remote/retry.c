@@ -1,6 +1,11 @@
 /*
- * Back-off with "equal jitter": half of the exponential wait is kept, half is random, so that
- * clients that failed together do not come back together and none comes back at once.
+ * Back-off has "equal jitter": half of the exponential wait is kept and half is random, so that
+ * clients that failed together do not come back together and none comes back at once. Retry-After
+ * (RFC 9110 §10.2.3) counts when it is longer. The grammars are RFC 9110's (Content-Range §14.4);
+ * a number that overflows is malformed. For example,
+ *
+ *     Retry-After: 120                            wait 120 s and a little more
+ *     Content-Range: bytes 0-1048575/270000000    first 0, last 1048575, total 270000000
  */
 #include "loader/oci/remote/retry.h"
 

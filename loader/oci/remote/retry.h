@@ -1,6 +1,7 @@
 /*
  * When and how long to wait before asking again, and the small grammars of HTTP that decide it.
- * Pure functions, any thread.
+ * Pure functions, any thread. They know no endpoint and keep no count: the caller does (job.c,
+ * token.c).
  */
 #ifndef CP_LOADER_OCI_REMOTE_RETRY_H
 #define CP_LOADER_OCI_REMOTE_RETRY_H

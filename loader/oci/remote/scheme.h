@@ -1,6 +1,7 @@
 /*
- * Does an endpoint speak TLS or plain HTTP? Asked where nothing says it (loopback without a flag),
- * and where what answers speaks the other one. Works on jobs (job.h); their thread.
+ * Does an endpoint speak TLS or plain HTTP? It is found out where nothing says it (loopback
+ * without a flag), and where what answers speaks the other one. No other host is asked in the
+ * clear to find out. Works on jobs (job.h); their thread.
  */
 #ifndef CP_LOADER_OCI_REMOTE_SCHEME_H
 #define CP_LOADER_OCI_REMOTE_SCHEME_H

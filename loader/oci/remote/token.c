@@ -1,6 +1,10 @@
 /*
- * The token request. It carries credentials and is answered with one, so it is redirected within
- * its own origin only, and a POST (whose body is a secret) not at all.
+ * The token request (distribution, "Token Authentication Specification" and "OAuth2 Token
+ * Authentication"): a GET with Basic credentials, or a POST with an identity token. It carries
+ * credentials and is answered with one, so it is redirected within its own origin only, and a
+ * POST, whose body is a secret, not at all. For example,
+ *
+ *     GET https://auth.docker.io/token?service=registry.docker.io&scope=repository:ai/smollm2:pull
  */
 #include "loader/oci/remote/token.h"
 #include "base/clock.h"

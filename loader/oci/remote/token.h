@@ -1,6 +1,7 @@
 /*
- * Fetching a token for a source: one request to its token service at a time, however many jobs wait
- * for it, with redirects and retries. Owned by the thread of the cp_client that it uses.
+ * Fetching a token for an endpoint, with redirects and retries. One request to its token service
+ * runs at a time, however many jobs wait for it. Owned by the thread of the cp_client that it
+ * uses.
  */
 #ifndef CP_LOADER_OCI_REMOTE_TOKEN_H
 #define CP_LOADER_OCI_REMOTE_TOKEN_H

@@ -1,6 +1,10 @@
 /*
- * Origins, redirect policy and address kinds. Parsing is libcurl's own, so that what is judged here
- * is what libcurl would connect to (no second parser to disagree with it).
+ * Origins (RFC 6454 §4), redirect policy and kinds of addresses. Parsing is libcurl's own, so that
+ * what is judged here is what libcurl would connect to: no second parser disagrees with it.
+ * Addresses are told by value and not by how they are written. For example, all of these are link-
+ * local and never asked:
+ *
+ *     http://169.254.169.254/   http://2852039166/   http://[::ffff:a9fe:a9fe]/
  */
 #include "loader/oci/remote/url.h"
 #include "base/mem.h"

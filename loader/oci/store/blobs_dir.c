@@ -1,4 +1,8 @@
-/* Links, ids and what else may stand in the place of blobs/; see blobs_dir.h. */
+/*
+ * Links, ids and what else may stand in the place of blobs/. Where `blobs` is no folder, messages
+ * say what it is and what to do. Folders are opened one after another and never through a link
+ * that was not looked at, so that nothing can be exchanged in between.
+ */
 #include "loader/oci/store/blobs_dir.h"
 #include "base/io.h"
 #include "loader/oci/store/fsys.h"

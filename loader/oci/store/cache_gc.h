@@ -1,6 +1,7 @@
 /*
- * Cleaning the user's cache, and what releases leave in a store, for `gc`. Internal to the store's
- * functions; any number of processes.
+ * Cleaning the user's cache, and what releases leave in a store, for `gc`. What nobody has used
+ * for 30 days goes, unless a process has it mapped. Internal to the store's functions; any number
+ * of processes.
  */
 #ifndef CP_LOADER_OCI_STORE_CACHE_GC_H
 #define CP_LOADER_OCI_STORE_CACHE_GC_H

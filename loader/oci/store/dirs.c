@@ -1,6 +1,7 @@
 /*
- * XDG base directories: a variable counts only when it holds an absolute path, else the default
- * under $HOME.
+ * Default places by the XDG Base Directory Specification. A variable counts only when it holds an
+ * absolute path, else the default under $HOME does. For example, with XDG_DATA_HOME unset and
+ * HOME=/home/a the store is /home/a/.local/share/capstan/store.
  */
 #include "loader/oci/store/dirs.h"
 #include "base/io.h"

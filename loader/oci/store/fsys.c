@@ -1,7 +1,7 @@
 /*
- * File systems that lack something; see fsys.h. NFS without its lock daemon says ENOLCK, FUSE and
- * some network file systems EOPNOTSUPP or ENOSYS; a folder's fsync is refused with EINVAL by
- * several.
+ * File systems that lack something. NFS without its lock daemon says ENOLCK, FUSE and some network
+ * file systems EOPNOTSUPP or ENOSYS. A folder's fsync is refused with EINVAL by several. Each kind
+ * of lack is said once a process.
  */
 #include "loader/oci/store/fsys.h"
 #include "base/io.h"

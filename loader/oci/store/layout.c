@@ -1,6 +1,12 @@
 /*
- * A layout's own files: oci-layout and index.json, which are read whole and replaced whole, and the
- * locks and folders that this program keeps beside them in capstan/.
+ * A layout's own files (image-spec, image-layout.md). oci-layout and index.json are read whole and
+ * replaced whole; the locks and folders that this program keeps lie beside them in capstan/. For
+ * example, a layout with one model:
+ *
+ *     oci-layout      {"imageLayoutVersion":"1.0.0"}
+ *     index.json      {"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.
+ *                     manifest.v1+json","digest":"sha256:6f1e...","size":612,"annotations":
+ *                     {"org.opencontainers.image.ref.name":"docker.io/ai/smollm2:latest"}}]}
  */
 #include "loader/oci/store/layout.h"
 #include "base/io.h"

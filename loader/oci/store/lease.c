@@ -1,8 +1,12 @@
 /*
- * Lease files and locks on mapped ones. A lease is a line of 64 hex digits a blob, for example
+ * Lease files and locks on mapped ones. A lease's name is the process and a random number; its
+ * lock says whether that process lives, and not its number, which another may have by now. Its
+ * text has a line of 64 hex digits a blob, for example
  *
  *     capstan/leases/4711-6f1ee3a9c2d40b57
  *     ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+ *
+ * A lease that cannot be read keeps every blob.
  */
 #include "loader/oci/store/lease.h"
 #include "base/io.h"

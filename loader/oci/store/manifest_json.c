@@ -1,9 +1,16 @@
 /*
- * JSON of OCI indexes and manifests, the loader's only user of jansson.
- *
+ * JSON of OCI indexes and manifests (image-spec: image-index.md, manifest.md, descriptor.md).
  * Parsed values are copied into an arena and the JSON tree is dropped. An index is edited as a
- * tree, so that whatever other tools wrote into it (platforms, annotations, other artifacts) stays.
- * jansson keeps the order of keys, hence the same values give the same bytes.
+ * tree, so that whatever other tools wrote into it (platforms, annotations, other artifacts)
+ * stays. jansson keeps the order of keys, hence the same values give the same bytes. A manifest,
+ * for example:
+ *
+ *     {"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+ *      "config":{"mediaType":"application/vnd.cncf.model.config.v1+json",
+ *                "digest":"sha256:44..","size":2},
+ *      "layers":[{"mediaType":"application/vnd.cncf.model.weight.v1.raw",
+ *                 "digest":"sha256:6f..","size":270000000,
+ *                 "annotations":{"org.cncf.model.filepath":"m.gguf"}}]}
  */
 #include "loader/oci/store/manifest.h"
 

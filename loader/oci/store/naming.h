@@ -1,5 +1,6 @@
 /*
- * Names of a store: which entry of index.json has one. One thread; takes CP_LOCK_INDEX.
+ * Names of a store: which entry of index.json has one. A name belongs to one entry; who gives it
+ * anew takes it from the old one. One thread; takes CP_LOCK_INDEX.
  */
 #ifndef CP_LOADER_OCI_STORE_NAMING_H
 #define CP_LOADER_OCI_STORE_NAMING_H

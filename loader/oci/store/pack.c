@@ -1,6 +1,8 @@
 /*
- * Packing a GGUF file. Order of writing: weights, config, manifest, name; a crash leaves only blobs
- * that nothing names.
+ * Packing a GGUF file as an artifact (image-spec, manifest.md, Guidelines for Artifact Usage). The
+ * packaging row makes the config (packagings/packaging.h). Weights are written first, then the
+ * config, the manifest and the name, so a crash leaves only blobs that nothing names. The same
+ * file, name and format give the same bytes.
  */
 #include "base/io.h"
 #include "base/map.h"

@@ -1,7 +1,11 @@
 /*
- * Records of verified files, and the hashing that they save. The line of a record:
- * "sha256:<64 hex> <size> <mtime_ns> <ctime_ns> <inode>\n". ctime cannot be set by a program, so an
- * edit in place that restores mtime does not match either.
+ * Records of verified files, and the hashing that they save. ctime cannot be set by a program, so
+ * an edit in place that restores mtime does not match either. A record is one line, "sha256:<64
+ * hex> <size> <mtime_ns> <ctime_ns> <inode>\n", for example
+ *
+ *     sha256:6f1e...9c 270000000 1764478574123456789 1764478574123456789 131077
+ *
+ * A record is replaced by rename, so that a reader sees the old one or the new one.
  */
 #include "loader/oci/store/record.h"
 #include "base/io.h"

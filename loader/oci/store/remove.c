@@ -1,6 +1,8 @@
 /*
  * Removing a name, and what nothing else needs. The blobs' lock is held exclusively, so that no
- * blob goes which a pack in another process has written and not yet named.
+ * blob goes which a pack in another process has written and not yet named. What the entry reached
+ * is noted before the name goes and asked for afterwards: a blob that another entry, a lease or a
+ * mapping needs stays.
  */
 #include "base/io.h"
 #include "base/log.h"

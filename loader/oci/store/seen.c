@@ -1,6 +1,7 @@
 /*
- * The tree is the C library's (tsearch, a red-black tree); a node's key is "sha256:... 1234", the
- * digest and the size as text.
+ * The tree is the C library's (tsearch, a red-black tree). A node's key is the digest and the size
+ * as one text, "sha256:6f1e...9c 612" for example. Whoever sends indexes cannot make it slow by
+ * choosing digests, as he could with a hash table.
  */
 #include "loader/oci/store/seen.h"
 

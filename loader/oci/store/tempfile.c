@@ -1,4 +1,9 @@
-/* Temporary files, their locks and their end; see tempfile.h. */
+/*
+ * Temporary files, their locks and their end. A file is locked right after it is made, so one
+ * without a lock that is a minute old has lost its writer. Where the file system has no locks a
+ * day must pass. Names hold the process and a random number, ".capstan-tmp-4711-1f9c03aa" for
+ * example.
+ */
 #include "loader/oci/store/tempfile.h"
 #include "base/io.h"
 #include "base/mem.h"

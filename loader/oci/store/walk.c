@@ -1,7 +1,8 @@
 /*
  * The walk calls itself once a level of nesting, so it is never deeper than CP_WALK_NESTING + 1.
- * Digests make circles impossible (an index would have to hold its own hash), but not sharing: an
- * index that lists another one a thousand times, which does the same, would be a million documents.
+ * Digests make circles impossible, as an index would have to hold its own hash. They do not make
+ * sharing impossible: an index that lists another one a thousand times, which does the same, would
+ * be a million documents. So each document is read once, and their number is bounded.
  */
 #include "loader/oci/store/walk.h"
 #include "loader/oci/store/blobs.h"
