@@ -1,8 +1,13 @@
 /*
- * The reference grammar. Order of the rules: an explicit scheme (oci:, docker://, oci://, file:),
- * those of other tools (refused), then what is surely a path (/ ./ ../ or *.gguf), then an existing
- * path with a slash, then a name. A name is cut from its right end: digest, tag, then the
- * components; the first of several is a registry when it has `.` or `:` or is localhost.
+ * The reference grammar (distribution/reference). Order of the rules: an explicit scheme (oci:,
+ * docker://, oci://, file:), those of other tools (refused), then what is surely a path (/ ./ ../
+ * or *.gguf), then an existing path with a slash, then a name. A name is cut from its right end:
+ * digest, tag, then the components; the first of several is a registry when it has `.` or `:` or
+ * is localhost. For example,
+ *
+ *     localhost:5000/team/m:v1@sha256:6f1e...     at localhost:5000, team/m, tag v1
+ *     smollm2                                     docker.io, ai/smollm2, latest
+ *     team/m                                      docker.io, team/m, latest
  */
 #include "loader/oci/reference.h"
 #include "base/digest.h"
@@ -137,81 +142,122 @@ static bool tag_ok(const char *s)
     return true;
 }
 
+static cp_code too_long(cp_err *err)
+{
+    return cp_fail(err, CP_USAGE, "reference is longer than %d characters", CP_REF_NAME_MAX - 1);
+}
+
+/* A name in the making: `name` is shortened from both ends. */
+typedef struct parts {
+    const char *text; /* for messages */
+    char name[CP_REF_NAME_MAX + sizeof(((cp_ref *)0)->digest)];
+    cp_ref *out;
+} parts;
+
+/* "@sha256:..." at the end. */
+static cp_code cut_digest(parts *p, cp_err *err)
+{
+    char *at = strchr(p->name, '@');
+    uint8_t raw[32];
+    if (!at)
+        return CP_OK;
+    if (!cp_digest_parse(at + 1, raw))
+        return cp_fail(err, CP_USAGE, "reference '%s': digest must be sha256: and 64 hex digits",
+                       p->text);
+    cp_strcopy(p->out->digest, sizeof(p->out->digest), at + 1);
+    *at = '\0';
+    return CP_OK;
+}
+
+/* ":v1" at the end; a colon before a slash is a port's. */
+static cp_code cut_tag(parts *p, cp_err *err)
+{
+    char *slash = strrchr(p->name, '/'), *colon = strrchr(slash ? slash : p->name, ':');
+    if (colon && !tag_ok(colon + 1))
+        return cp_fail(err, CP_USAGE,
+                       "reference '%s': a tag is 1 to 128 of A-Z a-z 0-9 _ . -, not first . or -",
+                       p->text);
+    cp_strcopy(p->out->tag, sizeof(p->out->tag), colon ? colon + 1 : "latest");
+    if (colon)
+        *colon = '\0';
+    return CP_OK;
+}
+
+/* The registry in front of several components; what follows is the repository. */
+static cp_code cut_registry(parts *p, const char **repository, cp_err *err)
+{
+    char *first = strchr(p->name, '/');
+    *repository = p->name;
+    if (first) {
+        *first = '\0';
+        bool registry = strpbrk(p->name, ".:") || strcmp(p->name, "localhost") == 0;
+        if (registry && !registry_ok(p->name))
+            return cp_fail(err, CP_USAGE, "reference '%s': '%s' is no registry host", p->text,
+                           p->name);
+        if (registry && !cp_strcopy(p->out->registry, sizeof(p->out->registry), p->name))
+            return too_long(err);
+        if (registry)
+            *repository = first + 1;
+        else
+            *first = '/';
+    }
+    if (!repository_ok(*repository))
+        return cp_fail(err, CP_USAGE,
+                       "reference '%s': a name is [registry/]name[:tag][@sha256:...] with "
+                       "lower-case components "
+                       "of a-z 0-9 and single . _ - between; a path begins with / ./ ../ or file:",
+                       p->text);
+    return CP_OK;
+}
+
+/* What is not said gets its default; typed has the name as it stood in the text, without its tag.
+ */
+static cp_code complete(cp_ref *out, const char *repository, const char *default_registry,
+                        cp_err *err)
+{
+    const char *prefix = out->registry[0] || strchr(repository, '/') ? "" : "ai/";
+    if (!out->registry[0] && !cp_strcopy(out->registry, sizeof(out->registry),
+                                         default_registry ? default_registry : "docker.io"))
+        return too_long(err);
+    if (strcmp(out->registry, "index.docker.io") == 0 ||
+        strcmp(out->registry, "registry-1.docker.io") == 0)
+        cp_strcopy(out->registry, sizeof(out->registry), "docker.io");
+    size_t typed = strlen(out->typed);
+    size_t need = strlen(out->registry) + 1 + strlen(prefix) + strlen(repository);
+    if (need > 255 || need + 1 + strlen(out->tag) >= sizeof(out->canonical) ||
+        typed + 1 + strlen(out->tag) >= sizeof(out->typed))
+        return too_long(err);
+    cp_snprintf(out->repository, sizeof(out->repository), "%s%s", prefix, repository);
+    cp_snprintf(out->typed + typed, sizeof(out->typed) - typed, ":%s", out->tag);
+    cp_snprintf(out->canonical, sizeof(out->canonical), "%s/%s:%s", out->registry, out->repository,
+                out->tag);
+    return CP_OK;
+}
+
 /* See reference.h. */
 cp_code cp_ref_parse_name(cp_ref *out, const char *text, const char *default_registry, cp_err *err)
 {
     *out = (cp_ref){.kind = CP_REF_NAME};
-    const char *s = text;
+    parts p = {.text = text, .out = out};
+    const char *s = text, *repository;
     if (cp_has_prefix(s, "docker://"))
         s += strlen("docker://");
     else if (cp_has_prefix(s, "oci://"))
         s += strlen("oci://");
     else if (refuse_foreign(s, err))
         return CP_USAGE;
-    char name[CP_REF_NAME_MAX + sizeof(out->digest)];
-    if (!cp_strcopy(name, sizeof(name), s))
-        return cp_fail(err, CP_USAGE, "reference is longer than %zu characters", sizeof(name) - 1);
-    char *at = strchr(name, '@');
-    if (at) {
-        uint8_t raw[32];
-        if (!cp_digest_parse(at + 1, raw))
-            return cp_fail(err, CP_USAGE,
-                           "reference '%s': digest must be sha256: and 64 hex digits", text);
-        cp_strcopy(out->digest, sizeof(out->digest), at + 1);
-        *at = '\0';
-    }
-    char *slash = strrchr(name, '/');
-    char *colon = strrchr(slash ? slash : name, ':');
-    bool has_tag = colon != NULL;
-    if (has_tag) {
-        if (!tag_ok(colon + 1))
-            return cp_fail(
-                err, CP_USAGE,
-                "reference '%s': a tag is 1 to 128 of A-Z a-z 0-9 _ . -, not first . or -", text);
-        cp_strcopy(out->tag, sizeof(out->tag), colon + 1);
-        *colon = '\0';
-    } else {
-        cp_strcopy(out->tag, sizeof(out->tag), "latest");
-    }
-    bool fits = cp_strcopy(out->typed, sizeof(out->typed), name);
-    const char *repository = name;
-    char *first = strchr(name, '/');
-    if (first) {
-        *first = '\0';
-        bool registry = strpbrk(name, ".:") || strcmp(name, "localhost") == 0;
-        if (registry && !registry_ok(name))
-            return cp_fail(err, CP_USAGE, "reference '%s': '%s' is no registry host", text, name);
-        if (registry) {
-            fits = fits && cp_strcopy(out->registry, sizeof(out->registry), name);
-            repository = first + 1;
-        } else {
-            *first = '/';
-        }
-    }
-    if (!repository_ok(repository))
-        return cp_fail(err, CP_USAGE,
-                       "reference '%s': a name is [registry/]name[:tag][@sha256:...] with "
-                       "lower-case components "
-                       "of a-z 0-9 and single . _ - between; a path begins with / ./ ../ or file:",
-                       text);
-    const char *prefix = out->registry[0] || strchr(repository, '/') ? "" : "ai/";
-    if (!out->registry[0])
-        fits = fits && cp_strcopy(out->registry, sizeof(out->registry),
-                                  default_registry ? default_registry : "docker.io");
-    if (strcmp(out->registry, "index.docker.io") == 0 ||
-        strcmp(out->registry, "registry-1.docker.io") == 0)
-        cp_strcopy(out->registry, sizeof(out->registry), "docker.io");
-    size_t typed = strlen(out->typed);
-    size_t need = strlen(out->registry) + 1 + strlen(prefix) + strlen(repository);
-    if (!fits || need > 255 || need + 1 + strlen(out->tag) >= sizeof(out->canonical) ||
-        typed + 1 + strlen(out->tag) >= sizeof(out->typed))
-        return cp_fail(err, CP_USAGE, "reference is longer than %d characters",
-                       CP_REF_NAME_MAX - 1);
-    cp_snprintf(out->repository, sizeof(out->repository), "%s%s", prefix, repository);
-    cp_snprintf(out->typed + typed, sizeof(out->typed) - typed, ":%s", out->tag);
-    cp_snprintf(out->canonical, sizeof(out->canonical), "%s/%s:%s", out->registry, out->repository,
-                out->tag);
-    return CP_OK;
+    if (!cp_strcopy(p.name, sizeof(p.name), s))
+        return cp_fail(err, CP_USAGE, "reference is longer than %zu characters",
+                       sizeof(p.name) - 1);
+    cp_code code = cut_digest(&p, err);
+    if (!code)
+        code = cut_tag(&p, err);
+    bool fits = cp_strcopy(out->typed, sizeof(out->typed), p.name);
+    if (!code)
+        code = cut_registry(&p, &repository, err);
+    if (!code && !fits)
+        code = too_long(err);
+    return code ? code : complete(out, repository, default_registry, err);
 }
 
 static cp_code as_path(cp_ref *out, const char *path, cp_err *err)
