@@ -2,6 +2,7 @@
 #include "server/handlers.h"
 
 #include "server/emit.h"
+#include "server/head.h"
 #include "server/reply.h"
 
 #include <string.h>
@@ -122,13 +123,12 @@ static int hex(char ch)
                                     : -1;
 }
 
-/* The rest of the path, percent-decoded once; NULL: malformed. */
-static const char *decode(const char *p, char *out, size_t cap)
+/* The rest of a path, percent-decoded once; NULL: malformed. */
+static const char *decode(const char *p, char out[CP_TARGET_MAX + 1])
 {
     size_t n = 0;
     for (; *p; p++) {
-        if (n + 1 >= cap)
-            return NULL;
+        CP_ASSERT(n < CP_TARGET_MAX);
         if (*p != '%') {
             out[n++] = *p;
             continue;
@@ -145,9 +145,9 @@ static const char *decode(const char *p, char *out, size_t cap)
 
 void cp_handle_model(cp_call *c)
 {
-    char name[1024];
+    char name[CP_TARGET_MAX + 1];
     const char *rest = cp_http_path(c->q) + strlen(c->route->path);
-    const char *id = decode(rest, name, sizeof(name));
+    const char *id = decode(rest, name);
     cp_err err;
     cp_served *m;
     cp_code code = id ? cp_served_get(&c->s->models, id, strlen(id), &m, &err)

@@ -141,20 +141,25 @@ static void test_model_id_is_decoded_once(void **state)
     (void)state;
     harness h;
     h_open(&h, &(h_config){0});
-    static const struct {
+    char long_path[4000] = "/v1/models/";
+    memset(long_path + strlen(long_path), 'a', sizeof(long_path) - 1 - strlen(long_path));
+    const struct {
         const char *path;
         int status;
-    } cases[] = {{"/v1/models/smol", 200},
-                 {"/v1/models/second%20name", 200},
-                 {"/v1/models/org/model:tag", 200},
-                 {"/v1/models/org%2Fmodel%3atag", 200},
-                 {"/v1/models/second%2520name", 404},
-                 {"/v1/models/%zz", 404},
-                 {"/v1/models/smol%", 404},
-                 {"/v1/models/smol%2", 404}};
+        const char *words;
+    } cases[] = {{"/v1/models/smol", 200, "smol"},
+                 {"/v1/models/second%20name", 200, "smol"},
+                 {"/v1/models/org/model:tag", 200, "smol"},
+                 {"/v1/models/org%2Fmodel%3atag", 200, "smol"},
+                 {"/v1/models/second%2520name", 404, "'second%20name' does not exist"},
+                 {long_path, 404, "aaa' does not exist"},
+                 {"/v1/models/%zz", 404, "'%zz' is no model's name: a byte after % is two"},
+                 {"/v1/models/smol%", 404, "'smol%' is no model's name"},
+                 {"/v1/models/smol%2", 404, "'smol%2' is no model's name"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         h_answer a = h_call(&h, "GET", cases[i].path, "", NULL);
         assert_int_equal(a.status, cases[i].status);
+        assert_non_null(strstr(a.body.p, cases[i].words));
         h_answer_fini(&a);
     }
     h_answer a = h_call(&h, "GET", "/v1/models/smol", "", NULL);
