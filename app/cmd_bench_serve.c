@@ -1,5 +1,6 @@
 /*
- * bench serve: load on a server that speaks OpenAI's API, and what it takes (bench/load).
+ * bench serve: puts load on a server that speaks OpenAI's API, and measures what it takes
+ * (bench/load).
  *
  * Progress goes to stderr where that is a terminal. Ctrl-C ends the run: what was measured so far
  * is reported and the exit code is 130; pressed again while it is reported, it ends the process.

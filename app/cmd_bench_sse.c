@@ -1,6 +1,6 @@
 /*
- * bench sse: CPU time of one streamed token (bench/sse): the real server over a fake engine, then a
- * bare program that sends events of the same size, in alternating pairs.
+ * bench sse: measures the CPU time of one streamed token (bench/sse): of the real server over a
+ * fake engine, then of a bare program that sends events of the same size, in alternating pairs.
  */
 #include "app/command.h"
 #include "app/compose.h"
