@@ -18,11 +18,13 @@ enum {
     FILES_SPARE = 32,   /* descriptors that are no streams */
     WARM_PLACES = 8,    /* of a warm-up without --concurrency */
     DOUBLINGS = 14,
-    BISECTIONS = 5
+    BISECTIONS = 5,
+    REST = 8 /* requests, one after the other */
 };
 static const size_t arena_bytes = (size_t)8 << 30; /* 19 runs of a million requests */
 /* Talks of a warm-up, and of the runs of a sweep: each has prompts of its own. */
-static const uint64_t warm_talks = (uint64_t)1 << 40, run_talks = (uint64_t)1 << 32;
+static const uint64_t warm_talks = (uint64_t)1 << 40, rest_talks = (uint64_t)1 << 41,
+                      run_talks = (uint64_t)1 << 32;
 /* A server keeps up while it completes this part of what is due. */
 static const double keeps_up = 0.9;
 /* Where the bisection of a sweep ends: these two rates are close enough. */
@@ -37,7 +39,8 @@ typedef struct measurement {
     cp_load_ramp ramp; /* seconds 0: none */
     uint32_t places;
     cp_load_result *result;
-    double light_ms; /* median latency of the lightest run of a sweep */
+    double rest_ms;                   /* of a sweep: what a request takes on a server at rest */
+    bool said[CP_LOAD_OUTCOME_COUNT]; /* what went wrong: once, in a sweep, too */
     bool interrupted;
 } measurement;
 
@@ -86,23 +89,28 @@ static cp_code find_places(measurement *m, cp_err *err)
 
 /* ---- runs ---- */
 
-static void warm_up(measurement *m)
+/* Requests in a closed loop that no report shows; their median latency in ms, 0: none was
+ * completed.
+ */
+static double aside(measurement *m, const char *phase, uint32_t places, int64_t requests,
+                    uint64_t first_talk)
 {
     cp_load_meter meter = {0};
     cp_load_server server;
-    uint32_t places = m->cfg->concurrency ? m->places : WARM_PLACES;
     cp_load_plan plan = {.client = m->client,
                          .cfg = m->cfg,
                          .prompts = m->prompts,
                          .shape = &m->shape,
                          .places = places,
-                         .requests = (uint64_t)m->cfg->warmup,
-                         .first_talk = warm_talks,
-                         .progress = {.phase = "warm-up"}};
+                         .requests = (uint64_t)requests,
+                         .first_talk = first_talk,
+                         .progress = {.phase = phase}};
     double none = (double)NAN;
     cp_load_slo slo = {none, none, none, none};
     m->interrupted = cp_load_drive(&plan, &slo, &meter, &server);
+    double ms = cp_load_hist_percentile(&meter.e2e, 50);
     cp_load_meter_fini(&meter);
+    return isnan(ms) ? 0 : ms;
 }
 
 static void note(cp_load_result *r, const char *text)
@@ -124,7 +132,8 @@ static void note(cp_load_result *r, const char *text)
 static void note_failures(measurement *m, const cp_load_meter *meter)
 {
     for (int o = 0; o < CP_LOAD_OUTCOME_COUNT; o++) {
-        if (o != CP_LOAD_OK && o != CP_LOAD_CANCELLED && meter->why[o][0])
+        bool wrong = o != CP_LOAD_OK && o != CP_LOAD_CANCELLED && meter->why[o][0];
+        if (wrong && !m->said[o])
             note(m->result,
                  cp_arena_printf(m->result->arena, "%s: %s",
                                  cp_load_outcome_slug((cp_load_outcome)o), meter->why[o]));
@@ -180,18 +189,16 @@ static double worst_within(double limit, double ms)
 }
 
 /*
- * Did the server fail to keep up? It did not where fewer than nine of ten of what was due were
- * completed in the time that the schedule took and a request takes on a server at rest; nor where
- * the 99th percentiles break an objective.
+ * A server is saturated where fewer than nine of ten of what was due were completed in the time
+ * that the schedule and, at its end, a request on a server at rest take; and where a 99th
+ * percentile breaks an objective.
  */
 static void judge(measurement *m, cp_load_run *run)
 {
     double first = run->n_rows ? run->rows[0].due_ms : 0, last = first;
     for (size_t i = 0; i < run->n_rows; i++)
         last = run->rows[i].due_ms > last ? run->rows[i].due_ms : last;
-    if (isnan(m->light_ms) || run->e2e.p50 < m->light_ms)
-        m->light_ms = run->e2e.p50;
-    double tail = isnan(m->light_ms) ? 0 : m->light_ms, window = (last - first + tail) * 1e-3;
+    double window = (last - first + m->rest_ms) * 1e-3;
     double due_s = window > 0 ? (double)run->requests / window : 0;
     const cp_load_slo *slo = &m->slo;
     if (run->request_s < keeps_up * due_s) {
@@ -217,29 +224,38 @@ static bool step(measurement *m, double rate)
     return !run->saturated && !m->interrupted;
 }
 
+/* The bounds of what the server holds; 0: not known. */
+typedef struct bounds {
+    double low, high;
+} bounds;
+
+static void try_rate(measurement *m, bounds *b, double rate)
+{
+    bool held = step(m, rate);
+    if (held)
+        b->low = rate;
+    else if (!m->interrupted)
+        b->high = rate;
+}
+
+/* Doubled until the server gives way, or, where it does not hold the first rate, halved until it
+ * holds one; then bisected. */
 static void sweep(measurement *m)
 {
     cp_load_saturation *s = &m->result->saturation;
-    double rate = m->cfg->rate > 0 ? m->cfg->rate : 1, low = 0, high = 0;
-    m->light_ms = (double)NAN;
+    double rate = m->cfg->rate > 0 ? m->cfg->rate : 1;
+    bounds b = {0};
     s->swept = true;
-    s->kept_up = s->gave_way = (double)NAN;
-    for (int i = 0; i < DOUBLINGS && high <= 0 && !m->interrupted; i++) {
-        if (step(m, rate))
-            low = rate;
-        else if (!m->interrupted)
-            high = rate;
-        rate *= 2;
+    for (int i = 0; i < DOUBLINGS && b.high <= 0 && !m->interrupted; i++, rate *= 2)
+        try_rate(m, &b, rate);
+    for (int i = 0; i < DOUBLINGS && b.low <= 0 && !m->interrupted; i++)
+        try_rate(m, &b, b.high / 2);
+    for (int i = 0; i < BISECTIONS && b.low > 0 && b.high > b.low * close_rates; i++) {
+        if (!m->interrupted)
+            try_rate(m, &b, sqrt(b.low * b.high));
     }
-    for (int i = 0; i < BISECTIONS && low > 0 && high > low * close_rates && !m->interrupted; i++) {
-        rate = sqrt(low * high);
-        if (step(m, rate))
-            low = rate;
-        else if (!m->interrupted)
-            high = rate;
-    }
-    s->kept_up = low > 0 ? low : (double)NAN;
-    s->gave_way = high > 0 ? high : (double)NAN;
+    s->kept_up = b.low > 0 ? b.low : (double)NAN;
+    s->gave_way = b.high > 0 ? b.high : (double)NAN;
 }
 
 /* ---- the result ---- */
@@ -335,7 +351,10 @@ static cp_code measure(measurement *m, cp_err *err)
     m->result = new_result(m);
     note_terms(m);
     if (cfg->warmup > 0)
-        warm_up(m);
+        aside(m, "warm-up", cfg->concurrency ? m->places : WARM_PLACES, cfg->warmup, warm_talks);
+    if (cfg->sweep && !m->interrupted)
+        m->rest_ms =
+            aside(m, "at rest", 1, cfg->requests < REST ? cfg->requests : REST, rest_talks);
     if (m->interrupted)
         return cp_fail(err, CP_CANCELLED, "interrupted before anything was measured");
     if (cfg->sweep)

@@ -30,7 +30,8 @@ typedef enum cp_load_dataset {
 
 /* What is going on, for whoever watches. */
 typedef struct cp_load_progress {
-    const char *phase; /* "asking the server" (nothing else is set), "warm-up", "measuring" */
+    const char *phase; /* "asking the server" (nothing else is set), "warm-up", "at rest",
+                          "measuring" */
     double rate;       /* of the run; 0: closed loop */
     uint32_t run;      /* number of the run in a sweep, from 1; 0: no sweep */
     uint64_t done, total, failed;

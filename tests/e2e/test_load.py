@@ -9,7 +9,9 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,11 +20,14 @@ import unittest
 from harness import BIN, Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/fakes"))
+from faults import make_tls  # noqa: E402  pylint: disable=wrong-import-position
+
 TINY = str(ROOT / "tests/golden/tiny/llama.gguf")
 SMALL = ["--alias", "tiny", "--kv-bytes", "1MiB", "--ctx", "256", "--max-seqs", "4", "--threads", "1"]
 FIGURES = {"mean", "p50", "p90", "p95", "p99", "max"}
 SHAPE = {"completed", "failed", "duration_s", "output_tok_s", "ttft_ms", "itl_ms", "tpot_ms", "e2e_ms"}
-KEYS = ("CAPSTAN_API_KEY", "CAPSTAN_URL", "CAPSTAN_MODEL")
+KEYS = ("CAPSTAN_API_KEY", "CAPSTAN_URL", "CAPSTAN_MODEL", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def command(url, *args, model="tiny"):
@@ -30,7 +35,7 @@ def command(url, *args, model="tiny"):
 
 
 def load(url, *args, env=None, files=None, **kw):
-    """The finished process. The environment's own CAPSTAN_MODEL is the tests', not an option."""
+    """The finished process. What the environment says of these things is not for it."""
     clean = {k: v for k, v in os.environ.items() if k not in KEYS}
     limit = files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
     return subprocess.run(command(url, *args, **kw), capture_output=True, text=True, timeout=300, check=False,
@@ -140,6 +145,9 @@ class Tiny(unittest.TestCase):
         for run in d["runs"]:
             self.assertEqual(sum(run["outcomes"].values()), 8)
             self.assertEqual(run["saturated"], run["saturated_why"] is not None)
+        d = self.good("--sweep", "--rate", "100000", "--requests", "8", "--input-len", "4", "--output-len", "40")
+        self.assertTrue(d["runs"][0]["saturated"])  # no server does that: the search goes down
+        self.assertLess(d["runs"][1]["rate"], 100000)
         d = self.good("--ramp", "50:200:200ms", "--requests", "20", "--input-len", "4", "--output-len", "2")
         self.assertEqual((d["rate"], d["rate_end"], d["completed"]), (50, 200, 20))
 
@@ -290,10 +298,14 @@ GOOD = EVENT + 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata:
 class Hostile:
     """A server whose requests for completions are answered well once and then by `answer(socket)`, each on a new connection."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, tls=None):
         self.answer, self.asked = answer, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.listener.getsockname()[1]}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.listener = context.wrap_socket(self.listener, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.run, daemon=True).start()
 
     def run(self):
@@ -302,7 +314,9 @@ class Hostile:
                 threading.Thread(target=self.serve, args=(self.listener.accept()[0],), daemon=True).start()
 
     def serve(self, s):
-        with s, contextlib.suppress(OSError):
+        with s, contextlib.suppress(OSError, ValueError):
+            if isinstance(s, ssl.SSLSocket):
+                s.do_handshake()
             got = b""
             while b"\r\n\r\n" not in got:
                 got += s.recv(65536)
@@ -366,8 +380,8 @@ class AgainstHostile(unittest.TestCase):
                                              "--timeout", "1s" if "timeout" in outcomes else "60s", "--json"),
                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                      env={k: v for k, v in os.environ.items() if k not in KEYS})
-                out = p.stdout.read()
-                err = p.stderr.read()
+                with p.stdout, p.stderr:
+                    out, err = p.stdout.read(), p.stderr.read()
                 _, status, usage = os.wait4(p.pid, 0)
                 p.returncode = os.waitstatus_to_exitcode(status)
                 d = json.loads(out)
@@ -376,6 +390,22 @@ class AgainstHostile(unittest.TestCase):
                 self.assertTrue(any(said in n for n in d["notes"]), d["notes"])
                 self.assertFalse(any(ord(c) < 32 for n in d["notes"] for c in n), d["notes"])
                 self.assertLess(usage.ru_maxrss, 160 << 10)  # KiB; 4 MiB a stream is the longest event
+
+    def test_tls(self):
+        args = ("--concurrency", "2", "--requests", "4", "--input-len", "4", "--output-len", "1", "--json")
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key, ca, other = make_tls(folder)
+            with Hostile(once(HEAD + "Connection: close\r\n\r\n" + GOOD), (certificate, key)) as s:
+                for given, env in (((), {}), (("--ca-file", other), {}), ((), {"SSL_CERT_FILE": str(other)})):
+                    r = load(s.url, *args, *given, env=env)
+                    self.assertEqual((r.returncode, r.stdout), (5, ""), r.stderr)
+                    self.assertIn("--ca-file names further authorities", r.stderr)
+                for given, env in ((("--ca-file", ca), {}), ((), {"SSL_CERT_FILE": str(ca)}), ((), {"CURL_CA_BUNDLE": str(ca)})):
+                    r = load(s.url, *args, *given, env=env)
+                    self.assertEqual((r.returncode, r.stderr), (0, ""))
+                    self.assertEqual(json.loads(r.stdout)["completed"], 4)
+                r = load(s.url, *args, "--ca-file", "/nonexistent")
+                self.assertEqual((r.returncode, r.stdout), (2, ""))
 
 
 if __name__ == "__main__":
