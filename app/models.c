@@ -26,8 +26,10 @@ typedef struct row {
     cp_app_model m;
     cp_served *served;
     uint64_t kv_bytes;
-    _Atomic bool cancel;   /* the load is to end */
-    bool loading, leaving; /* guarded by the list's lock */
+    _Atomic bool cancel; /* the load is to end */
+    /* Guarded by the list's lock. One thread takes a row apart: its loader, while it is loading, or
+     * the one that has set `leaving`. */
+    bool loading, leaving;
 } row;
 
 struct cp_app_models {
@@ -250,7 +252,7 @@ static void describe(const row *r)
 }
 
 /* Everything that a model is goes, whatever there is of it: the engine lets go of its requests
- * first, as the server waits for what they are to say. */
+ * first, as the server waits for what they are to say. By one thread: see `leaving`. */
 static void take_apart(cp_app_models *ms, row *r, int64_t end_ns)
 {
     if (r->m.engine) {
@@ -261,33 +263,46 @@ static void take_apart(cp_app_models *ms, row *r, int64_t end_ns)
     if (r->m.engine) {
         cp_engine_forget(ms->stack->engine, r->m.engine);
     }
-    list_remove(ms, r);
-    row_free(r);
+    /* Its memory first: who waits for its end, or for its part of --kv-bytes, finds it free. */
+    cp_app_model_close(&r->m);
 #ifdef __GLIBC__
     malloc_trim(0); /* small blocks of a vocabulary stay with the allocator until it is asked */
 #endif
+    list_remove(ms, r);
+    row_free(r);
 }
 
-/* The load is over. Who wanted to unload it meanwhile has not got it: true. */
-static bool settle(cp_app_models *ms, row *r)
+static cp_code cancelled(const row *r, cp_err *err)
 {
-    pthread_mutex_lock(&ms->lock);
-    bool cancelled = atomic_load(&r->cancel);
-    r->loading = false;
-    pthread_mutex_unlock(&ms->lock);
-    return cancelled;
+    if (!atomic_load(&r->cancel)) {
+        return CP_OK;
+    }
+    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", r->ids[0]);
 }
 
 static cp_code load(cp_app_models *ms, row *r, const cp_model_options *mo, uint64_t kv_bytes,
                     cp_err *err)
 {
-    cp_code rc = share(ms, r, kv_bytes, err);
+    cp_code rc = cancelled(r, err); /* it waited for its turn */
+    rc = rc ? rc : share(ms, r, kv_bytes, err);
     rc = rc ? rc : open_file(ms, r, mo, err);
     rc = rc ? rc : add_to_engine(ms, r, mo, err);
     rc = rc ? rc : publish(ms, r, mo, err);
     if (rc == CP_OK) {
         describe(r);
     }
+    return rc;
+}
+
+/* The load is over, rc so far. From here on who unloads the model takes it apart, unless its loader
+ * does: where it failed, or somebody wanted it unloaded meanwhile. */
+static cp_code settle(cp_app_models *ms, row *r, cp_code rc, cp_err *err)
+{
+    pthread_mutex_lock(&ms->lock);
+    rc = rc ? rc : cancelled(r, err);
+    r->loading = false;
+    r->leaving = rc != CP_OK;
+    pthread_mutex_unlock(&ms->lock);
     return rc;
 }
 
@@ -305,9 +320,7 @@ cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64
     pthread_mutex_lock(&ms->turn);
     rc = load(ms, r, mo, kv_bytes, err);
     pthread_mutex_unlock(&ms->turn);
-    if (settle(ms, r) && rc == CP_OK) {
-        rc = cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", r->ids[0]);
-    }
+    rc = settle(ms, r, rc, err);
     if (rc) {
         cp_server_phase(ms->server, "failed", 0, 0, 0);
         take_apart(ms, r, cp_now_ns());
