@@ -21,12 +21,12 @@ class Hot(unittest.TestCase):
         self.cache = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.cache)
 
-    def host(self, cache=None, **models):
-        """Of these models, name=file, 8 MiB of pages each; in all there are 32, and nothing is packed yet."""
+    def host(self, cache=None, kv="8MiB", **models):
+        """Of these models, name=file, kv bytes of pages each; in all there are 32 MiB, and nothing is packed yet."""
         config = os.path.join(self.cache, "models.toml")
         with open(config, "w", encoding="utf-8") as f:
             for name, path in models.items():
-                f.write(f'[[model]]\nref = "{path}"\nalias = ["{name}"]\nkv_bytes = "8MiB"\n')
+                f.write(f'[[model]]\nref = "{path}"\nalias = ["{name}"]\nkv_bytes = "{kv}"\n')
         return Host("--config", config, "--kv-bytes", "32MiB", *ARGS, env={"XDG_CACHE_HOME": cache or self.cache})
 
     def ask(self, s, model, want):
@@ -41,10 +41,11 @@ class Hot(unittest.TestCase):
         third = os.path.join(self.cache, "third.gguf")
         maker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench", "make_model.py")
         subprocess.run([sys.executable, maker, LLAMA, third, "2", "1024", "2048", "16", "4", "4096"], check=True)
-        with self.host(one=LLAMA, cache="/proc/none") as s:
-            self.assertEqual(s.do("load", "two", GEMMA, 8 * MIB), "ok")
+        with self.host(one=LLAMA, cache="/proc/none", kv="1MiB") as s:
+            self.assertEqual(s.do("load", "two", GEMMA, MIB), "ok")
             load = Load(s, ["one", "two"], 2, 60)
-            load.wait(4)
+            while s.metric("capstan_kv_pages", 'state="free"') > 0:  # memory grows as pages are touched for the first time
+                load.wait(1)
             sizes = []
             for _ in range(8):
                 self.assertEqual(s.do("load", "three", third, 8 * MIB), "ok")
