@@ -82,7 +82,7 @@ class Load:
     """Streams of completions, `streams` at once for each model, until stop(); every one must come to its whole end."""
 
     def __init__(self, host, models, streams, tokens):
-        self.host, self.tokens = host, tokens
+        self.host, self.models, self.tokens = host, models, tokens
         self.ending, self.lock = threading.Event(), threading.Lock()
         self.gaps, self.done, self.failures = [], 0, []
         self.threads = [threading.Thread(target=self.work, args=(m, i)) for m in models for i in range(streams)]
@@ -128,6 +128,16 @@ class Load:
         while self.done < target and not self.failures:
             time.sleep(0.01)
         self.check()
+
+    def fill_pages(self):
+        """Until each model has had no free page once: memory grows as pages are touched for the first time, and does not after.
+        At no time need two models be full at once, nor one when a stream has just ended."""
+        left = set(self.models)
+        while left:
+            self.check()
+            rows = self.host.metrics()
+            left = {m for m in left if rows["capstan_kv_pages", f'{{model="{m}",state="free"}}'] > 0}
+            time.sleep(0.01)
 
     def take_gaps(self):
         with self.lock:

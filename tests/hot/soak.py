@@ -46,8 +46,7 @@ def run(args, third, cache):
               env={"XDG_CACHE_HOME": cache, "CAPSTAN_LOG_LEVEL": "warn"}) as s:
         keep = packed(cache)
         load = Load(s, ["one", "two"], args.streams, args.tokens)
-        while s.metric("capstan_kv_pages", 'state="free"') > 0:  # memory grows as pages are touched for the first time
-            load.wait(1)
+        load.fill_pages()
         load.take_gaps()
         sizes, beside, before = [], [], load.done
         for _ in range(args.loads):

@@ -44,8 +44,7 @@ class Hot(unittest.TestCase):
         with self.host(one=LLAMA, cache="/proc/none", kv="1MiB") as s:
             self.assertEqual(s.do("load", "two", GEMMA, MIB), "ok")
             load = Load(s, ["one", "two"], 2, 60)
-            while s.metric("capstan_kv_pages", 'state="free"') > 0:  # memory grows as pages are touched for the first time
-                load.wait(1)
+            load.fill_pages()
             sizes = []
             for _ in range(8):
                 self.assertEqual(s.do("load", "three", third, 8 * MIB), "ok")
