@@ -13,7 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCRAPE_MS = 1000, SCRAPE_TIMEOUT_MS = 5000, WATCH_MS = 200, METRICS_MAX = 8 << 20 };
+enum {
+    SCRAPE_MS = 1000,
+    SCRAPE_TIMEOUT_MS = 5000,
+    WATCH_MS = 200,
+    METRICS_MAX = 8 << 20,
+    AT_ONCE = 8 /* requests that are begun before answers are looked at again: a connection takes
+                   longer to open than a token to read, and tokens must not wait for a thousand */
+};
 
 typedef struct drive drive;
 
@@ -104,6 +111,7 @@ static void on_end(cp_load_call *call, cp_load_ending how, int64_t now_ns)
         send_turn(p, due, now_ns);
         return;
     }
+    d->meter->unasked += outcome == CP_LOAD_CANCELLED ? 0 : p->turns - p->turn - 1;
     p->next_free = d->free;
     d->free = p;
     d->in_use--;
@@ -156,11 +164,11 @@ static int64_t next_sent(drive *d)
     return d->begin_ns + cp_load_arrivals_next(&d->sent);
 }
 
-/* Fill the places that are free. */
+/* Fill places that are free, a few. */
 static void next_talks(drive *d, int64_t now_ns)
 {
     const cp_load_plan *plan = d->plan;
-    while (!d->stopping && d->in_use < plan->places) {
+    for (int n = 0; n < AT_ONCE && !d->stopping && d->in_use < plan->places; n++) {
         if (plan->rate > 0) {
             if (d->begun == d->came)
                 return;
@@ -181,7 +189,8 @@ static void next_talks(drive *d, int64_t now_ns)
 static void take_due(drive *d, int64_t now_ns)
 {
     const cp_load_plan *plan = d->plan;
-    while (d->came_turns < plan->requests && d->next_due_ns <= now_ns) {
+    for (int n = 0; n < AT_ONCE && d->came_turns < plan->requests && d->next_due_ns <= now_ns;
+         n++) {
         int64_t due = d->next_due_ns;
         cp_load_meter_due(d->meter, due, now_ns);
         turns_of(d, d->came++, &d->came_turns);
@@ -194,6 +203,13 @@ static void take_due(drive *d, int64_t now_ns)
         }
         next_talks(d, now_ns);
     }
+}
+
+/* Is there something that could be sent now? */
+static bool more_to_send(const drive *d)
+{
+    bool due = d->plan->rate > 0 ? d->begun < d->came : d->came_turns < d->plan->requests;
+    return due && d->in_use < d->plan->places;
 }
 
 /* ---- beside ---- */
@@ -305,13 +321,12 @@ static bool run(drive *d)
         int64_t now = cp_now_ns(), until = take_beside(d, now);
         if (plan->rate > 0)
             take_due(d, now);
-        else
-            next_talks(d, now);
+        next_talks(d, now);
         if (d->in_use == 0 && d->begun == d->came && d->came_turns == plan->requests)
             return false;
         if (plan->rate > 0 && d->came_turns < plan->requests && d->next_due_ns < until)
             until = d->next_due_ns;
-        if (cp_load_client_wait(plan->client, until)) {
+        if (cp_load_client_wait(plan->client, more_to_send(d) ? now : until)) {
             stop(d);
             return true;
         }

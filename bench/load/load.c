@@ -140,6 +140,15 @@ static void note_failures(measurement *m, const cp_load_meter *meter)
     }
 }
 
+static void note_unasked(measurement *m, const cp_load_meter *meter)
+{
+    if (meter->unasked)
+        note(m->result, cp_arena_printf(m->result->arena,
+                                        "%llu turns of conversations were not asked: the one "
+                                        "before them failed",
+                                        (unsigned long long)meter->unasked));
+}
+
 static cp_load_run *new_run(cp_load_result *r)
 {
     cp_load_run *runs = cp_arena_alloc(r->arena, (r->n_runs + 1) * sizeof(*runs));
@@ -176,6 +185,7 @@ static cp_load_run *run_at(measurement *m, double rate, double rate_end, double 
     m->interrupted = cp_load_drive(&plan, &m->slo, &meter, &run->server);
     cp_load_meter_finish(&meter, cp_now_ns(), m->result->arena, run);
     run->interrupted = m->interrupted;
+    note_unasked(m, &meter);
     note_failures(m, &meter);
     cp_load_meter_fini(&meter);
     return run;

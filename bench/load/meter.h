@@ -24,6 +24,7 @@ typedef struct cp_load_meter {
     uint32_t in_flight;
     uint64_t chunks, done, failed, by_outcome[CP_LOAD_OUTCOME_COUNT];
     uint64_t input_tokens, output_tokens, no_usage, good;
+    uint64_t unasked; /* turns behind one that failed: they never came to be due */
     int64_t first_due_ns, last_end_ns;
     double cpu_s;                                     /* of this process when it began */
     double running, waiting, kv;                      /* as last scraped */

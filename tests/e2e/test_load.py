@@ -152,6 +152,11 @@ class Tiny(unittest.TestCase):
         self.assertEqual((d["rate"], d["rate_end"], d["completed"]), (50, 200, 20))
 
     def test_what_the_server_does_not_take(self):
+        r = load(self.url, "--dataset", "turns", "--turns", "3", "--concurrency", "1", "--requests", "6", "--input-len", "5000",
+                 "--output-len", "1", "--json")
+        d = json.loads(r.stdout)
+        self.assertEqual((r.returncode, d["outcomes"]["error"], [q["turn"] for q in d["requests"]]), (1, 2, [0, 0]))
+        self.assertIn("4 turns of conversations were not asked: the one before them failed", d["notes"])
         r = load(self.url, "--concurrency", "1", "--requests", "3", "--input-len", "5000", "--output-len", "1", "--json")
         d = json.loads(r.stdout)
         self.assertEqual((r.returncode, d["completed"], d["outcomes"]["error"]), (1, 0, 3))
