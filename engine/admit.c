@@ -164,7 +164,7 @@ static verdict try_admit(cp_sched *s, cp_wait *w)
     const int32_t *tokens = w->seq ? w->seq->tokens : t->r->prompt;
     int n_known = w->seq ? w->seq->n_known : t->r->n_prompt;
     int max_hit = cp_task_max_hit(t, n_known);
-    if (cp_events_room(t) < 1 || must_wait(s, w, tokens, n_known, max_hit))
+    if (must_wait(s, w, tokens, n_known, max_hit))
         return SKIPPED;
     if (!may_fit(s, w))
         return NO_PAGES;
@@ -201,14 +201,16 @@ static cp_wait *after(cp_sched *s, uint64_t order)
 void cp_admit(cp_sched *s)
 {
     cp_wait *w = s->waiting.next;
-    for (int scanned = 0; w != &s->waiting && s->rows_left > 0 && scanned < CP_ADMIT_SCAN;
-         scanned++) {
+    for (int scanned = 0; w != &s->waiting && s->rows_left > 0 && scanned < CP_ADMIT_SCAN;) {
         uint64_t order = w->order;
+        if (cp_events_room(w->task) < (needs_no_rows(w->task) ? 0 : 1)) {
+            w = w->next; /* its client does not read; a look is cheap, and such can be many */
+            continue;
+        }
+        scanned++;
         if (!w->seq && needs_no_rows(w->task)) {
-            if (cp_events_room(w->task) >= 0) {
-                first_admission(s, w->task, 0);
-                cp_task_finish_all(s, w->task, NULL);
-            }
+            first_admission(s, w->task, 0);
+            cp_task_finish_all(s, w->task, NULL);
             w = after(s, order);
             continue;
         }

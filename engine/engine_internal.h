@@ -60,6 +60,10 @@ struct cp_resident {
      * then looks at the state, the engine thread looks at the state and then at it; so one of them
      * sees the other. */
     _Atomic int entering;
+    /* Of them, what the engine thread took from the inbox when the scheduler had no room, in order;
+     * its own, and nobody else waits behind them. */
+    cp_mpsc late;
+    int n_late;
     _Atomic int64_t drain_end_ns; /* cp_now_ns() time; 0: none. Relaxed: a time to look at */
     _Atomic bool
         failed; /* weights were lost: refuse from now on; relaxed, a late look is harmless */
@@ -77,7 +81,6 @@ struct cp_engine {
 
     cp_mpsc inbox;
     cp_queue_count queue;
-    cp_request *held;       /* taken from the inbox, but its scheduler was full */
     _Atomic int submitting; /* threads inside submit: stop waits for them */
     _Atomic bool stopping;
     _Atomic bool device_failed; /* for good; relaxed, a late look is harmless */

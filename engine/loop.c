@@ -7,6 +7,7 @@
  * beats once a turn, and in a step after each operation (cp_batch.beat).
  */
 #include "engine/loop.h"
+#include "base/mem.h"
 #include "engine/engine_metrics.h"
 #include "engine/models.h"
 #include "engine/sched.h"
@@ -17,25 +18,35 @@
 
 enum { BLOCKED_SLEEP_NS = 2000000, IDLE_SLEEP_NS = 1000000000 };
 
-static cp_request *next_request(cp_engine *e)
+static cp_request *pop(cp_mpsc *from)
 {
-    cp_request *r = e->held;
-    e->held = NULL;
-    if (r)
-        return r;
-    cp_mpsc_node *n = cp_mpsc_pop(&e->inbox);
+    cp_mpsc_node *n = cp_mpsc_pop(from);
     return n ? (cp_request *)(void *)((char *)n - offsetof(cp_request, submit_link)) : NULL;
 }
 
+static void start(cp_request *r, int64_t now)
+{
+    CP_ASSERT(cp_tasks_submit(r->model->sched, r, now));
+    atomic_fetch_sub(&r->model->entering, 1);
+}
+
+/* What was submitted becomes a task where its scheduler has room; what comes late keeps its order,
+ * and holds up no other model. */
 static void take_requests(cp_engine *e)
 {
     int64_t now = e->backend->now_ns();
-    for (cp_request *r; (r = next_request(e)) != NULL;) {
-        if (!cp_tasks_submit(r->model->sched, r, now)) {
-            e->held = r; /* order is kept: nothing behind it is taken either */
-            return;
+    for (cp_resident *m = e->models; m; m = m->next) {
+        for (; m->n_late > 0 && !cp_tasks_full(m->sched); m->n_late--)
+            start(pop(&m->late), now);
+    }
+    for (cp_request *r; (r = pop(&e->inbox)) != NULL;) {
+        cp_resident *m = r->model;
+        if (!cp_tasks_full(m->sched)) { /* then none is late */
+            start(r, now);
+            continue;
         }
-        atomic_fetch_sub(&r->model->entering, 1);
+        cp_mpsc_push(&m->late, &r->submit_link);
+        m->n_late++;
     }
 }
 
@@ -105,6 +116,14 @@ void *cp_loop_main(void *arg)
     return NULL;
 }
 
+static bool any_late(const cp_engine *e)
+{
+    const cp_resident *m = e->models;
+    while (m && m->n_late == 0)
+        m = m->next;
+    return m != NULL;
+}
+
 void cp_loop_fail_all(cp_engine *e, cp_code code)
 {
     cp_models_arrive(e);
@@ -114,5 +133,5 @@ void cp_loop_fail_all(cp_engine *e, cp_code code)
             cp_tasks_fail_all(m->sched, code);
             announce(e, m);
         }
-    } while (e->held);
+    } while (any_late(e));
 }

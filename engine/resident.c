@@ -108,6 +108,7 @@ cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model 
     m->n_vocab = d->program->n_vocab;
     m->max_batch_rows = cfg->max_batch_rows;
     m->max_seqs = cfg->max_seqs;
+    cp_mpsc_init(&m->late);
     cp_pace_init(&m->pace, cfg->step_ms * INT64_C(1000000), cfg->max_batch_rows);
     cp_code code = open_parts(e, m, cfg, d, err);
     if (code == CP_OK)

@@ -26,7 +26,7 @@
 enum {
     CP_MAX_CHOICES = 128,
     CP_MAX_BANNED = 512,    /* stop ids + end-of-generation ids of a request */
-    CP_ADMIT_SCAN = 256,    /* waiting entries looked at in a step */
+    CP_ADMIT_SCAN = 256,    /* waiting entries that a step considers */
     CP_CHECKPOINT_PAGES = 8 /* STATE groups: a checkpoint every so many pages */
 };
 

@@ -108,6 +108,11 @@ void cp_tasks_fail_all(cp_sched *s, cp_code code)
 
 /* ---- the pool ---- */
 
+bool cp_tasks_full(const cp_sched *s)
+{
+    return !s->free_tasks;
+}
+
 bool cp_tasks_submit(cp_sched *s, cp_request *r, int64_t now_ns)
 {
     cp_task *t = s->free_tasks;

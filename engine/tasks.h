@@ -6,7 +6,8 @@
 
 #include "engine/state.h"
 
-/* False: no room for another task; the caller keeps the request. */
+bool cp_tasks_full(const cp_sched *s); /* no room for another task */
+/* False: there is no room; the caller keeps the request. */
 bool cp_tasks_submit(cp_sched *s, cp_request *r, int64_t now_ns);
 
 /* One choice has ended: slot and pages go back, and with the last choice the task ends. */

@@ -567,6 +567,99 @@ static void a_full_ring_stops_its_request_only(void **state)
     bed_close(&b);
 }
 
+/* Those before it may still be in the queue, which all models share. */
+static void submit_patiently(bed *b, fake_req *q)
+{
+    cp_err err;
+    cp_code code;
+    while ((code = b->api->submit(b->api->self, &q->r, &err)) == CP_OVERLOADED)
+        sched_yield();
+    assert_int_equal(code, CP_OK);
+}
+
+/* n requests for m of two choices each, and one slot: once the first choice has ended the ring has
+ * no room for the second, so a task waits for its client and holds nothing. */
+static fake_req *slow_readers(bed *b, cp_resident *m, int n)
+{
+    fake_req *q = calloc((size_t)n, sizeof(*q));
+    assert_non_null(q);
+    for (int i = 0; i < n; i++) {
+        fake_req_init(&q[i], 3, 3 * i, 1, 4);
+        q[i].r.model = m;
+        q[i].r.n = 2;
+        q[i].lazy = true;
+        submit_patiently(b, &q[i]);
+    }
+    return q;
+}
+
+static void read_slow_readers(bed *b, fake_req *q, int n)
+{
+    for (int i = 0; i < n; i++) {
+        q[i].lazy = false;
+        front_read(&q[i], &b->fr);
+    }
+    for (int i = 0; i < n; i++) {
+        front_wait(&b->fr, &q[i]);
+        expect_tokens(&q[i], 0, 1);
+        expect_tokens(&q[i], 1, 1);
+    }
+    free(q);
+}
+
+/* They are more than a step considers for admission. */
+static void slow_readers_keep_nobody_from_starting(void **state)
+{
+    (void)state;
+    enum { SLOW = CP_ADMIT_SCAN + 4 };
+    bed b;
+    fake_req p;
+    bed_open(&b, (bed_options){.max_seqs = 1, .max_queue = 1000});
+    fake_req *q = slow_readers(&b, b.model, SLOW);
+    fake_req_init(&p, 3, 900, 4, 16);
+    bed_submit(&b, &p);
+    front_wait(&b.fr, &p);
+    expect_tokens(&p, 0, 4);
+    read_slow_readers(&b, q, SLOW);
+    bed_close(&b);
+}
+
+/* They are more than there are tasks: others of their model wait, those of another one do not. */
+static void slow_readers_hold_up_their_own_model_only(void **state)
+{
+    (void)state;
+    enum { TASKS = 4 + 2, SLOW = TASKS + 3 };
+    bed b;
+    fake_req p;
+    bed_open(&b, (bed_options){.two = true, .max_seqs = 1, .max_queue = 4});
+    fake_req *q = slow_readers(&b, b.model, SLOW);
+    fake_req_init(&p, 3, 900, 4, 16);
+    p.r.model = b.model2;
+    submit_patiently(&b, &p);
+    front_wait(&b.fr, &p);
+    expect_tokens(&p, 0, 4);
+    read_slow_readers(&b, q, SLOW);
+    bed_close(&b);
+}
+
+static void stop_ends_what_came_late(void **state)
+{
+    (void)state;
+    enum { SLOW = 4 + 2 + 3 };
+    bed b;
+    bed_open(&b, (bed_options){.max_seqs = 1, .max_queue = 4});
+    fake_req *q = slow_readers(&b, b.model, SLOW);
+    cp_engine_stop(b.e);
+    for (int i = 0; i < SLOW; i++) {
+        q[i].lazy = false;
+        front_read(&q[i], &b.fr);
+        front_wait(&b.fr, &q[i]);
+        assert_int_equal(q[i].code, CP_OVERLOADED);
+    }
+    free(q);
+    bed_close(&b);
+}
+
 /* ---- several ---- */
 
 static void models_take_turns(void **state)
@@ -787,6 +880,9 @@ int main(void)
         cmocka_unit_test(the_queue_is_bounded),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_full_ring_stops_its_request_only),
+        cmocka_unit_test(slow_readers_keep_nobody_from_starting),
+        cmocka_unit_test(slow_readers_hold_up_their_own_model_only),
+        cmocka_unit_test(stop_ends_what_came_late),
         cmocka_unit_test(models_take_turns),
         cmocka_unit_test(pressure_preempts_and_loses_nothing),
         cmocka_unit_test(the_probe_sees_output_rows),
