@@ -28,9 +28,12 @@ static cp_code check_config(const cp_engine_model *cfg, cp_err *err)
                    cfg->name, cfg->max_seqs, cfg->max_batch_rows, cfg->prefill_chunk);
 }
 
-static cp_code cancelled(const cp_engine_model *cfg, cp_err *err)
+/* A stop of the load: it may end here. */
+static cp_code goes_on(const cp_engine *e, const cp_engine_model *cfg, cp_err *err)
 {
-    /* relaxed: it orders nothing, and is looked at again */
+    /* relaxed, both: they order nothing, and are looked at again */
+    if (atomic_load_explicit(&e->device_failed, memory_order_relaxed))
+        return cp_fail(err, CP_DEVICE_FAILED, "%s: the device has failed", cfg->name);
     if (!cfg->cancel || !atomic_load_explicit(cfg->cancel, memory_order_relaxed))
         return CP_OK;
     return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", cfg->name);
@@ -83,7 +86,7 @@ static cp_code warm_up(cp_engine *e, cp_resident *m, const cp_engine_model *cfg,
         int64_t ns;
     } step[3] = {{.rows = 1}, {.rows = warm_rows(m)}, {.rows = 1}};
     for (int i = 0; i < 3; i++) {
-        cp_code code = cancelled(cfg, err);
+        cp_code code = goes_on(e, cfg, err);
         if (code == CP_OK)
             code = warm_step(e, m, step[i].rows, err);
         if (code != CP_OK)
@@ -101,16 +104,16 @@ static cp_code open_warm(cp_engine *e, const cp_engine_model *cfg, const cp_engi
 {
     cp_code code = check_config(cfg, err);
     if (code == CP_OK)
-        code = cancelled(cfg, err);
+        code = goes_on(e, cfg, err);
     if (code == CP_OK)
         code = cp_resident_open(e, out, cfg, desc, err);
     if (code != CP_OK)
         return code;
-    code = cancelled(cfg, err);
+    code = goes_on(e, cfg, err);
     if (code == CP_OK && cfg->step_ms > 0)
         code = warm_up(e, *out, cfg, err);
     if (code == CP_OK)
-        code = cancelled(cfg, err);
+        code = goes_on(e, cfg, err);
     if (code != CP_OK)
         cp_resident_free(e, *out);
     return code;

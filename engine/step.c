@@ -39,11 +39,11 @@ static cp_code collect(cp_engine *e, cp_resident *m, cp_err *err)
     return code;
 }
 
-/* Why the model may not run; CP_OK: it may. */
-static cp_code held_back(const cp_engine *e, const cp_resident *m, int64_t now)
+/* Why the model may not run; CP_OK: it may. Words where a warm-up may need them. */
+static cp_code held_back(const cp_engine *e, const cp_resident *m, int64_t now, cp_err *err)
 {
     if (atomic_load_explicit(&e->device_failed, memory_order_relaxed))
-        return CP_DEVICE_FAILED;
+        return cp_fail(err, CP_DEVICE_FAILED, "the device has failed");
     if (atomic_load_explicit(&m->failed, memory_order_relaxed))
         return CP_MODEL_FAILED;
     if (atomic_load_explicit(&m->state, memory_order_acquire) != CP_MODEL_DRAINING)
@@ -55,7 +55,7 @@ static cp_code held_back(const cp_engine *e, const cp_resident *m, int64_t now)
 void cp_resident_begin_step(cp_engine *e, cp_resident *m)
 {
     int64_t start = e->backend->now_ns();
-    cp_code code = held_back(e, m, start);
+    cp_code code = held_back(e, m, start, &m->err);
     cp_sched_sweep(m->sched, start);
     if (code != CP_OK)
         cp_tasks_fail_all(m->sched, code);

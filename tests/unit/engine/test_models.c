@@ -13,6 +13,7 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static cp_resident *load(bed *b)
 {
@@ -181,6 +182,30 @@ static void a_load_can_be_given_up(void **state)
     assert_int_equal(prepared(&b), 1);
     assert_int_equal(fake_steps(&b.f), 0);                           /* not even warmed up */
     assert_int_equal(bed_load(&b, h.o, &h.m, &h.err), CP_CANCELLED); /* not even begun */
+    bed_close(&b);
+}
+
+/* The device fails while a model is warmed up. Who loads another one then is told at once, with or
+ * without a warm-up; its weights are not even packed. */
+static void a_dead_device_takes_no_model(void **state)
+{
+    (void)state;
+    bed b;
+    static const _Atomic bool untouched;
+    bed_open(&b, (bed_options){0});
+    b.f.device_at = 1;
+    for (int i = 0; i < 3; i++) {
+        cp_resident *m = NULL;
+        cp_err err = {0};
+        b.f.cancel = &untouched; /* preparing would put NULL here */
+        assert_int_equal(bed_load(&b, (bed_options){.step_ms = i < 2 ? 250 : 0}, &m, &err),
+                         CP_DEVICE_FAILED);
+        assert_non_null(strstr(err.msg, i == 0 ? "no device from here on" : "device has failed"));
+        assert_null(m);
+        assert_int_equal(b.f.cancel == NULL, i == 0);
+    }
+    assert_int_equal(prepared(&b), 1);
+    assert_int_equal(atomic_load(&b.f.told), 1);
     bed_close(&b);
 }
 
@@ -441,6 +466,7 @@ int suite_models(void)
         cmocka_unit_test(a_warm_up_is_three_steps_that_nobody_sees),
         cmocka_unit_test(a_load_that_fails_leaves_nothing),
         cmocka_unit_test(a_load_can_be_given_up),
+        cmocka_unit_test(a_dead_device_takes_no_model),
         cmocka_unit_test(an_idle_model_goes_at_once),
         cmocka_unit_test(running_and_queued_requests_finish),
         cmocka_unit_test(a_request_on_its_way_holds_its_model),
