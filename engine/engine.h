@@ -64,15 +64,16 @@ typedef struct cp_engine_model {
     int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
     int ctx_wish;          /* of the packaging; 0: none */
     uint64_t kv_bytes;
-    int max_seqs, max_batch_rows; /* 1..4096; >= max_seqs */
-    int prefill_chunk;            /* rows of a prompt in a step in which others decode; >= 1 */
+    int max_seqs;       /* 1..4096 */
+    int max_batch_rows; /* >= max_seqs */
+    int prefill_chunk;  /* rows of a prompt in a step in which others decode; >= 1 */
     cp_dtype kv_type;
     bool prefix_cache;
     cp_cache_check cache_check; /* of packed weights that are found; see kernels.h */
     cp_metrics *metrics;        /* may be NULL */
     /* A step is to take so long: prompts get the rows that there is time for, as steps of late were
      * measured, the first ones before the model is READY. 0: rows alone limit a step, and nothing
-     * is measured. */
+     * is warmed up. */
     int step_ms;
     const _Atomic bool *cancel; /* true: the load ends at its next stop, CP_CANCELLED; or NULL */
 } cp_engine_model;
@@ -106,14 +107,18 @@ void cp_engine_unload(cp_engine *e, cp_resident *m, int64_t end_ns);
 void cp_engine_forget(cp_engine *e, cp_resident *m);
 cp_code cp_engine_start(cp_engine *e, cp_err *err); /* starts the engine thread */
 const cp_engine_api *cp_engine_front(cp_engine *e);
-/* Full-length sequences that fit, page count, state slots: for the start-up line. */
+/* Context, bytes of pages and state slots, full-length sequences that fit: for the start-up line.
+ * Any thread, between a load and the model's end. */
 void cp_engine_describe(const cp_resident *m, int *ctx, uint64_t *kv_bytes, int *full_seqs);
-/* Fail what runs (CP_OVERLOADED), stop the thread, join. */
+/* Fail what runs (CP_OVERLOADED), stop the thread, join. Whoever opened e; loads and, where the
+ * thread ran, cp_engine_forget may be under way on other threads. */
 void cp_engine_stop(cp_engine *e);
-void cp_engine_close(cp_engine *e); /* frees the models that are left, too */
+/* Frees the models that are left, too. After cp_engine_stop, when no other call is under way. */
+void cp_engine_close(cp_engine *e);
 
 /* Tests and oracles: called on the engine thread after each step with the step's output rows,
- * before commit. logits is [n_out, n_vocab] f32 (raw). Costs a copy; never set in serving. */
+ * before commit. logits is [n_out, n_vocab] f32 (raw). Costs a copy; never set in serving. Set
+ * while no request runs. */
 typedef void cp_step_probe(void *arg, const cp_resident *model, const cp_batch *batch,
                            cp_request *const *row_request, const int32_t *row_choice,
                            const float *logits);
