@@ -325,18 +325,25 @@ static void note_lag(measurement *m)
                         "from when they were due");
 }
 
-/* Prompts that are meant to be new to the server, and are not. */
+/* Prompts that are meant to be new to the server, and are not. Their template is the same each
+ * time, and no news. */
 static void note_cached(measurement *m)
 {
     const cp_load_run *run = &m->result->runs[m->result->n_runs - 1];
-    uint64_t cached = 0;
+    cp_load_lengths input;
+    double cached = 0;
     for (size_t i = 0; i < run->n_rows; i++)
         cached += run->rows[i].outcome == CP_LOAD_OK ? run->rows[i].cached_tokens : 0;
-    if (m->cfg->dataset == CP_LOAD_RANDOM && cached > run->input_tokens / 4)
+    if (m->cfg->dataset != CP_LOAD_RANDOM || !m->shape.calibrated ||
+        cp_load_lengths_parse(&input, "--input-len", m->cfg->input_len, NULL))
+        return;
+    double own = cp_load_lengths_mean(&input) * (double)run->completed;
+    double template_ = (double)run->input_tokens > own ? (double)run->input_tokens - own : 0;
+    if (cached > template_ + own / 4)
         note(m->result, cp_arena_printf(m->result->arena,
-                                        "%llu of the input tokens came from the server's prefix "
+                                        "%.0f of the input tokens came from the server's prefix "
                                         "cache: it has seen prompts of this --seed before",
-                                        (unsigned long long)cached));
+                                        cached));
 }
 
 static cp_code measure(measurement *m, cp_err *err)

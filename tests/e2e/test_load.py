@@ -137,6 +137,12 @@ class Tiny(unittest.TestCase):
         self.assertGreater(d["requests"][3]["cached_tokens"], 0)
         self.assertGreater(d["server"]["cached_tokens"], 0)
 
+    def test_prompts_that_the_server_knows(self):
+        args = ("--concurrency", "1", "--requests", "3", "--input-len", "120", "--output-len", "1", "--seed", "77")
+        notes = [[n for n in self.good(*args)["notes"] if "prefix cache" in n] for _ in range(2)]
+        self.assertEqual((len(notes[0]), len(notes[1])), (0, 1), notes)
+        self.assertIn("it has seen prompts of this --seed before", notes[1][0])
+
     def test_sweep_and_ramp(self):
         d = self.good("--sweep", "--rate", "500", "--requests", "8", "--input-len", "4", "--output-len", "40")
         self.assertTrue(1 <= len(d["runs"]) <= 19)
