@@ -50,9 +50,10 @@ struct cp_resident {
     bool stepping; /* a batch was submitted */
     cp_code code;  /* what became of it, and why */
     cp_err err;
-    int64_t begin_ns; /* how long its beginning took */
-    int64_t took_ns;  /* and all of it, when it is over */
-    cp_pace pace;     /* of all steps so far */
+    int64_t begin_ns;  /* how long its beginning took */
+    int64_t waited_ns; /* while others had the device, of a warm-up */
+    int64_t took_ns;   /* and all of it, when it is over; without waited_ns */
+    cp_pace pace;      /* of all steps so far */
     /* life */
     cp_resident *next; /* of e->arrivals, then of e->models */
     _Atomic int state; /* cp_model_state */

@@ -22,6 +22,8 @@ static cp_code submit(cp_engine *e, cp_resident *m, cp_err *err)
     /* A model that is warmed up beats, too: as long as its step lasts, the engine's thread may have
      * to wait for the pool. */
     batch->beat = &e->beat_ns;
+    m->waited_ns = 0;
+    batch->waited_ns = loading ? &m->waited_ns : NULL;
     return e->backend->submit(m->prepared, batch, err);
 }
 
@@ -96,7 +98,7 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
         if (m->code == CP_OK)
             m->code = collect(e, m, &m->err);
         int64_t now = e->backend->now_ns();
-        m->took_ns = m->begin_ns + now - start;
+        m->took_ns = m->begin_ns + now - start - m->waited_ns;
         if (m->code == CP_OK) {
             cp_pace_note(&m->pace, m->step.batch.n_rows, m->took_ns);
             cp_sched_commit(m->sched, m->step.results, now);

@@ -98,6 +98,9 @@ typedef struct cp_batch {
      * few seconds (the CPU: after each operation and within it): a long step is alive. May be NULL.
      */
     _Atomic int64_t *beat;
+    /* Not NULL: nobody waits for the step (a warm-up), so it gives way. Where others wait for the
+     * device, it goes to them between its operations, and the ns that they had are added here. */
+    int64_t *waited_ns;
     /* samples[].mask is filled between submit and cp_backend_sample, which then must come: the
      * masks are made while the forward runs. */
     bool masks_later;

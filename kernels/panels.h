@@ -13,8 +13,8 @@
 typedef struct cp_panels cp_panels;
 
 /* Bytes of panels that a run of the pool packs for each of its threads (and at most a panel or 256
- * KiB more): a few milliseconds, after which a step that waits has its turn. */
-#define CP_PANELS_SLICE ((size_t)2 << 20)
+ * KiB more): some milliseconds at most, after which a step that waits has its turn. */
+#define CP_PANELS_SLICE ((size_t)1 << 20)
 
 /*
  * Files lie in folders under the model's key: looked for in read_dir (NULL: none), which is never

@@ -19,6 +19,8 @@ enum { PROLOGUE_ALONE = 16384 };
 /* An item takes milliseconds at most where weights are in memory: the clock need not be read for
  * each. */
 enum { ITEMS_A_BEAT = 16 };
+/* A step that gives way does so after at most about this, and rarely more often. */
+enum { GIVE_WAY_NS = 5000000 };
 
 bool cp_cpu_prologue_alone(int n_rows, int k)
 {
@@ -224,16 +226,42 @@ static void walk(cp_pool *pool, int id, void *arg)
         if (id == 0) {
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);
+            run->busy_ns += now - then;
             then = now;
             beat(&w, now);
         }
     }
 }
 
-void cp_cpu_walk(cpu_run *run, const cp_batch *batch, int from, int to)
+/* One run of the pool. */
+static void walk_records(cpu_run *run, const cp_batch *batch, int from, int to)
 {
     cpu_worker w = {.run = run, .batch = batch, .from = from, .to = to};
     uint64_t before = cp_pool_barriers(run->pool);
     cp_pool_run(run->pool, walk, &w);
     run->p->barriers += cp_pool_barriers(run->pool) - before;
+}
+
+/* As many records at a time as take a few milliseconds, found out on the way: whoever waits has the
+ * pool in between, for a step of his each time. */
+static void walk_giving_way(cpu_run *run, const cp_batch *batch, int from, int to)
+{
+    int64_t begun = cp_now_ns(), busy = run->busy_ns;
+    for (int n = 1; from < to;) {
+        int64_t before = run->busy_ns;
+        int end = n < to - from ? from + n : to;
+        walk_records(run, batch, from, end);
+        int64_t took = run->busy_ns - before;
+        n = took < GIVE_WAY_NS / 2 ? 2 * n : took > GIVE_WAY_NS && n > 1 ? n / 2 : n;
+        from = end;
+    }
+    *batch->waited_ns += cp_now_ns() - begun - (run->busy_ns - busy);
+}
+
+void cp_cpu_walk(cpu_run *run, const cp_batch *batch, int from, int to)
+{
+    if (batch->waited_ns)
+        walk_giving_way(run, batch, from, to);
+    else
+        walk_records(run, batch, from, to);
 }

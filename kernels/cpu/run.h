@@ -70,6 +70,7 @@ typedef struct cpu_run {
     cp_pool *pool;
     int threads;
     cp_host_ids ids;
+    int64_t busy_ns;     /* of worker 0 in records, since prepare */
     uint64_t fails_from; /* tests: the step from which on the device has failed */
     cpu_op *ops;         /* [p->n_ops] */
     cp_linear **linears; /* [n_linears] those of ops, in a row */

@@ -459,6 +459,47 @@ static void masks_that_come_late(void **state)
     rig_fini(&r);
 }
 
+static uint64_t runs_of_pools(const rig *r)
+{
+    uint64_t runs = 0;
+    for (size_t i = 0; i < sizeof(r->pools) / sizeof(*r->pools); i++)
+        runs += r->pools[i] ? cp_pool_turns_now(r->pools[i]).runs : 0;
+    return runs;
+}
+
+/* A step that gives way takes a pool for more than one turn, and computes what it would at once. */
+static void a_step_that_gives_way(void **state)
+{
+    (void)state;
+    static const int who[] = {2, 0, 1, -1};
+    static uint32_t mask[SEQS][(VOCAB + 31) / 32];
+    rig r;
+    machine m[MACHINES];
+    seam_rig(&r);
+    int n_m = open_all(&r, m);
+    for (int k = 0; k < n_m; k++) {
+        talk at_once, gives_way;
+        talk *both[] = {&at_once, &gives_way};
+        int64_t waited = 0;
+        uint64_t runs[2];
+        for (int i = 0; i < 2; i++) {
+            talk_init(both[i]);
+            talk_batch(both[i], who);
+            fill_masks(mask, both[i]->in);
+            both[i]->b.waited_ns = i == 0 ? NULL : &waited;
+            runs[i] = runs_of_pools(&r);
+            machine_step(&m[k], &both[i]->b);
+            runs[i] = runs_of_pools(&r) - runs[i];
+        }
+        assert_true(runs[0] == 0 ? runs[1] == 0 : runs[1] > runs[0]);
+        assert_memory_equal(at_once.out, gives_way.out, sizeof(at_once.out));
+        assert_memory_equal(at_once.logits, gives_way.logits, sizeof(at_once.logits));
+    }
+    for (int k = 0; k < n_m; k++)
+        machine_close(&m[k]);
+    rig_fini(&r);
+}
+
 /* Calls by letters: submit, submit with masks_later (l), sample, sample of another batch (x),
  * collect. */
 static void call(machine *m, talk *t, const void *arg)
@@ -511,10 +552,10 @@ static void calls_in_their_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_walked),        cmocka_unit_test(a_device_by_its_name),
-        cmocka_unit_test(measured_as_prepared),    cmocka_unit_test(masks_that_come_late),
-        cmocka_unit_test(calls_in_their_order),    cmocka_unit_test(the_id_before_by_its_mark),
-        cmocka_unit_test(no_id_of_another_tenant),
+        cmocka_unit_test(every_row_walked),          cmocka_unit_test(a_device_by_its_name),
+        cmocka_unit_test(measured_as_prepared),      cmocka_unit_test(masks_that_come_late),
+        cmocka_unit_test(a_step_that_gives_way),     cmocka_unit_test(calls_in_their_order),
+        cmocka_unit_test(the_id_before_by_its_mark), cmocka_unit_test(no_id_of_another_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
