@@ -4,6 +4,7 @@
  * that parses is planned; an index that parses is chosen from, edited, and what was written parses
  * again.
  */
+#include "base/digest.h"
 #include "loader/oci/content/choice.h"
 #include "loader/packagings/packaging.h"
 
@@ -20,10 +21,14 @@ static void check(bool ok)
 
 static void walk(const cp_descriptor *d)
 {
+    uint8_t raw[32];
     check(d->media_type && d->artifact_type && d->ref_name && d->filepath && d->os && d->arch);
     check(d->filepath[0] != '/' && strcmp(d->filepath, "..") != 0 &&
           strncmp(d->filepath, "../", 3) != 0 && !strstr(d->filepath, "/../"));
-    check(d->sha256 == (d->digest[0] != '\0') && d->n_traits <= CP_TRAITS_MAX);
+    /* a digest of another algorithm is kept as it was written */
+    check(d->sha256 ? cp_digest_parse(d->digest, raw) && memcmp(raw, d->raw, sizeof(raw)) == 0
+                    : !cp_digest_parse(d->digest, raw));
+    check(d->n_traits <= CP_TRAITS_MAX);
     for (size_t i = 0; i < d->n_traits; i++)
         check(d->trait[i].key && d->trait[i].value);
 }
