@@ -48,7 +48,9 @@ int cp_layers_per_page(int n_full, int n_window, int max_groups)
 
 static cp_group_kind kind_of(const cp_layer_params *l)
 {
-    return l->n_kv == 0 ? CP_GROUP_STATE : l->window ? CP_GROUP_WINDOW : CP_GROUP_FULL;
+    return l->mixer != CP_MIXER_ATTENTION ? CP_GROUP_STATE
+           : l->window                    ? CP_GROUP_WINDOW
+                                          : CP_GROUP_FULL;
 }
 
 static cp_kv_group group_of(const cp_params *p, cp_group_kind kind, int n_layers, int n_kv)
@@ -72,11 +74,11 @@ cp_code cp_layer_groups(cp_program *g, const cp_params *p, int (*place)[2], cp_e
     for (int i = 0; i < p->pub.n_layers; i++) {
         const cp_layer_params *l = &p->layer[i];
         count[kind_of(l)]++;
-        if (l->n_kv && n_kv && l->n_kv != n_kv) {
+        if (l->mixer == CP_MIXER_ATTENTION && n_kv && l->n_kv != n_kv) {
             return cp_fail(err, CP_UNSUPPORTED,
                            "layer %d has %d KV heads, others %d: unequal pages", i, l->n_kv, n_kv);
         }
-        n_kv = l->n_kv ? l->n_kv : n_kv;
+        n_kv = l->mixer == CP_MIXER_ATTENTION ? l->n_kv : n_kv;
     }
     if (count[CP_GROUP_FULL] + count[CP_GROUP_WINDOW] == 0) {
         return cp_fail(err, CP_UNSUPPORTED, "a model without attention layers is not supported");

@@ -201,7 +201,10 @@ static cp_code read_layers(cp_params *p, const reader *r)
                            "layer %d: %d heads are not a multiple of %d KV heads", i, heads[i],
                            kv[i]);
         }
-        p->layer[i] = (cp_layer_params){.n_heads = heads[i], .n_kv = kv[i], .d_ff = ff[i]};
+        p->layer[i] = (cp_layer_params){.mixer = kv[i] ? CP_MIXER_ATTENTION : CP_MIXER_SHORTCONV,
+                                        .n_heads = heads[i],
+                                        .n_kv = kv[i],
+                                        .d_ff = ff[i]};
         p->pub.n_heads_max = heads[i] > p->pub.n_heads_max ? heads[i] : p->pub.n_heads_max;
         p->pub.n_kv_max = kv[i] > p->pub.n_kv_max ? kv[i] : p->pub.n_kv_max;
     }

@@ -9,7 +9,11 @@
 
 #define CP_MAX_LAYERS 512
 
+typedef enum cp_mixer_kind { CP_MIXER_ATTENTION, CP_MIXER_SHORTCONV } cp_mixer_kind;
+typedef enum cp_ffn_kind { CP_FFN_DENSE } cp_ffn_kind;
 typedef struct cp_layer_params {
+    cp_mixer_kind mixer;
+    cp_ffn_kind ffn;
     int n_heads, n_kv; /* n_kv 0: no attention in this layer */
     int d_ff;
     bool window; /* sliding-window layer */

@@ -59,9 +59,9 @@ static void check_places(const cp_program *g, const cp_params *p, int (*place)[2
         assert_in_range(place[i][1], 0, grp->n_layers - 1);
         assert_false(taken[place[i][0]][place[i][1]]);
         taken[place[i][0]][place[i][1]] = true;
-        assert_int_equal(grp->kind, p->layer[i].n_kv == 0 ? CP_GROUP_STATE
-                                    : p->layer[i].window  ? CP_GROUP_WINDOW
-                                                          : CP_GROUP_FULL);
+        assert_int_equal(grp->kind, p->layer[i].mixer == CP_MIXER_SHORTCONV ? CP_GROUP_STATE
+                                    : p->layer[i].window                    ? CP_GROUP_WINDOW
+                                                                            : CP_GROUP_FULL);
         assert_int_equal(grp->window, p->layer[i].window ? p->window : 0);
     }
     for (int k = 0; k < g->n_groups; k++) {
@@ -130,7 +130,7 @@ static void recurrent_layers_are_a_group_of_their_own(void **state)
     p.l_cache = 3;
     for (int i = 0; i < 16; i++) {
         if (i % 3 != 2 && i < 15)
-            p.layer[i].n_kv = 0;
+            p.layer[i].mixer = CP_MIXER_SHORTCONV;
     }
     assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_OK);
     check_places(&g, &p, place);
@@ -154,7 +154,7 @@ static void unequal_pages_are_refused(void **state)
     p.layer[2].n_kv = 2;
     assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_UNSUPPORTED);
     for (int i = 0; i < 4; i++)
-        p.layer[i].n_kv = 0;
+        p.layer[i].mixer = CP_MIXER_SHORTCONV;
     assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_UNSUPPORTED);
 }
 

@@ -1,0 +1,71 @@
+/*
+ * Mixers: what a layer does between positions. Each appends the projections of the normed stream
+ * and the record that mixes them.
+ */
+#include "model/build.h"
+
+#include "model/arch.h"
+
+#include <math.h>
+
+cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const char **out_proj)
+{
+    const cp_params *p = b->p;
+    const cp_layer_params *l = &p->layer[b->layer];
+    int64_t d = p->pub.d_model, nq = (int64_t)l->n_heads * p->head_dim_k,
+            nk = (int64_t)l->n_kv * p->head_dim_k, nv = (int64_t)l->n_kv * p->head_dim_v;
+    cp_mat q = cp_build_mat(b, "q", (int)nq), k = cp_build_mat(b, "k", (int)nk),
+           v = cp_build_mat(b, "v", (int)nv);
+    cp_op *o = cp_build_stream_linear(b, norm);
+    cp_build_add_weight(b, o, "attn_q", d, nq, q);
+    cp_build_add_weight(b, o, "attn_k", d, nk, k);
+    cp_build_add_weight(b, o, "attn_v", d, nv, v);
+
+    cp_mat mix = cp_build_mat(b, "mix", l->n_heads * p->head_dim_v);
+    cp_op *a = cp_build_op(b, CP_OP_ATTENTION);
+    a->u.attention.q = q;
+    a->u.attention.k = k;
+    a->u.attention.v = v;
+    a->u.attention.out = mix;
+    a->u.attention.rope = l->window ? b->rope_window : b->rope_full;
+    a->u.attention.rope_kind = a->u.attention.rope < 0 ? CP_ROPE_NONE : p->arch->rope;
+    a->u.attention.n_rot = p->n_rot;
+    a->u.attention.q_norm = a->u.attention.k_norm = a->u.attention.sinks = -1;
+    if (p->arch->qk_norm) {
+        a->u.attention.q_norm =
+            cp_build_layer_weight(b, "attn_q_norm.weight", CP_ROLE_VECTOR, p->head_dim_k, 0, true);
+        a->u.attention.k_norm =
+            cp_build_layer_weight(b, "attn_k_norm.weight", CP_ROLE_VECTOR, p->head_dim_k, 0, true);
+    }
+    a->u.attention.eps = p->eps;
+    a->u.attention.scale = p->attn_scale != 0.0f ? p->attn_scale
+                           : p->arch->attn_scale ? p->arch->attn_scale(p)
+                                                 : (float)(1.0 / sqrt(p->head_dim_k));
+    a->u.attention.n_heads = l->n_heads;
+    a->u.attention.n_kv = l->n_kv;
+    a->u.attention.k_dim = p->head_dim_k;
+    a->u.attention.v_dim = p->head_dim_v;
+    a->u.attention.window = l->window ? p->window : 0;
+    a->u.attention.group = place[0];
+    a->u.attention.layer_in_group = place[1];
+    *out_proj = "attn_output";
+    return mix;
+}
+
+cp_mat cp_build_shortconv(cp_build *b, cp_wref norm, const int place[2], const char **out_proj)
+{
+    int d = b->p->pub.d_model;
+    cp_mat bcx = cp_build_mat(b, "bcx", 3 * d), mix = cp_build_mat(b, "mix", d);
+    cp_build_add_weight(b, cp_build_stream_linear(b, norm), "shortconv.in_proj", d, 3LL * d, bcx);
+    cp_op *o = cp_build_op(b, CP_OP_SHORTCONV);
+    o->u.shortconv.in = bcx;
+    o->u.shortconv.out = mix;
+    o->u.shortconv.conv =
+        cp_build_layer_weight(b, "shortconv.conv.weight", CP_ROLE_VECTOR, b->p->l_cache, d, true);
+    o->u.shortconv.d = d;
+    o->u.shortconv.l_cache = b->p->l_cache;
+    o->u.shortconv.group = place[0];
+    o->u.shortconv.layer_in_group = place[1];
+    *out_proj = "shortconv.out_proj";
+    return mix;
+}
