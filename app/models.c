@@ -240,15 +240,23 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
 
 static void describe(const row *r)
 {
-    int ctx, full;
-    uint64_t kv;
+    cp_engine_memory mem;
+    char states[128] = "";
     const cp_hparams *h = cp_model_hparams(r->m.model);
-    cp_engine_describe(r->m.engine, &ctx, &kv, &full);
+    cp_engine_describe(r->m.engine, &mem);
+    if (mem.state_slots > 0) {
+        cp_snprintf(states, sizeof states,
+                    ", %u state slots of %.1f KiB (%.1f MiB), a checkpoint every %d positions",
+                    mem.state_slots, (double)mem.state_bytes / 1024.0,
+                    (double)mem.state_slots * (double)mem.state_bytes / 1048576.0,
+                    mem.checkpoint_every);
+    }
     cp_log(CP_LOG_INFO,
            "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
-           "cache %.1f MiB, %d full-length sequence%s",
-           r->ids[0], h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, ctx,
-           h->ctx_train, (double)kv / 1048576.0, full, full == 1 ? " fits" : "s fit");
+           "cache %.1f MiB, %d full-length sequence%s%s",
+           r->ids[0], h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, mem.ctx,
+           h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
+           mem.full_seqs == 1 ? " fits" : "s fit", states);
 }
 
 /* Everything that a model is goes, whatever there is of it: the engine lets go of its requests

@@ -145,6 +145,7 @@ static void start(cp_sched *s, cp_wait *w, cp_kv_seq kv, int n_hit)
     cp_seq *q = w->seq ? w->seq : take_choice(s, w);
     q->kv = kv;
     q->n_done = n_hit;
+    s->stats.checkpoint_hits += n_hit > 0 && cp_kv_has_state(s->kv);
     cp_seq_start(s, q);
     if (cp_seq_fork(s, q))
         cp_grant_pass(s, true);

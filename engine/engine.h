@@ -107,9 +107,16 @@ void cp_engine_unload(cp_engine *e, cp_resident *m, int64_t end_ns);
 void cp_engine_forget(cp_engine *e, cp_resident *m);
 cp_code cp_engine_start(cp_engine *e, cp_err *err); /* starts the engine thread */
 const cp_engine_api *cp_engine_front(cp_engine *e);
-/* Context, bytes of pages and state slots, full-length sequences that fit: for the start-up line.
- * Any thread, between a load and the model's end. */
-void cp_engine_describe(const cp_resident *m, int *ctx, uint64_t *kv_bytes, int *full_seqs);
+/* For the start-up line. Any thread, between a load and the model's end. */
+typedef struct cp_engine_memory {
+    int ctx;
+    uint64_t kv_bytes;    /* of pages and state slots */
+    int full_seqs;        /* full-length sequences that fit */
+    uint32_t state_slots; /* for running sequences and checkpoints; 0: no recurrent layers */
+    size_t state_bytes;   /* of a slot */
+    int checkpoint_every; /* positions */
+} cp_engine_memory;
+void cp_engine_describe(const cp_resident *m, cp_engine_memory *out);
 /* Fail what runs (CP_OVERLOADED), stop the thread, join. Whoever opened e; loads and, where the
  * thread ran, cp_engine_forget may be under way on other threads. */
 void cp_engine_stop(cp_engine *e);

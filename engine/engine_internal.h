@@ -45,7 +45,7 @@ struct cp_resident {
     cp_step step;
     float *probe_logits; /* [max_out, n_vocab], taken with the first probed step */
     cp_sched_stats seen; /* what metrics know already */
-    uint64_t seen_evictions;
+    cp_kv_stats seen_kv;
     /* of the step at hand */
     bool stepping; /* a batch was submitted */
     cp_code code;  /* what became of it, and why */

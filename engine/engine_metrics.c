@@ -42,7 +42,7 @@ void cp_metrics_step(cp_metrics *m, int64_t ns)
     cp_metric_observe(m, CP_M_STEP_TIME, seconds(ns));
 }
 
-void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_evictions)
+void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, cp_kv_stats *seen_kv)
 {
     cp_metrics *m = s->cfg.metrics;
     const cp_sched_stats *now = &s->stats;
@@ -53,6 +53,11 @@ void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_
     cp_metric_set(m, CP_M_KV_PAGES_FREE, kv.pages_free);
     cp_metric_set(m, CP_M_KV_PAGES_CACHED, kv.pages_cached);
     cp_metric_set(m, CP_M_KV_PAGES_USED, kv.pages_used);
+    cp_metric_set(m, CP_M_STATE_SLOTS_FREE, kv.states_free);
+    cp_metric_set(m, CP_M_STATE_SLOTS_CACHED, kv.states_cached);
+    cp_metric_set(m, CP_M_STATE_SLOTS_USED, kv.states_used);
+    cp_metric_set(m, CP_M_CHECKPOINTS_HELD, kv.checkpoints_held);
+    cp_metric_set(m, CP_M_CHECKPOINT_BYTES, (int64_t)(kv.checkpoints_held * s->cfg.state_bytes));
     int prefill = 0;
     for (int i = 0; i < s->n_run; i++)
         prefill +=
@@ -73,8 +78,14 @@ void cp_metrics_publish(const cp_sched *s, cp_sched_stats *seen, uint64_t *seen_
     COUNT(FINISHED_ERROR, finished_error);
     COUNT(FINISHED_CANCELLED, finished_cancelled);
     COUNT(CANCELLED, cancelled);
+    COUNT(CHECKPOINT_HITS, checkpoint_hits);
 #undef COUNT
-    cp_metric_add(m, CP_M_EVICTIONS, (int64_t)(kv.evictions - *seen_evictions));
+#define COUNT(id, field) cp_metric_add(m, CP_M_##id, (int64_t)(kv.field - seen_kv->field))
+    COUNT(EVICTIONS, evictions);
+    COUNT(CHECKPOINTS, checkpoints);
+    COUNT(CHECKPOINT_EVICTIONS, state_evictions);
+    COUNT(CHECKPOINT_EVICTIONS, checkpoints_cut);
+#undef COUNT
     *seen = *now;
-    *seen_evictions = kv.evictions;
+    *seen_kv = kv;
 }

@@ -1,8 +1,12 @@
 /*
  * goal: how far a sequence wants to get, and where on the way it wants outputs and checkpoints.
  *
- * Checkpoints are wanted at every eighth page, and at the last page border before the prompt's last
- * token: there the same prompt, asked again, can go on.
+ * Checkpoints (of models with STATE groups) are wanted where a prompt to come can go on: at the
+ * last page border before the prompt's last token, for the same prompt asked again or one that
+ * leaves it there; at the last page border of all that is known, for the next turn, which begins
+ * with prompt and answer, and for the sequence itself when it was preempted; and every so often on
+ * the way, for prompts that share less. An answer's end is not foreseen: each border that it passes
+ * is one, and takes the place of the one before (cp_kv_checkpoint).
  */
 #include "engine/goal.h"
 
@@ -59,29 +63,35 @@ int cp_seq_drafts_wanted(const cp_sched *s, const cp_seq *q)
     return tokens < room ? tokens : room;
 }
 
-static int checkpoint_stride(const cp_sched *s)
+/* The last page border before the last of n tokens. */
+static int last_border(const cp_sched *s, int n)
 {
-    return CP_CHECKPOINT_PAGES * s->cfg.page_positions;
+    return (n - 1) / s->cfg.page_positions * s->cfg.page_positions;
 }
 
-static int last_border(const cp_sched *s, const cp_seq *q)
+bool cp_seq_checkpoint_lasts(const cp_sched *s, const cp_seq *q, int end)
 {
-    return (q->n_prompt - 1) / s->cfg.page_positions * s->cfg.page_positions;
+    return end % s->cfg.checkpoint_every == 0 || end == last_border(s, q->n_prompt);
 }
 
 bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end)
 {
-    return cp_kv_has_state(s->kv) && s->cfg.prefix_cache && end > 0 &&
-           (end % checkpoint_stride(s) == 0 || end == last_border(s, q) || CP_PLANTED(15));
+    if (!cp_kv_has_state(s->kv) || !s->cfg.prefix_cache || end <= 0)
+        return false;
+    bool border = end % s->cfg.page_positions == 0 || CP_PLANTED(15);
+    bool newest = end >= last_border(s, q->n_known) && !CP_PLANTED(131);
+    return border && (newest || cp_seq_checkpoint_lasts(s, q, end) || CP_PLANTED(15));
 }
 
 int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from)
 {
     if (!cp_kv_has_state(s->kv) || !s->cfg.prefix_cache)
         return INT32_MAX;
-    int stride = checkpoint_stride(s), next = (from / stride + 1) * stride;
-    int border = last_border(s, q);
-    return border > from && border < next ? border : next;
+    int every = s->cfg.checkpoint_every, next = (from / every + 1) * every;
+    int borders[2] = {last_border(s, q->n_prompt), last_border(s, q->n_known)};
+    for (int i = 0; i < 2; i++)
+        next = borders[i] > from && borders[i] < next ? borders[i] : next;
+    return next;
 }
 
 int cp_task_max_hit(const cp_task *t, int n_known)

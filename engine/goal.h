@@ -17,9 +17,11 @@ bool cp_seq_decoding(const cp_seq *q);
 /* Drafts that q could use: 0 where its next row is not to be judged, or nothing could be rolled
  * back. */
 int cp_seq_drafts_wanted(const cp_sched *s, const cp_seq *q);
-/* STATE groups: whether the state after `end` positions is worth a checkpoint, and the first
- * position after `from` where it will be. */
+/* STATE groups: whether the state after `end` positions, where rows of q end, is worth a
+ * checkpoint; whether one that outlives the next; and the first position after `from` where rows
+ * have to end for one. */
 bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end);
+bool cp_seq_checkpoint_lasts(const cp_sched *s, const cp_seq *q, int end);
 int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from);
 /* Positions of a prefix hit that a sequence of n_known tokens may use at most. */
 int cp_task_max_hit(const cp_task *t, int n_known);

@@ -16,11 +16,13 @@ typedef struct cp_engine_desc {
 } cp_engine_desc;
 
 typedef struct cp_memory_plan {
-    int ctx;           /* positions a sequence may have */
-    uint32_t n_pages;  /* incl. the null page; 0: no paged group */
-    uint32_t n_states; /* incl. the null slot; 0: no STATE group */
-    uint64_t kv_bytes; /* of pages and slots */
-    int full_seqs;     /* sequences of ctx positions that fit at once */
+    int ctx;              /* positions a sequence may have */
+    uint32_t n_pages;     /* incl. the null page; 0: no paged group */
+    uint32_t n_states;    /* incl. the null slot; 0: no STATE group */
+    size_t state_bytes;   /* of a slot */
+    int checkpoint_every; /* positions from one checkpoint to the next; 0: no STATE group */
+    uint64_t kv_bytes;    /* of pages and slots */
+    int full_seqs;        /* sequences of ctx positions that fit at once */
 } cp_memory_plan;
 /* kv says what pages are like (groups, page_positions, depth). CP_NO_MEMORY with the arithmetic
  * where not even one sequence fits. */

@@ -127,7 +127,7 @@ cp_code cp_engine_load_program(cp_engine *e, const cp_engine_model *cfg, const c
     cp_code code = open_warm(e, cfg, desc, &m, err);
     if (code != CP_OK)
         return code;
-    cp_metrics_publish(m->sched, &m->seen, &m->seen_evictions);
+    cp_metrics_publish(m->sched, &m->seen, &m->seen_kv);
     cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
     *out = m;
     atomic_store_explicit(&m->state, CP_MODEL_READY, memory_order_release);
@@ -140,11 +140,14 @@ cp_code cp_engine_load_program(cp_engine *e, const cp_engine_model *cfg, const c
     return CP_OK;
 }
 
-void cp_engine_describe(const cp_resident *m, int *ctx, uint64_t *kv_bytes, int *full_seqs)
+void cp_engine_describe(const cp_resident *m, cp_engine_memory *out)
 {
-    *ctx = m->mem.ctx;
-    *kv_bytes = m->mem.kv_bytes;
-    *full_seqs = m->mem.full_seqs;
+    *out = (cp_engine_memory){.ctx = m->mem.ctx,
+                              .kv_bytes = m->mem.kv_bytes,
+                              .full_seqs = m->mem.full_seqs,
+                              .state_slots = m->mem.n_states ? m->mem.n_states - 1 : 0,
+                              .state_bytes = m->mem.state_bytes,
+                              .checkpoint_every = m->mem.checkpoint_every};
 }
 
 /* ---- unload: any thread ---- */

@@ -90,6 +90,8 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                           .max_tasks = e->cfg.max_queue + 2 * cfg->max_seqs,
                           .in_order = kv.depth > 1, /* see cp_backend_depth */
                           .prefix_cache = cfg->prefix_cache,
+                          .checkpoint_every = m->mem.checkpoint_every,
+                          .state_bytes = d->state_bytes,
                           .queue = &e->queue,
                           .metrics = cfg->metrics};
     code = cp_sched_open(&m->sched, &sc, err);

@@ -33,7 +33,8 @@ static uint64_t pages_to_be(const cp_sched *s)
 
 static uint64_t states_to_be(const cp_sched *s)
 {
-    return (uint64_t)cp_kv_states_available(s->kv) + cp_kv_states_parked(s->kv);
+    return (uint64_t)cp_kv_states_available(s->kv) + cp_kv_states_parked(s->kv) +
+           cp_kv_states_saved(s->kv);
 }
 
 /* ---- for a newcomer ---- */
@@ -97,8 +98,9 @@ static bool worth_it(cp_sched *s, const cp_seq *q)
 
 bool cp_room_is_coming(const cp_sched *s, const cp_seq *q)
 {
-    return cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) > 0 &&
-           cp_kv_need(s->kv, q->kv, q->n_done + 1) <= pages_to_be(s) && states_to_be(s) > 0;
+    uint32_t coming = cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) + cp_kv_states_saved(s->kv);
+    return coming > 0 && cp_kv_need(s->kv, q->kv, q->n_done + 1) <= pages_to_be(s) &&
+           states_to_be(s) > 0;
 }
 
 cp_seq *cp_room_victim(cp_sched *s, cp_seq *q)

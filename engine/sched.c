@@ -55,6 +55,8 @@ cp_code cp_sched_open(cp_sched **out, const cp_sched_config *cfg, cp_err *err)
         return cp_fail(err, CP_INVALID_VALUE,
                        "scheduler: ctx %d, max_seqs %d, prefill_chunk %d must be >= 1", cfg->ctx,
                        cfg->max_seqs, cfg->prefill_chunk);
+    CP_ASSERT(!cp_kv_has_state(cfg->kv) ||
+              (cfg->checkpoint_every > 0 && cfg->checkpoint_every % cfg->page_positions == 0));
     cp_sched *s = cp_xcalloc(1, sizeof(*s));
     s->cfg = *cfg;
     s->kv = cfg->kv;
@@ -175,7 +177,7 @@ static void plan_end(cp_sched *s)
         if (q->rows == 0)
             continue;
         if (cp_seq_wants_checkpoint(s, q, end))
-            cp_kv_checkpoint(s->kv, q->kv, end);
+            cp_kv_checkpoint(s->kv, q->kv, end, cp_seq_checkpoint_lasts(s, q, end));
         if (q->n_spec > 0)
             q->n_spec = q->rows - 1; /* the others would come too late */
         q->out0 = s->plan_outs;

@@ -25,9 +25,8 @@
 
 enum {
     CP_MAX_CHOICES = 128,
-    CP_MAX_BANNED = 512,    /* stop ids + end-of-generation ids of a request */
-    CP_ADMIT_SCAN = 256,    /* waiting entries that a step considers */
-    CP_CHECKPOINT_PAGES = 8 /* STATE groups: a checkpoint every so many pages */
+    CP_MAX_BANNED = 512, /* stop ids + end-of-generation ids of a request */
+    CP_ADMIT_SCAN = 256  /* waiting entries that a step considers */
 };
 
 typedef enum cp_seq_state { CP_SEQ_FREE, CP_SEQ_RUNNING, CP_SEQ_PREEMPTED } cp_seq_state;
@@ -105,6 +104,8 @@ typedef struct cp_sched_config {
     int ctx, max_seqs, prefill_chunk, max_out, max_tasks;
     bool in_order; /* the backend keeps the order of steps: see cp_kv_step_done */
     bool prefix_cache;
+    int checkpoint_every;  /* STATE groups: positions, a multiple of the page's */
+    size_t state_bytes;    /* of a state slot, for metrics */
     cp_queue_count *queue; /* may be NULL */
     cp_metrics *metrics;   /* may be NULL: latencies are observed there */
 } cp_sched_config;
@@ -118,6 +119,7 @@ typedef struct cp_sched_stats {
     uint64_t pending;   /* rows whose token was sampled by a step in flight */
     uint64_t discarded; /* parts of steps in flight whose sequence had gone at their commit */
     uint64_t drafted, accepted; /* drafts that were judged; that were right */
+    uint64_t checkpoint_hits;   /* starts from a state checkpoint */
 } cp_sched_stats;
 
 /* One model's scheduler. It belongs to the engine thread; nothing in it grows after open. */

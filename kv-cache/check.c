@@ -84,9 +84,26 @@ static void check_seq(const cp_kv *kv, const kv_seq *q, uint32_t *pages, uint32_
     CP_ASSERT((!kv->has_state || q->done == 0 || q->state != 0) && "kv-13");
 }
 
+/* A passing checkpoint is in the index and its sequence's only one. */
+static void check_passing(const cp_kv *kv)
+{
+    uint32_t passing = 0, owned = 0, saved = 0;
+    for (uint32_t i = 1; i < kv->states.n; i++) {
+        cp_kv_seq s = kv->passing_of[i];
+        passing += s >= 0;
+        CP_ASSERT((s < 0 || (kv->seqs[s].open && kv->seqs[s].passing == i)) && "kv-20");
+        CP_ASSERT((s < 0 || kv->states.node[i] >= 0) && "kv-20");
+    }
+    for (int s = 0; s < kv->max_seqs; s++) {
+        owned += kv->seqs[s].open && kv->seqs[s].passing != 0;
+        saved += kv->seqs[s].open ? (uint32_t)kv->seqs[s].n_saves : 0;
+    }
+    CP_ASSERT(passing == owned && saved == kv->n_saved && "kv-20");
+}
+
 static void check_index(const cp_kv *kv)
 {
-    uint32_t named = 0, indexed = 0;
+    uint32_t named = 0, indexed = 0, checkpoints = 0;
     for (uint32_t h = 0; h < kv->n_buckets; h++) {
         for (int32_t i = kv->bucket[h]; i >= 0; i = kv->nodes[i].next) {
             const kv_node *n = &kv->nodes[i];
@@ -94,6 +111,8 @@ static void check_index(const cp_kv *kv)
             CP_ASSERT((n->state == 0 || kv->states.node[n->state] == i) && "kv-5");
             for (int g = 0; g < kv->n_groups; g++) {
                 uint32_t page = kv->node_page[(size_t)i * (size_t)kv->n_groups + (size_t)g];
+                CP_ASSERT((page != 0 || n->state == 0 || kv->groups[g].kind != CP_GROUP_FULL) &&
+                          "kv-21");
                 if (page == 0)
                     continue;
                 CP_ASSERT(kv->pages.node[page] == i && kv->pages.group[page] == g && "kv-5");
@@ -101,13 +120,14 @@ static void check_index(const cp_kv *kv)
             }
             CP_ASSERT(units == n->n_units && units > 0 && "kv-5");
             named += (uint32_t)units;
+            checkpoints += n->state != 0;
         }
     }
     for (uint32_t i = 1; i < kv->pages.n; i++)
         indexed += kv->pages.node[i] >= 0;
     for (uint32_t i = 1; i < kv->states.n; i++)
         indexed += kv->states.node[i] >= 0;
-    CP_ASSERT(named == indexed && "kv-5");
+    CP_ASSERT(named == indexed && checkpoints == kv->checkpoints_held && "kv-5");
 }
 
 /* Every pin is of a queued copy or of a step in flight. */
@@ -137,6 +157,7 @@ void cp_kv_check(const cp_kv *kv)
     check_units(kv, &kv->pages, pages);
     check_units(kv, &kv->states, states);
     check_index(kv);
+    check_passing(kv);
     for (int i = 0; i < kv->n_copies; i++) {
         CP_ASSERT(kv->copies[i].src != 0 && kv->copies[i].dst != 0 && "kv-2");
         CP_ASSERT(kv->is_dst[kv->copies[i].dst] && pages[kv->copies[i].dst] == 1 && "kv-8");

@@ -125,10 +125,24 @@ static void node_free(cp_kv *kv, int32_t i)
     kv->node_free = i;
 }
 
+/* What a page that leaves the index takes along, or a checkpoint its sequence's name. */
+static void unindex_first(cp_kv *kv, const kv_units *u, uint32_t i)
+{
+    uint32_t state = kv->nodes[u->node[i]].state;
+    if (u == &kv->states) {
+        cp_kv_checkpoint_lasts(kv, i);
+        kv->checkpoints_held--;
+    } else if (state && kv->groups[u->group[i]].kind == CP_GROUP_FULL && !CP_PLANTED(21)) {
+        cp_kv_units_forget(kv, &kv->states, state); /* no hit gets there any more */
+        kv->checkpoints_cut++;
+    }
+}
+
 void cp_kv_unindex(cp_kv *kv, kv_units *u, uint32_t i)
 {
     int32_t node = u->node[i];
     CP_ASSERT(node >= 0 && "kv-5");
+    unindex_first(kv, u, i);
     uint32_t *at = u == &kv->states ? &kv->nodes[node].state : &node_pages(kv, node)[u->group[i]];
     CP_ASSERT(*at == i && "kv-5");
     *at = 0;
@@ -157,12 +171,15 @@ void cp_kv_publish(cp_kv *kv, kv_seq *q, int b, const int32_t *tok, uint32_t che
         kv->pages.node[page] = node;
         kv->pages.group[page] = (uint8_t)g;
     }
-    if (checkpoint && !(node >= 0 && kv->nodes[node].state != 0)) {
+    if (checkpoint && node >= 0 && kv->nodes[node].state != 0) {
+        cp_kv_checkpoint_lasts(kv, kv->nodes[node].state); /* it stands for ours, too */
+    } else if (checkpoint) {
         if (node < 0)
             node = node_new(kv, &key, &q->tail, tok);
         kv->nodes[node].state = checkpoint;
         kv->nodes[node].n_units++;
         kv->states.node[checkpoint] = node;
+        kv->checkpoints_held++;
         kv->checkpoints++;
     }
     q->tail = key;

@@ -5,10 +5,10 @@
  * turn into the null page as the window moves on. A page is written only while one sequence holds
  * it: a fork shares every page, and whoever writes the shared partial page first takes a copy
  * (queued, done by the backend before the step). Its source is pinned until the step is done, so
- * that it cannot be handed out and zeroed under the copy. State slots need no copies: a step reads
- * the shared slot and writes one of its own. What may still be truncated (drafts, tokens whose
- * value is not here yet) is done but not firm: it is in no index, and windows reach back from where
- * it begins. Costs: O(pages touched) a call, no allocation.
+ * that it cannot be handed out and zeroed under the copy. State slots need no copies (states.c).
+ * What may still be truncated (drafts, tokens whose value is not here yet) is done but not firm: it
+ * is in no index, and windows reach back from where it begins. Costs: O(pages touched) a call, no
+ * allocation.
  */
 #include "base/mem.h"
 #include "kv-cache/kv_internal.h"
@@ -119,17 +119,21 @@ cp_code cp_kv_open(cp_kv **out, const cp_kv_config *cfg, cp_err *err)
     bool ok = cp_kv_units_init(&kv->pages, n_pages, kv->depth) &&
               cp_kv_units_init(&kv->states, kv->has_state ? cfg->n_state_slots : 0, kv->depth) &&
               alloc_index(kv) && alloc_seqs(kv);
+    kv->passing_of = calloc((size_t)kv->states.n + 1, sizeof(*kv->passing_of));
     kv->copies = calloc((size_t)kv->max_seqs * (size_t)kv->n_groups, sizeof(*kv->copies));
     kv->is_dst = calloc(n_pages ? n_pages : 1, sizeof(*kv->is_dst));
     kv->fresh = calloc(n_pages ? n_pages : 1, sizeof(*kv->fresh));
     kv->is_fresh = calloc(n_pages ? n_pages : 1, sizeof(*kv->is_fresh));
     kv->marks = calloc((size_t)kv->pages.n + kv->states.n + 1, sizeof(*kv->marks));
-    if (!ok || !kv->copies || !kv->is_dst || !kv->fresh || !kv->is_fresh || !kv->marks) {
+    if (!ok || !kv->passing_of || !kv->copies || !kv->is_dst || !kv->fresh || !kv->is_fresh ||
+        !kv->marks) {
         cp_kv_close(kv);
         return cp_fail(err, CP_NO_MEMORY,
                        "kv: no memory for the tables of %u pages, %d sequences of %d positions",
                        cfg->n_pages, cfg->max_seqs, cfg->max_positions);
     }
+    for (uint32_t i = 0; i < kv->states.n; i++)
+        kv->passing_of[i] = -1;
     *out = kv;
     return CP_OK;
 }
@@ -150,6 +154,7 @@ void cp_kv_close(cp_kv *kv)
     free(kv->bucket);
     free(kv->hit_nodes);
     free(kv->hash_buf);
+    free(kv->passing_of);
     free(kv->copies);
     free(kv->is_dst);
     free(kv->fresh);
@@ -160,12 +165,6 @@ void cp_kv_close(cp_kv *kv)
 
 /* ---- sequences ---- */
 
-static kv_seq *seq_at(const cp_kv *kv, cp_kv_seq s)
-{
-    CP_ASSERT(s >= 0 && s < kv->max_seqs && kv->seqs[s].open);
-    return &kv->seqs[s];
-}
-
 static cp_kv_seq seq_take(cp_kv *kv)
 {
     for (int s = 0; s < kv->max_seqs; s++) {
@@ -174,7 +173,7 @@ static cp_kv_seq seq_take(cp_kv *kv)
             continue;
         q->open = true;
         q->done = q->firm = q->n_blocks = q->n_pub = q->n_saves = 0;
-        q->state = q->state_out = 0;
+        q->state = q->state_out = q->passing = 0;
         memset(q->first, 0, sizeof(*q->first) * (size_t)kv->n_groups);
         return s;
     }
@@ -226,15 +225,9 @@ static void drop_blocks(cp_kv *kv, kv_seq *q, int blocks)
 
 void cp_kv_seq_close(cp_kv *kv, cp_kv_seq s)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     drop_blocks(kv, q, 0);
-    if (q->state_out && q->state_out != q->state)
-        cp_kv_units_drop(kv, &kv->states, q->state_out);
-    if (q->state && !CP_PLANTED(13))
-        cp_kv_units_drop(kv, &kv->states, q->state);
-    while (q->n_saves > 0)
-        cp_kv_units_drop(kv, &kv->states, q->saves[--q->n_saves].slot);
-    q->state = q->state_out = 0;
+    cp_kv_states_close(kv, q);
     q->open = false;
 }
 
@@ -256,7 +249,7 @@ int cp_kv_peek(const cp_kv *kv, const uint8_t *salt, const int32_t *tokens, int 
 
 int cp_kv_match(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n, int max_hit)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(q->done == 0 && q->n_blocks == 0);
     if (!kv->prefix_cache)
         return 0;
@@ -281,6 +274,7 @@ int cp_kv_match(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n, int max_hi
         q->state = kv->nodes[kv->hit_nodes[blocks - 1]].state;
         CP_ASSERT(q->state != 0 && "kv-10");
         cp_kv_units_hold(kv, &kv->states, q->state);
+        cp_kv_checkpoint_lasts(kv, q->state);
     }
     q->n_blocks = q->n_pub = blocks;
     q->done = q->firm = blocks * kv->P;
@@ -307,19 +301,9 @@ static uint32_t shared_partial(const cp_kv *kv, const kv_seq *q, int g)
     return kv->pages.refs[page] > 1 || kv->pages.node[page] >= 0 ? page : 0;
 }
 
-/* Whether the step must write another slot than it reads: none yet, shared, or a checkpoint. */
-static bool needs_state(const cp_kv *kv, const kv_seq *q)
-{
-    if (!kv->has_state || q->state_out)
-        return false;
-    if (CP_PLANTED(14) && q->state)
-        return false;
-    return q->state == 0 || kv->states.refs[q->state] > 1 || kv->states.node[q->state] >= 0;
-}
-
 uint32_t cp_kv_need(const cp_kv *kv, cp_kv_seq s, int n_positions)
 {
-    const kv_seq *q = seq_at(kv, s);
+    const kv_seq *q = kv_seq_at(kv, s);
     int more = blocks_for(kv, n_positions) - q->n_blocks;
     uint32_t need = more > 0 ? (uint32_t)more * (uint32_t)kv->n_paged : 0;
     for (int g = 0; g < kv->n_groups; g++)
@@ -348,7 +332,7 @@ void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, ui
     *pages = *states = 0;
     for (int pass = 0; pass < 2; pass++) { /* count, then wipe the marks */
         for (int i = 0; i < n; i++) {
-            const kv_seq *q = seq_at(kv, seqs[i]);
+            const kv_seq *q = kv_seq_at(kv, seqs[i]);
             for (int g = 0; g < kv->n_groups; g++) {
                 for (int b = q->first[g]; kv_is_paged(kv, g) && b < q->n_blocks; b++) {
                     if (pass == 1)
@@ -361,7 +345,7 @@ void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, ui
     }
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < n && kv->has_state; i++) {
-            const kv_seq *q = seq_at(kv, seqs[i]);
+            const kv_seq *q = kv_seq_at(kv, seqs[i]);
             uint32_t held[2 + CP_KV_MAX_DEPTH] = {q->state,
                                                   q->state_out != q->state ? q->state_out : 0};
             for (int k = 0; k < q->n_saves; k++)
@@ -378,7 +362,7 @@ void cp_kv_freed_by(cp_kv *kv, const cp_kv_seq *seqs, int n, uint32_t *pages, ui
 
 uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s)
 {
-    const kv_seq *q = seq_at(kv, s);
+    const kv_seq *q = kv_seq_at(kv, s);
     uint32_t held = 0;
     for (int g = 0; g < kv->n_groups; g++)
         held += kv_is_paged(kv, g) ? (uint32_t)(q->n_blocks - q->first[g]) : 0;
@@ -387,7 +371,7 @@ uint32_t cp_kv_held(const cp_kv *kv, cp_kv_seq s)
 
 int cp_kv_blocks(const cp_kv *kv, cp_kv_seq s)
 {
-    return seq_at(kv, s)->n_blocks;
+    return kv_seq_at(kv, s)->n_blocks;
 }
 
 uint32_t cp_kv_pages_for(const cp_kv_config *cfg, int n, int chunk)
@@ -439,11 +423,11 @@ static void copy_partial(cp_kv *kv, kv_seq *q, int g, uint32_t src)
 
 bool cp_kv_grow(cp_kv *kv, cp_kv_seq s, int n_positions)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(n_positions > q->done && n_positions <= kv->max_positions);
     if (cp_kv_need(kv, s, n_positions) > cp_kv_available(kv))
         return false;
-    bool state = needs_state(kv, q);
+    bool state = cp_kv_state_needed(kv, q);
     if (state && cp_kv_states_available(kv) == 0)
         return false;
     for (int g = 0; g < kv->n_groups; g++) {
@@ -472,32 +456,11 @@ bool cp_kv_grow(cp_kv *kv, cp_kv_seq s, int n_positions)
     return true;
 }
 
-void cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end)
-{
-    kv_seq *q = seq_at(kv, s);
-    bool aligned = end % kv->P == 0 || CP_PLANTED(15);
-    if (!kv->has_state || !aligned || !kv->prefix_cache || q->n_saves == kv->depth)
-        return;
-    uint32_t slot = cp_kv_units_take(kv, &kv->states);
-    if (slot)
-        q->saves[q->n_saves++] = (struct kv_save){slot, end};
-}
-
-void cp_kv_state(const cp_kv *kv, cp_kv_seq s, uint32_t *in, uint32_t *out, uint32_t *save)
-{
-    const kv_seq *q = seq_at(kv, s);
-    const struct kv_save *last = &q->saves[q->n_saves - (q->n_saves > 0)];
-    CP_ASSERT((!kv->has_state || q->state_out != 0) && "kv-14");
-    *in = q->state;
-    *out = q->state_out;
-    *save = q->n_saves > 0 && last->end > q->done ? last->slot : 0;
-}
-
 /* ---- what a step leaves ---- */
 
 void cp_kv_advance(cp_kv *kv, cp_kv_seq s, int n_done)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(n_done >= q->done && blocks_for(kv, n_done) <= q->n_blocks);
     q->done = n_done;
     if (q->state_out) {
@@ -519,28 +482,14 @@ static void release_window(cp_kv *kv, kv_seq *q, int g)
     }
 }
 
-/* The checkpoint that was saved after block b, with its hold; 0: none. */
-static uint32_t take_save(const cp_kv *kv, kv_seq *q, int b, bool last)
-{
-    uint32_t slot = q->saves[0].slot;
-    if (q->n_saves == 0 || (q->saves[0].end != (b + 1) * kv->P && !(CP_PLANTED(15) && last)))
-        return 0;
-    memmove(q->saves, q->saves + 1, sizeof(*q->saves) * (size_t)--q->n_saves);
-    return slot;
-}
-
 void cp_kv_commit(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(n >= q->firm && n <= q->done && "kv-18");
     q->firm = n;
     int full = (CP_PLANTED(18) ? q->done : n) / kv->P;
-    for (int b = q->n_pub; kv->prefix_cache && b < full; b++) {
-        uint32_t save = take_save(kv, q, b, b + 1 == full);
-        cp_kv_publish(kv, q, b, tokens + (size_t)b * (size_t)kv->P, save);
-        if (save)
-            cp_kv_units_drop(kv, &kv->states, save); /* cached if it was published, else free */
-    }
+    for (int b = q->n_pub; kv->prefix_cache && b < full; b++)
+        cp_kv_block_committed(kv, s, b, tokens + (size_t)b * (size_t)kv->P, b + 1 == full);
     for (int g = 0; g < kv->n_groups; g++) {
         if (kv->groups[g].kind == CP_GROUP_WINDOW)
             release_window(kv, q, g);
@@ -549,7 +498,7 @@ void cp_kv_commit(cp_kv *kv, cp_kv_seq s, const int32_t *tokens, int n)
 
 bool cp_kv_truncate(cp_kv *kv, cp_kv_seq s, int n)
 {
-    kv_seq *q = seq_at(kv, s);
+    kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(n >= 0 && n <= q->done && q->state_out == 0 && kv->n_copies == 0);
     if (n < q->firm || (kv->has_state && n < q->done))
         return false;
@@ -562,7 +511,7 @@ bool cp_kv_truncate(cp_kv *kv, cp_kv_seq s, int n)
 
 cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
 {
-    kv_seq *a = seq_at(kv, src);
+    kv_seq *a = kv_seq_at(kv, src);
     CP_ASSERT(a->state_out == 0); /* between steps */
     cp_kv_seq s = seq_take(kv);
     if (s < 0)
@@ -594,17 +543,17 @@ cp_kv_seq cp_kv_fork(cp_kv *kv, cp_kv_seq src)
 
 int cp_kv_done(const cp_kv *kv, cp_kv_seq s)
 {
-    return seq_at(kv, s)->done;
+    return kv_seq_at(kv, s)->done;
 }
 
 int cp_kv_firm(const cp_kv *kv, cp_kv_seq s)
 {
-    return seq_at(kv, s)->firm;
+    return kv_seq_at(kv, s)->firm;
 }
 
 const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n)
 {
-    const kv_seq *q = seq_at(kv, s);
+    const kv_seq *q = kv_seq_at(kv, s);
     CP_ASSERT(group >= 0 && group < kv->n_groups);
     *n = kv_is_paged(kv, group) ? q->n_blocks : 0;
     return q->table[group];
@@ -612,7 +561,7 @@ const uint32_t *cp_kv_pages(const cp_kv *kv, cp_kv_seq s, int group, int *n)
 
 const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s)
 {
-    return (const uint32_t *const *)seq_at(kv, s)->table;
+    return (const uint32_t *const *)kv_seq_at(kv, s)->table;
 }
 
 int cp_kv_depth(const cp_kv *kv)
@@ -686,7 +635,10 @@ void cp_kv_stats_get(const cp_kv *kv, cp_kv_stats *out)
         .state_evictions = t->evictions,
         .window_releases = kv->window_releases,
         .copies = kv->n_copied,
+        .checkpoints_held = kv->checkpoints_held,
         .checkpoints = kv->checkpoints,
+        .checkpoints_passed = kv->checkpoints_passed,
+        .checkpoints_cut = kv->checkpoints_cut,
         .truncations = kv->truncations,
         .parked = p->parked + t->parked,
     };

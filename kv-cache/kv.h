@@ -117,9 +117,14 @@ const uint32_t *const *cp_kv_tables(const cp_kv *kv, cp_kv_seq s);
 int cp_kv_depth(const cp_kv *kv); /* steps that may be in flight at once */
 /* Whether some group is STATE: sequences then carry state slots. */
 bool cp_kv_has_state(const cp_kv *kv);
-/* Take a slot for a checkpoint at `end`, where the coming step of s ends, after cp_kv_grow: if end
- * is a multiple of P and one can be had. cp_kv_commit publishes it. */
-void cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end);
+/*
+ * Take a slot for a checkpoint at `end`, where the coming step of s ends, after cp_kv_grow: if end
+ * is a multiple of P and one can be had (false: not). cp_kv_commit publishes it. A lasting one
+ * stays until it is evicted; a passing one also goes when s leaves a later checkpoint, unless
+ * another sequence has hit it or come to the same: so what is left of a sequence that ends is its
+ * last.
+ */
+bool cp_kv_checkpoint(cp_kv *kv, cp_kv_seq s, int end, bool lasting);
 /* State slots for the next step: read from *in (0: zeroes), write to *out, and to *save (0: no
  * checkpoint). All 0 when no group is STATE. */
 void cp_kv_state(const cp_kv *kv, cp_kv_seq s, uint32_t *in, uint32_t *out, uint32_t *save);
@@ -143,11 +148,16 @@ void cp_kv_step_done(cp_kv *kv);
  * done. */
 uint32_t cp_kv_parked(const cp_kv *kv);
 uint32_t cp_kv_states_parked(const cp_kv *kv);
+/* Slots of checkpoints that wait for the commit of their step: cached or free then. */
+uint32_t cp_kv_states_saved(const cp_kv *kv);
 
 typedef struct cp_kv_stats {
     uint32_t pages_free, pages_cached, pages_used;
     uint32_t states_free, states_cached, states_used; /* used: held or parked */
-    uint64_t hits, hit_positions, evictions, state_evictions, window_releases, copies, checkpoints;
+    uint64_t hits, hit_positions, evictions, state_evictions, window_releases, copies;
+    uint32_t checkpoints_held; /* in the index, whether somebody holds them or not */
+    /* published; of those, let go for a later one of the same sequence, or with their page */
+    uint64_t checkpoints, checkpoints_passed, checkpoints_cut;
     uint64_t truncations, parked; /* truncated more than nothing; units that were parked */
 } cp_kv_stats;
 void cp_kv_stats_get(const cp_kv *kv, cp_kv_stats *out);

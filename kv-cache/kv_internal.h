@@ -1,6 +1,7 @@
 /*
- * kv_internal: the data model of kv-cache, shared by kv.c (sequences), units.c (pools), index.c
- * (prefix index) and check.c (invariants). Nobody else includes it.
+ * kv_internal: the data model of kv-cache, shared by kv.c (sequences), states.c (their states and
+ * checkpoints), units.c (pools), index.c (prefix index) and check.c (invariants). Nobody else
+ * includes it.
  *
  * A "unit" is a page or a state slot; both live in a kv_units. A unit is exactly one of: free (on
  * the free stack), cached (no holder, indexed, on the LRU list), used (held by sequences, or pinned
@@ -10,6 +11,7 @@
 #ifndef CP_KV_CACHE_KV_INTERNAL_H
 #define CP_KV_CACHE_KV_INTERNAL_H
 
+#include "base/mem.h"
 #include "kv-cache/kv.h"
 #include "kv-cache/plant.h"
 
@@ -58,8 +60,10 @@ typedef struct kv_seq {
     struct kv_save {    /* checkpoints of steps that are not committed, oldest first */
         uint32_t slot;
         int end; /* its positions */
+        bool lasting;
     } saves[CP_KV_MAX_DEPTH];
     int n_saves;
+    uint32_t passing; /* its published checkpoint that goes when it leaves a later one; 0: none */
 } kv_seq;
 
 struct cp_kv {
@@ -72,6 +76,7 @@ struct cp_kv {
     uint8_t identity[32];
 
     kv_units pages, states;
+    cp_kv_seq *passing_of; /* [n_state_slots] whose passing checkpoint it is; -1: nobody's */
     kv_seq *seqs;
     /* of all sequences, in one piece each: */
     uint32_t *tables; /* [max_seqs][n_paged][max_blocks] */
@@ -96,9 +101,17 @@ struct cp_kv {
     bool *is_fresh;
     uint32_t *marks; /* [at least n_pages, n_state_slots] scratch, zero between calls */
 
-    uint64_t hits, hit_positions, window_releases, n_copied, checkpoints, truncations;
+    uint32_t n_saved; /* checkpoints that wait for their commit, of all sequences */
+    uint32_t checkpoints_held;
+    uint64_t hits, hit_positions, window_releases, n_copied, truncations;
+    uint64_t checkpoints, checkpoints_passed, checkpoints_cut;
 };
 
+static inline kv_seq *kv_seq_at(const cp_kv *kv, cp_kv_seq s)
+{
+    CP_ASSERT(s >= 0 && s < kv->max_seqs && kv->seqs[s].open);
+    return &kv->seqs[s];
+}
 static inline bool kv_is_paged(const cp_kv *kv, int g)
 {
     return kv->groups[g].kind != CP_GROUP_STATE;
@@ -118,12 +131,24 @@ uint32_t cp_kv_units_take(cp_kv *kv, kv_units *u);
 void cp_kv_units_hold(const cp_kv *kv, kv_units *u, uint32_t i); /* one more holder */
 /* One holder less: still held, parked (steps are in flight), cached or free. */
 void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i);
+/* Unit i leaves the index; it is free at once if nobody holds it, else once nobody does. */
+void cp_kv_units_forget(cp_kv *kv, kv_units *u, uint32_t i);
 void cp_kv_units_pin(kv_units *u, uint32_t i);
 void cp_kv_units_unpin(kv_units *u, uint32_t i);
 /* The newest step in flight takes over a pin of unit i. */
 void cp_kv_units_keep(const cp_kv *kv, kv_units *u, uint32_t i);
 /* The oldest step in flight is done. */
 void cp_kv_units_done(const cp_kv *kv, kv_units *u);
+
+/* states.c */
+/* Whether the next step must write another slot than it reads: none yet, shared, a checkpoint. */
+bool cp_kv_state_needed(const cp_kv *kv, const kv_seq *q);
+/* q has ended: what it has of states goes, its last checkpoint stays in the index. */
+void cp_kv_states_close(cp_kv *kv, kv_seq *q);
+/* Block b of s is committed: publish it, with the checkpoint that was saved at its end. */
+void cp_kv_block_committed(cp_kv *kv, cp_kv_seq s, int b, const int32_t *tok, bool last);
+/* Checkpoint `slot` is worth more than its sequence's last page border so far. */
+void cp_kv_checkpoint_lasts(cp_kv *kv, uint32_t slot);
 
 /* index.c */
 void cp_kv_root_key(const cp_kv *kv, const uint8_t *salt, kv_key *out);
@@ -132,7 +157,7 @@ int cp_kv_lookup(const cp_kv *kv, const kv_key *root, const int32_t *tokens, int
                  kv_key *tail);
 /* Publish block b of q (tokens at tok); checkpoint 0: none. Moves q->tail on. */
 void cp_kv_publish(cp_kv *kv, kv_seq *q, int b, const int32_t *tok, uint32_t checkpoint);
-/* Forget unit i of u. */
+/* Unit i of u is in no node any more; a page takes the checkpoint along to which it led. */
 void cp_kv_unindex(cp_kv *kv, kv_units *u, uint32_t i);
 /* The key after `parent` and P tokens. */
 void cp_kv_next_key(const cp_kv *kv, const kv_key *parent, const int32_t *tok, kv_key *out);

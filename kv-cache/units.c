@@ -165,6 +165,16 @@ void cp_kv_units_drop(const cp_kv *kv, kv_units *u, uint32_t i)
     settle(u, i);
 }
 
+void cp_kv_units_forget(cp_kv *kv, kv_units *u, uint32_t i)
+{
+    bool cached = u->refs[i] == 0 && u->pins[i] == 0;
+    if (cached)
+        lru_remove(u, i);
+    cp_kv_unindex(kv, u, i);
+    if (cached)
+        u->stack[u->n_free++] = i;
+}
+
 void cp_kv_units_done(const cp_kv *kv, kv_units *u)
 {
     size_t at = (size_t)(kv->n_done % (uint64_t)kv->depth);

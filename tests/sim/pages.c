@@ -194,7 +194,7 @@ static void add_part(pages_sim *s, step *st, int i)
     memcpy(p->h, q->h, sizeof(p->h));
     memcpy(p->tok, q->tok, sizeof(p->tok));
     if (!p->draft)
-        cp_kv_checkpoint(s->kv, q->kv, done + rows);
+        cp_kv_checkpoint(s->kv, q->kv, done + rows, below(s, 3) == 0);
     uint32_t *slots[3] = {&p->state_in, &p->state_out, &p->state_save};
     cp_kv_state(s->kv, q->kv, slots[0], slots[1], slots[2]);
     for (int k = 1; k < 3; k++)

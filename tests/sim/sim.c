@@ -713,6 +713,7 @@ static void sim_open(sim *s)
                           .max_tasks = c->max_tasks,
                           .in_order = c->in_order,
                           .prefix_cache = c->prefix_cache,
+                          .checkpoint_every = c->checkpoint_every,
                           .queue = &s->queue};
     CP_ASSERT(cp_sched_open(&s->sched, &sc, &err) == CP_OK);
     device_open(s);
@@ -765,7 +766,8 @@ static bool needs_a_row(const sim *s, const cp_seq *q)
 {
     bool old = s->ran[q->slot] && s->started[q->slot] == q->gen;
     bool alone = s->sched->n_run == 1 && q->in_flight > 0;
-    if (q->n_pending > 0 || alone || cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) > 0)
+    if (q->n_pending > 0 || alone || cp_kv_parked(s->kv) + cp_kv_states_parked(s->kv) > 0 ||
+        (s->n_sent > s->n_run && cp_kv_states_saved(s->kv) > 0))
         return false; /* it may wait for pages of a step in flight */
     return old && !q->blocked && q->rows == 0 && cp_seq_goal(q) > q->n_done &&
            cp_events_room(q->task) >= 1;
@@ -786,7 +788,30 @@ static void check_least(const sim *s)
     CP_ASSERT((prompt_runs || !prompt_waits || d->outs_left == 0) && "sched-24");
 }
 
-/* What only a look at the step before shows: no chunk runs over a wanted checkpoint, and nobody
+/* Whether a state after `end` positions of q is one that prompts to come may go on from: at the
+ * last border of its prompt, of all that is known of it, or at one of every so many positions. */
+static bool is_due(const sim *s, const cp_seq *q, int end)
+{
+    int P = s->cfg->P;
+    if (s->cfg->n_states == 0 || !s->cfg->prefix_cache || end % P != 0)
+        return false;
+    return end % s->cfg->checkpoint_every == 0 || end == (q->n_prompt - 1) / P * P ||
+           end >= (q->n_known - 1) / P * P;
+}
+
+/* No rows run over a checkpoint that is due, and where they end on one it is saved. */
+static void check_saves(const sim *s, const cp_seq *q)
+{
+    uint32_t in, out, save;
+    int end = q->n_done + q->rows;
+    for (int at = q->n_done + 1; at < end; at++)
+        CP_ASSERT(!is_due(s, q, at) && "sched-15");
+    cp_kv_state(s->kv, q->kv, &in, &out, &save);
+    bool due = is_due(s, q, end), short_of_slots = cp_kv_states_available(s->kv) == 0;
+    CP_ASSERT((save != 0 || !due || short_of_slots) && "sched-31");
+}
+
+/* What only a look at the step before shows: checkpoints are made where they are due, and nobody
  * started past an older entry that could have used the pages. */
 static void check_plan(sim *s)
 {
@@ -804,7 +829,7 @@ static void check_plan(sim *s)
         bool fresh = s->started[q->slot] != q->gen;
         CP_ASSERT(!(fresh && !q->forked && q->wait.order > oldest) && "sched-18");
         if (q->rows > 0)
-            CP_ASSERT(q->n_done + q->rows <= cp_seq_next_checkpoint(d, q, q->n_done) && "sched-15");
+            check_saves(s, q);
     }
     check_least(s);
     for (int i = 0; i < d->cfg.max_seqs; i++)
@@ -976,6 +1001,7 @@ static const sim_config shapes[] = {
      .max_out = 10,
      .n_pages = 41,
      .n_states = 17,
+     .checkpoint_every = 32,
      .prefix_cache = true,
      .max_prompt = 50,
      .max_new = 30,
@@ -998,6 +1024,16 @@ void sim_overlap(sim_config *cfg, bool in_order)
     cfg->depth = 2;
     cfg->in_order = in_order;
     cfg->per_1000_draft = 500;
+}
+
+void sim_many_states(sim_config *cfg)
+{
+    if (cfg->n_states == 0)
+        return;
+    /* a checkpoint has a page of its own (kv-21), a running sequence at most 2 slots and a save for
+     * each step in flight */
+    cfg->n_states = cfg->n_pages + (uint32_t)cfg->max_seqs * (2 + CP_KV_MAX_DEPTH);
+    cfg->checkpoint_every = 8;
 }
 
 uint32_t sim_pages_for(const sim_config *cfg, int n)

@@ -21,6 +21,7 @@ typedef struct sim_config {
     int n_groups;
     int P, ctx, max_seqs, max_tasks, prefill_chunk, max_batch_rows, max_out;
     uint32_t n_pages, n_states;
+    int checkpoint_every; /* positions */
     bool prefix_cache;
     uint64_t seed;
     int64_t n_steps;
@@ -50,6 +51,8 @@ void sim_run(const sim_config *cfg, sim_result *out);
 const sim_config *sim_shape(int i);
 /* Two steps in flight, and drafts for half of those who could use some. */
 void sim_overlap(sim_config *cfg, bool in_order);
+/* So many state slots that none is ever short, and checkpoints close together. */
+void sim_many_states(sim_config *cfg);
 /* A pool that holds a request of n tokens, and not much more. */
 uint32_t sim_pages_for(const sim_config *cfg, int n);
 

@@ -45,6 +45,8 @@ static const struct row {
     {17, "kv-17", "what a step in flight touches is handed out"},
     {18, "kv-18", "drafts are published before they are judged"},
     {19, "kv-19", "truncated drafts keep their pages"},
+    {20, "kv-20", "a passing checkpoint stays when its sequence leaves the next"},
+    {21, "kv-21", "a checkpoint outlives the page before it"},
     {101, "sched-1", "done runs ahead of what was computed"},
     {102, "sched-2", "beside one that decodes a prompt takes more rows than its chunk"},
     {103, "sched-3", "rows carry wrong positions"},
@@ -75,6 +77,7 @@ static const struct row {
     {128, "sched-28", "drafts are taken for right"},
     {129, "sched-29", "the next token is sampled before the host has seen the last"},
     {130, "sched-30", "somebody is preempted for pages that a step in flight gives back"},
+    {131, "sched-31", "the border that an answer passes is not saved"},
 };
 
 /* Shape i with a pool that fits, with one that some requests do not fit, and without a scheduler.
@@ -90,6 +93,7 @@ static void run_shape(int i, const sim_config *shape)
     cfg.may_run_out = true;
     cfg.n_steps = 4000;
     cfg.n_pages = sim_pages_for(&cfg, i == 1 ? 20 : 48);
+    sim_many_states(&cfg);
     sim_run(&cfg, &r);
     pages_run(shape, cfg.in_order, 4, 2000, &pages);
 }

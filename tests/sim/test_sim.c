@@ -29,19 +29,28 @@ static void print(const char *name, const sim_result *r)
     print_message("%-10s steps %" PRId64 " rows %" PRIu64 " requests %" PRId64 " tokens %" PRId64
                   " preemptions %" PRIu64 " evictions %" PRIu64 " hits %" PRIu64
                   " window releases %" PRIu64 " waits %" PRIu64 " cancels %" PRId64
-                  " forks %" PRIu64 " copies %" PRIu64 " checkpoints %" PRIu64
-                  " state evictions %" PRIu64 " deadlines %" PRId64 " scores %" PRId64 "\n",
+                  " forks %" PRIu64 " copies %" PRIu64 " checkpoints %" PRIu64 " (hit %" PRIu64
+                  " passed %" PRIu64 " cut %" PRIu64 " evicted %" PRIu64 ") deadlines %" PRId64
+                  " scores %" PRId64 "\n",
                   name, r->steps, r->sched.rows, r->requests, r->tokens, r->sched.preemptions,
                   r->kv.evictions, r->kv.hits, r->kv.window_releases, r->sched.waits, r->cancelled,
-                  r->sched.forks, r->kv.copies, r->kv.checkpoints, r->kv.state_evictions,
+                  r->sched.forks, r->kv.copies, r->kv.checkpoints, r->sched.checkpoint_hits,
+                  r->kv.checkpoints_passed, r->kv.checkpoints_cut, r->kv.state_evictions,
                   r->expired, r->prompt_scores);
+}
+
+static void checkpoints_came_and_went(const sim_result *r)
+{
+    assert_true(r->kv.checkpoints >= 1000 && r->sched.checkpoint_hits >= 1000);
+    assert_true(r->kv.checkpoints_passed >= 1000 && r->kv.checkpoints_cut >= 1000);
+    assert_true(r->kv.state_evictions >= 1000);
 }
 
 static void run_all_shapes(void **state)
 {
     (void)state;
     int64_t steps = env_number("CP_SIM_STEPS", 1000000);
-    uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1), releases = 0, checkpoints = 0;
+    uint64_t seed = (uint64_t)env_number("CP_SIM_SEED", 1), releases = 0;
     int n = 0;
     while (sim_shape(n))
         n++;
@@ -53,9 +62,10 @@ static void run_all_shapes(void **state)
         sim_run(&cfg, &r);
         print(cfg.name, &r);
         releases += r.kv.window_releases;
-        checkpoints += r.kv.checkpoints;
         if (cfg.n_steps < 90000)
             continue;
+        if (cfg.n_states > 0)
+            checkpoints_came_and_went(&r);
         assert_true(r.sched.preemptions >= 1000);
         assert_true(r.kv.evictions >= 1000);
         assert_true(r.kv.hits >= 1000);
@@ -65,10 +75,7 @@ static void run_all_shapes(void **state)
         assert_true(r.kv.copies >= 1000);
         assert_int_equal(r.out_of_memory, 0);
     }
-    if (steps >= 270000) {
-        assert_true(releases >= 1000);
-        assert_true(checkpoints >= 1000);
-    }
+    assert_true(steps < 270000 || releases >= 1000);
 }
 
 /* All shapes with pending tokens and drafts, where the backend keeps the order of steps and where
@@ -85,6 +92,8 @@ static void steps_in_flight(void **state)
         sim_config cfg = *sim_shape(i / 2);
         sim_result r;
         sim_overlap(&cfg, i % 2);
+        if (i % 2)
+            sim_many_states(&cfg);
         cfg.seed = seed + 100 + (uint64_t)i;
         cfg.n_steps = steps / (2 * n) + 1;
         sim_run(&cfg, &r);

@@ -840,17 +840,38 @@ static void memory_is_divided_with_arithmetic(void **state)
     m.ctx = 0;
     m.kv_bytes = 900;
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_NO_MEMORY);
+}
+
+static void states_have_a_quarter_of_the_bytes_at_most(void **state)
+{
+    (void)state;
+    cp_program prog = {.n_groups = 2, .n_vocab = 10};
+    prog.groups[0] = (cp_kv_group){.kind = CP_GROUP_FULL};
     prog.groups[1] = (cp_kv_group){.kind = CP_GROUP_STATE};
-    d.state_bytes = 5000;
-    m.kv_bytes = 1000000; /* a quarter would be 50 slots, 6 a sequence are enough */
+    cp_engine_desc d = {
+        .program = &prog, .ctx_train = 4096, .page_bytes = 1000, .state_bytes = 2000};
+    cp_engine_model m = {.name = "m", .kv_bytes = 1000000, .max_seqs = 4, .prefill_chunk = 32};
+    cp_kv_config kv = {.groups = prog.groups, .n_groups = 2, .page_positions = 16};
+    cp_memory_plan p;
+    cp_err err = {0};
+    /* 6 a sequence, and one to every 256 positions, which are 16 pages */
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
-    assert_int_equal(p.n_states, 25);
-    assert_int_equal(p.n_pages, 1 + (1000000 - 24 * 5000) / 1000);
-    m.kv_bytes = 60000; /* a quarter of the bytes for states */
+    assert_int_equal(p.checkpoint_every, 256);
+    assert_int_equal(p.n_states - 1, 24 + 1000000 / 16000);
+    assert_int_equal(p.n_pages, 1 + (1000000 - 86 * 2000) / 1000);
+    d.state_bytes = 5000; /* they would be more than a quarter */
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
-    assert_int_equal(p.n_states, 4);
+    assert_int_equal(p.n_states - 1, 50);
+    m.kv_bytes = 60000;
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
+    assert_int_equal(p.n_states - 1, 3);
     m.kv_bytes = 30000;
     assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_NO_MEMORY); /* one slot */
+    m.kv_bytes = 4000000;
+    d.state_bytes = 100500; /* as much as 1,608 positions: whole pages of them */
+    assert_int_equal(cp_memory_plan_make(&p, &m, &d, &kv, &err), CP_OK);
+    assert_int_equal(p.checkpoint_every, 1616);
+    assert_int_equal(p.n_states - 1, 9);
 }
 
 int main(void)
@@ -888,6 +909,7 @@ int main(void)
         cmocka_unit_test(the_probe_sees_output_rows),
         cmocka_unit_test(many_threads_may_submit_and_cancel),
         cmocka_unit_test(memory_is_divided_with_arithmetic),
+        cmocka_unit_test(states_have_a_quarter_of_the_bytes_at_most),
     };
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL) + suite_models() +
            suite_sched() + suite_pace() + suite_time();

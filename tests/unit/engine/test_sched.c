@@ -32,7 +32,8 @@ typedef struct hand_req {
 typedef struct hand {
     cp_kv_group groups[6];
     int n_groups, rows, depth;
-    bool in_order;
+    uint32_t n_states;
+    bool in_order, prefix_cache;
     cp_kv *kv;
     cp_sched *s;
     cp_step step;
@@ -49,10 +50,14 @@ static void hand_open(hand *h, int P, uint32_t n_pages, int ctx, int chunk, int 
                        .n_groups = h->n_groups,
                        .page_positions = P,
                        .n_pages = n_pages,
+                       .n_state_slots = h->n_states,
                        .max_seqs = max_seqs,
                        .max_positions = ctx,
-                       .depth = h->depth};
+                       .depth = h->depth,
+                       .prefix_cache = h->prefix_cache};
     cp_sched_config sc = {.page_positions = P,
+                          .checkpoint_every = 8 * P,
+                          .prefix_cache = h->prefix_cache,
                           .ctx = ctx,
                           .max_seqs = max_seqs,
                           .prefill_chunk = chunk,
@@ -587,25 +592,155 @@ static void drafts_take_what_is_left(void **state)
     hand_close(h);
 }
 
+/* ---- states ---- */
+
+/* Pages of 4, a checkpoint every 32 positions beside those at the borders; `slots` state slots. */
+static hand *hand_hybrid(uint32_t slots)
+{
+    hand *h = hand_new();
+    h->groups[h->n_groups++] = (cp_kv_group){.kind = CP_GROUP_STATE, .state_bytes = 64};
+    h->n_states = slots + 1;
+    h->prefix_cache = true;
+    hand_open(h, 4, 60 + 1, 160, 16, 4);
+    return h;
+}
+
+static cp_kv_stats kv_stats(const hand *h)
+{
+    cp_kv_stats st;
+    cp_kv_stats_get(h->kv, &st);
+    return st;
+}
+
+/* Steps until request i has ended. */
+static void run_out(hand *h, int i)
+{
+    int steps = 0;
+    do {
+        step(h);
+        read_all(h, i);
+        assert_true(++steps < 200);
+    } while (seq_of(h, i));
+}
+
+/* How far a prompt of request i's and n tokens of its answer, and one more, would be hit. */
+static int would_hit(const hand *h, int i, int n)
+{
+    int32_t tok[160];
+    int all = h->q[i].r.n_prompt + n;
+    memcpy(tok, h->q[i].prompt, sizeof(*tok) * (size_t)h->q[i].r.n_prompt);
+    for (int k = h->q[i].r.n_prompt; k <= all; k++)
+        tok[k] = h->answer;
+    return cp_kv_peek(h->kv, NULL, tok, all + 1, all);
+}
+
+/* A prompt of 10 and an answer of 21: its last token is in no state, so 30 positions are, and the
+ * next turn computes 2 of them again. Of the borders that the answer passed the last alone is left.
+ */
+static void the_next_turn_begins_at_the_answers_last_border(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(20);
+    put(h, ask(h, 0, 10, 21, 64));
+    run_out(h, 0);
+    assert_int_equal(would_hit(h, 0, 21), 28);
+    assert_int_equal(would_hit(h, 0, 0), 8);  /* the prompt alone, with another answer */
+    assert_int_equal(would_hit(h, 0, 13), 8); /* half of the answer: at 20 there is none any more */
+    assert_int_equal(kv_stats(h).checkpoints_held, 2);
+    assert_int_equal(kv_stats(h).checkpoints_passed, 4);
+    cp_request *next = ask(h, 1, 45, 1, 64);
+    for (int k = 0; k < 45; k++)
+        h->q[1].prompt[k] = k < 10 ? h->q[0].prompt[k] : h->answer;
+    put(h, next);
+    plan(h);
+    assert_int_equal(seq_of(h, 1)->n_done, 28);
+    assert_int_equal(seq_of(h, 1)->rows, 4); /* 32 is one of every so many */
+    commit(h);
+    run_out(h, 1);
+    assert_int_equal(h->s->stats.checkpoint_hits, 1);
+    assert_int_equal(would_hit(h, 0, 21),
+                     28); /* it was hit, so it lasts: another turn like this one */
+    assert_int_equal(would_hit(h, 1, 0), 44);
+    assert_int_equal(kv_stats(h).checkpoints_held, 4);
+    hand_close(h);
+}
+
+/* A client that goes leaves what its answer had come to; so does a stop. */
+static void a_cancelled_answer_leaves_its_last_border(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(20);
+    put(h, ask(h, 0, 10, 40, 64));
+    for (int i = 0; i < 14; i++)
+        step(h);
+    int done = seq_of(h, 0)->n_done;
+    atomic_store(&h->q[0].r.cancel, true);
+    step(h);
+    assert_null(seq_of(h, 0));
+    assert_int_equal(would_hit(h, 0, 30), done / 4 * 4);
+    assert_true(done / 4 * 4 > 16);
+    hand_close(h);
+}
+
+/* Who was preempted goes on from the last border of what it had computed, its answer included. */
+static void a_preempted_answer_goes_on_from_its_last_border(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(20);
+    put(h, ask(h, 0, 10, 60, 64));
+    for (int i = 0; i < 17; i++)
+        step(h);
+    cp_seq *q = &h->s->seqs[seq_of(h, 0)->slot];
+    int done = q->n_done;
+    cp_seq_preempt(h->s, q);
+    plan(h);
+    assert_int_equal(q->state, CP_SEQ_RUNNING);
+    assert_int_equal(q->n_done, done / 4 * 4);
+    commit(h);
+    run_out(h, 0);
+    assert_int_equal(would_hit(h, 0, 60), 68); /* 69 positions are done */
+    hand_close(h);
+}
+
+/* Choices that say the same leave one checkpoint a border; as each knows it, none takes it away. */
+static void choices_share_their_borders(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(20);
+    cp_request *r = ask(h, 0, 10, 11, 64);
+    r->n = 3;
+    put(h, r);
+    run_out(h, 0);
+    assert_int_equal(would_hit(h, 0, 11), 20);
+    assert_int_equal(would_hit(h, 0, 0), 8);
+    assert_int_equal(kv_stats(h).checkpoints_held, 4);
+    assert_int_equal(kv_stats(h).states_used, 0);
+    hand_close(h);
+}
+
+/* With two slots there is none for a checkpoint beside two that run, and both come to their end. */
+static void short_slots_cost_checkpoints_only(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(2);
+    put(h, ask(h, 0, 10, 20, 64));
+    put(h, ask(h, 1, 11, 20, 64));
+    step(h);
+    assert_true(runs(h, 0) && runs(h, 1));
+    run_out(h, 0);
+    run_out(h, 1);
+    assert_int_equal(h->s->stats.preemptions, 0);
+    assert_int_equal(h->s->stats.finished_length, 2);
+    hand_close(h);
+}
+
 /* A recurrent state cannot be rolled back: nothing is drafted. */
 static void states_take_no_drafts(void **state)
 {
     (void)state;
-    hand *h = hand_new();
-    cp_err err;
-    cp_kv_group groups[2] = {{.kind = CP_GROUP_FULL}, {.kind = CP_GROUP_STATE, .state_bytes = 64}};
-    cp_kv_config kv = {.groups = groups,
-                       .n_groups = 2,
-                       .page_positions = 4,
-                       .n_pages = 41,
-                       .n_state_slots = 9,
-                       .max_seqs = 2,
-                       .max_positions = 80};
-    hand_open(h, 4, 10 + 1, 80, 16, 2);
-    cp_kv_close(h->kv);
-    assert_int_equal(cp_kv_open(&h->kv, &kv, &err), CP_OK);
-    h->s->kv = h->kv;
+    hand *h = hand_hybrid(9);
     put(h, ask(h, 0, 6, 9, 64));
+    step(h); /* to its prompt's border */
     step(h);
     cp_seq *q = &h->s->seqs[seq_of(h, 0)->slot];
     assert_int_equal(q->n_known, 7);
@@ -699,6 +834,11 @@ int suite_sched(void)
         cmocka_unit_test(masks_are_not_overlapped),
         cmocka_unit_test(drafts_are_kept_as_far_as_they_are_right),
         cmocka_unit_test(drafts_take_what_is_left),
+        cmocka_unit_test(the_next_turn_begins_at_the_answers_last_border),
+        cmocka_unit_test(a_cancelled_answer_leaves_its_last_border),
+        cmocka_unit_test(a_preempted_answer_goes_on_from_its_last_border),
+        cmocka_unit_test(choices_share_their_borders),
+        cmocka_unit_test(short_slots_cost_checkpoints_only),
         cmocka_unit_test(states_take_no_drafts),
         cmocka_unit_test(each_choice_ends_under_one_reason),
     };

@@ -62,7 +62,7 @@ static bool step(cp_kv *kv, cp_kv_seq s, const int32_t *tok, int n)
     uint32_t in, out, save;
     if (!cp_kv_grow(kv, s, n))
         return false;
-    cp_kv_checkpoint(kv, s, n);
+    cp_kv_checkpoint(kv, s, n, true);
     cp_kv_state(kv, s, &in, &out, &save);
     cp_kv_check(kv);
     over(kv, s, tok, n);
@@ -333,6 +333,94 @@ static void a_state_is_hit_only_at_a_checkpoint(void **state)
     cp_kv_state(kv, t, &in, &out, &save);
     assert_int_not_equal(in, out); /* a checkpoint is read, not written */
     cp_kv_check(kv);
+    cp_kv_close(kv);
+}
+
+/* A step of s to n that leaves a passing checkpoint. */
+static void pass(cp_kv *kv, cp_kv_seq s, const int32_t *tok, int n)
+{
+    assert_true(cp_kv_grow(kv, s, n));
+    assert_true(cp_kv_checkpoint(kv, s, n, false));
+    over(kv, s, tok, n);
+    cp_kv_check(kv);
+}
+
+static void a_passing_checkpoint_goes_with_the_next(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_kv(groups, 2, 17, 7);
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 4)); /* lasts */
+    pass(kv, s, tok, 8);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 8);
+    pass(kv, s, tok, 12);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 12);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 11), 4);
+    assert_true(step(kv, s, tok, 16)); /* one that lasts takes its place, too */
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 15), 4);
+    assert_int_equal(stats(kv).checkpoints_held, 2);
+    assert_int_equal(stats(kv).checkpoints_passed, 2);
+    pass(kv, s, tok, 20);
+    cp_kv_seq_close(kv, s); /* what is the last then stays */
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 20);
+    assert_int_equal(stats(kv).states_cached, 3);
+    s = cp_kv_seq_open(kv, NULL);
+    assert_int_equal(cp_kv_match(kv, s, tok, 32, 31), 20);
+    pass(kv, s, tok, 24);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 23), 20);
+    cp_kv_close(kv);
+}
+
+/* Of two that pass the same border, or where somebody goes on from it, nobody takes it away. */
+static void a_passing_checkpoint_that_others_know_lasts(void **state)
+{
+    (void)state;
+    int32_t tok[32];
+    tokens(tok, 32, 0);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_kv(groups, 2, 33, 12);
+    cp_kv_seq a = cp_kv_seq_open(kv, NULL), b = cp_kv_seq_open(kv, NULL);
+    pass(kv, a, tok, 4);
+    pass(kv, b, tok, 4);
+    assert_int_equal(stats(kv).checkpoints_held, 1);
+    pass(kv, a, tok, 8);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 7), 4);
+    cp_kv_seq c = cp_kv_seq_open(kv, NULL);
+    assert_int_equal(cp_kv_match(kv, c, tok, 32, 31), 8);
+    pass(kv, a, tok, 12);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 11), 8);
+    assert_int_equal(stats(kv).checkpoints_passed, 0);
+    cp_kv_close(kv);
+}
+
+/* Pages and slots are evicted apart; a checkpoint behind a page that is gone is of no use. */
+static void a_checkpoint_goes_with_its_page(void **state)
+{
+    (void)state;
+    int32_t tok[32], other[32];
+    tokens(tok, 32, 0);
+    tokens(other, 32, 100);
+    cp_kv_group groups[2] = {full, state_group};
+    cp_kv *kv = open_kv(groups, 2, 7, 7); /* 6 pages */
+    cp_kv_seq s = cp_kv_seq_open(kv, NULL);
+    assert_true(step(kv, s, tok, 4));
+    assert_true(step(kv, s, tok, 8));
+    cp_kv_seq_close(kv, s);
+    assert_int_equal(stats(kv).states_cached, 2);
+    s = cp_kv_seq_open(kv, NULL);
+    assert_true(cp_kv_grow(kv, s, 20)); /* 5 pages: the page of 4..7 goes */
+    assert_int_equal(stats(kv).checkpoints_cut, 1);
+    assert_int_equal(stats(kv).states_cached, 1);
+    assert_int_equal(stats(kv).state_evictions, 0);
+    assert_int_equal(cp_kv_peek(kv, NULL, tok, 32, 31), 4);
+    cp_kv_step_sent(kv);
+    cp_kv_advance(kv, s, 20);
+    cp_kv_step_done(kv);
+    cp_kv_commit(kv, s, other, 20);
+    assert_int_equal(stats(kv).checkpoints_held, 1);
     cp_kv_close(kv);
 }
 
@@ -725,13 +813,13 @@ static void checkpoints_of_steps_in_flight_wait_for_their_commit(void **state)
     cp_kv *kv = open_deep(groups, 2, 17, 9, 2);
     cp_kv_seq s = cp_kv_seq_open(kv, NULL);
     assert_true(cp_kv_grow(kv, s, 4));
-    cp_kv_checkpoint(kv, s, 4);
+    assert_true(cp_kv_checkpoint(kv, s, 4, true));
     cp_kv_state(kv, s, &in, &out, &first);
     assert_int_not_equal(first, 0);
     cp_kv_step_sent(kv);
     cp_kv_advance(kv, s, 4);
     assert_true(cp_kv_grow(kv, s, 8));
-    cp_kv_checkpoint(kv, s, 8);
+    assert_true(cp_kv_checkpoint(kv, s, 8, true));
     cp_kv_state(kv, s, &in, &out, &second);
     assert_int_equal(in, out); /* the state that the first step writes, in place */
     assert_int_not_equal(second, 0);
@@ -767,6 +855,9 @@ int main(void)
         cmocka_unit_test(the_first_writer_after_a_fork_copies),
         cmocka_unit_test(partly_written_pages_are_named_fresh),
         cmocka_unit_test(a_state_is_hit_only_at_a_checkpoint),
+        cmocka_unit_test(a_passing_checkpoint_goes_with_the_next),
+        cmocka_unit_test(a_passing_checkpoint_that_others_know_lasts),
+        cmocka_unit_test(a_checkpoint_goes_with_its_page),
         cmocka_unit_test(a_fork_shares_its_state_until_it_steps),
         cmocka_unit_test(shared_units_are_freed_by_their_last_holder),
         cmocka_unit_test(the_bound_on_pages_holds),
