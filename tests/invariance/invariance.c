@@ -377,21 +377,44 @@ static void run_hits(bed *b)
     printf("%-28s ok\n", "every boundary of 2 prompts");
 }
 
-/* A prompt that ends short of a checkpoint, so that generated text runs over it; then a second one:
- * the first with most of what it generated. Prefilled cold, or taken from the cache as decoding
- * left it (pages, and states at the checkpoint), it must go on as the first did. */
+/* What `first` gave after its first `skip` tokens, as what a prompt that has those should give. */
+static void want_rest(result *want, const result *first, int skip, int n)
+{
+    size_t ids = (size_t)n;
+    want->n = n;
+    memcpy(want->id, first->id + skip, ids * sizeof *first->id);
+    memcpy(want->logprob, first->logprob + skip, ids * sizeof *first->logprob);
+    memcpy(want->top, first->top + skip, ids * sizeof *first->top);
+    memcpy(want->row, first->row + skip, ids * sizeof *first->row);
+}
+
+/* A request on the running engine, compared, and with a cache: hit as far as a hit can go. */
+static void take_turn(bed *b, running *r, const scenario *s, int i, bool hits)
+{
+    prompt *p = &b->prompts[i];
+    submit(r, p, p->n, p->n_gen);
+    collect_one(b, r);
+    compare(b, i, s->name);
+    int most = (p->n - 1) / b->page_positions * b->page_positions;
+    require(!hits || b->got[i].n_cached == most, s->name, "a hit on all whole pages");
+}
+
+/* Two turns: a prompt and its answer, then both with more to come. Prefilled cold, or taken from
+ * the cache as decoding left it (pages, and the state at the answer's last page border), the second
+ * goes on as the first would have; and so does the first turn asked again, from its prompt's last
+ * border.
+ */
 static void run_turns(bed *b)
 {
-    enum { GEN = 64, TAKEN = 40, SHORT = 20, CHECKPOINT = 8 }; /* CHECKPOINT: pages */
+    enum { GEN = 64, REST = 24, PROMPT = 236 }; /* the answer ends in mid-page */
     const scenario all[] = {{"a second turn, cold", 1, 512, 512, 1, 0, false, 1, 0},
                             {"a second turn, chunks of 7", 2, 7, 7, 1, 0, false, 1, 0},
                             {"a second turn, cached", 2, 64, 64, 1, 0, true, 1, 0}};
     bed one = *b;
-    prompt turn[2] = {{.n = CHECKPOINT * b->page_positions - SHORT, .n_gen = GEN}};
+    prompt turn[2] = {{.n = PROMPT, .n_gen = GEN + REST}, {.n = PROMPT + GEN, .n_gen = REST}};
     one.prompts = turn;
     one.n_prompts = 2;
     one.got = cp_xcalloc(2, sizeof *one.got);
-    turn[1] = (prompt){.n = turn[0].n + TAKEN, .n_gen = GEN - TAKEN};
     turn[1].ids = turn[0].ids = cp_xcalloc((size_t)turn[1].n, sizeof *turn[0].ids);
     for (int k = 0; k < turn[0].n; k++) {
         turn[0].ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
@@ -399,24 +422,17 @@ static void run_turns(bed *b)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         running r;
         start(&one, &all[i], &r);
-        submit(&r, &turn[0], turn[0].n, GEN);
-        collect_one(&one, &r);
-        if (i == 0) {
-            result *first = &turn[0].want, *second = &turn[1].want;
-            size_t rest = GEN - TAKEN;
-            *first = one.got[0];
-            memcpy(turn[0].ids + turn[0].n, first->id, TAKEN * sizeof *first->id);
-            memcpy(second->id, first->id + TAKEN, rest * sizeof *first->id);
-            memcpy(second->logprob, first->logprob + TAKEN, rest * sizeof *first->logprob);
-            memcpy(second->top, first->top + TAKEN, rest * sizeof *first->top);
-            memcpy(second->row, first->row + TAKEN, rest * sizeof *first->row);
+        if (i == 0) { /* both turns in one answer: what must come */
+            submit(&r, &turn[0], turn[0].n, GEN + REST);
+            collect_one(&one, &r);
+            turn[0].want = one.got[0];
+            turn[0].n_gen = GEN;
+            memcpy(turn[0].ids + turn[0].n, one.got[0].id, GEN * sizeof *one.got[0].id);
+            want_rest(&turn[1].want, &one.got[0], GEN, REST);
         }
-        submit(&r, &turn[1], turn[1].n, turn[1].n_gen);
-        collect_one(&one, &r);
-        compare(&one, 0, all[i].name);
-        compare(&one, 1, all[i].name);
-        require(!all[i].prefix_cache || one.got[1].n_cached > turn[0].n, all[i].name,
-                "a hit on generated text");
+        take_turn(&one, &r, &all[i], 0, false);
+        take_turn(&one, &r, &all[i], 1, all[i].prefix_cache);
+        take_turn(&one, &r, &all[i], 0, all[i].prefix_cache);
         report(&one, &all[i], &r);
         stop(&r);
     }
