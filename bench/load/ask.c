@@ -31,6 +31,8 @@ void cp_load_body(cp_buf *out, const cp_load_config *cfg, const cp_load_shape *s
     cp_buf_add(out, history->p ? history->p : "", history->n);
     cp_buf_printf(out, "%s,\"max_tokens\":%u,\"temperature\":0,\"stream\":true",
                   cfg->completions ? "\"" : "]", ask->max_tokens);
+    if (ask->tools)
+        cp_buf_printf(out, ",\"tools\":%s", ask->tools);
     if (shape->include_usage)
         cp_buf_adds(out, ",\"stream_options\":{\"include_usage\":true}");
     if (ask->exact && shape->ignore_eos)

@@ -130,6 +130,7 @@ static void add_synthetic(const cp_load_prompts *p, uint64_t talk, uint32_t turn
     cp_load_rng words = cp_load_rng_for(p->seed, CP_LOAD_FOR_WORDS, index);
     ask->input_tokens = cp_load_lengths_draw(&p->input, &lengths);
     ask->max_tokens = cp_load_lengths_draw(&p->output, &lengths);
+    ask->tools = NULL;
     ask->exact = true;
     cp_buf text = {0};
     if (p->dataset == CP_LOAD_SHARED_PREFIX) {
@@ -183,6 +184,8 @@ static void add_recorded(const cp_load_prompts *p, uint64_t talk, uint32_t turn,
             cp_buf_printf(history, "%s%s", history->n ? "\\n\\n" : "", m->text);
     }
     cp_load_rng r = cp_load_rng_for(p->seed, CP_LOAD_FOR_LENGTHS, talk * 65536 + turn);
+    ask->tools = p->chat ? t->tools : NULL;
+    bytes += turn == 0 && ask->tools ? strlen(ask->tools) : 0;
     ask->input_tokens = tokens_of(bytes);
     ask->max_tokens =
         p->has_output ? cp_load_lengths_draw(&p->output, &r) : tokens_of(t->messages[to].bytes);

@@ -17,6 +17,7 @@ typedef struct cp_load_prompts cp_load_prompts;
 typedef struct cp_load_ask {
     uint32_t max_tokens;
     uint32_t input_tokens; /* of what the turn adds, as far as this program can tell */
+    const char *tools;     /* of chats: a JSON array that is the recording's; NULL: none */
     bool exact;            /* max_tokens is the length wanted: the end token is to be ignored */
 } cp_load_ask;
 

@@ -2,9 +2,9 @@
  * cp_load_trace: recorded conversations out of a file, for prompts.
  *
  * The file is a JSON array or lines of JSON, of objects with `conversations` (ShareGPT: from,
- * value) or `messages` (OpenAI: role, content, tool_calls, tool_call_id, name). Other keys are left
- * out. What it owns does not change after cp_load_trace_open; any thread may read. It hides
- * jansson.
+ * value) or `messages` (OpenAI: role, content, tool_calls, tool_call_id, name), and `tools`. Other
+ * keys are left out. What it owns does not change after cp_load_trace_open; any thread may read. It
+ * hides jansson.
  */
 #ifndef CP_BENCH_LOAD_TRACE_H
 #define CP_BENCH_LOAD_TRACE_H
@@ -34,6 +34,7 @@ typedef struct cp_load_talk {
     cp_load_message *messages;
     uint32_t n_messages;
     uint32_t turns; /* messages that were asked for */
+    char *tools;    /* their schemas, a JSON array; NULL: none */
 } cp_load_talk;
 
 typedef struct cp_load_trace {

@@ -41,6 +41,7 @@ static void talk_free(cp_load_talk *talk)
         free(talk->messages[i].text);
     }
     free(talk->messages);
+    free(talk->tools);
 }
 
 /* The message in OpenAI's form out of either; NULL: it is neither. A new reference. */
@@ -111,7 +112,10 @@ static bool take_record(reader *r, const json_t *record)
     if (n == 0 || n > CP_LOAD_MESSAGES_MAX)
         return false;
     cp_load_talk talk = {.messages = cp_xcalloc(n, sizeof(*talk.messages))};
+    const json_t *tools = json_object_get(record, "tools");
     bool ok = true;
+    if (json_array_size(tools) > 0)
+        talk.tools = json_dumps(tools, JSON_COMPACT | JSON_PRESERVE_ORDER);
     for (size_t i = 0; i < n && ok; i++)
         ok = take_message(&talk, json_array_get(messages, i));
     if (!ok || talk.turns == 0) {

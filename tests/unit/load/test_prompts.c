@@ -194,6 +194,7 @@ static void sharegpt(void **state)
     assert_string_equal(content(doc, 0), "h\xC3\xA9 \"q\"\n");
     assert_int_equal(ask.max_tokens, 2); /* of 8 bytes */
     assert_null(json_object_get(doc, "ignore_eos"));
+    assert_null(json_object_get(doc, "tools"));
     json_decref(doc);
     cp_buf_clear(&h);
     cp_load_prompts_close(p);
@@ -214,7 +215,7 @@ static const char agent[] =
     "\"c1\",\"type\":\"function\",\"function\":{\"name\":\"w\",\"arguments\":\"{}\"}}]},{\"role\":"
     "\"tool\",\"tool_call_id\":\"c1\",\"content\":\"rain\"},{\"role\":\"assistant\",\"content\":"
     "\"It rains.\"},{\"role\":\"user\",\"content\":\"thanks\"},{\"role\":\"assistant\",\"content\":"
-    "\"Bye.\"}]}\n\n"
+    "\"Bye.\"}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"w\"}}]}\n\n"
     "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}\n";
 
 static void agent_traces(void **state)
@@ -231,6 +232,7 @@ static void agent_traces(void **state)
     for (uint32_t turn = 0; turn < 3; turn++) {
         json_t *doc = request(&cfg, p, 0, turn, &history, &ask);
         assert_int_equal(json_array_size(json_object_get(doc, "messages")), sizes[turn]);
+        assert_int_equal(json_array_size(json_object_get(doc, "tools")), 1);
         if (turn > 0) { /* tool calls are as recorded, so that their results belong to something */
             assert_true(json_is_null(json_object_get(message(doc, 2), "content")));
             assert_int_equal(json_array_size(json_object_get(message(doc, 2), "tool_calls")), 1);
