@@ -10,6 +10,8 @@
 #include "tokenizer/pretok.h"
 #include "tokenizer/tokenizer.h"
 
+#include <stdatomic.h>
+
 /* tokenizer.ggml.token_type */
 enum {
     CP_TT_UNDEFINED = 0,
@@ -45,32 +47,53 @@ typedef struct cp_tok_pair {
     uint32_t rank;
 } cp_tok_pair;
 
-/* A slot of the text table: the upper half of the hash and id + 1; an empty slot has v == 0. */
+/* Strings to ids, open addressing. `key` is the string itself up to 8 bytes, else a hash. */
 typedef struct cp_tok_slot {
-    uint32_t tag, v;
+    uint64_t key;
+    uint32_t len;
+    int32_t next_id; /* id + 1; 0: free */
 } cp_tok_slot;
+
+typedef struct cp_tok_words {
+    cp_tok_slot *slot;
+    uint32_t mask;
+    const cp_str *str; /* [id]; not its own */
+    size_t longest;    /* bytes */
+} cp_tok_words;
+
+/* Pairs of neighbours inside tokens: characters (hashed, so a bit may be set for nothing), and
+ * bytes at the border of characters that a token cuts. */
+typedef struct cp_tok_seams {
+    uint64_t *chars, *bytes;
+} cp_tok_seams;
 
 /* An edge of the trie of special tokens. An empty slot has to == 0 (the root has no parent). */
 typedef struct cp_tok_edge {
     uint32_t from, byte, to;
 } cp_tok_edge;
 
+/* Whether merging a token's own spelling gives the token, found when it is first asked for; every
+ * thread that finds it finds the same. */
+enum { CP_WHOLE_UNKNOWN, CP_WHOLE_YES, CP_WHOLE_NO };
+
 struct cp_tokenizer {
     int32_t n;          /* tokens */
-    bool spm;           /* SentencePiece BPE; otherwise byte-level BPE */
+    bool spm;           /* merges by score (SentencePiece BPE); otherwise by the list of merges */
+    bool chars;         /* merges begin with characters, spaces as U+2581; otherwise with bytes */
     const cp_str *text; /* [n], spelled as in the file; the metadata's */
     cp_str *piece;      /* [n], the bytes behind it */
     char *pool;
     uint8_t *type, *flags; /* [n] */
-    float *score;          /* [n], SentencePiece only */
-    size_t max_text;       /* longest text in bytes */
+    float *score;          /* [n], spm only */
 
-    cp_tok_slot *slot; /* text -> id, open addressing */
-    uint32_t slot_mask;
+    cp_tok_words by_text, by_piece; /* by_piece: bytes only, what merging may make */
+    const cp_tok_words *words;      /* the one to look pieces of text up in */
+    _Atomic uint8_t *whole;         /* [n], CP_WHOLE_* */
+    cp_tok_seams seams;
     int32_t byte_id[256]; /* -1: the vocabulary has no token for the byte */
 
-    const cp_pretok *pre; /* byte-level only */
-    cp_tok_pair *pair;    /* (left, right) -> merge, open addressing */
+    const cp_pretok *pre; /* NULL: none */
+    cp_tok_pair *pair;    /* (left, right) -> merge, open addressing; not spm */
     uint32_t pair_mask;
 
     cp_tok_edge *edge; /* trie of special tokens: (node, byte) -> node, open addressing */
@@ -84,9 +107,21 @@ struct cp_tokenizer {
     size_t n_eog;
 };
 
-/* 64-bit hash of a byte string and of a pair of numbers. */
-uint64_t cp_tok_hash(const void *p, size_t n);
+/* words.c: 64-bit hash of a pair of numbers. */
 uint64_t cp_tok_hash2(uint32_t a, uint32_t b);
+/* A table for n strings; then those that are in it, of equal ones the first counts. False: out of
+ * memory. */
+bool cp_tok_words_init(cp_tok_words *w, size_t n, const cp_str *str);
+void cp_tok_words_add(cp_tok_words *w, int32_t id);
+/* The id of s, or -1. */
+int32_t cp_tok_words_find(const cp_tok_words *w, const void *s, size_t n);
+/* Seams: add the spelling of each token that merging may make; then the next place behind i that no
+ * token lies across, or n. Borders between two ASCII characters never count as one. */
+bool cp_tok_seams_init(cp_tok_seams *m);
+void cp_tok_seams_add(cp_tok_seams *m, const void *text, size_t n);
+size_t cp_tok_seams_next(const cp_tok_seams *m, const uint8_t *s, size_t i, size_t n);
+
+/* tokenizer.c */
 /* The printable code point that stands for a byte in byte-level vocabularies, and back (-1: none).
  */
 uint32_t cp_tok_byte_to_cp(uint8_t b);
@@ -120,14 +155,16 @@ typedef struct cp_tok_work {
     size_t n_sym, cap_sym;
     struct cp_tok_cand *heap;
     size_t n_heap, cap_heap;
-    cp_buf text; /* escaped or normalized fragment */
+    cp_buf text;    /* escaped or normalized fragment */
+    uint64_t looks; /* pairs looked up, for tests that count work */
     cp_account *account;
 } cp_tok_work;
 void cp_tok_work_fini(cp_tok_work *w);
 
-/* merge.c: append the ids of one fragment of ordinary text. False: out of memory. */
-bool cp_tok_bpe(const cp_tokenizer *t, cp_tok_work *w, const char *s, size_t n, cp_ids *out);
-bool cp_tok_spm(const cp_tokenizer *t, cp_tok_work *w, const char *s, size_t n, bool prefix,
-                cp_ids *out);
+/* merge.c: append what merging makes of s[0, n), n > 0. False: out of memory. */
+bool cp_tok_merge(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, size_t n, cp_ids *out);
+/* encode.c: append the ids of a fragment of ordinary text; `prefix`: with a space in front. */
+bool cp_tok_fragment(const cp_tokenizer *t, cp_tok_work *w, const char *s, size_t n, bool prefix,
+                     cp_ids *out);
 
 #endif

@@ -15,28 +15,7 @@
 
 #define KEY(s) "tokenizer.ggml." s
 
-/* ---- hashing and byte-level spelling ---- */
-
-uint64_t cp_tok_hash2(uint32_t a, uint32_t b)
-{
-    uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15u;
-    return h ^ h >> 29;
-}
-
-uint64_t cp_tok_hash(const void *p, size_t n)
-{
-    const uint8_t *s = p;
-    uint64_t h = 0x243F6A8885A308D3u ^ n, w;
-    for (; n >= 8; s += 8, n -= 8) {
-        memcpy(&w, s, 8);
-        h = (h ^ w) * 0x9E3779B97F4A7C15u;
-        h ^= h >> 32;
-    }
-    w = 0;
-    memcpy(&w, s, n);
-    h = (h ^ w) * 0x9E3779B97F4A7C15u;
-    return h ^ h >> 29;
-}
+/* ---- byte-level spelling ---- */
 
 /* Printable bytes stand for themselves, the 68 others for U+0100 and up, in order. */
 uint32_t cp_tok_byte_to_cp(uint8_t b)
@@ -66,47 +45,17 @@ static cp_code no_memory(cp_err *err)
     return cp_fail(err, CP_NO_MEMORY, "tokenizer: out of memory");
 }
 
-/* A power of two, at least twice n. */
-static uint32_t table_size(size_t n)
-{
-    uint32_t cap = 16;
-    while (cap < 2 * n)
-        cap *= 2;
-    return cap;
-}
-
 int32_t cp_tokenizer_find(const cp_tokenizer *t, const char *s, size_t n)
 {
-    if (n == 0)
-        return -1;
-    uint64_t hash = cp_tok_hash(s, n);
-    uint32_t tag = (uint32_t)(hash >> 32);
-    for (uint32_t h = (uint32_t)hash & t->slot_mask;; h = (h + 1) & t->slot_mask) {
-        uint32_t v = t->slot[h].v;
-        if (v == 0)
-            return -1;
-        if (t->slot[h].tag == tag && t->text[v - 1].n == n && memcmp(t->text[v - 1].p, s, n) == 0)
-            return (int32_t)(v - 1);
-    }
+    return cp_tok_words_find(&t->by_text, s, n);
 }
 
-static cp_code build_slots(cp_tokenizer *t, cp_err *err)
+static cp_code index_text(cp_tokenizer *t, cp_err *err)
 {
-    uint32_t cap = table_size((size_t)t->n);
-    t->slot = calloc(cap, sizeof *t->slot);
-    if (!t->slot)
+    if (!cp_tok_words_init(&t->by_text, (size_t)t->n, t->text))
         return no_memory(err);
-    t->slot_mask = cap - 1;
-    for (int32_t i = 0; i < t->n; i++) {
-        const cp_str *s = &t->text[i];
-        if (s->n == 0 || cp_tokenizer_find(t, s->p, s->n) >= 0)
-            continue; /* of equal spellings the first one counts */
-        uint64_t hash = cp_tok_hash(s->p, s->n);
-        uint32_t h = (uint32_t)hash & t->slot_mask;
-        while (t->slot[h].v)
-            h = (h + 1) & t->slot_mask;
-        t->slot[h] = (cp_tok_slot){(uint32_t)(hash >> 32), (uint32_t)i + 1};
-    }
+    for (int32_t i = 0; i < t->n; i++)
+        cp_tok_words_add(&t->by_text, i);
     return CP_OK;
 }
 
@@ -160,10 +109,8 @@ static cp_code load_tokens(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
         t->type[i] = (uint8_t)type;
         if (t->spm)
             t->score[i] = (float)score;
-        if (t->text[i].n > t->max_text)
-            t->max_text = t->text[i].n;
     }
-    return build_slots(t, err);
+    return index_text(t, err);
 }
 
 /* "<0xAB>" to 0xAB, or -1. */
@@ -186,10 +133,11 @@ static int byte_token_value(cp_str s)
 }
 
 /* Decode text into dst (never longer than text); returns the length. Characters that stand for no
- * byte stay. */
-static size_t decode_byte_level(cp_str s, char *dst)
+ * byte stay, and *all is false then. */
+static size_t decode_byte_level(cp_str s, char *dst, bool *all)
 {
     size_t n = 0;
+    *all = true;
     for (size_t i = 0; i < s.n;) {
         uint32_t cp;
         size_t len = cp_uni_decode((const uint8_t *)s.p + i, s.n - i, &cp);
@@ -199,6 +147,7 @@ static size_t decode_byte_level(cp_str s, char *dst)
         } else {
             memcpy(dst + n, s.p + i, len);
             n += len;
+            *all = false;
         }
         i += len;
     }
@@ -220,6 +169,39 @@ static size_t decode_spm(cp_str s, char *dst)
     return n;
 }
 
+/* The bytes behind token i into t->piece[i], from `dst` on where they differ from its spelling;
+ * returns how many of those there are. What merging may make of text is a word and has no seam
+ * inside it. */
+static size_t build_piece(cp_tokenizer *t, int32_t i, char *dst)
+{
+    cp_str s = t->text[i];
+    int b = t->type[i] == CP_TT_BYTE ? byte_token_value(s) : -1;
+    bool all = false, shown = t->flags[i] & (CP_TF_HIDDEN | CP_TF_ADDED | CP_TF_SPECIAL);
+    bool made = !(t->flags[i] & CP_TF_NO_TEXT);
+    size_t n = 0;
+    if (t->chars && made)
+        cp_tok_seams_add(&t->seams, s.p, s.n);
+    if (!t->chars && (made || !shown)) {
+        n = decode_byte_level(s, dst, &all);
+        if (made)
+            cp_tok_seams_add(&t->seams, dst, n);
+    }
+    if (shown) {
+        t->piece[i] = s;
+        return 0;
+    }
+    if (b >= 0) {
+        *dst = (char)b;
+        n = 1;
+    } else if (t->chars) {
+        n = decode_spm(s, dst);
+    }
+    t->piece[i] = (cp_str){dst, n};
+    if (made && all)
+        cp_tok_words_add(&t->by_piece, i);
+    return n;
+}
+
 static cp_code build_pieces(cp_tokenizer *t, cp_err *err)
 {
     size_t total = 0, at = 0;
@@ -228,25 +210,13 @@ static cp_code build_pieces(cp_tokenizer *t, cp_err *err)
             return cp_fail(err, CP_CORRUPT, "the vocabulary's spellings overflow");
     t->piece = malloc((size_t)t->n * sizeof *t->piece);
     t->pool = malloc(total + 1);
-    if (!t->piece || !t->pool)
+    t->whole = calloc((size_t)t->n, sizeof *t->whole);
+    if (!t->piece || !t->pool || !t->whole || !cp_tok_seams_init(&t->seams) ||
+        (!t->chars && !cp_tok_words_init(&t->by_piece, (size_t)t->n, t->piece)))
         return no_memory(err);
-    for (int32_t i = 0; i < t->n; i++) {
-        cp_str s = t->text[i];
-        int b = t->type[i] == CP_TT_BYTE ? byte_token_value(s) : -1;
-        size_t n;
-        if (t->flags[i] & (CP_TF_HIDDEN | CP_TF_ADDED | CP_TF_SPECIAL)) {
-            t->piece[i] = s;
-            continue;
-        }
-        if (b >= 0) {
-            t->pool[at] = (char)b;
-            n = 1;
-        } else {
-            n = t->spm ? decode_spm(s, t->pool + at) : decode_byte_level(s, t->pool + at);
-        }
-        t->piece[i] = (cp_str){t->pool + at, n};
-        at += n;
-    }
+    t->words = t->chars ? &t->by_text : &t->by_piece;
+    for (int32_t i = 0; i < t->n; i++)
+        at += build_piece(t, i, t->pool + at);
     return CP_OK;
 }
 
@@ -254,7 +224,7 @@ static void build_byte_ids(cp_tokenizer *t)
 {
     static const char HEX[] = "0123456789ABCDEF";
     for (int b = 0; b < 256; b++) {
-        if (!t->spm) {
+        if (!t->chars) {
             char u[4];
             size_t n = cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b), u);
             t->byte_id[b] = cp_tokenizer_find(t, u, n);
@@ -262,11 +232,11 @@ static void build_byte_ids(cp_tokenizer *t)
         }
         char name[6] = {'<', '0', 'x', HEX[b >> 4], HEX[b & 15], '>'};
         int32_t id = cp_tokenizer_find(t, name, sizeof name);
-        if (id < 0) {
+        if (id < 0 && t->spm) {
             char c = (char)b;
             id = cp_tokenizer_find(t, &c, 1);
         }
-        t->byte_id[b] = id >= 0 ? id : t->unk;
+        t->byte_id[b] = id >= 0 || !t->spm ? id : t->unk;
     }
 }
 
@@ -283,7 +253,9 @@ static cp_code load_merges(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
         return cp_fail(err, CP_CORRUPT, "%llu merges, allowed are %d",
                        (unsigned long long)kv->count, CP_TOK_MAX_TOKENS);
     const cp_str *rule = kv->v.a;
-    uint32_t cap = table_size((size_t)kv->count);
+    uint32_t cap = 16;
+    while (cap < 2 * kv->count)
+        cap *= 2;
     t->pair = malloc(cap * sizeof *t->pair);
     if (!t->pair)
         return no_memory(err);
@@ -321,33 +293,40 @@ static cp_code load_merges(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
 
 /* ---- opening ---- */
 
-/* Choose the family and, for byte-level vocabularies, the pre-tokenizer row; refuse by name what is
- * not built. */
+static bool is(cp_str s, const char *z)
+{
+    return s.n == strlen(z) && memcmp(s.p, z, s.n) == 0;
+}
+
+/* Choose the family and the pre-tokenizer row; refuse by name what is not built. */
 static cp_code choose_family(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
 {
-    char built[128];
+    char built[400];
     cp_str model, pre = {"default", 7};
     if (!cp_meta_str(meta, KEY("model"), &model))
         return cp_fail(err, CP_CORRUPT, "tokenizer.ggml.model is missing");
-    if (model.n == 5 && memcmp(model.p, "llama", 5) == 0) {
+    if (is(model, "llama")) {
         t->spm = true;
+        t->chars = true;
         t->add_bos = true;
         t->add_space_prefix = true;
         return CP_OK;
     }
-    if (model.n != 4 || memcmp(model.p, "gpt2", 4) != 0)
+    bool gemma4 = is(model, "gemma4");
+    if (!gemma4 && !is(model, "gpt2"))
         return cp_fail(err, CP_UNSUPPORTED,
-                       "tokenizer model '%.*s' is not built; built: gpt2, llama",
+                       "tokenizer model '%.*s' is not built; built: gpt2, llama, gemma4",
                        (int)(model.n < 64 ? model.n : 64), model.p);
     if (cp_meta_str(meta, KEY("pre"), &pre) && pre.n == 0)
         pre = (cp_str){"default", 7};
-    t->pre = cp_pretok_find(pre);
+    t->pre = cp_pretok_find(gemma4 ? model : pre); /* that model has one of its own */
     if (!t->pre) {
         cp_pretok_list(built, sizeof built);
         return cp_fail(err, CP_UNSUPPORTED, "pre-tokenizer '%.*s' is not built; built: %s",
                        (int)(pre.n < 64 ? pre.n : 64), pre.p, built);
     }
-    t->add_bos = t->pre->add_bos;
+    t->chars = t->pre->chars;
+    t->add_bos = t->pre->bos != CP_BOS_KEY;
     return CP_OK;
 }
 
@@ -360,7 +339,8 @@ static cp_code build(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
     build_byte_ids(t);
     if (!t->spm && (rc = load_merges(t, meta, err)))
         return rc;
-    cp_meta_bool(meta, KEY("add_bos_token"), &t->add_bos);
+    if (!t->pre || t->pre->bos != CP_BOS_FORCED)
+        cp_meta_bool(meta, KEY("add_bos_token"), &t->add_bos);
     cp_meta_bool(meta, KEY("add_eos_token"), &t->add_eos);
     if (t->spm)
         cp_meta_bool(meta, KEY("add_space_prefix"), &t->add_space_prefix);
@@ -393,7 +373,11 @@ void cp_tokenizer_close(cp_tokenizer *t)
     free(t->type);
     free(t->flags);
     free(t->score);
-    free(t->slot);
+    free(t->by_text.slot);
+    free(t->by_piece.slot);
+    free(t->whole);
+    free(t->seams.chars);
+    free(t->seams.bytes);
     free(t->pair);
     free(t->edge);
     free(t->node_id);

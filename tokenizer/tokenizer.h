@@ -1,10 +1,10 @@
 /*
  * tokenizer: text to token ids and back, from a model's metadata.
  *
- * A cp_tokenizer is built once per model and immutable afterwards: any thread may use it. A
+ * A cp_tokenizer is built once per model and answers the same ever after: any thread may use it. A
  * cp_detok (incremental detokenizer) is a small value owned by one stream. It hides the families
- * (byte-level BPE, SentencePiece BPE), the pre-tokenizer scanners, the Unicode tables and the
- * added-token automaton. Worst case is linear (or n log n) in the text.
+ * (byte-level BPE, SentencePiece BPE, BPE over characters), the pre-tokenizer scanners, the Unicode
+ * tables and the added-token automaton. Worst case is linear (or n log n) in the text.
  */
 #ifndef CP_TOKENIZER_TOKENIZER_H
 #define CP_TOKENIZER_TOKENIZER_H

@@ -36,20 +36,6 @@ enum {
 #define RAW_BYTE  0x80000000u /* an invalid byte b travels through NFC as RAW_BYTE | b */
 #define SHORT_RUN 32          /* marks up to which insertion sort is used */
 
-size_t cp_uni_decode(const uint8_t *s, size_t n, uint32_t *cp)
-{
-    *cp = CP_UNI_INVALID;
-    size_t len = cp_utf8_decode((const char *)s, n, cp);
-    return len ? len : 1;
-}
-
-unsigned cp_uni_class(uint32_t cp)
-{
-    if (cp > 0x10FFFF)
-        return 0;
-    return uc_flags_block[(size_t)uc_flags_index[cp >> 8] << 8 | (cp & 0xFF)];
-}
-
 const char *cp_uni_version(void)
 {
     return UNICODE_VERSION;

@@ -3,14 +3,16 @@
 
 usage: run.py --driver BIN [--work DIR] [--bytes N] [--seed S] [--only NAME,...]
 
-For the two real model files and five vocabularies: the vectors that llama.cpp ships (.inp/.out) and at least N bytes of
-corpus.py's strings, each with special tokens parsed and not. llama.cpp runs inside the process (package xllamacpp). Where
-llama.cpp departs from the model's own tokenizer, as listed in DEPARTURES.md, the expected ids are made by that rule; every
-such string is counted. Packages go into a virtual environment of the work folder, made on the first run.
+For the two real model files and the vocabularies of vocabularies.py: the vectors that llama.cpp ships (.inp/.out) and at
+least N bytes of corpus.py's strings, each with special tokens parsed and not; then every other name of tokenizer.ggml.pre,
+on an eighth of that and a vocabulary of its family. llama.cpp runs inside the process (package xllamacpp). Where it departs
+from the model's own tokenizer, as listed in DEPARTURES.md, the expected ids are made by that rule; every such string is
+counted. Packages go into a virtual environment of the work folder, made on the first run.
 
 exit status: 0 no difference, 1 differences (printed), 77 something that is needed is not there.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -19,19 +21,25 @@ import socket
 import struct
 import subprocess
 import sys
-import tarfile
 import unicodedata
 import urllib.request
 import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
-PACKAGES = ["xllamacpp", "gguf", "numpy", "tokenizers"]
+sys.path.insert(0, str(HERE))
+import patterns  # noqa: E402
+import vocabularies  # noqa: E402
+
+PACKAGES = ["xllamacpp", "gguf", "numpy", "tokenizers", "unicodedata2==15.1.0"]
 MODELS = pathlib.Path(os.environ.get("CAPSTAN_MODELS", HERE.parents[2] / "build" / "models"))
 FILES = {
     "smollm2": os.environ.get("CAPSTAN_SMOLLM2", str(MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf")),
     "gemma-3": os.environ.get("CAPSTAN_GEMMA3", str(MODELS / "gemma-3-270m.Q4_K_M.gguf")),
 }
-VOCABS = ["gpt-2", "llama-bpe", "qwen2", "llama-spm", "phi-3"]
+VOCABS = [*vocabularies.GGML, *vocabularies.MADE]
+# A vocabulary for each family of names that share an expression, for those that have none of their own.
+FOR_FAMILY = {"gpt-2": "gpt-2", "smollm": "starcoder", "llama-bpe": "llama-bpe", "qwen2": "qwen2", "gpt-4o": "gpt-oss",
+              "minicpm5": "llama-bpe", "seed-coder": "qwen2"}
 
 
 def in_venv(work):
@@ -44,27 +52,6 @@ def in_venv(work):
         venv.create(home, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
     os.execve(python, [str(python), *sys.argv], {**os.environ, "CAPSTAN_ORACLE_VENV": "1"})
-
-
-def vocab_dir(work):
-    """The folder with llama.cpp's vocabularies and vectors, taken from the sources of llama-cpp-python."""
-    if "CAPSTAN_ORACLE_VOCABS" in os.environ:
-        return pathlib.Path(os.environ["CAPSTAN_ORACLE_VOCABS"])
-    out = work / "vocabs"
-    if not (out / "ggml-vocab-phi-3.gguf.out").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        if not list(work.glob("llama_cpp_python-*.tar.gz")):
-            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
-                            "-d", str(work), "llama-cpp-python"], check=False)
-        archive = sorted(work.glob("llama_cpp_python-*.tar.gz"))
-        if not archive:
-            print("run.py: llama-cpp-python's sources could not be fetched")
-            sys.exit(77)
-        with tarfile.open(archive[-1]) as tar:
-            for m in tar:
-                if "/vendor/llama.cpp/models/ggml-vocab-" in m.name and m.isfile():
-                    (out / pathlib.Path(m.name).name).write_bytes(tar.extractfile(m).read())
-    return out
 
 
 def add_tiny_model(w, n):
@@ -100,8 +87,8 @@ def add_tiny_model(w, n):
     w.close()
 
 
-def model_of_vocab(src, dst):
-    """A tiny random llama model that carries src's tokenizer, so that llama.cpp's server loads it."""
+def model_of_vocab(src, dst, pre=None):
+    """A tiny random llama model that carries src's tokenizer, so that llama.cpp's server loads it; another name for `pre`."""
     import gguf
 
     reader = gguf.GGUFReader(src)
@@ -112,7 +99,8 @@ def model_of_vocab(src, dst):
         if field.types[0] == gguf.GGUFValueType.ARRAY:
             w.add_key_value(key, field.contents(), field.types[0], sub_type=field.types[-1])
         else:
-            w.add_key_value(key, field.contents(), field.types[0])
+            renamed = pre and key == "tokenizer.ggml.pre"
+            w.add_key_value(key, pre if renamed else field.contents(), field.types[0])
     add_tiny_model(w, len(reader.fields["tokenizer.ggml.tokens"].data))
 
 
@@ -125,6 +113,7 @@ class Vocabulary:
         f = gguf.GGUFReader(path).fields
         self.model = f["tokenizer.ggml.model"].contents()
         self.pre = f["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in f else ""
+        self.pre = self.model if self.model == "gemma4" else self.pre
         self.tokens = f["tokenizer.ggml.tokens"].contents()
         self.types = f["tokenizer.ggml.token_type"].contents()
         self.merges = f["tokenizer.ggml.merges"].contents() if "tokenizer.ggml.merges" in f else []
@@ -134,9 +123,7 @@ class Vocabulary:
         """Spellings as they stand in a text; byte-level ones decoded."""
         if self.model != "gpt2":
             return [t.replace("\u2581", " ") for t in self.tokens if t]
-        keep = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        rest = [b for b in range(256) if b not in keep]
-        back = {chr(b): b for b in keep} | {chr(256 + i): b for i, b in enumerate(rest)}
+        back = {c: b for b, c in vocabularies.spelling().items()}
         out = []
         for t in self.tokens:
             try:
@@ -172,31 +159,22 @@ class Llama:
 
 
 class HuggingFace:
-    """The byte-level pipeline of Qwen 2 as its own tokenizer.json builds it: NFC, split, byte level, BPE."""
+    """A vocabulary as the model's own tokenizer.json builds it: NFC where it has it, split, byte level, BPE."""
 
     def __init__(self, v):
-        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
-        vocab = {t: i for i, t in enumerate(v.tokens) if v.types[i] == 1}
-        merges = [tuple(m.split(" ", 1)) for m in v.merges]
-        t = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-        t.normalizer = normalizers.NFC()
-        pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-                   r"\s*[\r\n]+|\s+(?!\S)|\s+")
-        t.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-        self.plain = t
+        chars = v.pre == "gemma4"
+        vocab = {t: i for i, t in enumerate(v.tokens) if v.types[i] == 1 or (chars and v.types[i] in (2, 6))}
+        cut = [m.find(" ", 1) for m in v.merges]
+        merges = [(m[:k], m[k + 1 :]) for m, k in zip(v.merges, cut)]
+        self.plain = patterns.chars(vocab, merges, "<unk>") if chars else patterns.byte_level(v.pre, vocab, merges)
         self.added = {v.tokens[i]: i for i, k in enumerate(v.types) if k == 4}
         self.control = {v.tokens[i]: i for i, k in enumerate(v.types) if k == 3}
-        # Marks that its normalizer does not order, and what Unicode 15 added after this Python's tables.
-        nfd = normalizers.NFD()
-        marks = [c for c in range(0x110000) if unicodedata.combining(chr(c)) not in (0, 1, 240)]
-        self.newer = {c: None for c in marks if nfd.normalize_str(chr(c) + "\u0334")[0] != "\u0334"}
-        self.newer |= dict.fromkeys([*range(0x10EFD, 0x10F00), 0x11F41, 0x11F42, 0x1E08F, *range(0x1E4EC, 0x1E4F0)])
+        self.newer = dict.fromkeys(newer_marks() if v.pre in patterns.NFC else ()) | dict.fromkeys(newer_classes())
 
     def encode(self, text, special):
         known = self.added | (self.control if special else {})
+        if not known:
+            return self.plain.encode(text, add_special_tokens=False).ids
         pattern = "(" + "|".join(re.escape(k) for k in sorted(known, key=len, reverse=True)) + ")"
         ids = []
         for part in re.split(pattern, text):
@@ -207,6 +185,32 @@ class HuggingFace:
         return ids
 
 
+@functools.cache
+def newer_marks():
+    """Marks that HF's normalizer does not order, and what Unicode 15 added after this Python's tables."""
+    from tokenizers import normalizers
+
+    nfd = normalizers.NFD()
+    marks = [c for c in range(0x110000) if unicodedata.combining(chr(c)) not in (0, 1, 240)]
+    newer = {c for c in marks if nfd.normalize_str(chr(c) + "\u0334")[0] != "\u0334"}
+    return newer | {*range(0x10EFD, 0x10F00), 0x11F41, 0x11F42, 0x1E08F, *range(0x1E4EC, 0x1E4F0)}
+
+
+@functools.cache
+def newer_classes():
+    """Code points whose category HF's expressions see otherwise than Unicode 15.1."""
+    import unicodedata2
+    from tokenizers import Regex, pre_tokenizers
+
+    every = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
+    odd = set()
+    for category in ("Lu", "Ll", "Lt", "Lm", "Lo", "M", "N", "P", "S"):
+        split = pre_tokenizers.Split(Regex(rf"\p{{{category}}}"), "removed")
+        kept = {ord(c) for part, _ in split.pre_tokenize_str("".join(map(chr, every))) for c in part}
+        odd |= {c for c in every if (c not in kept) != unicodedata2.category(chr(c)).startswith(category)}
+    return odd
+
+
 def capstan(driver, model, texts, special):
     data = b"".join(struct.pack("<I", len(b)) + b for b in (t.encode() for t in texts))
     p = subprocess.run([driver, str(model), "sp" if special else "-"], input=data, stdout=subprocess.PIPE, check=True)
@@ -215,10 +219,10 @@ def capstan(driver, model, texts, special):
     return [[int(x) for x in line.split()] for line in lines]
 
 
-def newer_marks(args, model, hf, text, special):
-    """DEPARTURES 3: whether capstan and HF agree once the marks that HF's normalizer does not know are taken out."""
+def agree_without_newer(args, model, hf, text, special, bos):
+    """DEPARTURES 3: whether capstan and HF agree once the characters that only one of them knows are taken out."""
     bare = text.translate(hf.newer)
-    return bare != text and capstan(args.driver, model, [bare], special)[0] == hf.encode(bare, special)
+    return bare != text and capstan(args.driver, model, [bare], special)[0] == bos + hf.encode(bare, special)
 
 
 def html_tag(v, llama, text, special):
@@ -241,48 +245,57 @@ def html_tag(v, llama, text, special):
     return ids
 
 
-def compare(name, path, args, work):
+def why_own(v, text):
+    """DEPARTURES: the rule by which the model's own tokenizer counts for a text, or None."""
+    if v.pre in patterns.NFC and unicodedata.normalize("NFC", text) != text:
+        return "nfc"
+    if "</s>" in text and "</s>" in v.tokens and v.types[v.tokens.index("</s>")] != 3:
+        return "html"
+    if "'\u017f" in text and patterns.FAMILY_OF.get(v.pre) in FOLDING:
+        return "long_s"
+    return "case" if patterns.FAMILY_OF.get(v.pre) in ("gpt-4o", "tekken") and not text.isascii() else None
+
+
+FOLDING = {"llama-bpe", "qwen2", "qwen35", "gpt-4o", "minicpm5", "seed-coder"}
+
+
+def compare(name, path, args, work, pre=None, portion=1):
+    """Whether nothing differs. `pre`: under another name of tokenizer.ggml.pre."""
     v = Vocabulary(path)
+    v.pre = pre or v.pre
     model = path
-    if name in VOCABS:
-        model = work / f"model-{name}.gguf"
+    if name not in FILES:
+        model = work / f"model-{name}{'-' + pre if pre else ''}.gguf"
         if not model.exists():
-            model_of_vocab(path, model)
+            model_of_vocab(path, model, pre)
     llama = Llama(model)
-    hf = HuggingFace(v) if v.pre == "qwen2" else None
-    has_tag = "</s>" in v.tokens and v.types[v.tokens.index("</s>")] != 3
-    sys.path.insert(0, str(HERE))
+    hf = HuggingFace(v) if v.pre in patterns.FAMILY_OF else None
     import corpus
 
-    texts = list(corpus.strings(args.seed, args.bytes, v.pieces()))
-    done = {"strings": 0, "bytes": 0, "nfc": 0, "html": 0, "marks": 0, "hf": 0, "different": 0}
+    texts = list(corpus.strings(args.seed, args.bytes // portion, v.pieces()))
+    done = dict.fromkeys(("strings", "bytes", "nfc", "html", "long_s", "case", "newer", "hf", "different"), 0)
     for special in (False, True):
+        bos = llama.encode("", special)
         ours = capstan(args.driver, model, texts, special)
         for text, got in zip(texts, ours):
             done["strings"] += 1
             done["bytes"] += len(text.encode())
-            want = llama.encode(text, special)
-            if hf:
-                own = hf.encode(text, special)
-                done["hf"] += own == got
-                if own != want and (unicodedata.normalize("NFC", text) != text or has_tag and "</s>" in text):
-                    done["nfc" if unicodedata.normalize("NFC", text) != text else "html"] += 1
-                    want = own
-            elif got != want and has_tag and "</s>" in text:
-                own = html_tag(v, llama, text, special)
-                if own is not None:
-                    done["html"] += 1
-                    want = own
-            if got != want and hf and newer_marks(args, model, hf, text, special):
-                done["marks"] += 1
-                continue
-            if got != want:
+            want, why = llama.encode(text, special), why_own(v, text)
+            own = bos + hf.encode(text, special) if hf else html_tag(v, llama, text, special) if why == "html" else None
+            done["hf"] += own == got
+            if own is not None and want != own and why:
+                done[why] += 1
+                want = own
+            if got != want and hf and agree_without_newer(args, model, hf, text, special, bos):
+                done["newer"] += 1
+            elif got != want:
                 done["different"] += 1
                 if done["different"] <= 10:
                     print(f"{name}: special={special} {text[:200]!r}\n  capstan {got[:40]}\n  expected {want[:40]}")
-    done["vectors"] = vectors_of(path, name, args.driver, model)
-    print(f"{name}: {json.dumps(done)}", flush=True)
-    return done["different"] == 0 and done["vectors"][1] == 0
+    if not pre:
+        done["vectors"] = vectors_of(path, name, args.driver, model)
+    print(f"{name}{' as ' + pre if pre else ''}: {json.dumps(done)}", flush=True)
+    return done["different"] == 0 and (pre or done["vectors"][1] == 0)
 
 
 def vectors_of(path, name, driver, model):
@@ -310,17 +323,21 @@ def main():
     work = pathlib.Path(args.work).resolve()
     work.mkdir(parents=True, exist_ok=True)
     in_venv(work)
-    folder = vocab_dir(work)
     ok, seen = True, 0
     for name in [*FILES, *VOCABS]:
         if args.only and name not in args.only.split(","):
             continue
-        path = FILES.get(name) or folder / f"ggml-vocab-{name}.gguf"
+        path = FILES.get(name) or vocabularies.path(work, name)
         if not pathlib.Path(path).exists():
             print(f"{name}: {path} is not there, skipped")
             continue
         seen += 1
         ok = compare(name, path, args, work) and ok
+    for family, name in FOR_FAMILY.items():
+        for pre in patterns.SAME.get(family, [family]):
+            if not args.only or pre in args.only.split(","):
+                seen += 1
+                ok = compare(name, vocabularies.path(work, name), args, work, pre, 8) and ok
     sys.exit(77 if not seen else 0 if ok else 1)
 
 

@@ -4,8 +4,9 @@
 usage: make_vectors.py            (a Python with xllamacpp, gguf, numpy, tokenizers; Python 3.13 for nfc.txt)
 
 One file a family: a vocabulary of a few hundred tokens trained here on the text below, then cases. The ids come from
-llama.cpp, for qwen2 from HF's tokenizers (its NFC). pretok.txt holds piece lengths by HF's regex engine, nfc.txt Python's
-NFC. Format: a line is a word and fields; in fields, bytes outside printable ASCII, spaces and backslashes are \\xHH.
+llama.cpp, for families of OWN from HF's tokenizers (tests/oracle/tokenizer/DEPARTURES.md says why). pretok.txt holds the
+lengths of pieces by HF's regex engine, nfc.txt Python's NFC. Format: a line is a word and fields; in fields, bytes outside
+printable ASCII, spaces and backslashes are \\xHH.
 """
 import pathlib
 import random
@@ -24,13 +25,8 @@ Ein Text über Wörter und Größe. Un texte très naïve. Это простой
 النص والأرقام في النص. टेक्स्ट और संख्या. 😀😀 👍🏽 the the the there then them this that 1234 2024 100000 3.14
 """ * 2
 
-PATTERNS = {
-    "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-                 r"\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-             r"\s*[\r\n]+|\s+(?!\S)|\s+",
-}
+OWN = {"qwen2", "qwen35", "gpt-4o", "tekken"}
+FEW = {"qwen35", "gpt-4o", "tekken", "deepseek-v3", "deepseek-llm", "deepseek-coder", "falcon", "minicpm5", "seed-coder"}
 
 CASES = [
     "", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", " \n ", "the", " the", "  the", "the ", "the  ", "The end.",
@@ -41,17 +37,25 @@ CASES = [
     "<|a|>the<|b|>", "<|a|> the <|b|> end", "the<|a|", "<|a|><|a|>", "x<tool>y", "<tool><tool>>", "\n\n\n\n\nthe", "</s>the",
     "\u2581the\u2581", "the" * 30, " " * 40, "1" * 20, "zq" * 40, "\U0001D400\u0378\U000E0101",
 ]
+# Borders that only some expressions have: case, marks, the long s, slashes, CJK, runs of digits, letters without case.
+BORDERS = [
+    "HTTPServer getHTTP fooBarBAZ ǅungla ΑΒγδ ИЗтекст", "A\u4e2dBC \u4e2dAAA\u4e2daaa \u0301ABC \u0301\u0302abc !\u0301a a\u0301B\u0302c", "don'\u017fx HE'LLO'S i'Ms",
+    "a/b//c!/\n/\r\n//x ;;/\n\n", "2024年12月 価格1,234,567円 ｶﾀｶﾅ ひらがな", "$x=a_b+c[1]<d>`e`;~f^g|h", "٣٤٥٦ ²½ Ⅷ१२३४ 7.5e10", "ქართული հայերեն ᎠᎡ ʔǀ ªº",
+    "a\u200bb \u200d\u200d! \u0600x \ue000\ue001y", "\tx\t\ty \x0b\x0cz\x85w\u2028v", "‘quoted’ “text”…—、。！？", "　　全角　空白　", "a  \t", "12345 678901234",
+    "hello\n\n\n\nworld\n \n\t\nend\n", "<table>\n<td> x</td>\n</table>", "x\r\ry\n\r\nz",
+]
 
 
 def escape(b):
     return "".join(chr(c) if 33 <= c < 127 and c != 92 else f"\\x{c:02x}" for c in b)
 
 
-def train_bytes(pattern, size):
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+def train_bytes(pre, size):
+    import patterns
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     t = Tokenizer(models.BPE())
-    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
+    t.pre_tokenizer = pre_tokenizers.Sequence([*patterns.pre_tokenizer(pre),
                                                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     t.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=size, show_progress=False,
                                                       initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
@@ -75,8 +79,8 @@ def learned(t):
     return vocab, [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
 
 
-def byte_level(pre, pattern, missing=()):
-    vocab, merges = train_bytes(pattern, 420)
+def byte_level(pre, missing=()):
+    vocab, merges = train_bytes(pre, 420)
     vocab = [t for t in vocab if t not in missing]
     assert not any(m in merge for m in missing for merge in merges)
     tokens = [("<|b|>", 3), ("<|a|>", 3)] + [(t, 1) for t in vocab] + [("<tool>", 4)]
@@ -99,16 +103,29 @@ def sentence_piece(prefix):
     return keys, tokens, scores, []
 
 
+def gemma4():
+    """Runs of line feeds are tokens by merges that no text is split for; bytes as SentencePiece spells them."""
+    vocab, merges = train_chars(400)
+    lines = ["\n" * k for k in range(1, 6)]
+    tokens = [("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2), ("<|a|>", 3), ("<|b|>", 3), ("<tool>", 4)]
+    tokens += [(f"<0x{b:02X}>", 6) for b in range(256)] + [(t, 1) for t in [*lines, *vocab]]
+    merges = [f"{a} {b}" for k in range(4, 0, -1) for a, b in ((lines[k - 1], "\n"),)] + merges
+    keys = {"tokenizer.ggml.model": "gemma4", "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 1,
+            "tokenizer.ggml.unknown_token_id": 3, "tokenizer.ggml.add_bos_token": False}
+    return keys, tokens, None, merges
+
+
 def ids_of(name, keys, tokens, scores, merges, jobs):
     """Ids for (text, special) jobs by the family's reference."""
     import gguf
     import run
 
-    if keys.get("tokenizer.ggml.pre") == "qwen2":
+    if name in OWN:
         v = run.Vocabulary.__new__(run.Vocabulary)
-        v.tokens, v.types, v.merges = [t for t, _ in tokens], [k for _, k in tokens], merges
+        v.pre, v.tokens, v.types, v.merges = name, [t for t, _ in tokens], [k for _, k in tokens], merges
         hf = run.HuggingFace(v)
-        return [hf.encode(text, special) for text, special in jobs]
+        bos = [keys["tokenizer.ggml.bos_token_id"]] if name == "tekken" else []
+        return [(bos if special else []) + hf.encode(text, special) for text, special in jobs]
     path = f"/tmp/vectors-{name}.gguf"
     w = gguf.GGUFWriter(path, "llama")
     for k, x in keys.items():
@@ -128,11 +145,11 @@ def write_family(name, spec):
     keys, tokens, scores, merges = spec
     r = random.Random(7)
     spellings = [t.replace("\u0120", " ").replace("\u010a", "\n").replace("\u2581", " ") for t, k in tokens if k in (1, 4)]
-    texts = CASES + ["".join(r.choices(spellings, k=r.randint(2, 40))) for _ in range(40)]
-    jobs = [(t, s) for t in texts for s in (False, True)]
+    made = ["".join(r.choices(spellings, k=r.randint(2, 40))) for _ in range(10 if name in FEW else 40)]
+    jobs = [(t, s) for t in CASES + BORDERS + made for s in ((False,) if name in FEW and t in CASES else (False, True))]
     ids = ids_of(name, keys, tokens, scores, merges, jobs)
     lines = [f"# Made by make_vectors.py: family {name}; reference "
-             + ("HF tokenizers" if name == "qwen2" else "llama.cpp")]
+             + ("HF tokenizers" if name in OWN else "llama.cpp")]
     for k, x in keys.items():
         kind = {str: "s", bool: "b", int: "u"}[type(x)]
         lines.append(f"key {k} {kind} {escape(x.encode()) if kind == 's' else int(x)}")
@@ -147,21 +164,21 @@ def write_family(name, spec):
 
 def write_pretok():
     import corpus
-    from tokenizers import Regex, pre_tokenizers
+    import patterns
+    from tokenizers import pre_tokenizers
 
-    lines = ["# Made by make_vectors.py: pre FAMILY TEXT : lengths in bytes; reference HF tokenizers' regex engine"]
-    texts = CASES + [t[:200] for t in corpus.strings(3, 7000, [" the", "'ll", "\n\n", "  "], code=False)]
-    for name, pattern in {**PATTERNS, "smollm": PATTERNS["gpt-2"]}.items():
-        steps = [pre_tokenizers.Split(Regex(pattern), "isolated")]
-        if name == "smollm":
-            steps.insert(0, pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"))
-        split = pre_tokenizers.Sequence(steps)
-        for t in texts:
-            if t and not any(unicodedata.category(c) == "Cn" for c in t):
-                pieces = [len(p.encode()) for p, _ in split.pre_tokenize_str(t)]
-                lines.append(f"pre {name} {escape(t.encode())} : {' '.join(map(str, pieces))}")
+    lines = ["# Made by make_vectors.py: text TEXT, then pre FAMILY LENGTHS in bytes; reference HF tokenizers' regex engine"]
+    texts = CASES + BORDERS + [t[:200] for t in corpus.strings(3, 7000, [" the", "'ll", "\n\n", "  "], code=False)]
+    split = {name: pre_tokenizers.Sequence(patterns.pre_tokenizer(name)) for name in patterns.FAMILY}
+    for t in texts:
+        if not t or any(unicodedata.category(c) == "Cn" for c in t):
+            continue
+        lines.append(f"text {escape(t.encode())}")
+        for name in split:
+            pieces = [len(p.encode()) for p, _ in split[name].pre_tokenize_str(t)]
+            lines.append(f"pre {name} {' '.join(map(str, pieces))}")
     (OUT / "pretok.txt").write_text("\n".join(lines) + "\n")
-    print("pretok", len(lines) - 1, "cases")
+    print("pretok", len(lines) - 1, "lines")
 
 
 def write_nfc():
@@ -186,10 +203,10 @@ def main():
         return
     write_pretok()
     missing = ("\u00f3", "\u00c1")  # two bytes that the training text has not
-    write_family("gpt-2", byte_level("gpt-2", PATTERNS["gpt-2"]))
-    write_family("smollm", byte_level("smollm", PATTERNS["gpt-2"], missing))
-    write_family("llama-bpe", byte_level("llama-bpe", PATTERNS["llama-bpe"]))
-    write_family("qwen2", byte_level("qwen2", PATTERNS["qwen2"]))
+    for name in ("gpt-2", "llama-bpe", "qwen2", *sorted(FEW)):
+        write_family(name, byte_level(name))
+    write_family("smollm", byte_level("smollm", missing))
+    write_family("gemma4", gemma4())
     write_family("spm", sentence_piece(True))
     write_family("spm-bare", sentence_piece(False))
 

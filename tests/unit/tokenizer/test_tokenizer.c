@@ -90,7 +90,10 @@ static void expect(const cp_tokenizer *t, const char *text, bool parse, const cp
 #define IDS(...)                                                                                   \
     (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t)
 
-static const char *const FAMILIES[] = {"gpt-2", "smollm", "llama-bpe", "qwen2", "spm", "spm-bare"};
+static const char *const FAMILIES[] = {"gpt-2",        "smollm",         "llama-bpe", "qwen2",
+                                       "qwen35",       "gpt-4o",         "tekken",    "deepseek-v3",
+                                       "deepseek-llm", "deepseek-coder", "falcon",    "minicpm5",
+                                       "seed-coder",   "gemma4",         "spm",       "spm-bare"};
 #define N_FAMILIES (sizeof FAMILIES / sizeof FAMILIES[0])
 
 static void test_reference_vectors(void **state)
@@ -171,71 +174,109 @@ static void merge_plainly(const fixture *f, const char *s, size_t n, cp_ids *out
         if (id >= 0)
             assert_true(cp_ids_add(out, id));
         else
-            for (size_t j = 0; f->v->scores && j < p[i].len; j++)
+            for (size_t j = 0; f->t->chars && j < p[i].len; j++)
                 assert_true(cp_ids_add(out, f->t->byte_id[(uint8_t)s[p[i].off + j]]));
     }
     free(p);
 }
 
-/* Letters only, so that a text is one piece; lengths cross the border between the two merging
- * routines. */
-static void test_merging_equals_the_plain_way(void **state)
+/* A piece of a text as the family spells it. */
+static void spell(const cp_tokenizer *t, const char *s, size_t n, bool prefix, cp_buf *out)
 {
-    (void)state;
-    static const char *const PART[] = {"t",   "h",    "e",       "n",  "r",        "a",
-                                       "the", "text", "numbers", "in", "\xC3\xA9", "zq"};
-    uint64_t seed = 42;
-    for (size_t k = 0; k < N_FAMILIES; k++) {
-        fixture f = load(FAMILIES[k]);
-        if (f.t->pre && f.t->pre->ignore_merges) {
-            unload(&f);
-            continue;
-        }
-        for (int round = 0; round < 150; round++) {
-            cp_buf text = {0}, spelled = {0};
-            size_t parts = 1 + next_random(&seed) % 40;
-            for (size_t i = 0; i < parts; i++)
-                cp_buf_adds(&text, PART[next_random(&seed) % (sizeof PART / sizeof PART[0])]);
-            if (f.t->add_space_prefix)
-                cp_buf_adds(&spelled, "\xE2\x96\x81");
-            for (size_t i = 0; i < text.n; i++) {
-                char b[4] = {text.p[i]};
-                size_t n = f.t->spm ? 1 : cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b[0]), b);
-                cp_buf_add(&spelled, b, n);
-            }
-            cp_ids want = {0}, got = encode(f.t, text.p, text.n, false);
-            merge_plainly(&f, spelled.p, spelled.n, &want);
-            expect_ids(text.p, &got, want.id, want.n);
-            cp_ids_fini(&want);
-            cp_ids_fini(&got);
-            cp_buf_fini(&text);
-            cp_buf_fini(&spelled);
-        }
-        unload(&f);
+    cp_buf_clear(out);
+    if (prefix)
+        cp_buf_adds(out, "\xE2\x96\x81");
+    for (size_t i = 0; i < n; i++) {
+        char b[4] = {s[i]};
+        if (t->chars && s[i] == ' ')
+            cp_buf_adds(out, "\xE2\x96\x81");
+        else
+            cp_buf_add(out, b, t->chars ? 1 : cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b[0]), b));
     }
 }
 
-/* One piece of a million letters: n log n, or this never ends. */
-static void test_a_run_of_one_letter(void **state)
+/* Words of several scripts and what stands between, so that seams, whole words and both merging
+ * routines are met. */
+static void test_merging_equals_the_plain_way(void **state)
 {
     (void)state;
+    static const char *const PART[] = {"t",
+                                       "h",
+                                       "e",
+                                       "n",
+                                       "r",
+                                       "a",
+                                       "the",
+                                       "text",
+                                       "numbers",
+                                       "in",
+                                       "\xC3\xA9",
+                                       "zq",
+                                       " ",
+                                       "\xE6\x96\x87",
+                                       "\xE5\xAD\x97",
+                                       "\xE6\x95\xB0\xE5\xAD\x97",
+                                       "\xF0\x9F\x98\x80",
+                                       "\xD1\x82\xD0\xB5",
+                                       "\xE7\x81\xAB",
+                                       " the"};
+    uint64_t seed = 42;
+    cp_buf text = {0}, spelled = {0};
+    for (size_t k = 0; k < N_FAMILIES; k++) {
+        fixture f = load(FAMILIES[k]);
+        bool whole = f.t->pre && f.t->pre->ignore_merges;
+        for (int round = 0; !whole && round < 150; round++) {
+            cp_buf_clear(&text);
+            size_t parts = 1 + next_random(&seed) % 40;
+            size_t kinds =
+                round % 2 ? sizeof PART / sizeof PART[0] : 12; /* letters alone: long words */
+            for (size_t i = 0; i < parts; i++)
+                cp_buf_adds(&text, PART[next_random(&seed) % kinds]);
+            cp_ids want = {0}, got = encode(f.t, text.p, text.n, false);
+            cp_pretok_at at = {0};
+            for (size_t i = 0, end = text.n; i < text.n; i = end) {
+                if (f.t->pre)
+                    end = cp_pretok_next(f.t->pre, &at, (const uint8_t *)text.p, i, text.n);
+                spell(f.t, text.p + i, end - i, f.t->add_space_prefix, &spelled);
+                merge_plainly(&f, spelled.p, spelled.n, &want);
+            }
+            expect_ids(text.p, &got, want.id, want.n);
+            cp_ids_fini(&want);
+            cp_ids_fini(&got);
+        }
+        unload(&f);
+    }
+    cp_buf_fini(&text);
+    cp_buf_fini(&spelled);
+}
+
+/* A mebibyte of one character: each pair is looked up a bounded number of times, however it merges,
+ * and the bytes come back. */
+static void test_a_run_of_one_character(void **state)
+{
+    (void)state;
+    static const char *const NAME[] = {"gpt-2", "qwen35", "gemma4", "spm"};
+    static const char *const RUN[] = {"e", " ", "\n", "'", "\xCC\x81", "\xE6\x96\x87"};
     const size_t n = 1u << 20;
     char *text = cp_xmalloc(n);
-    for (size_t k = 0; k < N_FAMILIES; k++) {
-        static const char LETTER[] = {'e', ' ', '\n', '\''};
-        fixture f = load(FAMILIES[k]);
-        for (size_t c = 0; c < sizeof LETTER; c++) {
-            memset(text, LETTER[c], n);
-            cp_ids ids = encode(f.t, text, n, false);
+    for (size_t k = 0; k < sizeof NAME / sizeof NAME[0]; k++) {
+        fixture f = load(NAME[k]);
+        for (size_t c = 0; c < sizeof RUN / sizeof RUN[0]; c++) {
+            size_t len = strlen(RUN[c]), used = n / len * len;
+            for (size_t i = 0; i < used; i++)
+                text[i] = RUN[c][i % len];
+            cp_ids ids = {0};
+            cp_tok_work w = {0};
             cp_buf back = {0};
+            assert_true(cp_tok_fragment(f.t, &w, text, used, false, &ids));
+            assert_true(w.looks <= 4 * used);
             assert_int_equal(cp_tokenizer_decode(f.t, ids.id, ids.n, false, &back, NULL), CP_OK);
-            /* what is left after the last run token gets SentencePiece's space in front */
-            bool again = LETTER[c] == '\n' && f.t->add_space_prefix;
-            assert_int_equal(back.n, n + again);
-            if (!again)
-                assert_memory_equal(back.p, text, n);
+            size_t first = c == 1 && f.t->add_space_prefix; /* decoding takes one space off */
+            assert_int_equal(back.n, used - first);
+            assert_memory_equal(back.p, text, used - first);
             cp_buf_fini(&back);
             cp_ids_fini(&ids);
+            cp_tok_work_fini(&w);
         }
         unload(&f);
     }
@@ -496,7 +537,8 @@ static void test_bos_and_eos_keys(void **state)
         bool want_bos, want_eos;
     } T[] = {{"gpt-2", -1, -1, false, false}, {"llama-bpe", -1, -1, true, false},
              {"llama3", 0, 1, false, true},   {"qwen2", 1, 1, true, true},
-             {"llama-v3", 1, 0, true, false}, {"smollm", -1, 1, false, true}};
+             {"llama-v3", 1, 0, true, false}, {"smollm", -1, 1, false, true},
+             {"tekken", -1, -1, true, false}, {"gemma4", 0, -1, true, false}};
     for (size_t i = 0; i < sizeof T / sizeof T[0]; i++) {
         vocab *v = vocab_new();
         vocab_str(v, "tokenizer.ggml.model", "gpt2");
@@ -568,13 +610,17 @@ static void test_refuses_what_is_not_built(void **state)
     vocab *v = vocab_new();
     vocab_str(v, "tokenizer.ggml.model", "bert");
     vocab_bytes(v, false);
-    refuse(v, CP_UNSUPPORTED, "'bert' is not built; built: gpt2, llama");
+    refuse(v, CP_UNSUPPORTED, "'bert' is not built; built: gpt2, llama, gemma4");
     v = vocab_new();
     vocab_str(v, "tokenizer.ggml.model", "gpt2");
-    vocab_str(v, "tokenizer.ggml.pre", "tekken");
+    vocab_str(v, "tokenizer.ggml.pre", "kimi-k2");
     vocab_bytes(v, false);
-    refuse(v, CP_UNSUPPORTED,
-           "'tekken' is not built; built: gpt-2, smollm, llama-bpe, llama3, llama-v3, qwen2");
+    refuse(v, CP_UNSUPPORTED, "'kimi-k2' is not built; built: gpt-2, mpt, olmo");
+    v = vocab_new(); /* the list is whole */
+    vocab_str(v, "tokenizer.ggml.model", "gpt2");
+    vocab_str(v, "tokenizer.ggml.pre", "kimi-k2");
+    vocab_bytes(v, false);
+    refuse(v, CP_UNSUPPORTED, "deepseek-coder, gemma4");
     v = vocab_new();
     vocab_str(v, "tokenizer.ggml.model", "gpt2");
     vocab_bytes(v, false);
@@ -705,11 +751,12 @@ int main(void)
         cmocka_unit_test(test_nfc_vectors),
         cmocka_unit_test(test_nfc_of_hostile_text),
         cmocka_unit_test(test_pretok_vectors),
+        cmocka_unit_test(test_pretok_work),
         cmocka_unit_test(test_detok_holds_back_partial_characters),
         cmocka_unit_test(test_detok_drops_the_first_space),
         cmocka_unit_test(test_reference_vectors),
         cmocka_unit_test(test_merging_equals_the_plain_way),
-        cmocka_unit_test(test_a_run_of_one_letter),
+        cmocka_unit_test(test_a_run_of_one_character),
         cmocka_unit_test(test_invalid_utf8_round_trips),
         cmocka_unit_test(test_added_tokens_and_spans),
         cmocka_unit_test(test_user_defined_tokens_and_spans),
