@@ -109,7 +109,7 @@ void cp_backend_describe(const cp_backend *b, void (*line)(void *arg, const char
     static const cp_dtype kv[] = {CP_DTYPE_BF16, CP_DTYPE_F16};
     const char *level = cp_backend_level(b);
     for (int kind = 0; kind < CP_OP_COUNT; kind++) {
-        bool weights = kind == CP_OP_LINEAR || kind == CP_OP_EMBED;
+        bool weights = kind == CP_OP_LINEAR || kind == CP_OP_EXPERTS || kind == CP_OP_EMBED;
         cp_role role = kind == CP_OP_EMBED ? CP_ROLE_EMBED : CP_ROLE_LINEAR;
         for (uint32_t t = 0; t < CP_DTYPE_LIMIT; t++) {
             const cp_dtype_row *row = cp_dtype_info(t);

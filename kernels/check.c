@@ -97,6 +97,8 @@ static cp_code check_linear(const check *c, const cp_op *op)
                            x->t->name, (int)x->t->type);
         if (x->t->ne[0] != k)
             return bad(c, "weight inputs", (long)x->t->ne[0], k);
+        if (x->t->ne[2] != 1 || x->t->ne[3] != 1)
+            return bad(c, "matrices of a weight", (long)(x->t->ne[2] * x->t->ne[3]), 1);
         TRY(vector_is(c, op->u.linear.w[i].bias, (long)x->t->ne[1], 1, "bias"));
         if (glu && i == 1) {
             if (x->t->ne[1] != width)
@@ -174,6 +176,98 @@ static cp_code check_shortconv(const check *c, const cp_op *op)
         return bad(c, "layer_in_group", op->u.shortconv.layer_in_group, g->n_layers - 1);
     if (g->state_bytes % 64 || g->state_bytes < (size_t)(taps - 1) * (size_t)d * sizeof(float))
         return bad(c, "state_bytes", (long)g->state_bytes, (taps - 1L) * d * 4);
+    return CP_OK;
+}
+
+static cp_code check_route(const check *c, const cp_op *op)
+{
+    long n = 0, n_used = 0, groups = op->u.route.n_groups, kept = op->u.route.n_groups_used;
+    TRY(mat_is(c, op->u.route.in, -1, op->rows, "in"));
+    n = c->p->mats[op->u.route.in].width;
+    if (n < 1 || n > CP_EXPERTS_MAX)
+        return bad(c, "experts", n, CP_EXPERTS_MAX);
+    TRY(mat_is(c, op->u.route.ids, -1, op->rows, "ids"));
+    n_used = c->p->mats[op->u.route.ids].width;
+    TRY(mat_is(c, op->u.route.weights, n_used, op->rows, "weights"));
+    if (op->u.route.ids == op->u.route.in || op->u.route.weights == op->u.route.in ||
+        op->u.route.weights == op->u.route.ids)
+        return bad(c, "weights or ids (they alias)", op->u.route.weights, -1);
+    if (groups < 1 || n % groups)
+        return bad(c, "groups, experts left over", groups < 1 ? groups : n % groups, 0);
+    if (kept < 1 || kept > groups)
+        return bad(c, "groups used", kept, groups);
+    if (n_used < 1 || n_used > n / groups * kept)
+        return bad(c, "experts used", n_used, n / groups * kept);
+    if (op->u.route.gate < CP_GATE_SOFTMAX || op->u.route.gate > CP_GATE_SQRT_SOFTPLUS)
+        return bad(c, "gate", (long)op->u.route.gate, CP_GATE_SOFTMAX);
+    TRY(vector_is(c, op->u.route.bias, n, 1, "bias"));
+    return vector_is(c, op->u.route.expert_scale, n, 1, "expert_scale");
+}
+
+/* Weight i of EXPERTS: k inputs, at least m outputs after the first. */
+static cp_code check_expert_weight(const check *c, const cp_op *op, int i, long k, long m)
+{
+    cp_wref w = op->u.experts.w[i].w;
+    long first = op->u.experts.w[i].first;
+    if (w < 0 || w >= c->p->n_weights)
+        return bad(c, "weight", w, c->p->n_weights - 1);
+    const cp_weight *x = &c->p->weights[w];
+    if (x->role != CP_ROLE_LINEAR)
+        return bad(c, "weight role", (long)x->role, (long)CP_ROLE_LINEAR);
+    if (!cp_backend_supports(c->b, CP_ROLE_LINEAR, x->t->type))
+        return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported", x->t->name,
+                       (int)x->t->type);
+    if (x->t->ne[0] != k)
+        return bad(c, "weight inputs", (long)x->t->ne[0], k);
+    if (x->t->ne[2] < 1 || x->t->ne[2] > CP_EXPERTS_MAX || x->t->ne[3] != 1)
+        return bad(c, "experts of a weight", (long)x->t->ne[2], CP_EXPERTS_MAX);
+    if (first < 0 || first % 16 || first > x->t->ne[1] || m > x->t->ne[1] - first)
+        return bad(c, "weight outputs", (long)x->t->ne[1] - first, m);
+    return vector_is(c, op->u.experts.w[i].bias, (long)x->t->ne[1], (long)x->t->ne[2], "bias");
+}
+
+static cp_code check_experts(const check *c, const cp_op *op)
+{
+    const struct cp_mat_desc *mats = c->p->mats;
+    cp_mat in = op->u.experts.in, ids = op->u.experts.ids, out = op->u.experts.out;
+    TRY(mat_is(c, in, -1, op->rows, "in"));
+    TRY(mat_is(c, ids, -1, op->rows, "ids"));
+    TRY(mat_is(c, out, -1, op->rows, "out"));
+    if (out == in || out == ids)
+        return bad(c, "out (it aliases in or ids)", out, -1);
+    int n_used = mats[ids].width;
+    if (mats[out].width % n_used)
+        return bad(c, "out's width, left over", mats[out].width % n_used, 0);
+    if (op->u.experts.by_rank && mats[in].width % n_used)
+        return bad(c, "in's width, left over", mats[in].width % n_used, 0);
+    int k = mats[in].width / (op->u.experts.by_rank ? n_used : 1), m = mats[out].width / n_used;
+    if (op->u.experts.norm >= 0 && op->u.experts.by_rank)
+        return bad(c, "norm (in has a part a rank)", op->u.experts.norm, -1);
+    TRY(vector_is(c, op->u.experts.norm, k, 1, "norm"));
+    for (int i = 0; i < (op->u.experts.act == CP_ACT_NONE ? 1 : 2); i++) {
+        TRY(check_expert_weight(c, op, i, k, m));
+        long n = (long)c->p->weights[op->u.experts.w[i].w].t->ne[2];
+        long n0 = (long)c->p->weights[op->u.experts.w[0].w].t->ne[2];
+        if (n != n0 || n < n_used)
+            return bad(c, "experts of a weight", n, n != n0 ? n0 : n_used);
+    }
+    return CP_OK;
+}
+
+static cp_code check_sum(const check *c, const cp_op *op)
+{
+    cp_mat in = op->u.sum.in, weights = op->u.sum.weights, out = op->u.sum.out;
+    TRY(mat_is(c, out, -1, op->rows, "out"));
+    TRY(mat_is(c, weights, -1, op->rows, "weights"));
+    TRY(mat_is(c, in, (long)c->p->mats[weights].width * c->p->mats[out].width, op->rows, "in"));
+    if (op->u.sum.shared >= 0)
+        TRY(mat_is(c, op->u.sum.shared, c->p->mats[out].width, op->rows, "shared"));
+    if (op->u.sum.gate >= 0)
+        TRY(mat_is(c, op->u.sum.gate, 1, op->rows, "gate"));
+    if (op->u.sum.gate >= 0 && op->u.sum.shared < 0)
+        return bad(c, "shared (there is a gate)", op->u.sum.shared, 0);
+    if (out == in || out == weights || out == op->u.sum.shared || out == op->u.sum.gate)
+        return bad(c, "out (it aliases what is read)", out, -1);
     return CP_OK;
 }
 

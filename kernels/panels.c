@@ -94,7 +94,7 @@ typedef struct tally {
 typedef struct source {
     const cp_tensor *t;
     cp_unpack_fn *unpack;
-    int64_t panels;
+    int64_t per_matrix, panels;
     size_t panel_bytes;
 } source;
 
@@ -254,7 +254,8 @@ static size_t up(size_t n, size_t to)
 
 static bool same_weights(const cp_tensor *a, const cp_tensor *b)
 {
-    return a->data == b->data && a->type == b->type && a->ne[1] == b->ne[1] && a->ne[0] == b->ne[0];
+    return a->data == b->data && a->type == b->type && a->ne[0] == b->ne[0] &&
+           a->ne[1] == b->ne[1] && a->ne[2] == b->ne[2];
 }
 
 /* The number of t's source, which is new when no tensor before it was the same. */
@@ -264,10 +265,12 @@ static int add_source(job *j, const cp_tensor *t)
         if (same_weights(j->sources[i].t, t))
             return i;
     cp_panel_kind kind = cp_panel_kind_of(t->type);
-    CP_ASSERT(kind != CP_PANEL_COUNT && t->ne[1] > 0 && t->ne[2] == 1 && t->ne[3] == 1);
+    int64_t per_matrix = (t->ne[1] + CP_LANES - 1) / CP_LANES;
+    CP_ASSERT(kind != CP_PANEL_COUNT && t->ne[1] > 0 && t->ne[2] > 0 && t->ne[3] == 1);
     j->sources[j->n] = (source){.t = t,
                                 .unpack = cp_unpack_of(t->type),
-                                .panels = (t->ne[1] + CP_LANES - 1) / CP_LANES,
+                                .per_matrix = per_matrix,
+                                .panels = per_matrix * t->ne[2],
                                 .panel_bytes = cp_panel_bytes(kind, t->ne[0])};
     return j->n++;
 }
@@ -337,8 +340,9 @@ static void job_fini(job *j)
 static void unpack(const source *w, int64_t p0, int64_t p1, uint8_t *to)
 {
     for (int64_t p = p0; p < p1; p++, to += w->panel_bytes) {
-        int64_t left = w->t->ne[1] - p * CP_LANES;
-        w->unpack(w->t, p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, to);
+        int64_t row = p % w->per_matrix * CP_LANES, left = w->t->ne[1] - row;
+        w->unpack(w->t, p / w->per_matrix * w->t->ne[1] + row,
+                  left < CP_LANES ? (int)left : CP_LANES, to);
     }
 }
 

@@ -29,13 +29,14 @@ typedef struct cp_panels_config {
 void cp_panels_open(cp_panels **out, const cp_panels_config *cfg); /* NULL: memory */
 void cp_panels_close(cp_panels *p);
 
-/* Told of tensor i of the list where its panels lie: ceil(ne1 / 16), cp_panel_bytes() apart. */
+/* Told of tensor i of the list where its panels lie, cp_panel_bytes() apart: ceil(ne1 / 16) of each
+ * of its ne2 matrices, one after another. */
 typedef void cp_panels_sink(void *arg, int i, const uint8_t *panels);
-/* Pack the tensors, matrices of types that have a panel kind, or map those that are packed already,
- * using pool when not NULL, and tell sink of each. Equal tensors lie there once. Blocking; any
- * thread. CP_NO_MEMORY; CP_CORRUPT: what check found, or the model's file shrank; CP_CANCELLED.
- * CP_OK without a word to sink: the check wants nothing to be packed. The pool is taken for a slice
- * at a time. */
+/* Pack the tensors, one matrix or several, of types that have a panel kind, or map those that are
+ * packed already, using pool when not NULL, and tell sink of each. Equal tensors lie there once.
+ * Blocking; any thread. CP_NO_MEMORY; CP_CORRUPT: what check found, or the model's file shrank;
+ * CP_CANCELLED. CP_OK without a word to sink: the check wants nothing to be packed. The pool is
+ * taken for a slice at a time. */
 cp_code cp_panels_pack(cp_panels *p, const cp_tensor *const *tensors, int n, cp_pool *pool,
                        cp_panels_sink *sink, void *arg, cp_err *err);
 /* What these tensors' panels take, wherever they come to lie. CP_NO_MEMORY on overflow. Pure. */

@@ -5,7 +5,7 @@
  * A cp_program is built once per model (room model/) and immutable afterwards: any thread may read
  * it. What records read and write are f32 matrices [rows, width] in a backend's step arena
  * (`cp_mat`); rows is the batch's n_rows or n_out. ref is the definition of right: cpu gives the
- * same bits at every ISA level without bf16 dot instructions (ARCHITECTURE §5, rules 1-9).
+ * same bits at every ISA level without bf16 dot instructions (ARCHITECTURE §5, rules 1-10).
  *
  * Arithmetic, fixed here for all backends:
  * - lane tree (sums of squares, softmax sums): 64 partial sums, element i into partial i % 64,
@@ -27,6 +27,17 @@
  * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l.
  * - recurrent layers (shortconv): the recurrence, row by row from the state, at every row count; no
  * form for many rows that sums otherwise. shortconv: y = fmaf over taps ascending from 0.
+ * - route, of one row's logits x: p = by softmax exp(x - max) / sum, the sum a lane tree over the
+ * experts; by sigmoid 1 / (1 + exp(-x)); by CP_GATE_SELECTED x; by sqrt-softplus
+ * sqrtf(x > 20 ? x : log(1 + exp(x))). Score = p (+ bias). With groups: of each the sum of its two
+ * best scores (its only one), the best n_groups_used groups stay, the experts of others are -inf.
+ * NaN, of logits and of scores, counts as -inf. The n_used best scores are ranks 0, 1, ...; equal
+ * scores, and equal groups, go to the lowest id. w_j = p of rank j; CP_GATE_SELECTED: w_j = exp(p_j
+ * - max) / sum, the sum by ranks ascending; normalize: w_j / max(sum by ranks ascending, 2^-14);
+ * then w_j * scale, then w_j * expert_scale.
+ * - experts: the arithmetic of linears, expert by expert: a row's bits depend on no other row.
+ * - sum: y = fmaf(w_j, in_j, y) over ranks ascending from 0; then fmaf(1 / (1 + exp(-gate)),
+ * shared, y), without a gate y + shared.
  */
 #ifndef CP_KERNELS_PROGRAM_H
 #define CP_KERNELS_PROGRAM_H
@@ -42,6 +53,9 @@
     X(LINEAR, linear)       /* [add, norm,] quantize, several weights, [act(gate) * up] */         \
     X(ATTENTION, attention) /* [qk-norm,] rope, write K/V to pages, paged attention */             \
     X(SHORTCONV, shortconv) /* gated short convolution over a state slot (lfm2) */                 \
+    X(ROUTE, route)         /* router logits -> selected experts and their weights */              \
+    X(EXPERTS, experts)     /* [norm,] quantize, a linear of each selected expert, [act * up] */   \
+    X(SUM, sum)             /* weighted sum of the experts' outputs [and the shared expert's] */   \
     X(SAMPLE, sample)       /* logits rows -> ids and log-probabilities */
 
 typedef enum cp_op_kind {
@@ -55,6 +69,13 @@ typedef int16_t cp_mat;  /* index into cp_program.mats; -1: none */
 typedef int16_t cp_wref; /* index into cp_program.weights; -1: none */
 typedef enum cp_rows { CP_ROWS_ALL, CP_ROWS_OUT } cp_rows;
 typedef enum cp_act { CP_ACT_NONE, CP_ACT_SILU, CP_ACT_GELU_TANH } cp_act;
+/* How router logits become weights; the numbers are GGUF's expert_gating_func. */
+typedef enum cp_gate {
+    CP_GATE_SOFTMAX = 1,
+    CP_GATE_SIGMOID,
+    CP_GATE_SELECTED, /* softmax over the selected logits */
+    CP_GATE_SQRT_SOFTPLUS
+} cp_gate;
 typedef enum cp_rope_kind { CP_ROPE_NONE, CP_ROPE_NORM, CP_ROPE_NEOX } cp_rope_kind;
 
 typedef struct cp_op {
@@ -113,6 +134,35 @@ typedef struct cp_op {
             int d, l_cache;
             int group, layer_in_group;
         } shortconv;
+        struct {                  /* of each row: the n_used best of n_expert, best first */
+            cp_mat in;            /* n_expert wide: router logits */
+            cp_mat ids, weights;  /* n_used wide; ids are whole numbers in f32 */
+            cp_wref bias;         /* [n_expert] of the selection alone, -1: none */
+            cp_wref expert_scale; /* [n_expert] of the weights, -1: none */
+            cp_gate gate;
+            int n_groups, n_groups_used; /* of n_expert / n_groups neighbours; 1, 1: none */
+            bool normalize;
+            float scale; /* of every weight; 1 = none */
+        } route;
+        struct { /* of row r and rank j, e = ids[r][j]: x = in[r], or its part j where in is n_used
+                    parts wide (by_rank); part j of out[r] = x . W[e]^T (+ bias[e]), where W[e] is
+                    outputs [first, first + width / n_used) of expert e's matrix. act != NONE: two
+                    weights, gate and up: act(gate) * up. */
+            cp_mat in, ids, out;
+            bool by_rank;
+            cp_wref norm; /* rmsnorm of in[r], not by_rank; -1: none */
+            float eps;
+            cp_act act;
+            struct {
+                cp_wref w;    /* ne = {k, outputs, n_expert} */
+                cp_wref bias; /* ne = {outputs, n_expert}, -1: none */
+                int first;    /* a multiple of 16 */
+            } w[2];
+        } experts;
+        struct { /* out = the sum of in's parts by weights (+ shared, by sigmoid(gate)) */
+            cp_mat in, weights, out; /* n_used * width, n_used, width wide */
+            cp_mat shared, gate;     /* width and 1 wide, -1: none */
+        } sum;
         struct {
             cp_mat logits;
         } sample;
@@ -140,6 +190,7 @@ typedef struct cp_kv_group {
 #define CP_PARTIALS      64  /* partial sums of a lane tree */
 #define CP_SEGMENT       512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
 #define CP_CONV_TAPS_MAX 16  /* taps of a SHORTCONV */
+#define CP_EXPERTS_MAX   512 /* experts of a ROUTE */
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;

@@ -194,8 +194,12 @@ static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, doubl
     double pack_s = 0;
     if (!o->unpacked) {
         int64_t t0 = cp_now_ns();
-        if (cp_linear_pack(b->l, b->layers, store, b->pool, &err) != CP_OK)
+        cp_gemm_weight **weights = cp_xcalloc(MAX_LAYERS, sizeof *weights);
+        for (int i = 0; i < b->layers; i++)
+            cp_linear_weights(b->l[i], weights + i);
+        if (cp_gemm_weights_pack(weights, b->layers, store, b->pool, &err) != CP_OK)
             die(&err);
+        free(weights);
         pack_s = (double)(cp_now_ns() - t0) * 1e-9;
     }
     b->k = (int)o->k;

@@ -57,7 +57,7 @@ static const char *level(const cp_backend *b)
 
 /* What the scratch of one worker must hold, from the records. */
 typedef struct needs {
-    size_t act_alone, linear, row, q, s, o, ml, vocab;
+    size_t act_alone, linear, row, pairs, experts, q, s, o, ml, vocab;
 } needs;
 
 static size_t at_least(size_t a, size_t b)
@@ -78,30 +78,68 @@ static void need_attention(const cpu_run *run, needs *n)
     }
 }
 
-static cp_code bind_linears(cpu_run *run, needs *need, cp_err *err)
+/* A record that multiplies: k inputs each, of which few enough are prepared by every worker alone:
+ * act_alone bytes then, act for the most rows, scratch in an item. */
+static void need_products(cpu_run *run, needs *need, int k, size_t act_alone, size_t act,
+                          size_t scratch)
+{
+    need->act_alone = at_least(need->act_alone, act_alone);
+    need->linear = at_least(need->linear, scratch);
+    need->row = at_least(need->row, (size_t)k);
+    run->act_bytes = at_least(run->act_bytes, act);
+}
+
+/* The record is the program's own, so that names and indices are the builder's. */
+static cp_code bind_linear(cpu_run *run, int i, int rows, needs *need, cp_err *err)
 {
     const cpu_backend *c = run->p->b->impl;
-    cp_prepared *p = run->p;
-    run->linears = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->linears));
-    for (int i = 0; i < p->n_ops; i++) {
-        const cp_op *op = &p->ops[i];
-        if (op->kind != CP_OP_LINEAR)
-            continue;
-        int rows = op->rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows, alone = 1;
-        /* The record is the program's own, so that names and indices are the builder's. */
-        cp_code rc =
-            cp_linear_open(&run->ops[i].linear, p->prog, &p->prog->ops[i], c->isa, rows, err);
-        if (rc != CP_OK)
-            return rc;
-        const cp_linear *l = run->linears[run->n_linears++] = run->ops[i].linear;
-        while (alone < rows && cp_cpu_prologue_alone(alone + 1, cp_linear_k(l)))
-            alone++;
-        need->act_alone = at_least(need->act_alone, cp_linear_act_bytes(l, alone));
-        need->linear = at_least(need->linear, cp_linear_scratch_bytes(l));
-        need->row = at_least(need->row, (size_t)cp_linear_k(l));
-        run->act_bytes = at_least(run->act_bytes, cp_linear_act_bytes(l, rows > 0 ? rows : 1));
-    }
+    const cp_program *prog = run->p->prog;
+    cp_code rc = cp_linear_open(&run->ops[i].linear, prog, &prog->ops[i], c->isa, rows, err);
+    if (rc != CP_OK)
+        return rc;
+    cp_linear *l = run->ops[i].linear;
+    int k = cp_linear_k(l), alone = 1;
+    while (alone < rows && cp_cpu_prologue_alone(alone + 1, k))
+        alone++;
+    need_products(run, need, k, cp_linear_act_bytes(l, alone), cp_linear_act_bytes(l, rows),
+                  cp_linear_scratch_bytes(l));
+    run->n_weights += cp_linear_weights(l, run->weights + run->n_weights);
     return CP_OK;
+}
+
+static cp_code bind_experts(cpu_run *run, int i, int rows, needs *need, cp_err *err)
+{
+    const cpu_backend *c = run->p->b->impl;
+    const cp_program *prog = run->p->prog;
+    cp_code rc = cp_experts_open(&run->ops[i].experts, prog, &prog->ops[i], c->isa, rows, err);
+    if (rc != CP_OK)
+        return rc;
+    cp_experts *x = run->ops[i].experts;
+    int k = cp_experts_k(x), alone = 1;
+    while (alone < rows && cp_cpu_prologue_alone(cp_experts_inputs(x, alone + 1), k))
+        alone++;
+    need_products(run, need, k, cp_experts_act_bytes(x, alone), cp_experts_act_bytes(x, rows),
+                  cp_experts_scratch_bytes(x));
+    need->pairs = at_least(need->pairs, cp_experts_pairs(x, rows));
+    need->experts = at_least(need->experts, (size_t)cp_experts_count(x));
+    run->n_weights += cp_experts_weights(x, run->weights + run->n_weights);
+    return CP_OK;
+}
+
+static cp_code bind_products(cpu_run *run, needs *need, cp_err *err)
+{
+    const cp_prepared *p = run->p;
+    cp_code rc = CP_OK;
+    run->weights = cp_xcalloc(4 * (size_t)p->n_ops + 1, sizeof(*run->weights));
+    for (int i = 0; i < p->n_ops && rc == CP_OK; i++) {
+        int rows = p->ops[i].rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows;
+        rows = rows > 0 ? rows : 1;
+        if (p->ops[i].kind == CP_OP_LINEAR)
+            rc = bind_linear(run, i, rows, need, err);
+        if (p->ops[i].kind == CP_OP_EXPERTS)
+            rc = bind_experts(run, i, rows, need, err);
+    }
+    return rc;
 }
 
 static void need_sample(cpu_run *run, needs *need)
@@ -129,6 +167,12 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
     size_t at = 0;
     s->act = carve(mem, &at, n->act_alone);
     s->linear = carve(mem, &at, n->linear);
+    size_t ids = n->pairs * sizeof(int32_t), experts = n->experts ? n->experts + 1 : 0;
+    s->plan.place = carve(mem, &at, ids);
+    s->plan.pair = carve(mem, &at, ids);
+    s->plan.begin = carve(mem, &at, experts * sizeof(int32_t));
+    s->plan.active = carve(mem, &at, experts * sizeof(int32_t));
+    s->plan.item0 = carve(mem, &at, experts * sizeof(int64_t));
     s->row[0] = carve(mem, &at, n->row * sizeof(float));
     s->row[1] = carve(mem, &at, n->row * sizeof(float));
     s->q = carve(mem, &at, n->q * sizeof(float));
@@ -170,13 +214,13 @@ static size_t merges_bytes(const cpu_run *run)
     return (size_t)CPU_RESULTS * (size_t)run->max_kv * sizeof(*run->merges);
 }
 
-/* All that take_scratch takes. */
+/* All that take_scratch takes, and the biases that weights have. */
 static size_t scratch_bytes(const cpu_run *run, const needs *need)
 {
     cpu_scratch probe;
     return (lay_out(&probe, need, NULL) + CPU_LINE) * (size_t)run->threads + run->act_bytes +
-           results_bytes(run) + merges_bytes(run) +
-           (size_t)run->p->cfg.max_out * sample_row_bytes(run);
+           cp_gemm_weights_own_bytes(run->weights, run->n_weights) + results_bytes(run) +
+           merges_bytes(run) + (size_t)run->p->cfg.max_out * sample_row_bytes(run);
 }
 
 static cp_code take_sample(cpu_run *run, cp_err *err)
@@ -237,7 +281,7 @@ static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
     run->threads = cp_pool_threads(c->pool);
     run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));
     cp_cpu_attention_bind(run);
-    cp_code rc = bind_linears(run, need, err);
+    cp_code rc = bind_products(run, need, err);
     need_attention(run, need);
     need_sample(run, need);
     return rc;
@@ -250,7 +294,7 @@ static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
     cp_code rc = bind(p, &need, err);
     const cpu_run *run = p->impl;
     if (rc == CP_OK)
-        rc = cp_linear_packed_bytes(run->linears, run->n_linears, &packed, err);
+        rc = cp_gemm_weights_bytes(run->weights, run->n_weights, &packed, err);
     *bytes = packed + scratch_bytes(run, &need);
     return rc;
 }
@@ -267,7 +311,7 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
                                                      .key = p->cfg.cache_key,
                                                      .check = p->cfg.cache_check,
                                                      .cancel = p->cfg.cancel});
-    rc = cp_linear_pack(run->linears, run->n_linears, run->panels, run->pool, err);
+    rc = cp_gemm_weights_pack(run->weights, run->n_weights, run->panels, run->pool, err);
     if (rc == CP_OK)
         rc = take_scratch(run, &need, err);
     if (rc == CP_OK)
@@ -282,9 +326,10 @@ static void fini(cp_prepared *p)
         return;
     for (int i = 0; i < run->threads && run->scratch; i++)
         cp_host_unmap(run->scratch[i].mem, run->scratch[i].mem_bytes);
-    for (int i = 0; i < p->n_ops; i++)
-        if (run->ops[i].linear)
-            cp_linear_close(run->ops[i].linear);
+    for (int i = 0; i < p->n_ops; i++) {
+        cp_linear_close(run->ops[i].linear);
+        cp_experts_close(run->ops[i].experts);
+    }
     for (int i = 0; i < run->n_plans; i++)
         free(run->plans[i].items);
     if (run->panels)
@@ -301,7 +346,7 @@ static void fini(cp_prepared *p)
     free(run->chunk_sum);
     free(run->row_done);
     free(run->row_nan);
-    free(run->linears);
+    free(run->weights);
     free(run->ops);
     free(run);
 }

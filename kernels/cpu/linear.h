@@ -12,7 +12,7 @@
 #define CP_KERNELS_CPU_LINEAR_H
 
 #include "kernels/cpu/isa.h"
-#include "kernels/panels.h"
+#include "kernels/cpu/weight.h"
 
 typedef struct cp_linear cp_linear;
 
@@ -20,12 +20,8 @@ typedef struct cp_linear cp_linear;
 cp_code cp_linear_open(cp_linear **out, const cp_program *prog, const cp_op *op, cp_isa isa,
                        int max_rows, cp_err *err);
 void cp_linear_close(cp_linear *l);
-/* Pack the weights of all of them into panels, or map them, as cp_panels_pack does; before that,
- * and where it fails, items unpack what they read. Any thread, not during a step that uses them. */
-cp_code cp_linear_pack(cp_linear *const *linears, int n, cp_panels *panels, cp_pool *pool,
-                       cp_err *err);
-/* The bytes that packing them takes. */
-cp_code cp_linear_packed_bytes(cp_linear *const *linears, int n, size_t *bytes, cp_err *err);
+/* Its weights, up to 4, to be packed (weight.h); returns how many. */
+int cp_linear_weights(cp_linear *l, cp_gemm_weight **out);
 int cp_linear_k(const cp_linear *l);
 /* Bytes of activation scratch for n rows (64-byte aligned by the caller), and of scratch a worker
  * needs in item(). */

@@ -9,6 +9,7 @@
 #ifndef CP_KERNELS_CPU_RUN_H
 #define CP_KERNELS_CPU_RUN_H
 
+#include "kernels/cpu/experts.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/host.h"
@@ -34,9 +35,10 @@ typedef struct cpu_plan {
 } cpu_plan;
 
 typedef struct cpu_scratch {
-    uint8_t *act;    /* activations when every worker prepares its own */
-    uint8_t *linear; /* for cp_linear_item */
-    float *row[2];   /* one row each */
+    uint8_t *act;        /* activations when every worker prepares its own */
+    uint8_t *linear;     /* for cp_linear_item and cp_experts_item */
+    cp_expert_plan plan; /* of EXPERTS */
+    float *row[2];       /* one row each */
     float *q, *s, *o, *os, *m, *l, *ms, *ls;
     int *lo, *hi;
     /* SAMPLE; [n_vocab] each, touched only as far as a row needs them */
@@ -61,6 +63,7 @@ typedef struct cpu_top {
 
 typedef struct cpu_op {
     cp_linear *linear;
+    cp_experts *experts;
     int plan; /* ATTENTION */
 } cpu_op;
 
@@ -70,11 +73,11 @@ typedef struct cpu_run {
     cp_pool *pool;
     int threads;
     cp_host_ids ids;
-    int64_t busy_ns;     /* of worker 0 in records, since prepare */
-    uint64_t fails_from; /* tests: the step from which on the device has failed */
-    cpu_op *ops;         /* [p->n_ops] */
-    cp_linear **linears; /* [n_linears] those of ops, in a row */
-    int n_linears;
+    int64_t busy_ns;          /* of worker 0 in records, since prepare */
+    uint64_t fails_from;      /* tests: the step from which on the device has failed */
+    cpu_op *ops;              /* [p->n_ops] */
+    cp_gemm_weight **weights; /* [n_weights] those of ops, in a row */
+    int n_weights;
     cp_panels *panels;
     cpu_plan *plans;
     int n_plans;

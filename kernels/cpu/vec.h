@@ -64,6 +64,11 @@ typedef struct cp_vec {
     void (*merge)(float *m, float *l, float *o, float ms, float ls, const float *os, int n);
     void (*finish)(float *out, const float *o, float m, float l, const float *sink, int n);
     void (*conv)(const cp_conv *c);
+    /* Probabilities of n router logits; p has room for whole vectors of 16. */
+    void (*gate)(float *p, const float *x, int n, cp_gate gate);
+    /* y[n] = sum over j < n_used of weight[j] * x[j * ld], ascending. */
+    void (*sum)(float *y, const float *x, size_t ld, const float *weight, int n_used, int n);
+    void (*add_scaled)(float *y, const float *x, float s, int n); /* y = fma(s, x, y) */
     /* Maxima of blocks of CPU_BLOCK logits; returns whether there is a NaN. */
     bool (*block_max)(const float *x, int n, float *max);
     /* -inf where a bit is 0; bits: whole words of 32, ids ascending. */

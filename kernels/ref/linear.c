@@ -10,16 +10,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct row {
-    int k;
-    float *x;     /* after add and norm */
-    float *t;     /* scratch [k] */
-    float *w;     /* one dequantized weight row [k] */
-    float *xb;    /* x rounded to bf16 */
-    cp_act8 *act; /* x as int8 blocks; NULL when k is no multiple of 32 */
-} row;
+void cp_ref_input_init(cp_ref_input *a, int k)
+{
+    size_t n = (size_t)k;
+    *a = (cp_ref_input){.k = k};
+    a->x = cp_xcalloc(4 * n, sizeof(float));
+    a->t = a->x + n;
+    a->w = a->x + 2 * n;
+    a->xb = a->x + 3 * n;
+    if (k % CP_QBLOCK == 0)
+        a->act = cp_xcalloc(n / CP_QBLOCK, sizeof(*a->act));
+}
 
-static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
+void cp_ref_input_fini(cp_ref_input *a)
+{
+    free(a->act);
+    free(a->x);
+}
+
+void cp_ref_input_set(cp_ref_input *a)
+{
+    for (int i = 0; i < a->k; i++)
+        a->xb[i] = cp_f32_from_bf16(cp_bf16_from_f32(a->x[i]));
+    if (a->act)
+        cp_quantize_act_row(a->x, a->k, a->act);
+}
+
+static void prologue(cp_prepared *p, const cp_op *op, int r, cp_ref_input *a)
 {
     int k = a->k;
     memcpy(a->x, cp_host_row(p, op->u.linear.in, r), (size_t)k * sizeof(float));
@@ -37,14 +54,12 @@ static void prologue(cp_prepared *p, const cp_op *op, int r, row *a)
         memcpy(cp_host_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
     if (op->u.linear.norm >= 0)
         cp_ref_rmsnorm(a->x, a->x, cp_host_vector(p, op->u.linear.norm), k, op->u.linear.eps);
-    for (int i = 0; i < k; i++)
-        a->xb[i] = cp_f32_from_bf16(cp_bf16_from_f32(a->x[i]));
-    if (a->act)
-        cp_quantize_act_row(a->x, k, a->act);
+    cp_ref_input_set(a);
 }
 
 /* int8 blocks of 32: exact dot a scale group, then fmaf with the scales, then with the minimum. */
-static float dot_quantized(const cp_tensor *t, const uint8_t *data, const row *a, int from, int to)
+static float dot_quantized(const cp_tensor *t, const uint8_t *data, const cp_ref_input *a, int from,
+                           int to)
 {
     float acc = 0.0f;
     for (int b = from / CP_QBLOCK; b < to / CP_QBLOCK; b++) {
@@ -74,7 +89,7 @@ static float dot_float(const float *w, const float *x, int from, int to)
     return acc;
 }
 
-static float dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const row *a)
+float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_ref_input *a)
 {
     const uint8_t *data = (const uint8_t *)t->data + (size_t)j * cp_tensor_row_bytes(t);
     bool quantized = !p->b->cfg.act_f32 && cp_quant_info(t->type).quantized;
@@ -90,10 +105,15 @@ static float dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const row 
     return y;
 }
 
-/* acc + bias, times scale, soft cap. */
-static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, const row *a)
+float cp_ref_act(cp_act act, float gate, float up)
 {
-    float y = dot(p, p->prog->weights[op->u.linear.w[i].w].t, j, a);
+    return (act == CP_ACT_SILU ? cp_siluf(gate) : cp_gelu_tanhf(gate)) * up;
+}
+
+/* acc + bias, times scale, soft cap. */
+static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, const cp_ref_input *a)
+{
+    float y = cp_ref_dot(p, p->prog->weights[op->u.linear.w[i].w].t, j, a);
     if (op->u.linear.w[i].bias >= 0)
         y = y + cp_host_vector(p, op->u.linear.w[i].bias)[j];
     if (op->u.linear.scale != 1.0f)
@@ -106,15 +126,8 @@ static float output(const cp_prepared *p, const cp_op *op, int i, int64_t j, con
 void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     int n_rows = cp_op_rows(op, b);
-    row a = {.k = p->prog->mats[op->u.linear.in].width};
-    size_t k = (size_t)a.k;
-    float *mem = cp_xcalloc(4 * k, sizeof(float));
-    a.x = mem;
-    a.t = mem + k;
-    a.w = mem + 2 * k;
-    a.xb = mem + 3 * k;
-    if (k % CP_QBLOCK == 0)
-        a.act = cp_xcalloc(k / CP_QBLOCK, sizeof(*a.act));
+    cp_ref_input a;
+    cp_ref_input_init(&a, p->prog->mats[op->u.linear.in].width);
     for (int r = 0; r < n_rows; r++) {
         prologue(p, op, r, &a);
         if (op->u.linear.act != CP_ACT_NONE) {
@@ -122,7 +135,7 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
             int64_t n = p->prog->weights[op->u.linear.w[0].w].t->ne[1];
             for (int64_t j = 0; j < n; j++) {
                 float g = output(p, op, 0, j, &a), u = output(p, op, 1, j, &a);
-                out[j] = (op->u.linear.act == CP_ACT_SILU ? cp_siluf(g) : cp_gelu_tanhf(g)) * u;
+                out[j] = cp_ref_act(op->u.linear.act, g, u);
             }
             continue;
         }
@@ -133,6 +146,5 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
                 out[j] = output(p, op, i, j, &a);
         }
     }
-    free(a.act);
-    free(mem);
+    cp_ref_input_fini(&a);
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/host.h"
 #include "kernels/math.h"
+#include "kernels/quant.h"
 
 /* The lane tree's last steps: the partial sums to one. */
 static inline float cp_ref_tree(float partials[CP_PARTIALS])
@@ -28,6 +29,22 @@ static inline void cp_ref_rmsnorm(float *y, const float *x, const float *w, int 
     for (int i = 0; i < n; i++)
         y[i] = (x[i] * r) * w[i];
 }
+
+/* A row of k inputs in every form that weights ask for (linear.c). */
+typedef struct cp_ref_input {
+    int k;
+    float *x;     /* after add and norm */
+    float *t;     /* scratch [k] */
+    float *w;     /* one dequantized weight row [k] */
+    float *xb;    /* x rounded to bf16 */
+    cp_act8 *act; /* x as int8 blocks; NULL when k is no multiple of 32 */
+} cp_ref_input;
+void cp_ref_input_init(cp_ref_input *a, int k);
+void cp_ref_input_fini(cp_ref_input *a);
+void cp_ref_input_set(cp_ref_input *a); /* the other forms, from x */
+/* a times row j of t, whose rows are those of all its matrices in a row. */
+float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_ref_input *a);
+float cp_ref_act(cp_act act, float gate, float up);
 
 /* A record of a step. */
 typedef void cp_ref_fn(cp_prepared *p, const cp_op *op, const cp_batch *b);

@@ -77,6 +77,56 @@ static void ffn_block(rig *r, model *m)
     rig_linear(r, m->ff, rig_weight(r, CP_DTYPE_F32, FF, D, CP_ROLE_LINEAR), m->y, CP_ROWS_ALL);
 }
 
+/* Eight experts of which three are used, and one that all rows share, gated. */
+static void experts_block(rig *r, model *m)
+{
+    enum { N = 8, USED = 3, FFE = 32 };
+    cp_mat logits = rig_mat(r, N, CP_ROWS_ALL), gate = rig_mat(r, 1, CP_ROWS_ALL);
+    cp_mat ids = rig_mat(r, USED, CP_ROWS_ALL), weights = rig_mat(r, USED, CP_ROWS_ALL);
+    cp_mat ff = rig_mat(r, USED * FFE, CP_ROWS_ALL), parts = rig_mat(r, USED * D, CP_ROWS_ALL);
+    cp_op *op = block_in(r, m);
+    op->u.linear.n_w = 2;
+    for (int i = 0; i < 2; i++) {
+        op->u.linear.w[i].w = rig_weight(r, CP_DTYPE_F32, D, i ? 1 : N, CP_ROLE_LINEAR);
+        op->u.linear.w[i].bias = -1;
+        op->u.linear.w[i].out = i ? gate : logits;
+    }
+    cp_wref norm = op->u.linear.norm;
+    op = rig_op(r, CP_OP_ROUTE, CP_ROWS_ALL);
+    op->u.route.in = logits;
+    op->u.route.ids = ids;
+    op->u.route.weights = weights;
+    op->u.route.bias = op->u.route.expert_scale = -1;
+    op->u.route.gate = CP_GATE_SOFTMAX;
+    op->u.route.n_groups = op->u.route.n_groups_used = 1;
+    op->u.route.normalize = true;
+    op->u.route.scale = 1.0f;
+    for (int down = 0; down < 2; down++) {
+        op = rig_op(r, CP_OP_EXPERTS, CP_ROWS_ALL);
+        op->u.experts.in = down ? ff : m->x[m->cur];
+        op->u.experts.ids = ids;
+        op->u.experts.out = down ? parts : ff;
+        op->u.experts.by_rank = down;
+        op->u.experts.norm = down ? (cp_wref)-1 : norm;
+        op->u.experts.eps = 1e-5f;
+        op->u.experts.act = down ? CP_ACT_NONE : CP_ACT_SILU;
+        for (int i = 0; i < 2 - down; i++) {
+            op->u.experts.w[i].w = down ? rig_experts(r, CP_DTYPE_Q8_0, FFE, D, N)
+                                        : rig_experts(r, CP_DTYPE_Q4_0, D, FFE, N);
+            op->u.experts.w[i].bias = down ? rig_vector(r, D, N) : (cp_wref)-1;
+        }
+    }
+    op = rig_linear(r, m->x[m->cur], rig_weight(r, CP_DTYPE_Q4_0, D, D, CP_ROLE_LINEAR),
+                    m->conv_out, CP_ROWS_ALL);
+    op->u.linear.norm = norm;
+    op = rig_op(r, CP_OP_SUM, CP_ROWS_ALL);
+    op->u.sum.in = parts;
+    op->u.sum.weights = weights;
+    op->u.sum.out = m->y;
+    op->u.sum.shared = m->conv_out;
+    op->u.sum.gate = gate;
+}
+
 static void conv_block(rig *r, model *m, int group)
 {
     cp_op *op = block_in(r, m);
@@ -131,7 +181,7 @@ void mixed_build(rig *r, int dense)
         ffn_block(r, &m);
         conv_block(r, &m, state);
         attention_block(r, &m, full, 0);
-        ffn_block(r, &m);
+        experts_block(r, &m);
     }
     cp_mat gx = rig_mat(r, D, CP_ROWS_OUT), gy = rig_mat(r, D, CP_ROWS_OUT);
     op = rig_op(r, CP_OP_GATHER, CP_ROWS_OUT);

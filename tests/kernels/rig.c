@@ -73,6 +73,12 @@ cp_wref rig_weight(rig *r, cp_dtype t, int64_t k, int64_t m, cp_role role)
     return add_weight(r, cp_test_tensor(t, k, m, cp_test_random(&r->seed)), role);
 }
 
+cp_wref rig_experts(rig *r, cp_dtype t, int64_t k, int64_t m, int64_t n_expert)
+{
+    return add_weight(r, cp_test_matrices(t, k, m, n_expert, cp_test_random(&r->seed)),
+                      CP_ROLE_LINEAR);
+}
+
 cp_wref rig_vector(rig *r, int64_t n, int64_t rows)
 {
     cp_tensor t = cp_test_tensor(CP_DTYPE_F32, n, rows, cp_test_random(&r->seed));
@@ -175,6 +181,13 @@ void machine_put_row(machine *m, cp_mat s, int r, const float *x)
     const cp_prepared *p = m->p;
     put(m, p->mats[s] + (size_t)r * p->ld[s] * sizeof(float), x,
         (size_t)p->prog->mats[s].width * sizeof(float));
+}
+
+float *machine_row(const machine *m, cp_mat s, int r)
+{
+    const cp_prepared *p = m->p;
+    return fetch(m, p->mats[s] + (size_t)r * p->ld[s] * sizeof(float),
+                 (size_t)p->prog->mats[s].width * sizeof(float));
 }
 
 void *machine_page(const machine *m, uint32_t page)

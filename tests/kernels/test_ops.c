@@ -17,18 +17,26 @@
 
 #include <cmocka.h>
 
+/* What a machine needs beside random inputs, such as ids. */
+typedef void put_inputs(machine *m, const void *arg);
+
 /* Run the rig's program on ref and on every level; compare the matrices in `outs` (ends with -1).
  */
-static void compare(rig *r, const cp_batch *b, const cp_mat *outs, const char *what)
+static void compare_with(rig *r, const cp_batch *b, const cp_mat *outs, const char *what,
+                         put_inputs *put, const void *arg)
 {
     uint64_t seed = rig_random(r, 1u << 30);
     machine ref = machine_open(r, NULL, 1);
     machine_fill(&ref, seed);
+    if (put)
+        put(&ref, arg);
     machine_step(&ref, b);
     for (const char *const *level = rig_levels(); *level; level++) {
         for (int threads = 1; threads <= 3; threads++) {
             machine m = machine_open(r, *level, threads);
             machine_fill(&m, seed);
+            if (put)
+                put(&m, arg);
             machine_step(&m, b);
             for (int i = 0; outs[i] >= 0; i++) {
                 bool out = r->mats[outs[i]].rows == CP_ROWS_OUT;
@@ -39,6 +47,11 @@ static void compare(rig *r, const cp_batch *b, const cp_mat *outs, const char *w
         }
     }
     machine_close(&ref);
+}
+
+static void compare(rig *r, const cp_batch *b, const cp_mat *outs, const char *what)
+{
+    compare_with(r, b, outs, what, NULL, NULL);
 }
 
 /* A few sequences; the rows fit 64. */
@@ -250,6 +263,177 @@ static void test_shortconv(uint64_t seed)
     rig_fini(&r);
 }
 
+/* ---- experts ---- */
+
+/* Rows of a matrix, put as they are. */
+typedef struct some_rows {
+    cp_mat mat;
+    int n, width;
+    float *x; /* [n][width] */
+} some_rows;
+
+static void put_rows(machine *m, const void *arg)
+{
+    const some_rows *s = arg;
+    for (int i = 0; i < s->n; i++)
+        machine_put_row(m, s->mat, i, s->x + (size_t)i * (size_t)s->width);
+}
+
+/* Router logits with equal ones, some that are no number, and some that are -inf. */
+static void random_logits(rig *r, some_rows *s)
+{
+    s->x = cp_xcalloc((size_t)s->n * (size_t)s->width, sizeof(*s->x));
+    for (int i = 0; i < s->n * s->width; i++) {
+        s->x[i] = 4.0f * rig_uniform(r);
+        if (i / s->width % 2)
+            s->x[i] = 0.5f * rintf(s->x[i]);
+        if (rig_random(r, 40) == 0)
+            s->x[i] = rig_random(r, 2) ? NAN : -INFINITY;
+        if (i % s->width == 0)
+            s->x[i] = 25.0f * rig_uniform(r); /* never all of them -inf */
+    }
+}
+
+static cp_op *route_record(rig *r, int n_expert, int n_used)
+{
+    cp_op *op = rig_op(r, CP_OP_ROUTE, CP_ROWS_ALL);
+    op->u.route.in = rig_mat(r, n_expert, CP_ROWS_ALL);
+    op->u.route.ids = rig_mat(r, n_used, CP_ROWS_ALL);
+    op->u.route.weights = rig_mat(r, n_used, CP_ROWS_ALL);
+    op->u.route.bias = op->u.route.expert_scale = -1;
+    op->u.route.gate = CP_GATE_SOFTMAX;
+    op->u.route.n_groups = op->u.route.n_groups_used = 1;
+    op->u.route.scale = 1.0f;
+    return op;
+}
+
+static void test_route(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int groups = seed % 3 ? 1 : 1 + (int)rig_random(&r, 8);
+    int size = 1 + (int)rig_random(&r, seed % 5 ? 40 : CP_EXPERTS_MAX / 8), n = groups * size;
+    int kept = 1 + (int)rig_random(&r, (uint64_t)groups);
+    cp_op *op = route_record(&r, n, 1 + (int)rig_random(&r, (uint64_t)(kept * size)));
+    op->u.route.gate = (cp_gate)(1 + seed % 4);
+    op->u.route.n_groups = groups;
+    op->u.route.n_groups_used = kept;
+    op->u.route.normalize = rig_random(&r, 2);
+    op->u.route.scale = rig_random(&r, 2) ? 1.0f : 2.5f;
+    if (rig_random(&r, 2))
+        op->u.route.bias = rig_vector(&r, n, 1);
+    if (rig_random(&r, 2))
+        op->u.route.expert_scale = rig_vector(&r, n, 1);
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
+    some_rows logits = {op->u.route.in, b.b.n_rows, n, NULL};
+    random_logits(&r, &logits);
+    cp_mat outs[] = {op->u.route.ids, op->u.route.weights, -1};
+    compare_with(&r, &b.b, outs, "route", put_rows, &logits);
+    free(logits.x);
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* How the rows of a batch choose: each as it likes, all the same, or a few of the experts. */
+typedef enum choice { ANY, ONE, FEW, CHOICES } choice;
+
+/* n_used ids of n_expert, all different, for each row. */
+static void random_ids(rig *r, some_rows *s, int n_expert, choice how)
+{
+    int *deck = cp_xcalloc((size_t)n_expert, sizeof(*deck));
+    s->x = cp_xcalloc((size_t)s->n * (size_t)s->width, sizeof(*s->x));
+    for (int e = 0; e < n_expert; e++)
+        deck[e] = e;
+    for (int row = 0; row < s->n; row++) {
+        int from = how == FEW && s->width + 1 < n_expert ? s->width + 1 : n_expert;
+        for (int j = 0; j < s->width && (how != ONE || row == 0); j++) {
+            int i = j + (int)rig_random(r, (uint64_t)(from - j)), t = deck[j];
+            deck[j] = deck[i];
+            deck[i] = t;
+        }
+        for (int j = 0; j < s->width; j++)
+            s->x[row * s->width + j] = (float)deck[j];
+    }
+    free(deck);
+}
+
+/* An EXPERTS record of type t and its ids' matrix; gated: gate and up, in one tensor when fused. */
+static cp_op *experts_record(rig *r, cp_dtype t, int n_expert, int n_used, bool gated)
+{
+    bool whole = t == CP_DTYPE_F32 || t == CP_DTYPE_F16 || t == CP_DTYPE_BF16;
+    int k = whole ? 1 + (int)rig_random(r, 600) : 256 * (1 + (int)rig_random(r, 3));
+    bool fused = gated && rig_random(r, 2);
+    int m = fused ? 16 * (1 + (int)rig_random(r, 2)) : 1 + (int)rig_random(r, 40);
+    cp_op *op = rig_op(r, CP_OP_EXPERTS, CP_ROWS_ALL);
+    op->u.experts.by_rank = !gated && rig_random(r, 2);
+    op->u.experts.in = rig_mat(r, k * (op->u.experts.by_rank ? n_used : 1), CP_ROWS_ALL);
+    op->u.experts.ids = rig_mat(r, n_used, CP_ROWS_ALL);
+    op->u.experts.out = rig_mat(r, m * n_used, CP_ROWS_ALL);
+    op->u.experts.norm =
+        op->u.experts.by_rank || rig_random(r, 2) ? (cp_wref)-1 : rig_vector(r, k, 1);
+    op->u.experts.eps = 1e-5f;
+    op->u.experts.act = gated ? (cp_act)(1 + rig_random(r, 2)) : CP_ACT_NONE;
+    for (int i = 0; i < (gated ? 2 : 1); i++) {
+        int outputs = fused ? 2 * m : m;
+        op->u.experts.w[i].first = fused && i ? m : 0;
+        op->u.experts.w[i].w =
+            fused && i ? op->u.experts.w[0].w : rig_experts(r, t, k, outputs, n_expert);
+        op->u.experts.w[i].bias = rig_random(r, 2) ? (cp_wref)-1 : rig_vector(r, outputs, n_expert);
+    }
+    return op;
+}
+
+/* Every weight type in turn. At level bf16 products of BF16 weights are its own: see a_row_alone.
+ */
+static void test_experts(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int n_types = 0;
+    while (cp_test_types[n_types] >= 0)
+        n_types++;
+    cp_dtype t = (cp_dtype)cp_test_types[seed % (uint64_t)n_types];
+    if (t == CP_DTYPE_BF16)
+        t = CP_DTYPE_F32;
+    int n_expert = 1 + (int)rig_random(&r, 12);
+    int n_used = 1 + (int)rig_random(&r, (uint64_t)(n_expert < 4 ? n_expert : 4));
+    cp_op *op = experts_record(&r, t, n_expert, n_used, rig_random(&r, 2));
+    /* More rows than an item takes, a few, one. */
+    r.cfg.max_rows = 150;
+    rig_seq q = {.n_rows = seed % 8 == 0 ? 150 : seed % 3 == 0 ? 1 : 1 + (int)rig_random(&r, 40)};
+    rig_batch b;
+    rig_batch_init(&b, &r, &q, 1, false);
+    some_rows ids = {op->u.experts.ids, q.n_rows, n_used, NULL};
+    random_ids(&r, &ids, n_expert, (choice)rig_random(&r, CHOICES));
+    cp_mat outs[] = {op->u.experts.out, -1};
+    compare_with(&r, &b.b, outs, "experts", put_rows, &ids);
+    free(ids.x);
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void test_sum(uint64_t seed)
+{
+    rig r;
+    rig_init(&r, seed);
+    int n_used = 1 + (int)rig_random(&r, 9), width = 1 + (int)rig_random(&r, seed % 4 ? 80 : 1200);
+    cp_op *op = rig_op(&r, CP_OP_SUM, CP_ROWS_ALL);
+    op->u.sum.in = rig_mat(&r, n_used * width, CP_ROWS_ALL);
+    op->u.sum.weights = rig_mat(&r, n_used, CP_ROWS_ALL);
+    op->u.sum.out = rig_mat(&r, width, CP_ROWS_ALL);
+    op->u.sum.shared = seed % 3 ? rig_mat(&r, width, CP_ROWS_ALL) : (cp_mat)-1;
+    op->u.sum.gate = seed % 3 == 2 ? rig_mat(&r, 1, CP_ROWS_ALL) : (cp_mat)-1;
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
+    cp_mat outs[] = {op->u.sum.out, -1};
+    compare(&r, &b.b, outs, "sum");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
 /* Ids, log-probabilities and alternatives: test_sample; here the record in a program. */
 static void test_sample(uint64_t seed)
 {
@@ -317,7 +501,8 @@ static void test_sample(uint64_t seed)
     }
 static const uint64_t rounds[CP_OP_COUNT] = {
     [CP_OP_EMBED] = 30,     [CP_OP_ROPE] = 20,      [CP_OP_GATHER] = 10, [CP_OP_LINEAR] = 40,
-    [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,
+    [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,  [CP_OP_ROUTE] = 60,
+    [CP_OP_EXPERTS] = 62,   [CP_OP_SUM] = 12,
 };
 CP_OPS(X)
 #undef X
@@ -361,6 +546,122 @@ static void pages_come_first(void **state)
     rig_fini(&r);
 }
 
+/* ---- experts, beyond ref's bits ---- */
+
+/* A case of ROUTE by hand: what comes of the logits 2, 1, 1, 0, -1, 1. */
+typedef struct routed {
+    cp_gate gate;
+    int groups, kept;
+    bool biased, normalize, scaled;
+    int ids[3];
+    double w[3];
+} routed;
+
+static void check_routed(const routed *c)
+{
+    static const float x[6] = {2.0f, 1.0f, 1.0f, 0.0f, -1.0f, 1.0f};
+    static const float bias[6] = {-0.9f, 0.0f, 0.0f, 0.3f, 0.9f, 0.0f};
+    static const float scale[6] = {1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f};
+    rig r;
+    rig_init(&r, 3);
+    cp_op *op = route_record(&r, 6, 3);
+    op->u.route.gate = c->gate;
+    op->u.route.n_groups = c->groups;
+    op->u.route.n_groups_used = c->kept;
+    op->u.route.normalize = c->normalize;
+    if (c->biased)
+        op->u.route.bias = rig_vector(&r, 6, 1);
+    if (c->scaled)
+        op->u.route.expert_scale = rig_vector(&r, 6, 1);
+    for (int i = 0; i < r.prog.n_weights; i++)
+        memcpy((void *)(uintptr_t)r.tensors[i].data, i == op->u.route.bias ? bias : scale,
+               sizeof(bias));
+    rig_seq q = {.n_rows = 1};
+    rig_batch b;
+    rig_batch_init(&b, &r, &q, 1, false);
+    machine m = machine_open(&r, NULL, 1);
+    machine_fill(&m, 1);
+    machine_put_row(&m, op->u.route.in, 0, x);
+    machine_step(&m, &b.b);
+    float *ids = machine_row(&m, op->u.route.ids, 0), *w = machine_row(&m, op->u.route.weights, 0);
+    for (int j = 0; j < 3; j++) {
+        assert_int_equal((int)ids[j], c->ids[j]);
+        assert_true(fabs((double)w[j] - c->w[j]) <= 1e-6 * fabs(c->w[j]));
+    }
+    free(ids);
+    free(w);
+    machine_close(&m);
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void routes_by_hand(void **state)
+{
+    (void)state;
+    const double e = 2.718281828459045, s = e * e + 3 * e + 1 + 1 / e, t = e * e + 2 * e;
+    const double g2 = 1 / (1 + exp(-2.0)), g1 = 1 / (1 + exp(-1.0)), g0 = 0.5;
+    const double l2 = sqrt(log1p(exp(2.0))), l1 = sqrt(log1p(exp(1.0)));
+    const routed cases[] = {
+        {CP_GATE_SOFTMAX, 1, 1, 0, 0, 0, {0, 1, 2}, {e * e / s, e / s, e / s}},
+        {CP_GATE_SOFTMAX, 1, 1, 0, 1, 0, {0, 1, 2}, {e * e / t, e / t, e / t}},
+        {CP_GATE_SOFTMAX, 1, 1, 0, 1, 1, {0, 1, 2}, {e * e / t, 2 * e / t, 3 * e / t}},
+        {CP_GATE_SELECTED, 1, 1, 0, 0, 0, {0, 1, 2}, {e * e / t, e / t, e / t}},
+        {CP_GATE_SIGMOID, 1, 1, 0, 0, 0, {0, 1, 2}, {g2, g1, g1}},
+        {CP_GATE_SQRT_SOFTPLUS, 1, 1, 0, 0, 0, {0, 1, 2}, {l2, l1, l1}},
+        /* the bias chooses, and does not weigh: scores -0.02, 0.73, 0.73, 0.8, 1.17, 0.73 */
+        {CP_GATE_SIGMOID, 1, 1, 1, 0, 0, {4, 3, 1}, {1 - g1, g0, g1}},
+        /* groups of two: 0.71, 1.53, 1.9, of which two stay; of three: 1.46, 1.97 */
+        {CP_GATE_SIGMOID, 3, 2, 1, 0, 0, {4, 3, 2}, {1 - g1, g0, g1}},
+        {CP_GATE_SIGMOID, 2, 1, 1, 0, 0, {4, 3, 5}, {1 - g1, g0, g1}},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check_routed(&cases[i]);
+}
+
+/* Bits of a row alone, at each level, are its bits among others, BF16 weights at bf16 included. */
+static void a_row_alone(void **state)
+{
+    (void)state;
+    enum { N = 41, N_EXPERT = 5, N_USED = 2 };
+    for (int i = 0; cp_test_types[i] >= 0; i++) {
+        rig r;
+        rig_init(&r, (uint64_t)i + 70);
+        cp_op *op = experts_record(&r, (cp_dtype)cp_test_types[i], N_EXPERT, N_USED, i % 2);
+        rig_seq many = {.n_rows = N}, one = {.n_rows = 1};
+        rig_batch all, alone;
+        rig_batch_init(&all, &r, &many, 1, false);
+        rig_batch_init(&alone, &r, &one, 1, false);
+        some_rows ids = {op->u.experts.ids, N, N_USED, NULL};
+        random_ids(&r, &ids, N_EXPERT, ANY);
+        for (const char *const *level = rig_levels(); *level; level++) {
+            machine m = machine_open(&r, *level, 2);
+            machine_fill(&m, 9);
+            put_rows(&m, &ids);
+            machine_step(&m, &all.b);
+            for (int row = 0; row < N; row += 20) {
+                float *want = machine_row(&m, op->u.experts.out, row);
+                float *in = machine_row(&m, op->u.experts.in, row);
+                machine a = machine_open(&r, *level, 1);
+                machine_put_row(&a, op->u.experts.in, 0, in);
+                machine_put_row(&a, op->u.experts.ids, 0, ids.x + row * N_USED);
+                machine_step(&a, &alone.b);
+                float *got = machine_row(&a, op->u.experts.out, 0);
+                size_t width = (size_t)r.mats[op->u.experts.out].width;
+                assert_memory_equal(got, want, width * sizeof(*got));
+                machine_close(&a);
+                free(got);
+                free(in);
+                free(want);
+            }
+            machine_close(&m);
+        }
+        free(ids.x);
+        rig_batch_fini(&all);
+        rig_batch_fini(&alone);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +669,8 @@ int main(void)
         CP_OPS(X)
 #undef X
             cmocka_unit_test(pages_come_first),
+        cmocka_unit_test(routes_by_hand),
+        cmocka_unit_test(a_row_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,7 +166,7 @@ static bool use(room *r, const cp_panels_config *cfg, const char *dir)
     float y[3][OUTS];
     assert_int_equal(cp_pool_open(&pool, 2, &err), CP_OK);
     cp_panels_open(&p, cfg);
-    if (cp_linear_pack(&r->l, 1, p, pool, &err) != CP_OK)
+    if (cp_test_pack(r->l, p, pool, &err) != CP_OK)
         fail_msg("%s", err.msg);
     bool file = mapped(dir);
     outputs(r, y);
@@ -359,7 +359,7 @@ static void two_programs_have_a_file_each(void **state)
     for (int i = 0; i < 2; i++) {
         assert_true(use_own(&a));
         cp_panels_open(&p, &(cp_panels_config){.dir = a.dir, .key = KEY});
-        assert_int_equal(cp_linear_pack(&b.l, 1, p, NULL, &err), CP_OK);
+        assert_int_equal(cp_test_pack(b.l, p, NULL, &err), CP_OK);
         cp_panels_close(p);
         assert_int_equal(list(a.dir, name, &temps), 2);
     }
@@ -585,7 +585,7 @@ static void values_of_another_model_are_found(void **state)
     for (int only = 0; only < 2; only++) {
         cfg.check = only ? CP_CACHE_CHECK_ONLY : CP_CACHE_CHECK;
         cp_panels_open(&p, &cfg);
-        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
+        assert_int_equal(cp_test_pack(r.l, p, NULL, &err), CP_CORRUPT);
         assert_non_null(strstr(err.msg, path));
         assert_non_null(strstr(err.msg, "delete that file"));
         cp_panels_close(p);
@@ -597,7 +597,7 @@ static void values_of_another_model_are_found(void **state)
     assert_true(use(&r, &cfg, r.dir));
     poke(path, 4096, 1); /* a flipped bit is a difference too */
     cp_panels_open(&p, &cfg);
-    assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
+    assert_int_equal(cp_test_pack(r.l, p, NULL, &err), CP_CORRUPT);
     cp_panels_close(p);
     room_fini(&other);
     room_fini(&r);
@@ -618,7 +618,7 @@ static void a_file_that_shrinks_is_an_error(void **state)
         if (!fresh)
             assert_true(use_own(&r));
         cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
-        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_OK);
+        assert_int_equal(cp_test_pack(r.l, p, NULL, &err), CP_OK);
         assert_int_equal(cp_panels_lost(p, &err), CP_OK);
         the_file(r.dir, path);
         assert_int_equal(truncate(path, 4096), 0);
@@ -651,7 +651,7 @@ static void a_model_that_shrinks_is_not_packed(void **state)
     assert_int_equal(ftruncate(fd, 8192), 0);
     for (int memory = 0; memory < 2; memory++) {
         cp_panels_open(&p, &(cp_panels_config){.dir = memory ? NULL : r.dir, .key = KEY});
-        assert_int_equal(cp_linear_pack(&r.l, 1, p, NULL, &err), CP_CORRUPT);
+        assert_int_equal(cp_test_pack(r.l, p, NULL, &err), CP_CORRUPT);
         cp_panels_close(p);
         assert_int_equal(list(r.dir, name, &temps), 0);
     }
@@ -690,7 +690,7 @@ static int pack_in_child(room *r, const char *fault)
         cp_err err;
         setenv("CAPSTAN_FAULT", fault, 1);
         cp_panels_open(&p, &(cp_panels_config){.dir = r->dir, .key = KEY});
-        _exit(cp_linear_pack(&r->l, 1, p, NULL, &err) == CP_OK ? 0 : 1);
+        _exit(cp_test_pack(r->l, p, NULL, &err) == CP_OK ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
@@ -815,7 +815,7 @@ static void many_pack_at_once(void **state)
                 float y[3][OUTS];
                 setenv("CAPSTAN_FAULT", kinds[i % 3], 1);
                 cp_panels_open(&p, &(cp_panels_config){.dir = r.dir, .key = KEY});
-                if (cp_linear_pack(&r.l, 1, p, NULL, &err) != CP_OK)
+                if (cp_test_pack(r.l, p, NULL, &err) != CP_OK)
                     _exit(1);
                 outputs(&r, y);
                 for (int t = 0; t < 3; t++)

@@ -122,6 +122,21 @@ cp_tensor cp_test_tensor(cp_dtype t, int64_t k, int64_t m, uint64_t seed)
     return x;
 }
 
+cp_tensor cp_test_matrices(cp_dtype t, int64_t k, int64_t m, int64_t n_matrices, uint64_t seed)
+{
+    cp_tensor x = cp_test_tensor(t, k, m * n_matrices, seed);
+    x.n_dims = 3;
+    x.ne[1] = m;
+    x.ne[2] = n_matrices;
+    return x;
+}
+
+cp_code cp_test_pack(cp_linear *l, cp_panels *panels, cp_pool *pool, cp_err *err)
+{
+    cp_gemm_weight *w[4];
+    return cp_gemm_weights_pack(w, cp_linear_weights(l, w), panels, pool, err);
+}
+
 void cp_test_free(cp_tensor *t)
 {
     union {

@@ -5,7 +5,7 @@
 #ifndef CP_TESTS_KERNELS_WEIGHTS_H
 #define CP_TESTS_KERNELS_WEIGHTS_H
 
-#include "base/dtype.h"
+#include "kernels/cpu/linear.h"
 
 /* Types that a LINEAR accepts, ended by -1. */
 extern const int cp_test_types[];
@@ -16,6 +16,10 @@ uint64_t cp_test_random(uint64_t *s);
 float cp_test_uniform(uint64_t *s);
 /* A [k, m] tensor of type t with random content; data is allocated (free with cp_test_free). */
 cp_tensor cp_test_tensor(cp_dtype t, int64_t k, int64_t m, uint64_t seed);
+/* The same of n_matrices matrices, [k, m, n_matrices]. */
+cp_tensor cp_test_matrices(cp_dtype t, int64_t k, int64_t m, int64_t n_matrices, uint64_t seed);
 void cp_test_free(cp_tensor *t);
+/* Packs the weights of one LINEAR. */
+cp_code cp_test_pack(cp_linear *l, cp_panels *panels, cp_pool *pool, cp_err *err);
 
 #endif

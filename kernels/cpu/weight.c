@@ -1,0 +1,228 @@
+/*
+ * weight: see weight.h.
+ */
+#include "kernels/cpu/weight.h"
+
+#include "base/mem.h"
+#include "kernels/math.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- bind ---- */
+
+static cp_code bind_bias(cp_gemm_weight *w, const cp_tensor *bias, cp_err *err)
+{
+    size_t padded = (size_t)w->panels * CP_LANES;
+    if (bias->ne[0] != w->m || bias->ne[1] != w->n_matrices || !cp_dtype_info((uint32_t)bias->type))
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "%s: bias has %lld x %lld values, the weight %lld outputs of %lld matrices",
+                       bias->name, (long long)bias->ne[0], (long long)bias->ne[1], (long long)w->m,
+                       (long long)w->n_matrices);
+    w->bias = cp_alloc_aligned((size_t)w->n_matrices * padded * sizeof(float));
+    if (!w->bias)
+        return cp_fail(err, CP_NO_MEMORY, "%s: no memory for %lld bias values", bias->name,
+                       (long long)(w->m * w->n_matrices));
+    memset(w->bias, 0, (size_t)w->n_matrices * padded * sizeof(float));
+    for (int64_t e = 0; e < w->n_matrices; e++)
+        cp_dequant_row(bias, e, w->bias + (size_t)e * padded);
+    return CP_OK;
+}
+
+static cp_code check_shape(const cp_gemm_inputs *in, const cp_tensor *t, cp_err *err)
+{
+    const cp_dtype_row *info = cp_dtype_info((uint32_t)t->type);
+    int64_t matrices = t->ne[2], most = INT32_MAX / 64;
+    if (cp_panel_kind_of(t->type) == CP_PANEL_COUNT)
+        return cp_fail(err, CP_UNSUPPORTED, "%s: weight type %s is not supported", t->name,
+                       info ? info->name : "(unknown)");
+    if (t->ne[0] < 1 || t->ne[0] > most || t->ne[1] < 1 || t->ne[1] > most || matrices < 1 ||
+        matrices > CP_EXPERTS_MAX || t->ne[3] != 1 || t->ne[0] % info->block)
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "%s: shape %lld x %lld x %lld x %lld is no matrix of %s", t->name,
+                       (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
+                       (long long)t->ne[3], info->name);
+    if (in->k && in->k != (int)t->ne[0])
+        return cp_fail(err, CP_UNSUPPORTED, "%s: %lld inputs, the weight before it %d", t->name,
+                       (long long)t->ne[0], in->k);
+    return CP_OK;
+}
+
+cp_code cp_gemm_weight_bind(cp_gemm_weight *w, cp_gemm_inputs *in, const cp_tensor *t,
+                            const cp_tensor *bias, cp_err *err)
+{
+    cp_code code = check_shape(in, t, err);
+    if (code != CP_OK)
+        return code;
+    *w = (cp_gemm_weight){.t = t,
+                          .unpack = cp_unpack_of(t->type),
+                          .m = t->ne[1],
+                          .panels = (t->ne[1] + CP_LANES - 1) / CP_LANES,
+                          .n_matrices = t->ne[2],
+                          .kind = cp_panel_kind_of(t->type)};
+    in->k = (int)t->ne[0];
+    w->panel_bytes = cp_panel_bytes(w->kind, t->ne[0]);
+    if (!w->panel_bytes)
+        return cp_fail(err, CP_UNSUPPORTED, "%s: panel size overflows", t->name);
+    if (w->panel_bytes > in->panel_bytes)
+        in->panel_bytes = w->panel_bytes;
+    if (w->kind == CP_PANEL_F32 || w->kind == CP_PANEL_F16)
+        in->want32 = true;
+    else if (w->kind == CP_PANEL_BF16)
+        in->want16 = true;
+    else
+        in->want8 = true;
+    return bias ? bind_bias(w, bias, err) : CP_OK;
+}
+
+void cp_gemm_weight_fini(cp_gemm_weight *w)
+{
+    free(w->bias);
+    w->bias = NULL;
+}
+
+/* ---- pack ---- */
+
+/* The sink of a packing: arg is the list of the weights. */
+static void take_panels(void *arg, int i, const uint8_t *panels)
+{
+    cp_gemm_weight *const *weights = arg;
+    weights[i]->packed = panels;
+}
+
+static const cp_tensor **tensors_of(cp_gemm_weight *const *weights, int n)
+{
+    const cp_tensor **tensors = cp_xcalloc((size_t)n + 1, sizeof *tensors);
+    for (int i = 0; i < n; i++)
+        tensors[i] = weights[i]->t;
+    return tensors;
+}
+
+cp_code cp_gemm_weights_pack(cp_gemm_weight *const *weights, int n, cp_panels *panels,
+                             cp_pool *pool, cp_err *err)
+{
+    const cp_tensor **tensors = tensors_of(weights, n);
+    void *sink = (void *)(uintptr_t)weights;
+    cp_code code = cp_panels_pack(panels, tensors, n, pool, take_panels, sink, err);
+    free(tensors);
+    return code;
+}
+
+cp_code cp_gemm_weights_bytes(cp_gemm_weight *const *weights, int n, size_t *bytes, cp_err *err)
+{
+    const cp_tensor **tensors = tensors_of(weights, n);
+    cp_code code = cp_panels_measure(tensors, n, bytes, err);
+    free(tensors);
+    return code;
+}
+
+size_t cp_gemm_weights_own_bytes(cp_gemm_weight *const *weights, int n)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        if (weights[i]->bias)
+            bytes +=
+                (size_t)(weights[i]->n_matrices * weights[i]->panels) * CP_LANES * sizeof(float);
+    return bytes;
+}
+
+/* ---- inputs ---- */
+
+static size_t round64(size_t n)
+{
+    return (n + 63) & ~(size_t)63;
+}
+
+/* Rows an odd number of cache lines apart: a tile reads the same place of twelve rows at once, and
+ * rows a multiple of 4 KiB apart would share one set of the first cache, which holds eight. */
+static size_t row_stride(size_t bytes)
+{
+    return round64(bytes) | 64;
+}
+
+cp_gemm_layout cp_gemm_layout_of(const cp_gemm_inputs *in, int64_t n)
+{
+    cp_gemm_layout a = {0};
+    size_t k = (size_t)in->k, rows = (size_t)n;
+    a.stride8 = row_stride(k / CP_QBLOCK * sizeof(cp_act8));
+    a.stride32 = row_stride(4 * k);
+    a.stride16 = row_stride(in->table->bf16_pairs ? 2 * (k + (k & 1)) : 4 * k);
+    a.at32 = in->want8 ? rows * a.stride8 : 0;
+    a.at16 = a.at32 + (in->want32 ? rows * a.stride32 : 0);
+    a.bytes = a.at16 + (in->want16 ? rows * a.stride16 : 0);
+    return a;
+}
+
+static void put_bf16(const cp_gemm_inputs *in, const float *x, uint8_t *dst)
+{
+    if (in->table->bf16_pairs) {
+        uint16_t *p = (uint16_t *)(void *)dst;
+        for (int i = 0; i < in->k; i++)
+            p[i] = cp_bf16_from_f32(x[i]);
+        if (in->k & 1)
+            p[in->k] = 0;
+        return;
+    }
+    float *p = (float *)(void *)dst;
+    for (int i = 0; i < in->k; i++)
+        p[i] = cp_f32_from_bf16(cp_bf16_from_f32(x[i]));
+}
+
+void cp_gemm_put_row(const cp_gemm_inputs *in, const cp_gemm_layout *a, const float *x, int64_t r,
+                     void *act)
+{
+    uint8_t *base = act;
+    if (in->want8)
+        in->table->quantize(x, in->k, (cp_act8 *)(void *)(base + (size_t)r * a->stride8));
+    if (in->want32)
+        memcpy(base + a->at32 + (size_t)r * a->stride32, x, (size_t)in->k * sizeof *x);
+    if (in->want16)
+        put_bf16(in, x, base + a->at16 + (size_t)r * a->stride16);
+}
+
+static void copy_part(uint8_t *base, size_t stride, int64_t from, int64_t to)
+{
+    memcpy(base + (size_t)to * stride, base + (size_t)from * stride, stride);
+}
+
+void cp_gemm_copy_row(const cp_gemm_inputs *in, const cp_gemm_layout *a, int64_t from, int64_t to,
+                      void *act)
+{
+    uint8_t *base = act;
+    if (in->want8)
+        copy_part(base, a->stride8, from, to);
+    if (in->want32)
+        copy_part(base + a->at32, a->stride32, from, to);
+    if (in->want16)
+        copy_part(base + a->at16, a->stride16, from, to);
+}
+
+/* ---- products ---- */
+
+void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e, int64_t p,
+                   const cp_gemm_layout *a, const void *act, int64_t r0, int rows, uint8_t *scratch,
+                   float *tile)
+{
+    const uint8_t *panel = scratch, *base = act;
+    size_t at = 0, stride = a->stride8;
+    if (w->packed) {
+        panel = w->packed + (size_t)(e * w->panels + p) * w->panel_bytes;
+    } else {
+        int64_t left = w->m - p * CP_LANES;
+        w->unpack(w->t, e * w->m + p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, scratch);
+    }
+    if (w->kind == CP_PANEL_F32 || w->kind == CP_PANEL_F16) {
+        at = a->at32;
+        stride = a->stride32;
+    } else if (w->kind == CP_PANEL_BF16) {
+        at = a->at16;
+        stride = a->stride16;
+    }
+    in->table->gemm[w->kind](panel, in->k, base + at + (size_t)r0 * stride, stride, rows, tile);
+}
+
+int cp_gemm_chunk_rows(int n)
+{
+    int chunks = (n + CPU_CHUNK - 1) / CPU_CHUNK, rows = (n + chunks - 1) / chunks;
+    return chunks > 1 ? (rows + 11) / 12 * 12 : rows; /* whole tiles of every level */
+}
