@@ -65,6 +65,25 @@ static cp_code vector_is(const check *c, cp_wref w, long n, long rows, const cha
             return rc_;                                                                            \
     } while (0)
 
+/* A gate that a matrix is multiplied with, in the place of a second weight. */
+static cp_code check_mul(const check *c, const cp_op *op)
+{
+    cp_mat mul = op->u.linear.mul, out = op->u.linear.w[0].out;
+    TRY(mat_is(c, mul, -1, op->rows, "mul"));
+    if (op->u.linear.act == CP_ACT_NONE || op->u.linear.n_w != 1)
+        return bad(c, "n_w of a gate with mul", op->u.linear.n_w, 1);
+    if (op->u.linear.scale != 1.0f || op->u.linear.softcap != 0.0f)
+        return bad(c, "scale and softcap beside mul", 1, 0);
+    if (mul == out || mul == op->u.linear.x_out)
+        return bad(c, "mul (it aliases out or x_out)", mul, -1);
+    long width = c->p->mats[mul].width, at = op->u.linear.mul_at;
+    if (out < 0 || out >= c->p->n_mats)
+        return bad(c, "out", out, c->p->n_mats - 1);
+    if (at < 0 || at > width - c->p->mats[out].width)
+        return bad(c, "mul_at", at, width - c->p->mats[out].width);
+    return CP_OK;
+}
+
 static cp_code check_linear(const check *c, const cp_op *op)
 {
     long k = 0, width = 0;
@@ -83,7 +102,9 @@ static cp_code check_linear(const check *c, const cp_op *op)
     if (n_w < 1 || n_w > 4)
         return bad(c, "n_w", n_w, 4);
     bool glu = op->u.linear.act != CP_ACT_NONE;
-    if (glu && n_w != 2)
+    if (op->u.linear.mul >= 0)
+        TRY(check_mul(c, op));
+    else if (glu && n_w != 2)
         return bad(c, "n_w of a gated record", n_w, 2);
     for (int i = 0; i < n_w; i++) {
         cp_wref w = op->u.linear.w[i].w;
@@ -117,27 +138,45 @@ static cp_code check_linear(const check *c, const cp_op *op)
     return CP_OK;
 }
 
+/* Does an earlier record write K and V of the place that op reads? */
+static bool written_before(const check *c, const cp_op *op)
+{
+    for (int i = 0; i < c->op; i++) {
+        const cp_op *o = &c->p->ops[i];
+        if (o->kind == CP_OP_ATTENTION && o->u.attention.k >= 0 &&
+            o->u.attention.group == op->u.attention.group &&
+            o->u.attention.layer_in_group == op->u.attention.layer_in_group)
+            return true;
+    }
+    return false;
+}
+
 static cp_code check_attention(const check *c, const cp_op *op)
 {
     long heads = op->u.attention.n_heads, kv = op->u.attention.n_kv;
     long kd = op->u.attention.k_dim, vd = op->u.attention.v_dim;
-    if (op->rows != CP_ROWS_ALL)
+    bool writes = op->u.attention.k >= 0 || op->u.attention.v >= 0;
+    if (writes && op->rows != CP_ROWS_ALL)
         return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
     if (kv < 1 || heads < kv || heads % kv)
         return bad(c, "n_heads % n_kv", kv < 1 ? -1 : heads % kv, 0);
     if (kd < 2 || kd % 2 || vd < 2 || vd % 2)
         return bad(c, "head width (even)", kd % 2 || kd < 2 ? kd : vd, 2);
-    TRY(mat_is(c, op->u.attention.q, heads * kd, CP_ROWS_ALL, "q"));
-    TRY(mat_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
-    TRY(mat_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
-    TRY(mat_is(c, op->u.attention.out, heads * vd, CP_ROWS_ALL, "out"));
+    TRY(mat_is(c, op->u.attention.q, heads * kd, op->rows, "q"));
+    if (writes) {
+        TRY(mat_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
+        TRY(mat_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
+    } else if (op->u.attention.k_norm >= 0 || op->u.attention.v_norm) {
+        return bad(c, "k_norm or v_norm without k and v", 1, 0);
+    }
+    TRY(mat_is(c, op->u.attention.out, heads * vd, op->rows, "out"));
     cp_mat out = op->u.attention.out;
     if (out == op->u.attention.q || out == op->u.attention.k || out == op->u.attention.v)
         return bad(c, "out (it aliases q, k or v)", out, -1);
     if (op->u.attention.rope_kind != CP_ROPE_NONE) {
         if (op->u.attention.n_rot < 2 || op->u.attention.n_rot > kd || op->u.attention.n_rot % 2)
             return bad(c, "n_rot", op->u.attention.n_rot, kd);
-        TRY(mat_is(c, op->u.attention.rope, op->u.attention.n_rot, CP_ROWS_ALL, "rope"));
+        TRY(mat_is(c, op->u.attention.rope, op->u.attention.n_rot, op->rows, "rope"));
     }
     TRY(vector_is(c, op->u.attention.q_norm, kd, 1, "q_norm"));
     TRY(vector_is(c, op->u.attention.k_norm, kd, 1, "k_norm"));
@@ -154,6 +193,9 @@ static cp_code check_attention(const check *c, const cp_op *op)
         return bad(c, "window", op->u.attention.window, 0);
     if (op->u.attention.layer_in_group < 0 || op->u.attention.layer_in_group >= g->n_layers)
         return bad(c, "layer_in_group", op->u.attention.layer_in_group, g->n_layers - 1);
+    if (!writes && !written_before(c, op))
+        return bad(c, "layer_in_group (nothing writes it before)", op->u.attention.layer_in_group,
+                   -1);
     return CP_OK;
 }
 
@@ -280,7 +322,19 @@ static cp_code check_embed(const check *c, const cp_op *op)
     if (!cp_backend_supports(c->b, CP_ROLE_EMBED, t->type))
         return cp_fail(c->err, CP_UNSUPPORTED, "tensor %s: type %d is not supported", t->name,
                        (int)t->type);
-    return mat_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out");
+    TRY(mat_is(c, op->u.embed.out, (long)t->ne[0], CP_ROWS_ALL, "out"));
+    if (op->u.embed.in < 0)
+        return CP_OK;
+    TRY(mat_is(c, op->u.embed.in, (long)t->ne[0], CP_ROWS_ALL, "in"));
+    if (op->u.embed.in == op->u.embed.out)
+        return bad(c, "out (it aliases in)", op->u.embed.out, -1);
+    w = op->u.embed.norm;
+    if (w < 0 || w >= c->p->n_weights)
+        return bad(c, "norm", w, c->p->n_weights - 1);
+    long span = (long)c->p->weights[w].t->ne[0];
+    if (span < 1 || t->ne[0] % span)
+        return bad(c, "columns beyond whole spans of norm", span < 1 ? span : t->ne[0] % span, 0);
+    return vector_is(c, w, span, 1, "norm");
 }
 
 static cp_code check_rope(const check *c, const cp_op *op)
@@ -329,7 +383,6 @@ cp_code cp_program_check(const cp_backend *b, const cp_program *prog, const cp_p
         return cp_fail(err, CP_UNSUPPORTED, "program: %d layer groups; allowed: up to %d",
                        prog->n_groups, CP_MAX_GROUPS);
     int P = cfg->page_positions;
-    size_t page = 0;
     for (int i = 0; i < prog->n_groups; i++) {
         const cp_kv_group *g = &prog->groups[i];
         if (g->kind == CP_GROUP_STATE)
@@ -338,11 +391,6 @@ cp_code cp_program_check(const cp_backend *b, const cp_program *prog, const cp_p
             return cp_fail(err, CP_INVALID_VALUE,
                            "prepare: %d positions a page; allowed: 16 to %d, dividing it", P,
                            CP_SPLIT);
-        size_t bytes = cp_kv_page_bytes(g, P);
-        if (page && bytes != page)
-            return cp_fail(err, CP_UNSUPPORTED,
-                           "program: pages of group %d take %zu bytes, others %zu", i, bytes, page);
-        page = bytes;
     }
     check c = {b, prog, cfg, 0, err};
     for (int i = 0; i < prog->n_ops; i++) {

@@ -14,7 +14,7 @@
  * chains of a GPU.
  * - linears: K in segments of CP_SEGMENT. In each the accumulator acc starts at +0 and takes the
  * segment's inputs as below; the output is segment 0, then ascending out = out + acc.
- * - rmsnorm: r = 1 / sqrtf(sum / n + eps); y = (x * r) * w.
+ * - rmsnorm: r = 1 / sqrtf(sum / n + eps); y = (x * r) * w, without a weight y = x * r.
  * - int8 activations: blocks of 32, d = amax / 127, q = rint(x * (127 / amax)) (0 when amax is 0),
  * RNE; per block: exact int32 dot with the weights' integers, then acc = fmaf((float)dot, wd * d,
  * acc) in block order; types with a minimum add acc = fmaf(wm, d * (float)sum_q, acc) after it.
@@ -83,10 +83,15 @@ typedef struct cp_op {
     cp_rows rows; /* which row count this operation runs over */
     int layer;    /* for timers and messages; -1 outside layers */
     union {
-        struct { /* out = dequantized row tok of table, times scale */
+        struct { /* out = dequantized row tok of table, times scale; if in >= 0: out = (rmsnorm(in,
+                    norm) + out) * mix, each span of norm's length normed by itself. The table is
+                    read where its file is mapped and never packed. */
             cp_mat out;
             cp_wref table;
             float scale;
+            cp_mat in; /* -1: none */
+            cp_wref norm;
+            float eps, mix;
         } embed;
         struct { /* out[r] = cos(a_0..) | sin(a_0..), a_i = (float)pos * inv_freq[i] (f32), times
                     mscale */
@@ -99,14 +104,17 @@ typedef struct cp_op {
             cp_mat in, out;
         } gather;
         struct {
-            /* r = in; if add >= 0: r += add_norm >= 0 ? rmsnorm(add, add_norm) : add; if x_out >=
-             * 0: x_out = r (x_out is never in or add); if norm >= 0: r = rmsnorm(r, norm); out_i =
-             * r . W_i^T (+ bias_i). act != NONE: two weights, gate and up: w[0].out = act(gate) *
-             * up. */
+            /* r = in; if add >= 0: r += add_norm >= 0 ? rmsnorm(add, add_norm) : add; r *=
+             * in_scale; if x_out >= 0: x_out = r (x_out is never in or add); if norm >= 0: r =
+             * rmsnorm(r, norm); out_i = r . W_i^T (+ bias_i). act != NONE: two weights, gate and
+             * up: w[0].out = act(gate) * up; or, with mul >= 0, gate alone: w[0].out = act(gate) *
+             * mul's columns from mul_at on. */
             cp_mat in, add, x_out;
             cp_wref add_norm, norm;
-            float eps;
+            float eps, in_scale; /* in_scale 1: none */
             cp_act act;
+            cp_mat mul; /* -1: none */
+            int mul_at;
             float scale;   /* multiplies every output; 1 = none */
             float softcap; /* outputs: cap * tanh(y / cap); 0 = none */
             int n_w;
@@ -116,11 +124,14 @@ typedef struct cp_op {
             } w[4];
         } linear;
         struct {
-            cp_mat q, k, v, out; /* widths n_heads*k_dim, n_kv*k_dim, n_kv*v_dim, n_heads*v_dim */
+            cp_mat q, k, v, out; /* widths n_heads*k_dim, n_kv*k_dim, n_kv*v_dim, n_heads*v_dim; v
+                                    may be k; both -1: K and V of the place are an earlier record's,
+                                    and are only read, by all rows or by output rows */
             cp_mat rope;         /* cos | sin rows, -1: none */
             cp_rope_kind rope_kind;
             int n_rot;
             cp_wref q_norm, k_norm; /* per-head rmsnorm weights [k_dim] before rope, -1: none */
+            bool v_norm;            /* per-head rmsnorm of V, without a weight */
             cp_wref sinks;          /* one logit a head that joins the denominator only, -1: none */
             float eps, scale, softcap;
             int n_heads, n_kv, k_dim, v_dim;
@@ -175,7 +186,8 @@ typedef struct cp_weight {
     cp_role role; /* a tied head and embedding are two weights over one tensor */
 } cp_weight;
 
-/* How one layer group caches. Pages of all groups of a model have equal size. */
+/* How one layer group caches. Pages of all groups of a model have equal size: where layers of two
+ * groups differ, the smaller contents leave the end of their pages empty. */
 typedef enum cp_group_kind { CP_GROUP_FULL, CP_GROUP_WINDOW, CP_GROUP_STATE } cp_group_kind;
 typedef struct cp_kv_group {
     cp_group_kind kind;
@@ -220,13 +232,17 @@ static inline size_t cp_kv_page_bytes(const cp_kv_group *g, int positions)
            (size_t)positions * 2;
 }
 
-/* Bytes of a page of a program, whichever its group; 0: no group has pages. */
+/* Bytes of a page of a program: its largest group's; 0: no group has pages. */
 static inline size_t cp_program_page_bytes(const cp_program *prog, int positions)
 {
-    for (int i = 0; i < prog->n_groups; i++)
-        if (prog->groups[i].kind != CP_GROUP_STATE)
-            return cp_kv_page_bytes(&prog->groups[i], positions);
-    return 0;
+    size_t most = 0;
+    for (int i = 0; i < prog->n_groups; i++) {
+        size_t n = prog->groups[i].kind == CP_GROUP_STATE
+                       ? 0
+                       : cp_kv_page_bytes(&prog->groups[i], positions);
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 /* Where group's part of a state slot begins; of n_groups: the bytes of a slot. */

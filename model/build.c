@@ -89,8 +89,9 @@ cp_op *cp_build_linear(cp_build *b, cp_mat in)
     o->u.linear.in = in;
     o->u.linear.add = o->u.linear.x_out = -1;
     o->u.linear.add_norm = o->u.linear.norm = -1;
+    o->u.linear.mul = -1;
     o->u.linear.eps = b->p->eps;
-    o->u.linear.scale = 1.0f;
+    o->u.linear.in_scale = o->u.linear.scale = 1.0f;
     return o;
 }
 

@@ -130,6 +130,7 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
     o->u.embed.table =
         cp_build_weight(&b, "token_embd.weight", CP_ROLE_EMBED, d, p->pub.n_vocab, true);
     o->u.embed.scale = p->arch->embed_sqrt_d ? (float)sqrt(d) : 1.0f;
+    o->u.embed.in = o->u.embed.norm = -1;
     if (p->n_rot) {
         rope_op(&b, "rope full", inv_full, &b.rope_full);
         b.rope_window = b.rope_full;

@@ -113,7 +113,7 @@ static void linear_worker(cp_pool *p, int id, void *arg)
     for (int i = 0; i < b->layers; i++) {
         int64_t n = cp_linear_items(b->l[i], b->n);
         for (int64_t t; (t = cp_pool_ticket(p, n, 1)) < n;)
-            cp_linear_item(b->l[i], t, b->n, b->act, b->scratch[id], out, ld);
+            cp_linear_item(b->l[i], t, b->n, b->act, b->scratch[id], out, ld, NULL, 0);
         if (!cp_pool_barrier(p, id))
             return;
     }

@@ -4,7 +4,8 @@
  *
  * When every sequence has one row (decode), the item that owns the row's last split writes K and V
  * first: no other item of this step reads that position, so no barrier is needed. Otherwise rows
- * are written by ticket, a barrier follows, then the items. A tile normally does all its splits in
+ * are written by ticket, a barrier follows, then the items. A record without K and V writes
+ * nothing. A tile normally does all its splits in
  * ascending order; when there are too few tiles for the workers, single rows are cut into splits,
  * and whoever finishes a row's last one merges, in ascending order. Either way the same operations
  * meet in the same order, so the bits are the same.
@@ -25,16 +26,17 @@ static cpu_plan *plan_of(cpu_run *run, const cp_op *op, int *index)
 {
     for (int i = 0; i < run->n_plans; i++) {
         cpu_plan *a = &run->plans[i];
-        if (a->shape.window == op->u.attention.window && a->n_heads == op->u.attention.n_heads &&
-            a->shape.n_kv == op->u.attention.n_kv && a->k_dim == op->u.attention.k_dim &&
-            a->v_dim == op->u.attention.v_dim) {
+        if (a->rows == op->rows && a->shape.window == op->u.attention.window &&
+            a->n_heads == op->u.attention.n_heads && a->shape.n_kv == op->u.attention.n_kv &&
+            a->k_dim == op->u.attention.k_dim && a->v_dim == op->u.attention.v_dim) {
             *index = i;
             return a;
         }
     }
     *index = run->n_plans;
     cpu_plan *a = &run->plans[run->n_plans++];
-    *a = (cpu_plan){.n_heads = op->u.attention.n_heads,
+    *a = (cpu_plan){.rows = op->rows,
+                    .n_heads = op->u.attention.n_heads,
                     .k_dim = op->u.attention.k_dim,
                     .v_dim = op->u.attention.v_dim,
                     .q_heads = op->u.attention.n_heads / op->u.attention.n_kv};
@@ -60,17 +62,41 @@ void cp_cpu_attention_bind(cpu_run *run)
         size_t floats = (size_t)a->n_heads * (size_t)(a->v_dim + 2);
         run->result_floats = floats > run->result_floats ? floats : run->result_floats;
         run->max_kv = a->shape.n_kv > run->max_kv ? a->shape.n_kv : run->max_kv;
+        if (a->rows == CP_ROWS_OUT && !run->out_seqs) {
+            run->out_seqs = cp_xcalloc((size_t)p->cfg.max_out + 1, sizeof(*run->out_seqs));
+            run->out_pos = cp_xcalloc((size_t)p->cfg.max_out + 1, sizeof(*run->out_pos));
+        }
     }
+}
+
+/* The output rows of a batch: rows that follow one another are a sequence of their own. */
+static void keep_output_rows(cpu_run *run, const cp_batch *batch)
+{
+    int n = 0;
+    for (int i = 0; i < batch->n_out; i++) {
+        int r = batch->out_rows[i];
+        const cp_batch_seq *q = &batch->seqs[batch->row_seq[r]];
+        run->out_pos[i] = batch->pos[r];
+        if (i == 0 || batch->out_rows[i - 1] != r - 1 || r == q->row0)
+            run->out_seqs[n++] =
+                (cp_batch_seq){.row0 = i, .pos0 = batch->pos[r], .pages = q->pages};
+        run->out_seqs[n - 1].n_rows++;
+    }
+    run->out =
+        (cp_batch){.n_rows = batch->n_out, .n_seqs = n, .seqs = run->out_seqs, .pos = run->out_pos};
 }
 
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
 {
+    if (run->out_seqs)
+        keep_output_rows(run, batch);
     run->fused = true;
     for (int s = 0; s < batch->n_seqs; s++)
         run->fused = run->fused && batch->seqs[s].n_rows == 1;
     for (int i = 0; i < run->n_plans; i++) {
         cpu_plan *a = &run->plans[i];
-        a->n_items = cp_attn_plan(&a->shape, batch, a->items);
+        a->batch = a->rows == CP_ROWS_OUT ? &run->out : batch;
+        a->n_items = cp_attn_plan(&a->shape, a->batch, a->items);
     }
 }
 
@@ -102,10 +128,13 @@ static void write_head(const cpu_worker *w, const cp_op *op, int r, int h)
     uint8_t *page = cp_host_page(p, table[pos / positions]);
     uint8_t *head = page + cp_kv_head_offset(g, positions, op->u.attention.layer_in_group, h);
     load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h);
-    w->run->vec->store_kv((uint16_t *)(void *)head, w->s->row[0],
-                          cp_host_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim,
-                          g->k_dim, g->v_dim, positions, pos % positions,
-                          p->cfg.kv_type == CP_DTYPE_F16);
+    const float *v = cp_host_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim;
+    if (op->u.attention.v_norm) {
+        w->run->vec->rmsnorm(w->s->row[1], v, NULL, NULL, g->v_dim, op->u.attention.eps);
+        v = w->s->row[1];
+    }
+    w->run->vec->store_kv((uint16_t *)(void *)head, w->s->row[0], v, g->k_dim, g->v_dim, positions,
+                          pos % positions, p->cfg.kv_type == CP_DTYPE_F16);
 }
 
 /* Rows of the item that see keys of the split, and what each of their queries sees. */
@@ -116,7 +145,7 @@ static bool split_rows(const cpu_worker *w, const cp_attn_item *it, const cpu_pl
     *first = it->n_rows;
     *count = 0;
     for (int r = 0; r < it->n_rows; r++) {
-        int pos = w->batch->pos[it->row0 + r], lo = cp_attn_first_visible(a->shape.window, pos);
+        int pos = a->batch->pos[it->row0 + r], lo = cp_attn_first_visible(a->shape.window, pos);
         if (pos < base || lo >= base + CP_SPLIT)
             continue;
         if (!*count)
@@ -173,7 +202,7 @@ static void merge_split(cpu_worker *w, const cpu_plan *a, const cp_attn_item *it
     const cpu_scratch *s = w->s;
     int vd = a->v_dim;
     for (int i = 0; i < count * a->q_heads; i++) {
-        int q = first * a->q_heads + i, pos = w->batch->pos[it->row0 + first + i / a->q_heads];
+        int q = first * a->q_heads + i, pos = a->batch->pos[it->row0 + first + i / a->q_heads];
         float *o = s->o + (size_t)q * (size_t)vd;
         const float *os = s->os + (size_t)i * (size_t)vd;
         if (split == cp_attn_first_visible(a->shape.window, pos) / CP_SPLIT) {
@@ -216,7 +245,7 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
             load_head(w, op, w->s->q + (size_t)(r * q_heads + h) * (size_t)kd, op->u.attention.q,
                       op->u.attention.q_norm, it->row0 + r, kv * q_heads + h);
     bool last = it->merge < 0 || it->result == it->result0 + it->n_results - 1;
-    if (run->fused && last)
+    if (run->fused && last && op->u.attention.k >= 0)
         write_head(w, op, it->row0, kv);
     const cp_kv_group *g = &p->prog->groups[op->u.attention.group];
     cp_attend t = {
@@ -230,7 +259,7 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
         .pages = cp_host_page(p, 0),
         .page_bytes = p->page_bytes,
         .head_off = cp_kv_head_offset(g, p->cfg.page_positions, op->u.attention.layer_in_group, kv),
-        .table = w->batch->seqs[it->seq].pages[op->u.attention.group],
+        .table = a->batch->seqs[it->seq].pages[op->u.attention.group],
         .positions = p->cfg.page_positions,
         .s = w->s->s,
         .o = w->s->os,
@@ -257,7 +286,7 @@ bool cp_cpu_attention(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     cpu_run *run = w->run;
     const cpu_plan *a = &run->plans[bound->plan];
-    if (!run->fused) {
+    if (!run->fused && op->u.attention.k >= 0) {
         int64_t r, n = w->batch->n_rows;
         while ((r = cp_cpu_item(w, n)) < n)
             for (int h = 0; h < a->shape.n_kv; h++)

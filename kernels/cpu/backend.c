@@ -74,7 +74,7 @@ static void need_attention(const cpu_run *run, needs *n)
         n->o = at_least(n->o, queries * (size_t)a->v_dim);
         n->s = at_least(n->s, queries * CP_SPLIT);
         n->ml = at_least(n->ml, queries);
-        n->row = at_least(n->row, (size_t)a->k_dim);
+        n->row = at_least(n->row, (size_t)(a->k_dim > a->v_dim ? a->k_dim : a->v_dim));
     }
 }
 
@@ -339,6 +339,8 @@ static void fini(cp_prepared *p)
     cp_host_ids_fini(&run->ids);
     free(run->scratch);
     free(run->plans);
+    free(run->out_seqs);
+    free(run->out_pos);
     free(run->merges);
     free(run->tops);
     free(run->block_max);

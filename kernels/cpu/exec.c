@@ -65,6 +65,17 @@ static bool pages_first(cpu_worker *w)
     return true;
 }
 
+/* x = (rmsnorm(in) + x) * mix, span by span. */
+static void mix(const cpu_worker *w, const cp_op *op, float *x, const float *in, int n)
+{
+    const cp_prepared *p = w->run->p;
+    int span = (int)p->prog->weights[op->u.embed.norm].t->ne[0];
+    const float *norm = cp_host_vector(p, op->u.embed.norm);
+    for (int at = 0; at < n; at += span)
+        w->run->vec->rmsnorm(x + at, in + at, norm, x + at, span, op->u.embed.eps);
+    w->run->vec->scale(x, op->u.embed.mix, n);
+}
+
 bool cp_cpu_embed(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     (void)bound;
@@ -76,6 +87,8 @@ bool cp_cpu_embed(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         CP_ASSERT(id >= 0 && id < t->ne[1]);
         cp_dequant_row(t, id, x);
         w->run->vec->scale(x, op->u.embed.scale, (int)t->ne[0]);
+        if (op->u.embed.in >= 0)
+            mix(w, op, x, cp_host_row(p, op->u.embed.in, r), (int)t->ne[0]);
     }
     return true;
 }
@@ -100,7 +113,7 @@ bool cp_cpu_gather(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     return true;
 }
 
-/* One row: add, norms, x_out when it is this worker's to write, activations. */
+/* One row: add, scale, norms, x_out when it is this worker's to write, activations. */
 static void prologue_row(cpu_worker *w, const cp_op *op, const cp_linear *l, int r, int n,
                          bool mine, void *act)
 {
@@ -109,17 +122,19 @@ static void prologue_row(cpu_worker *w, const cp_op *op, const cp_linear *l, int
     int k = cp_linear_k(l);
     const float *x = cp_host_row(p, op->u.linear.in, r);
     float *keep = op->u.linear.x_out >= 0 && mine ? cp_host_row(p, op->u.linear.x_out, r) : NULL;
+    float *sum = keep ? keep : w->s->row[0];
     if (op->u.linear.add >= 0) {
-        float *sum = keep ? keep : w->s->row[0];
         const float *add = cp_host_row(p, op->u.linear.add, r);
         if (op->u.linear.add_norm >= 0)
             v->rmsnorm(sum, add, cp_host_vector(p, op->u.linear.add_norm), x, k, op->u.linear.eps);
         else
             v->add(sum, x, add, k);
         x = sum;
-    } else if (keep) {
-        memcpy(keep, x, (size_t)k * sizeof(float));
+    } else if (keep || op->u.linear.in_scale != 1.0f) {
+        x = memcpy(sum, x, (size_t)k * sizeof(float));
     }
+    if (op->u.linear.in_scale != 1.0f)
+        v->scale(sum, op->u.linear.in_scale, k);
     if (op->u.linear.norm >= 0) {
         v->rmsnorm(w->s->row[1], x, cp_host_vector(p, op->u.linear.norm), NULL, k,
                    op->u.linear.eps);
@@ -155,9 +170,15 @@ bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         out[i] = cp_host_row(p, s, 0);
         ld[i] = p->ld[s];
     }
+    const float *mul = NULL;
+    size_t ld_mul = 0;
+    if (op->u.linear.mul >= 0) {
+        mul = cp_host_row(p, op->u.linear.mul, 0) + op->u.linear.mul_at;
+        ld_mul = p->ld[op->u.linear.mul];
+    }
     int64_t i, items = cp_linear_items(l, n);
     while ((i = cp_cpu_item(w, items)) < items)
-        cp_linear_item(l, i, n, act, w->s->linear, out, ld);
+        cp_linear_item(l, i, n, act, w->s->linear, out, ld, mul, ld_mul);
     return true;
 }
 
@@ -194,7 +215,7 @@ bool cp_cpu_shortconv(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 
 static bool reads_batch_only(const cp_op *op)
 {
-    return op->kind == CP_OP_EMBED || op->kind == CP_OP_ROPE;
+    return (op->kind == CP_OP_EMBED && op->u.embed.in < 0) || op->kind == CP_OP_ROPE;
 }
 
 static cpu_op_fn *const fns[CP_OP_COUNT] = {

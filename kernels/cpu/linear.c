@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_WEIGHTS 4 /* of a record */
 
@@ -30,7 +31,8 @@ cp_code cp_linear_open(cp_linear **out, const cp_program *prog, const cp_op *op,
 {
     CP_ASSERT(op->kind == CP_OP_LINEAR && max_rows > 0);
     int n_w = op->u.linear.n_w;
-    if (n_w < 1 || n_w > MAX_WEIGHTS || (op->u.linear.act != CP_ACT_NONE && n_w != 2))
+    int gated = op->u.linear.mul >= 0 ? 1 : 2; /* weights of a gated record */
+    if (n_w < 1 || n_w > MAX_WEIGHTS || (op->u.linear.act != CP_ACT_NONE && n_w != gated))
         return cp_fail(err, CP_UNSUPPORTED, "a linear of %d weights", n_w);
     cp_linear *l = cp_xcalloc(1, sizeof *l);
     cp_code code = CP_OK;
@@ -49,7 +51,7 @@ cp_code cp_linear_open(cp_linear **out, const cp_program *prog, const cp_op *op,
             code = cp_fail(err, CP_UNSUPPORTED, "%s: %lld matrices; a linear takes one", t->name,
                            (long long)t->ne[2]);
     }
-    if (code == CP_OK && l->epilogue.act != CP_ACT_NONE && l->w[0].m != l->w[1].m)
+    if (code == CP_OK && l->epilogue.act != CP_ACT_NONE && n_w == 2 && l->w[0].m != l->w[1].m)
         code = cp_fail(err, CP_UNSUPPORTED, "%s: gate has %lld outputs, up %lld", l->w[0].t->name,
                        (long long)l->w[0].m, (long long)l->w[1].m);
     if (code != CP_OK) {
@@ -137,8 +139,15 @@ size_t cp_linear_scratch_bytes(const cp_linear *l)
     return l->in.panel_bytes + 2 * CPU_TILE_FLOATS * sizeof(float);
 }
 
+/* tile[rows][16] = columns of a matrix that begin at x. */
+static void load_columns(const float *x, size_t ld, int rows, int lanes, float *tile)
+{
+    for (int r = 0; r < rows; r++)
+        memcpy(tile + (size_t)r * CP_LANES, x + (size_t)r * ld, (size_t)lanes * sizeof *x);
+}
+
 void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, void *scratch,
-                    float *const out[4], const size_t ld[4])
+                    float *const out[4], const size_t ld[4], const float *mul, size_t ld_mul)
 {
     cp_gemm_layout a = cp_gemm_layout_of(&l->in, n);
     bool fused = l->epilogue.act != CP_ACT_NONE;
@@ -162,7 +171,9 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
         int lanes = w->m - o < CP_LANES ? (int)(w->m - o) : CP_LANES;
         const float *up_bias = NULL;
         cp_gemm_panel(&l->in, w, 0, p, &a, act, r0, rows, panel, tile);
-        if (fused) {
+        if (mul) {
+            load_columns(mul + (size_t)r0 * ld_mul + (size_t)o, ld_mul, rows, lanes, up);
+        } else if (fused) {
             cp_gemm_panel(&l->in, &l->w[1], 0, p, &a, act, r0, rows, panel, up);
             up_bias = cp_gemm_bias(&l->w[1], 0, p);
         }

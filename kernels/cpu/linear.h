@@ -31,9 +31,10 @@ size_t cp_linear_scratch_bytes(const cp_linear *l);
  * bf16, as weights want). */
 void cp_linear_prep_row(const cp_linear *l, const float *x, int r, int n, void *act);
 /* Work items for n rows; each item writes disjoint outputs. out[i]: base of weight i's output
- * matrix, rows ld[i] apart. */
+ * matrix, rows ld[i] apart. mul: what a gate without a second weight is multiplied with, rows
+ * ld_mul apart; else NULL. */
 int64_t cp_linear_items(const cp_linear *l, int n);
 void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, void *scratch,
-                    float *const out[4], const size_t ld[4]);
+                    float *const out[4], const size_t ld[4], const float *mul, size_t ld_mul);
 
 #endif

@@ -27,6 +27,8 @@ enum {
 
 /* Attention records of equal geometry have one plan a step. */
 typedef struct cpu_plan {
+    const cp_batch *batch; /* of this step: as it is, or its output rows alone */
+    cp_rows rows;
     int n_heads, k_dim, v_dim;
     int q_heads; /* query heads a kv head */
     cp_attn_shape shape;
@@ -84,7 +86,10 @@ typedef struct cpu_run {
     cpu_scratch *scratch; /* [threads] */
     uint8_t *act;         /* shared activations, the largest of any record */
     size_t act_bytes;
-    bool fused;           /* this step: one row a sequence, K and V are written by the items */
+    bool fused;             /* this step: one row a sequence, K and V are written by the items */
+    cp_batch out;           /* this step's output rows as a batch, where a record is about them */
+    cp_batch_seq *out_seqs; /* [max_out] */
+    int32_t *out_pos;
     float *results;       /* [CPU_RESULTS][result_floats] of splits that wait for a merge */
     size_t result_floats; /* one result: [n_heads][v_dim + 2], padded */
     int max_kv;           /* the most kv heads of a record */

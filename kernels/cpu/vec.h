@@ -51,7 +51,7 @@ typedef struct cp_weigh {
 
 typedef struct cp_vec {
     void (*add)(float *y, const float *a, const float *b, int n);
-    /* y = rmsnorm(x) * w; y may be x. add, when not NULL: y = add + that. */
+    /* y = rmsnorm(x) * w; y may be x. w NULL: no weight. add, when not NULL: y = add + that. */
     void (*rmsnorm)(float *y, const float *x, const float *w, const float *add, int n, float eps);
     void (*scale)(float *x, float s, int n);
     void (*rope_row)(float *cs, const float *inv_freq, int half, int pos, float mscale);

@@ -58,6 +58,7 @@ static void rotate(float *x, const float *cs, int n_rot, cp_rope_kind kind)
     }
 }
 
+/* A head of Q or K. */
 static void norm_rope(const cp_prepared *p, const cp_op *op, float *x, cp_wref norm, int r)
 {
     if (norm >= 0)
@@ -76,9 +77,12 @@ static void write_kv(const pages *a, const cp_op *op, int r, int pos, float *x)
         norm_rope(a->p, op, x, op->u.attention.k_norm, r);
         for (int d = 0; d < kd; d++)
             head_of(a, pos, h)[cp_kv_k_index(kd, pos % a->positions, d)] = to_kv(a, x[d]);
-        const float *v = cp_host_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd;
+        memcpy(x, cp_host_row(a->p, op->u.attention.v, r) + (size_t)h * (size_t)vd,
+               (size_t)vd * sizeof(float));
+        if (op->u.attention.v_norm)
+            cp_ref_rmsnorm(x, x, NULL, vd, op->u.attention.eps);
         for (int d = 0; d < vd; d++)
-            *value_at(a, pos, h, d) = to_kv(a, v[d]);
+            *value_at(a, pos, h, d) = to_kv(a, x[d]);
     }
 }
 
@@ -137,17 +141,18 @@ void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
                .f16 = p->cfg.kv_type == CP_DTYPE_F16};
     int kd = a.g->k_dim, vd = a.g->v_dim;
     float *x = cp_xcalloc((size_t)(kd + vd), sizeof(float));
-    for (int r = 0; r < batch->n_rows; r++) {
+    for (int r = 0; r < batch->n_rows && op->u.attention.k >= 0; r++) {
         a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
         write_kv(&a, op, r, batch->pos[r], x);
     }
-    for (int r = 0; r < batch->n_rows; r++) {
-        a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
+    for (int r = 0; r < cp_op_rows(op, batch); r++) {
+        int row = op->rows == CP_ROWS_OUT ? batch->out_rows[r] : r;
+        a.table = batch->seqs[batch->row_seq[row]].pages[op->u.attention.group];
         for (int h = 0; h < op->u.attention.n_heads; h++) {
             memcpy(x, cp_host_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
                    (size_t)kd * sizeof(float));
             norm_rope(p, op, x, op->u.attention.q_norm, r);
-            attend(&a, op, x, batch->pos[r], h,
+            attend(&a, op, x, batch->pos[row], h,
                    cp_host_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
         }
     }

@@ -50,6 +50,8 @@ static void prologue(cp_prepared *p, const cp_op *op, int r, cp_ref_input *a)
         for (int i = 0; i < k; i++)
             a->x[i] = a->x[i] + add[i];
     }
+    for (int i = 0; i < k && op->u.linear.in_scale != 1.0f; i++)
+        a->x[i] = a->x[i] * op->u.linear.in_scale;
     if (op->u.linear.x_out >= 0)
         memcpy(cp_host_row(p, op->u.linear.x_out, r), a->x, (size_t)k * sizeof(float));
     if (op->u.linear.norm >= 0)
@@ -133,8 +135,11 @@ void cp_ref_linear(cp_prepared *p, const cp_op *op, const cp_batch *b)
         if (op->u.linear.act != CP_ACT_NONE) {
             float *out = cp_host_row(p, op->u.linear.w[0].out, r);
             int64_t n = p->prog->weights[op->u.linear.w[0].w].t->ne[1];
+            const float *mul = op->u.linear.mul < 0
+                                   ? NULL
+                                   : cp_host_row(p, op->u.linear.mul, r) + op->u.linear.mul_at;
             for (int64_t j = 0; j < n; j++) {
-                float g = output(p, op, 0, j, &a), u = output(p, op, 1, j, &a);
+                float g = output(p, op, 0, j, &a), u = mul ? mul[j] : output(p, op, 1, j, &a);
                 out[j] = cp_ref_act(op->u.linear.act, g, u);
             }
             continue;

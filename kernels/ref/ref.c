@@ -11,6 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* x = (rmsnorm(in) + x) * mix, span by span. */
+static void mix(const cp_prepared *p, const cp_op *op, float *x, const float *in, int n)
+{
+    int span = (int)p->prog->weights[op->u.embed.norm].t->ne[0];
+    const float *w = cp_host_vector(p, op->u.embed.norm);
+    float *y = cp_xcalloc((size_t)span, sizeof(*y));
+    for (int at = 0; at < n; at += span) {
+        cp_ref_rmsnorm(y, in + at, w, span, op->u.embed.eps);
+        for (int i = 0; i < span; i++)
+            x[at + i] = (y[i] + x[at + i]) * op->u.embed.mix;
+    }
+    free(y);
+}
+
 void cp_ref_embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     const int32_t *tok = ((const cp_host_ids *)p->impl)->tok;
@@ -21,6 +35,8 @@ void cp_ref_embed(cp_prepared *p, const cp_op *op, const cp_batch *b)
         cp_dequant_row(t, tok[r], x);
         for (int64_t i = 0; i < t->ne[0]; i++)
             x[i] = x[i] * op->u.embed.scale;
+        if (op->u.embed.in >= 0)
+            mix(p, op, x, cp_host_row(p, op->u.embed.in, r), (int)t->ne[0]);
     }
 }
 

@@ -19,7 +19,7 @@ static inline float cp_ref_tree(float partials[CP_PARTIALS])
     return partials[0];
 }
 
-/* y[n] = rmsnorm(x[n]) * w[n]; y may be x. */
+/* y[n] = rmsnorm(x[n]) * w[n]; y may be x; w NULL: no weight. */
 static inline void cp_ref_rmsnorm(float *y, const float *x, const float *w, int n, float eps)
 {
     float squares[CP_PARTIALS] = {0};
@@ -27,7 +27,7 @@ static inline void cp_ref_rmsnorm(float *y, const float *x, const float *w, int 
         squares[i % CP_PARTIALS] = fmaf(x[i], x[i], squares[i % CP_PARTIALS]);
     float r = 1.0f / sqrtf(cp_ref_tree(squares) / (float)n + eps);
     for (int i = 0; i < n; i++)
-        y[i] = (x[i] * r) * w[i];
+        y[i] = w ? (x[i] * r) * w[i] : x[i] * r;
 }
 
 /* A row of k inputs in every form that weights ask for (linear.c). */

@@ -98,6 +98,8 @@ cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows)
     memset(op, 0, sizeof(*op));
     op->kind = kind;
     op->rows = rows;
+    if (kind == CP_OP_EMBED)
+        op->u.embed.in = op->u.embed.norm = -1;
     return op;
 }
 
@@ -107,8 +109,9 @@ cp_op *rig_linear(rig *r, cp_mat in, cp_wref w, cp_mat out, cp_rows rows)
     op->u.linear.in = in;
     op->u.linear.add = op->u.linear.x_out = -1;
     op->u.linear.add_norm = op->u.linear.norm = -1;
+    op->u.linear.mul = -1;
     op->u.linear.eps = 1e-5f;
-    op->u.linear.scale = 1.0f;
+    op->u.linear.in_scale = op->u.linear.scale = 1.0f;
     op->u.linear.n_w = 1;
     op->u.linear.w[0].w = w;
     op->u.linear.w[0].bias = -1;

@@ -122,7 +122,7 @@ static void run_linear(const cp_linear *l, const float *x, int n, float *const o
         order[j] = i;
     }
     for (int64_t i = 0; i < items; i++)
-        cp_linear_item(l, order[i], n, act, scratch, out, ld);
+        cp_linear_item(l, order[i], n, act, scratch, out, ld, NULL, 0);
     free(order);
     free(scratch);
     free(act);

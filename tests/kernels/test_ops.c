@@ -77,6 +77,14 @@ static void test_embed(uint64_t seed)
     op->u.embed.out = rig_mat(&r, width, CP_ROWS_ALL);
     op->u.embed.table = rig_weight(&r, t, width, n_vocab, CP_ROLE_EMBED);
     op->u.embed.scale = seed % 2 ? 1.0f : 25.298f;
+    if (rig_random(&r, 2)) { /* spans of 16, of 24 and of odd lengths */
+        static const int spans[] = {16, 64, 48, 24, 6, 256};
+        int span = spans[rig_random(&r, 6)];
+        op->u.embed.in = rig_mat(&r, width, CP_ROWS_ALL);
+        op->u.embed.norm = rig_vector(&r, width % span ? width / 2 : span, 1);
+        op->u.embed.eps = 1e-6f;
+        op->u.embed.mix = 0.70710678f;
+    }
     rig_seq q[4];
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
@@ -135,7 +143,8 @@ static void test_linear(uint64_t seed)
     rig r;
     rig_init(&r, seed);
     int k = 256 * (1 + (int)rig_random(&r, 5)), gated = (int)rig_random(&r, 3);
-    int n_w = gated ? 2 : 1 + (int)rig_random(&r, 4), n_outs = 0;
+    bool mul = gated && rig_random(&r, 2); /* by a matrix's columns instead of up */
+    int n_w = mul ? 1 : gated ? 2 : 1 + (int)rig_random(&r, 4), n_outs = 0;
     int m = 1 + (int)rig_random(&r, 50);
     cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
     cp_mat outs[8];
@@ -161,9 +170,15 @@ static void test_linear(uint64_t seed)
     if (rig_random(&r, 2))
         op->u.linear.norm = rig_vector(&r, k, 1);
     if (rig_random(&r, 3) == 0)
+        op->u.linear.in_scale = 0.83f;
+    if (rig_random(&r, 3) == 0 && !mul)
         op->u.linear.scale = 0.37f;
-    if (rig_random(&r, 3) == 0)
+    if (rig_random(&r, 3) == 0 && !mul)
         op->u.linear.softcap = 30.0f;
+    if (mul) {
+        op->u.linear.mul_at = (int)rig_random(&r, 20);
+        op->u.linear.mul = rig_mat(&r, m + op->u.linear.mul_at + 3, CP_ROWS_ALL);
+    }
     outs[n_outs] = -1;
     /* From one row (every worker prepares alone) to many (rows are shared). */
     rig_seq q = {.n_rows = 1 + (int)rig_random(&r, seed % 2 ? 3 : 60)};
@@ -200,6 +215,28 @@ static cp_op *attention_record(rig *r, int group, int n_kv, int k_dim, int v_dim
     return op;
 }
 
+/* A record after op that has queries of its own and reads op's K and V. */
+static cp_mat reads_the_same(rig *r, const cp_op *op, cp_rows rows)
+{
+    cp_op *reader = rig_op(r, CP_OP_ATTENTION, rows);
+    reader->u.attention = op->u.attention;
+    reader->u.attention.k = reader->u.attention.v = -1;
+    reader->u.attention.k_norm = -1;
+    reader->u.attention.v_norm = false;
+    reader->u.attention.rope = rig_mat(r, op->u.attention.n_rot, rows);
+    reader->u.attention.q = rig_mat(r, r->mats[op->u.attention.q].width, rows);
+    return reader->u.attention.out = rig_mat(r, r->mats[op->u.attention.out].width, rows);
+}
+
+/* Any of the rows want an output, perhaps none. */
+static void some_outputs(rig *r, rig_batch *b)
+{
+    b->b.n_out = 0;
+    for (int i = 0; i < b->b.n_rows; i++)
+        if (rig_random(r, 3))
+            b->out_rows[b->b.n_out++] = i;
+}
+
 static void test_attention(uint64_t seed)
 {
     static const int windows[] = {0, 0, 1, 5, 16, 100, 512, 700};
@@ -207,7 +244,11 @@ static void test_attention(uint64_t seed)
     rig_init(&r, seed);
     int group = 1 + (int)rig_random(&r, seed % 5 ? 4 : 30), n_kv = 1 + (int)rig_random(&r, 2);
     int k_dim = 2 * (1 + (int)rig_random(&r, 24)), v_dim = 2 * (1 + (int)rig_random(&r, 24));
+    bool k_eq_v = rig_random(&r, 4) == 0;
+    v_dim = k_eq_v ? k_dim : v_dim;
     cp_op *op = attention_record(&r, group, n_kv, k_dim, v_dim);
+    op->u.attention.v = k_eq_v ? op->u.attention.k : op->u.attention.v;
+    op->u.attention.v_norm = rig_random(&r, 2);
     op->u.attention.window = windows[rig_random(&r, 8)];
     op->u.attention.group = rig_group(
         &r, (cp_kv_group){.kind = op->u.attention.window ? CP_GROUP_WINDOW : CP_GROUP_FULL,
@@ -216,8 +257,13 @@ static void test_attention(uint64_t seed)
                           .k_dim = k_dim,
                           .v_dim = v_dim,
                           .window = op->u.attention.window});
+    if (rig_random(&r, 4) == 0) /* pages are larger than this group's contents */
+        rig_group(&r, (cp_kv_group){CP_GROUP_FULL, 2, n_kv, k_dim + 2, v_dim, 0, 0});
+    cp_mat outs[] = {op->u.attention.out, -1, -1};
+    if (rig_random(&r, 2))
+        outs[1] = reads_the_same(&r, op, rig_random(&r, 2) ? CP_ROWS_ALL : CP_ROWS_OUT);
     r.cfg.page_positions = 16 << rig_random(&r, 6);
-    r.cfg.n_pages = (uint32_t)(7200 / r.cfg.page_positions + 8);
+    r.cfg.n_pages = (uint32_t)(7200 * r.prog.n_groups / r.cfg.page_positions + 8);
     r.cfg.kv_type = seed % 3 ? CP_DTYPE_BF16 : CP_DTYPE_F16;
     /* Lengths cross up to three splits; odd seeds: decode only (the fused way). */
     rig_seq q[4];
@@ -227,7 +273,7 @@ static void test_attention(uint64_t seed)
                          .n_rows = seed % 2 ? 1 : 1 + (int)rig_random(&r, 20)};
     rig_batch b;
     rig_batch_init(&b, &r, q, n, false);
-    cp_mat outs[] = {op->u.attention.out, -1};
+    some_outputs(&r, &b);
     compare(&r, &b.b, outs, "attention");
     rig_batch_fini(&b);
     rig_fini(&r);

@@ -53,7 +53,7 @@ static void outputs(const room *r, float y[3][OUTS])
     void *scratch = cp_alloc_aligned(cp_linear_scratch_bytes(r->l));
     cp_linear_prep_row(r->l, r->x, 0, 1, act);
     for (int64_t i = 0; i < cp_linear_items(r->l, 1); i++)
-        cp_linear_item(r->l, i, 1, act, scratch, out, ld);
+        cp_linear_item(r->l, i, 1, act, scratch, out, ld, NULL, 0);
     free(scratch);
     free(act);
 }
