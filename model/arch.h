@@ -17,6 +17,9 @@ typedef struct cp_arch {
     cp_act act;
     bool embed_sqrt_d; /* embeddings times sqrt(d_model) */
     bool qk_norm;      /* per-head RMSNorm of Q and K before RoPE */
+    bool v_norm;       /* per-head RMSNorm of V, without a weight */
+    bool k_eq_v;       /* a layer without attn_v takes K, as it was projected, for V */
+    bool layer_scale;  /* each layer's output times layer_output_scale, where the file has it */
     bool post_norms;   /* branch outputs are normed before the residual add */
     int window_period; /* default: layer il is full iff il % period == period - 1; 0: no windows */
     double freq_base_swa;   /* default base of window layers */

@@ -72,6 +72,12 @@ cp_wref cp_build_layer_weight(cp_build *b, const char *suffix, cp_role role, int
     return cp_build_weight(b, name, role, ne0, ne1, required);
 }
 
+float cp_build_layer_scalar(cp_build *b, const char *suffix)
+{
+    cp_wref w = cp_build_layer_weight(b, suffix, CP_ROLE_VECTOR, 1, 0, false);
+    return w < 0 ? 1.0f : *(const float *)b->g->weights[w].t->data;
+}
+
 cp_op *cp_build_op(cp_build *b, cp_op_kind kind)
 {
     CP_ASSERT(b->g->n_ops < CP_BUILD_OPS);
@@ -102,12 +108,14 @@ cp_op *cp_build_stream_linear(cp_build *b, cp_wref norm)
     if (b->branch >= 0) {
         o->u.linear.add = b->branch;
         o->u.linear.add_norm = b->branch_norm;
+        o->u.linear.in_scale = b->stream_scale;
         o->u.linear.x_out = b->other;
         cp_mat t = b->x;
         b->x = b->other;
         b->other = t;
         b->branch = -1;
         b->branch_norm = -1;
+        b->stream_scale = 1.0f;
     }
     return o;
 }

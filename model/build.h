@@ -12,7 +12,7 @@
 #include "model/hparams.h"
 
 #define CP_BUILD_MATS    64
-#define CP_BUILD_WEIGHTS (16 * CP_MAX_LAYERS)
+#define CP_BUILD_WEIGHTS (32 * CP_MAX_LAYERS)
 #define CP_BUILD_OPS     (24 * CP_MAX_LAYERS)
 
 typedef struct cp_build {
@@ -24,6 +24,8 @@ typedef struct cp_build {
     const char *tags[CP_BUILD_MATS];
     cp_mat x, other, branch; /* residual stream, its twin, the branch to be added (-1: none) */
     cp_wref branch_norm;
+    float stream_scale; /* of the sum of both; 1: none */
+    cp_mat per_layer;   /* what the layers' own embeddings give, side by side; -1: none */
     cp_rows rows;
     cp_mat rope_full, rope_window;
     int layer;
@@ -38,6 +40,8 @@ cp_wref cp_build_weight(cp_build *b, const char *name, cp_role role, int64_t ne0
 /* The weight "blk.N.<suffix>" of the layer at hand. */
 cp_wref cp_build_layer_weight(cp_build *b, const char *suffix, cp_role role, int64_t ne0,
                               int64_t ne1, bool required);
+/* The one value of "blk.N.<suffix>"; 1 where the file does not have it. */
+float cp_build_layer_scalar(cp_build *b, const char *suffix);
 /* The next record, zeroed, with the rows and the layer at hand. */
 cp_op *cp_build_op(cp_build *b, cp_op_kind kind);
 /* A LINEAR over `in` without weights yet; over the normed residual stream, which takes in the

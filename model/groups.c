@@ -1,49 +1,68 @@
 /*
  * groups: which layers share a page.
  *
- * All pages of a model are equal, so every paged group has the same number of layers, L. Layers
- * that cache alike fill groups of L in order; where L does not divide their count the last group
- * has places that no layer uses. A large L wastes such places, a small one makes many groups, and
- * every look-up, grow and table is O(groups). L is chosen to waste least with few enough groups.
+ * All pages of a model are equal. Layers that cache alike (kind, KV heads, head sizes) are a class,
+ * which fills groups of as many layers as a page holds of it, in order; where that number does not
+ * divide their count the last group has places that no layer uses, and where a page is no multiple
+ * of a class's layers its end stays empty. A large page wastes such places, a small one makes many
+ * groups, and every look-up, grow and table is O(groups). The size is chosen to waste least with
+ * few enough groups.
  */
 #include "base/mem.h"
 #include "model/builder.h"
 
 #include <string.h>
 
-static int groups_of(int n_layers, int per_page)
+/* What a layer of the class takes of a page: 16-bit elements a position. */
+static int64_t width_of(const cp_layer_class *c)
 {
-    return (n_layers + per_page - 1) / per_page;
+    return (int64_t)c->like.n_kv * (c->like.k_dim + c->like.v_dim);
 }
 
-/* The share of places that are empty, as a fraction: of every page that a short sequence holds, or
- * of those that a long one keeps (a window group's number stays bounded); the larger counts. */
-typedef struct waste {
-    int empty, places;
-} waste;
+/* What pages of `page` elements a position cost. The share that is empty is taken of every page
+ * that a short sequence holds, and of those that a long one keeps (a window group's number stays
+ * bounded); the larger counts. */
+typedef struct cost {
+    double empty;
+    int64_t n_groups, page;
+} cost;
 
-static bool more(waste a, waste b)
+static cost cost_of(const cp_layer_class *c, int n, int64_t page)
 {
-    return a.empty * b.places > b.empty * a.places;
-}
-
-static waste waste_of(int n_full, int n_window, int per_page)
-{
-    int full = groups_of(n_full, per_page) * per_page;
-    int all = full + groups_of(n_window, per_page) * per_page;
-    waste brief = {all - n_full - n_window, all}, lasting = {full - n_full, full > 0 ? full : 1};
-    return more(lasting, brief) ? lasting : brief;
-}
-
-int cp_layers_per_page(int n_full, int n_window, int max_groups)
-{
-    int most = n_full > n_window ? n_full : n_window, best = most;
-    for (int l = most; l >= 1; l--) { /* of equals the largest: the fewest groups */
-        if (groups_of(n_full, l) + groups_of(n_window, l) <= max_groups &&
-            more(waste_of(n_full, n_window, best), waste_of(n_full, n_window, l)))
-            best = l;
+    int64_t groups = 0, full = 0, used = 0, used_full = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t fit = page / width_of(&c[i]), g = fit ? (c[i].n + fit - 1) / fit : INT32_MAX;
+        bool lasting = c[i].like.kind == CP_GROUP_FULL;
+        groups += g;
+        used += c[i].n * width_of(&c[i]);
+        full += lasting ? g : 0;
+        used_full += lasting ? c[i].n * width_of(&c[i]) : 0;
     }
-    return best;
+    double brief = 1.0 - (double)used / ((double)groups * (double)page);
+    double lasting = full ? 1.0 - (double)used_full / ((double)full * (double)page) : 0.0;
+    return (cost){lasting > brief ? lasting : brief, groups, page};
+}
+
+/* Of equals the one with the fewest groups, then the smallest page. */
+static bool better(cost a, cost b)
+{
+    if (a.empty != b.empty)
+        return a.empty < b.empty;
+    return a.n_groups != b.n_groups ? a.n_groups < b.n_groups : a.page < b.page;
+}
+
+void cp_layers_per_page(cp_layer_class *c, int n, int max_groups)
+{
+    cost best = {.empty = 2.0, .page = 0};
+    for (int i = 0; i < n; i++) {
+        for (int layers = 1; layers <= c[i].n; layers++) {
+            cost here = cost_of(c, n, layers * width_of(&c[i]));
+            if (here.n_groups <= max_groups && better(here, best))
+                best = here;
+        }
+    }
+    for (int i = 0; i < n; i++)
+        c[i].like.n_layers = (int)(best.page / width_of(&c[i]));
 }
 
 static cp_group_kind kind_of(const cp_layer_params *l)
@@ -53,55 +72,85 @@ static cp_group_kind kind_of(const cp_layer_params *l)
                                           : CP_GROUP_FULL;
 }
 
-static cp_kv_group group_of(const cp_params *p, cp_group_kind kind, int n_layers, int n_kv)
+/* How a layer caches, without the number of layers. */
+static cp_kv_group group_of(const cp_params *p, const cp_layer_params *l)
 {
+    cp_group_kind kind = kind_of(l);
     if (kind == CP_GROUP_STATE) {
         size_t bytes = (size_t)(p->l_cache - 1) * (size_t)p->pub.d_model * sizeof(float);
-        return (cp_kv_group){
-            .kind = kind, .n_layers = n_layers, .state_bytes = (bytes + 63) / 64 * 64};
+        return (cp_kv_group){.kind = kind, .state_bytes = (bytes + 63) / 64 * 64};
     }
     return (cp_kv_group){.kind = kind,
-                         .n_layers = n_layers,
-                         .n_kv = n_kv,
-                         .k_dim = p->head_dim_k,
-                         .v_dim = p->head_dim_v,
+                         .n_kv = l->n_kv,
+                         .k_dim = l->k_dim,
+                         .v_dim = l->v_dim,
                          .window = kind == CP_GROUP_WINDOW ? p->window : 0};
+}
+
+static bool alike(const cp_kv_group *a, const cp_kv_group *b)
+{
+    return a->kind == b->kind && a->n_kv == b->n_kv && a->k_dim == b->k_dim && a->v_dim == b->v_dim;
+}
+
+/* The classes of the layers that cache something of their own, and of each layer its class and its
+ * number in it; returns how many, more than CP_PAGED_GROUPS + 1 being too many. */
+static int classes_of(const cp_params *p, cp_layer_class *c, int (*place)[2])
+{
+    int n = 0;
+    for (int kind = CP_GROUP_FULL; kind <= CP_GROUP_STATE; kind++) {
+        for (int i = 0, first = n; i < p->pub.n_layers; i++) {
+            cp_kv_group like = group_of(p, &p->layer[i]);
+            int at = first;
+            if (like.kind != (cp_group_kind)kind || p->layer[i].kv_from != i)
+                continue;
+            while (at < n && !alike(&c[at].like, &like))
+                at++;
+            if (at == CP_PAGED_GROUPS + 1)
+                return at + 1;
+            if (at == n)
+                c[n++] = (cp_layer_class){.like = like};
+            place[i][0] = at;
+            place[i][1] = c[at].n++;
+        }
+    }
+    return n;
 }
 
 cp_code cp_layer_groups(cp_program *g, const cp_params *p, int (*place)[2], cp_err *err)
 {
-    int count[3] = {0}, n_kv = 0;
-    for (int i = 0; i < p->pub.n_layers; i++) {
-        const cp_layer_params *l = &p->layer[i];
-        count[kind_of(l)]++;
-        if (l->mixer == CP_MIXER_ATTENTION && n_kv && l->n_kv != n_kv) {
-            return cp_fail(err, CP_UNSUPPORTED,
-                           "layer %d has %d KV heads, others %d: unequal pages", i, l->n_kv, n_kv);
-        }
-        n_kv = l->mixer == CP_MIXER_ATTENTION ? l->n_kv : n_kv;
-    }
-    if (count[CP_GROUP_FULL] + count[CP_GROUP_WINDOW] == 0) {
+    cp_layer_class c[CP_PAGED_GROUPS + 1];
+    int n = classes_of(p, c, place), first[CP_PAGED_GROUPS + 1];
+    bool many = n > CP_PAGED_GROUPS + 1;
+    int n_paged = !many && n > 0 && c[n - 1].like.kind == CP_GROUP_STATE ? n - 1 : n;
+    if (n_paged == 0) {
         return cp_fail(err, CP_UNSUPPORTED, "a model without attention layers is not supported");
     }
-    int per_page =
-        cp_layers_per_page(count[CP_GROUP_FULL], count[CP_GROUP_WINDOW], CP_PAGED_GROUPS);
-    int size[3] = {[CP_GROUP_FULL] = per_page,
-                   [CP_GROUP_WINDOW] = per_page,
-                   [CP_GROUP_STATE] = count[CP_GROUP_STATE]};
-    int first[3];
+    if (n_paged > CP_PAGED_GROUPS) {
+        return cp_fail(err, CP_UNSUPPORTED,
+                       "layers cache in more than %d ways (KV heads, head sizes, windows)",
+                       CP_PAGED_GROUPS);
+    }
+    cp_layers_per_page(c, n_paged, CP_PAGED_GROUPS);
+    if (n > n_paged) {
+        c[n_paged].like.n_layers = c[n_paged].n;
+    }
     g->n_groups = 0;
-    for (int kind = CP_GROUP_FULL; kind <= CP_GROUP_STATE; kind++) {
-        first[kind] = g->n_groups;
-        for (int left = count[kind]; left > 0; left -= size[kind]) {
+    for (int i = 0; i < n; i++) {
+        first[i] = g->n_groups;
+        for (int left = c[i].n; left > 0; left -= c[i].like.n_layers) {
             CP_ASSERT(g->n_groups < CP_MAX_GROUPS);
-            g->groups[g->n_groups++] = group_of(p, (cp_group_kind)kind, size[kind], n_kv);
+            g->groups[g->n_groups++] = c[i].like;
         }
     }
-    int seen[3] = {0};
     for (int i = 0; i < p->pub.n_layers; i++) {
-        int kind = (int)kind_of(&p->layer[i]), at = seen[kind]++;
-        place[i][0] = first[kind] + at / size[kind];
-        place[i][1] = at % size[kind];
+        int from = p->layer[i].kv_from;
+        if (from != i) { /* an earlier one, which has its place already */
+            memcpy(place[i], place[from], sizeof place[i]);
+            continue;
+        }
+        int at = place[i][0], k = place[i][1];
+        place[i][0] = first[at] + k / c[at].like.n_layers;
+        place[i][1] = k % c[at].like.n_layers;
     }
     return CP_OK;
 }

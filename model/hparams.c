@@ -106,7 +106,37 @@ static cp_code find_arch(cp_params *p, const cp_meta *meta, cp_err *err)
                    (int)(name.n < 64 ? name.n : 64), name.p, list);
 }
 
-static cp_code read_rope(cp_params *p, const reader *r)
+/* Head sizes of window layers, where they differ from full ones. */
+typedef struct window_heads {
+    int k_swa, v_swa;
+} window_heads;
+
+static cp_code read_heads(cp_params *p, const reader *r, window_heads *w)
+{
+    cp_code rc;
+    p->head_dim_k = p->pub.d_model / p->layer[0].n_heads;
+    if ((rc = get_int(r, "attention.key_length", false, 2, 1024, &p->head_dim_k))) {
+        return rc;
+    }
+    p->head_dim_v = p->head_dim_k;
+    if ((rc = get_int(r, "attention.value_length", false, 2, 1024, &p->head_dim_v))) {
+        return rc;
+    }
+    *w = (window_heads){p->head_dim_k, p->head_dim_v};
+    if ((rc = get_int(r, "attention.key_length_swa", false, 2, 1024, &w->k_swa)) ||
+        (rc = get_int(r, "attention.value_length_swa", false, 2, 1024, &w->v_swa))) {
+        return rc;
+    }
+    if (p->head_dim_k < 2 || p->head_dim_k % 2 || p->head_dim_v % 2 || w->k_swa % 2 ||
+        w->v_swa % 2) {
+        return cp_fail(r->err, CP_UNSUPPORTED,
+                       "head sizes %d and %d, of windows %d and %d: only even ones are supported",
+                       p->head_dim_k, p->head_dim_v, w->k_swa, w->v_swa);
+    }
+    return CP_OK;
+}
+
+static cp_code read_rope(cp_params *p, const reader *r, const window_heads *heads)
 {
     cp_code rc;
     p->freq_base = 10000.0;
@@ -120,10 +150,14 @@ static cp_code read_rope(cp_params *p, const reader *r)
     if ((rc = get_f64(r, "rope.freq_base_swa", false, &p->freq_base_swa))) {
         return rc;
     }
-    if (p->n_rot % 2 || p->freq_base <= 0 || p->freq_base_swa <= 0) {
+    p->n_rot_window = heads->k_swa == p->head_dim_k ? p->n_rot : heads->k_swa;
+    if ((rc = get_int(r, "rope.dimension_count_swa", false, 0, heads->k_swa, &p->n_rot_window))) {
+        return rc;
+    }
+    if (p->n_rot % 2 || p->n_rot_window % 2 || p->freq_base <= 0 || p->freq_base_swa <= 0) {
         return cp_fail(r->err, CP_CORRUPT,
-                       "rope: dimension_count %d (even), freq_base %g and %g (positive)", p->n_rot,
-                       p->freq_base, p->freq_base_swa);
+                       "rope: dimension_count %d and %d (even), freq_base %g and %g (positive)",
+                       p->n_rot, p->n_rot_window, p->freq_base, p->freq_base_swa);
     }
     char k[160];
     cp_str type = {"linear", 6};
@@ -177,6 +211,39 @@ static cp_code read_windows(cp_params *p, const reader *r)
     return CP_OK;
 }
 
+/* Which layers read the K and V of another: the last `attention.shared_kv_layers`, those of the
+ * last earlier layer of their kind. */
+static cp_code read_sharing(cp_params *p, const reader *r, const window_heads *heads)
+{
+    int n = p->pub.n_layers, shared = 0, last[2] = {-1, -1};
+    cp_code rc = get_int(r, "attention.shared_kv_layers", false, 0, n - 1, &shared);
+    p->first_reader = n;
+    for (int i = 0; i < n && rc == CP_OK; i++) {
+        cp_layer_params *l = &p->layer[i];
+        l->k_dim = l->window ? heads->k_swa : p->head_dim_k;
+        l->v_dim = l->window ? heads->v_swa : p->head_dim_v;
+        l->kv_from = i;
+        if (l->mixer != CP_MIXER_ATTENTION) {
+            continue;
+        }
+        if (i < n - shared) {
+            last[l->window] = i;
+            continue;
+        }
+        l->kv_from = last[l->window];
+        if (l->kv_from < 0 || p->layer[l->kv_from].n_kv != l->n_kv) {
+            rc = cp_fail(r->err, CP_CORRUPT,
+                         "layer %d shares a cache; no earlier layer of its kind has one for %d KV "
+                         "heads",
+                         i, l->n_kv);
+        }
+    }
+    while (rc == CP_OK && p->layer[p->first_reader - 1].kv_from != p->first_reader - 1) {
+        p->first_reader--;
+    }
+    return rc;
+}
+
 static cp_code read_layers(cp_params *p, const reader *r)
 {
     int n = p->pub.n_layers;
@@ -225,14 +292,16 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
                     name.p);
     }
     int experts = 0, nextn = 0;
-    double eps = 1e-5, scale = 0;
+    double eps = 1e-5, scale = 0, softcap = 0;
     if ((rc = get_int(&r, "block_count", true, 1, CP_MAX_LAYERS, &p->pub.n_layers)) ||
         (rc = get_int(&r, "embedding_length", true, 16, 1 << 20, &p->pub.d_model)) ||
         (rc = get_int(&r, "context_length", true, 1, 1 << 26, &p->pub.ctx_train)) ||
         (rc = get_int(&r, "expert_count", false, 0, 4096, &experts)) ||
         (rc = get_int(&r, "nextn_predict_layers", false, 0, 64, &nextn)) ||
         (rc = get_f64(&r, "attention.layer_norm_rms_epsilon", true, &eps)) ||
-        (rc = get_f64(&r, "attention.scale", false, &scale)) || (rc = read_layers(p, &r))) {
+        (rc = get_f64(&r, "attention.scale", false, &scale)) ||
+        (rc = get_f64(&r, "final_logit_softcapping", false, &softcap)) ||
+        (rc = read_layers(p, &r))) {
         return rc;
     }
     if (experts || nextn) {
@@ -242,23 +311,18 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
                        p->pub.arch, experts, nextn);
     }
     p->eps = (float)eps;
-    p->head_dim_k = p->pub.d_model / p->layer[0].n_heads;
-    if ((rc = get_int(&r, "attention.key_length", false, 2, 1024, &p->head_dim_k))) {
+    window_heads heads;
+    if ((rc = read_heads(p, &r, &heads)) || (rc = read_rope(p, &r, &heads)) ||
+        (rc = read_windows(p, &r)) || (rc = read_sharing(p, &r, &heads)) ||
+        (rc =
+             get_int(&r, "embedding_length_per_layer_input", false, 0, 1 << 16, &p->n_per_layer))) {
         return rc;
-    }
-    p->head_dim_v = p->head_dim_k;
-    if ((rc = get_int(&r, "attention.value_length", false, 2, 1024, &p->head_dim_v)) ||
-        (rc = read_rope(p, &r)) || (rc = read_windows(p, &r))) {
-        return rc;
-    }
-    if (p->head_dim_k < 2 || p->head_dim_k % 2 || p->head_dim_v % 2) {
-        return cp_fail(err, CP_UNSUPPORTED, "head sizes %d and %d: only even ones are supported",
-                       p->head_dim_k, p->head_dim_v);
     }
     if (p->arch->short_conv &&
         (rc = get_int(&r, "shortconv.l_cache", true, 2, CP_CONV_TAPS_MAX, &p->l_cache))) {
         return rc;
     }
     p->attn_scale = (float)scale;
+    p->final_softcap = (float)softcap;
     return CP_OK;
 }

@@ -16,13 +16,20 @@ typedef struct cp_layer_params {
     cp_ffn_kind ffn;
     int n_heads, n_kv; /* n_kv 0: no attention in this layer */
     int d_ff;
-    bool window; /* sliding-window layer */
+    bool window;      /* sliding-window layer */
+    int k_dim, v_dim; /* head sizes */
+    int kv_from;      /* the layer whose K and V it reads: itself, or an earlier one */
 } cp_layer_params;
 
 typedef struct cp_params {
     cp_hparams pub;
     const cp_arch *arch;
-    int head_dim_k, head_dim_v, n_rot;
+    int head_dim_k, head_dim_v, n_rot; /* of full layers */
+    int n_rot_window;
+    int n_per_layer;  /* width of a layer's own embedding; 0: none */
+    int first_reader; /* from this layer on none caches anything of its own; n_layers: there is none
+                       */
+    float final_softcap;
     float eps;
     double freq_base, freq_base_swa;
     double

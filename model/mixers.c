@@ -4,24 +4,43 @@
  */
 #include "model/build.h"
 
+#include "base/mem.h"
 #include "model/arch.h"
 
 #include <math.h>
+
+/* Q of the layer at hand, and K and V where it has its own; returns Q. */
+static cp_mat project(cp_build *b, cp_wref norm, cp_mat *k, cp_mat *v)
+{
+    const cp_layer_params *l = &b->p->layer[b->layer];
+    int64_t d = b->p->pub.d_model, nq = (int64_t)l->n_heads * l->k_dim,
+            nk = (int64_t)l->n_kv * l->k_dim, nv = (int64_t)l->n_kv * l->v_dim;
+    cp_op *o = cp_build_stream_linear(b, norm);
+    cp_mat q = cp_build_mat(b, "q", (int)nq);
+    cp_build_add_weight(b, o, "attn_q", d, nq, q);
+    if (!k) {
+        return q;
+    }
+    char name[64];
+    *k = cp_build_mat(b, "k", (int)nk);
+    cp_build_add_weight(b, o, "attn_k", d, nk, *k);
+    cp_snprintf(name, sizeof name, "blk.%d.attn_v.weight", b->layer);
+    if (b->p->arch->k_eq_v && nk == nv && !cp_loaded_find(b->file, name)) {
+        *v = *k;
+        return q;
+    }
+    *v = cp_build_mat(b, "v", (int)nv);
+    cp_build_add_weight(b, o, "attn_v", d, nv, *v);
+    return q;
+}
 
 cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const char **out_proj)
 {
     const cp_params *p = b->p;
     const cp_layer_params *l = &p->layer[b->layer];
-    int64_t d = p->pub.d_model, nq = (int64_t)l->n_heads * p->head_dim_k,
-            nk = (int64_t)l->n_kv * p->head_dim_k, nv = (int64_t)l->n_kv * p->head_dim_v;
-    cp_mat q = cp_build_mat(b, "q", (int)nq), k = cp_build_mat(b, "k", (int)nk),
-           v = cp_build_mat(b, "v", (int)nv);
-    cp_op *o = cp_build_stream_linear(b, norm);
-    cp_build_add_weight(b, o, "attn_q", d, nq, q);
-    cp_build_add_weight(b, o, "attn_k", d, nk, k);
-    cp_build_add_weight(b, o, "attn_v", d, nv, v);
-
-    cp_mat mix = cp_build_mat(b, "mix", l->n_heads * p->head_dim_v);
+    bool own = l->kv_from == b->layer; /* has K and V of its own */
+    cp_mat mix = cp_build_mat(b, "mix", l->n_heads * l->v_dim), k = -1, v = -1;
+    cp_mat q = project(b, norm, own ? &k : NULL, &v);
     cp_op *a = cp_build_op(b, CP_OP_ATTENTION);
     a->u.attention.q = q;
     a->u.attention.k = k;
@@ -29,22 +48,25 @@ cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const c
     a->u.attention.out = mix;
     a->u.attention.rope = l->window ? b->rope_window : b->rope_full;
     a->u.attention.rope_kind = a->u.attention.rope < 0 ? CP_ROPE_NONE : p->arch->rope;
-    a->u.attention.n_rot = p->n_rot;
+    a->u.attention.n_rot = l->window ? p->n_rot_window : p->n_rot;
     a->u.attention.q_norm = a->u.attention.k_norm = a->u.attention.sinks = -1;
     if (p->arch->qk_norm) {
         a->u.attention.q_norm =
-            cp_build_layer_weight(b, "attn_q_norm.weight", CP_ROLE_VECTOR, p->head_dim_k, 0, true);
-        a->u.attention.k_norm =
-            cp_build_layer_weight(b, "attn_k_norm.weight", CP_ROLE_VECTOR, p->head_dim_k, 0, true);
+            cp_build_layer_weight(b, "attn_q_norm.weight", CP_ROLE_VECTOR, l->k_dim, 0, true);
     }
+    if (p->arch->qk_norm && own) {
+        a->u.attention.k_norm =
+            cp_build_layer_weight(b, "attn_k_norm.weight", CP_ROLE_VECTOR, l->k_dim, 0, true);
+    }
+    a->u.attention.v_norm = p->arch->v_norm && own;
     a->u.attention.eps = p->eps;
     a->u.attention.scale = p->attn_scale != 0.0f ? p->attn_scale
                            : p->arch->attn_scale ? p->arch->attn_scale(p)
-                                                 : (float)(1.0 / sqrt(p->head_dim_k));
+                                                 : (float)(1.0 / sqrt(l->k_dim));
     a->u.attention.n_heads = l->n_heads;
     a->u.attention.n_kv = l->n_kv;
-    a->u.attention.k_dim = p->head_dim_k;
-    a->u.attention.v_dim = p->head_dim_v;
+    a->u.attention.k_dim = l->k_dim;
+    a->u.attention.v_dim = l->v_dim;
     a->u.attention.window = l->window ? p->window : 0;
     a->u.attention.group = place[0];
     a->u.attention.layer_in_group = place[1];

@@ -13,19 +13,18 @@
 struct cp_model {
     cp_params p;
     cp_program program;
-    float *inv_full, *inv_window; /* [n_rot / 2] */
+    float *inv_full, *inv_window; /* [n_rot / 2], [n_rot_window / 2] */
 };
 
-/* inv_i = base^(-2i / n_rot) * scale / factor_i. The factors are llama3's scaling, which the GGUF
- * converter computes and stores as the tensor rope_freqs. */
-static float *rope_frequencies(const cp_params *p, double base, double scale,
-                               const cp_tensor *factors)
+/* inv_i = base^(-2i / n_rot) * scale / factor_i. The factors are llama3's scaling, or 1e30 for what
+ * gemma4 does not rotate; the GGUF converter stores them as the tensor rope_freqs. */
+static float *rope_frequencies(int n_rot, double base, double scale, const cp_tensor *factors)
 {
-    int n = p->n_rot / 2;
+    int n = n_rot / 2;
     float *inv = cp_xcalloc((size_t)n + 1, sizeof *inv);
     for (int i = 0; i < n; i++) {
         double f = factors ? (double)((const float *)factors->data)[i] : 1.0;
-        inv[i] = (float)(scale / (pow(base, 2.0 * i / p->n_rot) * f));
+        inv[i] = (float)(scale / (pow(base, 2.0 * i / n_rot) * f));
     }
     return inv;
 }
@@ -75,8 +74,8 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
         }
     }
     if (rc == CP_OK) {
-        m->inv_full = rope_frequencies(&m->p, m->p.freq_base, m->p.freq_scale, factors);
-        m->inv_window = rope_frequencies(&m->p, m->p.freq_base_swa, 1.0, NULL);
+        m->inv_full = rope_frequencies(m->p.n_rot, m->p.freq_base, m->p.freq_scale, factors);
+        m->inv_window = rope_frequencies(m->p.n_rot_window, m->p.freq_base_swa, 1.0, NULL);
         rc = cp_program_build(&m->program, &m->p, file, m->inv_full, m->inv_window, err);
     }
     if (rc) {

@@ -38,17 +38,37 @@ static void set_layers(cp_params *p, const shape *s)
 {
     p->pub.n_layers = s->n_layers;
     p->pub.d_model = 64;
-    p->head_dim_k = p->head_dim_v = 32;
     p->window = 512;
     for (int i = 0; i < s->n_layers; i++) {
         bool full = s->period < 0    ? i < s->full
                     : s->period == 0 ? true
                                      : i % s->period == s->period - 1;
-        p->layer[i] = (cp_layer_params){.n_heads = 2, .n_kv = 1, .d_ff = 8, .window = !full};
+        p->layer[i] = (cp_layer_params){.n_heads = 2,
+                                        .n_kv = 1,
+                                        .d_ff = 8,
+                                        .window = !full,
+                                        .k_dim = 32,
+                                        .v_dim = 32,
+                                        .kv_from = i};
     }
 }
 
-/* Every layer has a place of its own in a group of its kind; all paged groups are of one size. */
+/* Window layers with so many KV heads of so many dims, full ones with others; the last `shared`
+ * layers read the cache of the last earlier layer of their kind. */
+static void set_heads(cp_params *p, int n_kv, int dim, int full_n_kv, int full_dim, int shared)
+{
+    int last[2] = {-1, -1}, n = p->pub.n_layers;
+    for (int i = 0; i < n; i++) {
+        cp_layer_params *l = &p->layer[i];
+        l->n_kv = l->window ? n_kv : full_n_kv;
+        l->k_dim = l->v_dim = l->window ? dim : full_dim;
+        l->kv_from = i < n - shared ? i : last[l->window];
+        last[l->window] = l->kv_from;
+    }
+}
+
+/* Every layer has a place of its own in a group of its kind, or another's; what fills pages of one
+ * size. */
 static void check_places(const cp_program *g, const cp_params *p, int (*place)[2])
 {
     static bool taken[CP_MAX_GROUPS][CP_MAX_LAYERS];
@@ -57,7 +77,8 @@ static void check_places(const cp_program *g, const cp_params *p, int (*place)[2
         const cp_kv_group *grp = &g->groups[place[i][0]];
         assert_in_range(place[i][0], 0, g->n_groups - 1);
         assert_in_range(place[i][1], 0, grp->n_layers - 1);
-        assert_false(taken[place[i][0]][place[i][1]]);
+        assert_int_equal(taken[place[i][0]][place[i][1]], p->layer[i].kv_from != i);
+        assert_memory_equal(place[i], place[p->layer[i].kv_from], sizeof place[i]);
         taken[place[i][0]][place[i][1]] = true;
         assert_int_equal(grp->kind, p->layer[i].mixer == CP_MIXER_SHORTCONV ? CP_GROUP_STATE
                                     : p->layer[i].window                    ? CP_GROUP_WINDOW
@@ -66,9 +87,13 @@ static void check_places(const cp_program *g, const cp_params *p, int (*place)[2
     }
     for (int k = 0; k < g->n_groups; k++) {
         assert_true(taken[k][0]); /* no group without a layer */
+        const cp_kv_group one = {.n_layers = 1,
+                                 .n_kv = g->groups[k].n_kv,
+                                 .k_dim = g->groups[k].k_dim,
+                                 .v_dim = g->groups[k].v_dim};
+        size_t page = cp_program_page_bytes(g, 32), fill = cp_kv_page_bytes(&g->groups[k], 32);
         if (g->groups[k].kind != CP_GROUP_STATE)
-            assert_int_equal(cp_kv_page_bytes(&g->groups[k], 32),
-                             cp_kv_page_bytes(&g->groups[0], 32));
+            assert_true(fill <= page && fill + cp_kv_page_bytes(&one, 32) > page);
     }
 }
 
@@ -99,13 +124,83 @@ static void layers_of_real_models_waste_little(void **state)
     }
 }
 
+/* Of all pages that a short sequence holds, and of those of full layers, the share that is empty.
+ */
+static void shares(const cp_program *g, const cp_params *p, double *brief, double *lasting)
+{
+    size_t used[2] = {0}, page = cp_program_page_bytes(g, 32), pages[2] = {0};
+    for (int i = 0; i < p->pub.n_layers; i++) {
+        const cp_layer_params *l = &p->layer[i];
+        const cp_kv_group one = {
+            .n_layers = 1, .n_kv = l->n_kv, .k_dim = l->k_dim, .v_dim = l->v_dim};
+        used[l->window] += l->kv_from == i ? cp_kv_page_bytes(&one, 32) : 0;
+    }
+    for (int k = 0; k < g->n_groups; k++)
+        pages[g->groups[k].kind == CP_GROUP_WINDOW] += page;
+    *brief = 1.0 - (double)(used[0] + used[1]) / (double)(pages[0] + pages[1]);
+    *lasting = 1.0 - (double)used[0] / (double)pages[0];
+}
+
+/* Full and window layers of different sizes: the shapes of Gemma 4. */
+static void layers_of_two_sizes_share_pages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int n_layers, period, n_kv, full_n_kv, shared, n_groups, full, window; /* places a page */
+        int empty; /* thousandths of a short sequence's pages */
+    } rows[] = {
+        {"E2B", 35, 5, 1, 1, 20, 3, 3, 6, 0},
+        {"E4B", 42, 6, 2, 2, 18, 7, 2, 4, 0},
+        {"31B", 60, 6, 16, 4, 0, 11, 10, 5, 0},
+        {"26B-A4B", 30, 6, 8, 2, 0, 10, 6, 3, 83},
+    };
+    static cp_params p;
+    static int place[CP_MAX_LAYERS][2];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cp_program g = {0};
+        cp_err err;
+        double brief, lasting;
+        memset(&p, 0, sizeof p);
+        set_layers(&p, &(shape){.n_layers = rows[i].n_layers, .period = rows[i].period});
+        set_heads(&p, rows[i].n_kv, 256, rows[i].full_n_kv, 512, rows[i].shared);
+        assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_OK);
+        check_places(&g, &p, place);
+        shares(&g, &p, &brief, &lasting);
+        print_message("%-8s %2d groups, full %2d and window %2d layers a page; empty: %.1f %%, of "
+                      "full pages %.1f %%\n",
+                      rows[i].name, g.n_groups, g.groups[0].n_layers,
+                      g.groups[g.n_groups - 1].n_layers, 100 * brief, 100 * lasting);
+        assert_int_equal(g.n_groups, rows[i].n_groups);
+        assert_int_equal(g.groups[0].n_layers, rows[i].full);
+        assert_int_equal(g.groups[g.n_groups - 1].n_layers, rows[i].window);
+        assert_int_equal((int)(1000 * brief), rows[i].empty);
+    }
+}
+
+static int places(int full, int window)
+{
+    cp_layer_class c[2];
+    int n = 0;
+    const cp_kv_group like = {.n_kv = 2, .k_dim = 32, .v_dim = 32};
+    for (int w = 0; w < 2; w++) {
+        if (w ? window : full) {
+            c[n] = (cp_layer_class){like, w ? window : full};
+            c[n++].like.kind = w ? CP_GROUP_WINDOW : CP_GROUP_FULL;
+        }
+    }
+    cp_layers_per_page(c, n, CP_PAGED_GROUPS);
+    assert_int_equal(c[0].like.n_layers, c[n - 1].like.n_layers);
+    return c[0].like.n_layers;
+}
+
 /* Whatever the counts: few groups, and no worse than one full and one window group. */
 static void any_counts_find_a_size(void **state)
 {
     (void)state;
     for (int full = 0; full <= 90; full++) {
         for (int window = full == 0; window <= 90; window++) {
-            int l = cp_layers_per_page(full, window, CP_PAGED_GROUPS);
+            int l = places(full, window);
             assert_in_range(l, 1, full > window ? full : window);
             assert_in_range((full + l - 1) / l + (window + l - 1) / l, 1, CP_PAGED_GROUPS);
             if (full == 0 || window == 0)
@@ -141,7 +236,8 @@ static void recurrent_layers_are_a_group_of_their_own(void **state)
     assert_int_equal(g.groups[1].state_bytes, 2 * 64 * sizeof(float));
 }
 
-static void unequal_pages_are_refused(void **state)
+/* KV heads that differ within a kind are ways of their own; too many ways are refused. */
+static void ways_to_cache(void **state)
 {
     (void)state;
     static cp_params p;
@@ -152,7 +248,18 @@ static void unequal_pages_are_refused(void **state)
     memset(&p, 0, sizeof p);
     set_layers(&p, &s);
     p.layer[2].n_kv = 2;
-    assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_UNSUPPORTED);
+    assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_OK);
+    check_places(&g, &p, place);
+    assert_int_equal(g.n_groups, 2); /* 3 places of a page, and 1 of twice the width */
+    s = (shape){.n_layers = 40};
+    for (int ways = 16; ways <= 40; ways++) { /* at least one group each */
+        memset(&p, 0, sizeof p);
+        set_layers(&p, &s);
+        for (int i = 0; i < 40; i++)
+            p.layer[i].n_kv = i % ways + 1;
+        assert_int_equal(cp_layer_groups(&g, &p, place, &err),
+                         ways <= CP_PAGED_GROUPS ? CP_OK : CP_UNSUPPORTED);
+    }
     for (int i = 0; i < 4; i++)
         p.layer[i].mixer = CP_MIXER_SHORTCONV;
     assert_int_equal(cp_layer_groups(&g, &p, place, &err), CP_UNSUPPORTED);
@@ -164,7 +271,8 @@ int main(void)
         cmocka_unit_test(layers_of_real_models_waste_little),
         cmocka_unit_test(any_counts_find_a_size),
         cmocka_unit_test(recurrent_layers_are_a_group_of_their_own),
-        cmocka_unit_test(unequal_pages_are_refused),
+        cmocka_unit_test(layers_of_two_sizes_share_pages),
+        cmocka_unit_test(ways_to_cache),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
 }
