@@ -2,11 +2,12 @@
  * goal: how far a sequence wants to get, and where on the way it wants outputs and checkpoints.
  *
  * Checkpoints (of models with STATE groups) are wanted where a prompt to come can go on: at the
- * last page border before the prompt's last token, for the same prompt asked again or one that
- * leaves it there; at the last page border of all that is known, for the next turn, which begins
- * with prompt and answer, and for the sequence itself when it was preempted; and every so often on
- * the way, for prompts that share less. An answer's end is not foreseen: each border that it passes
- * is one, and takes the place of the one before (cp_kv_checkpoint).
+ * last page border before the prompt's last token, for the same prompt asked again; at the last one
+ * before what opens the answer, where history may be written otherwise; at the last page border of
+ * all that is known, for the next turn, which begins with prompt and answer, and for the sequence
+ * itself when it was preempted; and every so often on the way, for prompts that share less. An
+ * answer's end is not foreseen: each border that it passes is one, and takes the place of the one
+ * before (cp_kv_checkpoint).
  */
 #include "engine/goal.h"
 
@@ -63,24 +64,25 @@ int cp_seq_drafts_wanted(const cp_sched *s, const cp_seq *q)
     return tokens < room ? tokens : room;
 }
 
-/* The last page border before the last of n tokens. */
-static int last_border(const cp_sched *s, int n)
+/* The last page border with n positions or fewer before it; 0: none. */
+static int border(const cp_sched *s, int n)
 {
-    return (n - 1) / s->cfg.page_positions * s->cfg.page_positions;
+    return n > 0 ? n / s->cfg.page_positions * s->cfg.page_positions : 0;
 }
 
 bool cp_seq_checkpoint_lasts(const cp_sched *s, const cp_seq *q, int end)
 {
-    return end % s->cfg.checkpoint_every == 0 || end == last_border(s, q->n_prompt);
+    return end % s->cfg.checkpoint_every == 0 || end == border(s, q->n_prompt - 1) ||
+           end == border(s, q->n_prompt - CP_OPENING);
 }
 
 bool cp_seq_wants_checkpoint(const cp_sched *s, const cp_seq *q, int end)
 {
     if (!cp_kv_has_state(s->kv) || !s->cfg.prefix_cache || end <= 0)
         return false;
-    bool border = end % s->cfg.page_positions == 0 || CP_PLANTED(15);
-    bool newest = end >= last_border(s, q->n_known) && !CP_PLANTED(131);
-    return border && (newest || cp_seq_checkpoint_lasts(s, q, end) || CP_PLANTED(15));
+    bool aligned = end % s->cfg.page_positions == 0 || CP_PLANTED(15);
+    bool newest = end >= border(s, q->n_known - 1) && !CP_PLANTED(131);
+    return aligned && (newest || cp_seq_checkpoint_lasts(s, q, end) || CP_PLANTED(15));
 }
 
 int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from)
@@ -88,9 +90,11 @@ int cp_seq_next_checkpoint(const cp_sched *s, const cp_seq *q, int from)
     if (!cp_kv_has_state(s->kv) || !s->cfg.prefix_cache)
         return INT32_MAX;
     int every = s->cfg.checkpoint_every, next = (from / every + 1) * every;
-    int borders[2] = {last_border(s, q->n_prompt), last_border(s, q->n_known)};
-    for (int i = 0; i < 2; i++)
-        next = borders[i] > from && borders[i] < next ? borders[i] : next;
+    int ends[3] = {q->n_prompt - CP_OPENING, q->n_prompt - 1, q->n_known - 1};
+    for (int i = 0; i < 3; i++) {
+        int at = border(s, ends[i]);
+        next = at > from && at < next ? at : next;
+    }
     return next;
 }
 

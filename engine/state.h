@@ -26,7 +26,10 @@
 enum {
     CP_MAX_CHOICES = 128,
     CP_MAX_BANNED = 512, /* stop ids + end-of-generation ids of a request */
-    CP_ADMIT_SCAN = 256  /* waiting entries that a step considers */
+    CP_ADMIT_SCAN = 256, /* waiting entries that a step considers */
+    /* Tokens at a prompt's end that a template may leave out once the answer has become history;
+     * "<think>\n" is two. */
+    CP_OPENING = 8
 };
 
 typedef enum cp_seq_state { CP_SEQ_FREE, CP_SEQ_RUNNING, CP_SEQ_PREEMPTED } cp_seq_state;

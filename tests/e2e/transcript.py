@@ -1,9 +1,10 @@
 """An agent's transcript against a model with recurrent layers: how much of what a turn shares with the turn before is computed again.
 
-    CAPSTAN_BIN=build/release/capstan transcript.py MODEL.gguf [--turns 6] [--tokens 15000] [--answer 150] [--cold]
+    CAPSTAN_BIN=build/release/capstan transcript.py MODEL.gguf [--turns 6] [--tokens 15000] [--answer 150] [--opening 2] [--cold]
 
 A turn's prompt is the last turn's prompt and answer and what a tool said since; prompts are token ids, so nothing depends on how a
-template or a tokenizer writes history. Prints, a turn, what it shares, what the cache gave by `usage` and what was computed by the
+template or a tokenizer writes history. With --opening N history leaves out the last N tokens of each prompt, as templates do that open
+an answer with `<think>`: a turn shares the prompt before it up to there. Prints, a turn, what it shares, what the cache gave by `usage` and what was computed by the
 engine's count of rows, and the checkpoints' bytes. Exit 1 where `usage` and the engine disagree, or where more is computed again than
 what stands after the last page border (and, from 1,000 shared positions on, than 5 %). --cold: once more without a cache; the answers
 and the bits of their log-probabilities must be the same. Standard library only.
@@ -59,12 +60,12 @@ def script(args):
             for i, n in enumerate(parts)]
 
 
-def play(model, turns, show):
+def play(model, turns, opening, show):
     """The answers and their bits; a line a turn, if it is to be shown, and the worst share computed again."""
     prompt, shared, said, worst = [], 0, [], 0.0
     rows = model.server.metric("capstan_step_rows_total")
     for number, (new, n, seed) in enumerate(turns, 1):
-        prompt = prompt + new
+        prompt = prompt + new + [199] * opening
         ids, bits, usage = model.answer(prompt, n, seed)
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         before, rows = rows, model.server.metric("capstan_step_rows_total")
@@ -80,8 +81,9 @@ def play(model, turns, show):
             assert shared < 1000 or again <= 0.05 * shared, f"{again} of {shared}"
             worst = max(worst, again / max(shared, 1))
         said.append((ids, bits))
+        prompt = prompt[:len(prompt) - opening]
+        shared = len(prompt) + (0 if opening else len(ids))
         prompt = prompt + ids
-        shared = len(prompt)
     return said, worst
 
 
@@ -93,7 +95,7 @@ def served(args, *more):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    for name, value in (("turns", 6), ("tokens", 15000), ("answer", 150), ("seed", 1)):
+    for name, value in (("turns", 6), ("tokens", 15000), ("answer", 150), ("seed", 26), ("opening", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--kv-bytes", default="2GiB")
     parser.add_argument("--cold", action="store_true")
@@ -101,12 +103,12 @@ def main():
     turns = script(args)
     with served(args) as s:
         print(re.search(r"model \S+: architecture.*", s.log())[0])
-        said, worst = play(Model(s), turns, True)
+        said, worst = play(Model(s), turns, args.opening, True)
         hits, slots = s.metric("capstan_checkpoint_hits_total"), s.metric("capstan_state_slots")
         assert hits == args.turns - 1 and slots > 0, f"{hits} hits, {slots} state slots: has the model recurrent layers?"
     if args.cold:
         with served(args, "--prefix-cache", "off") as s:
-            cold, _ = play(Model(s), turns, False)
+            cold, _ = play(Model(s), turns, args.opening, False)
         assert cold == said, "answers or their bits differ without the cache"
         print(f"without a cache: the same {sum(len(ids) for ids, _ in said)} tokens and log-probabilities")
     print(f"at most {100 * worst:.1f} % of what a turn shares was computed again")

@@ -789,14 +789,16 @@ static void check_least(const sim *s)
 }
 
 /* Whether a state after `end` positions of q is one that prompts to come may go on from: at the
- * last border of its prompt, of all that is known of it, or at one of every so many positions. */
+ * last border of its prompt, of that without what opens the answer, of all that is known of it, or
+ * at one of every so many positions. */
 static bool is_due(const sim *s, const cp_seq *q, int end)
 {
     int P = s->cfg->P;
     if (s->cfg->n_states == 0 || !s->cfg->prefix_cache || end % P != 0)
         return false;
+    int opening = q->n_prompt > CP_OPENING ? (q->n_prompt - CP_OPENING) / P * P : 0;
     return end % s->cfg->checkpoint_every == 0 || end == (q->n_prompt - 1) / P * P ||
-           end >= (q->n_known - 1) / P * P;
+           end == opening || end >= (q->n_known - 1) / P * P;
 }
 
 /* No rows run over a checkpoint that is due, and where they end on one it is saved. */

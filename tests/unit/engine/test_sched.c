@@ -661,7 +661,24 @@ static void the_next_turn_begins_at_the_answers_last_border(void **state)
     assert_int_equal(would_hit(h, 0, 21),
                      28); /* it was hit, so it lasts: another turn like this one */
     assert_int_equal(would_hit(h, 1, 0), 44);
-    assert_int_equal(kv_stats(h).checkpoints_held, 4);
+    assert_int_equal(kv_stats(h).checkpoints_held, 5); /* at 36 before what opens an answer */
+    hand_close(h);
+}
+
+/* History without the last two tokens of the prompt, which ended one after a border: it is hit at
+ * the border before. */
+static void what_opens_an_answer_may_be_left_out(void **state)
+{
+    (void)state;
+    hand *h = hand_hybrid(20);
+    put(h, ask(h, 0, 29, 21, 64));
+    run_out(h, 0);
+    int32_t tok[60];
+    memcpy(tok, h->q[0].prompt, sizeof(*tok) * 27);
+    for (int k = 27; k < 60; k++)
+        tok[k] = h->answer;
+    assert_int_equal(cp_kv_peek(h->kv, NULL, tok, 60, 59), 20);
+    assert_int_equal(would_hit(h, 0, 0), 28);
     hand_close(h);
 }
 
@@ -835,6 +852,7 @@ int suite_sched(void)
         cmocka_unit_test(drafts_are_kept_as_far_as_they_are_right),
         cmocka_unit_test(drafts_take_what_is_left),
         cmocka_unit_test(the_next_turn_begins_at_the_answers_last_border),
+        cmocka_unit_test(what_opens_an_answer_may_be_left_out),
         cmocka_unit_test(a_cancelled_answer_leaves_its_last_border),
         cmocka_unit_test(a_preempted_answer_goes_on_from_its_last_border),
         cmocka_unit_test(choices_share_their_borders),
