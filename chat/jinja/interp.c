@@ -35,7 +35,7 @@ typedef struct jj_loop {
     const cp_val *self;
     const jj_node *node;
     jj_scope *outer;
-    jj_list *src; /* a live list when the loop runs over one */
+    const jj_list *src;
     size_t pos;
     jj_list *ahead; /* items already fetched for last, nextitem, length */
     size_t ahead_pos;
@@ -392,12 +392,8 @@ static bool eval_stars(jj_ctx *x, const jj_argnodes *a, jj_args *out)
         const cp_val *v = eval(x, a->star2);
         if (v && v->type != JJ_DICT)
             cp_jj_fail(x, "** wants a dict, not %s", cp_jj_type_name(v));
-        if (v && v->type == JJ_DICT && !cp_jj_work_items(x, v->u.dict->n))
-            return false;
         for (size_t i = 0; v && v->type == JJ_DICT && i < v->u.dict->n; i++) {
             const jj_entry *e = &v->u.dict->e[i];
-            if (!e->key)
-                continue;
             if (out->n_kw == 2 * JJ_MAX_ARGS || e->key->type != JJ_STR) {
                 cp_jj_fail(x, "bad keyword arguments in a call");
                 return false;
@@ -573,7 +569,7 @@ static jj_loop *loop_open(jj_ctx *x, const jj_node *n, const cp_val *seq)
     *l = (jj_loop){.self = self, .node = n, .outer = x->scope, .index0 = -1, .length = -1};
     self->type = JJ_LOOP;
     self->u.loop = l;
-    l->src = seq->type == JJ_LIST ? seq->u.list : cp_jj_items(x, seq);
+    l->src = seq->type == JJ_LIST || seq->type == JJ_TUPLE ? seq->u.list : cp_jj_items(x, seq);
     l->ahead = cp_jj_list_new(x, 0);
     return l->src && l->ahead ? l : NULL;
 }

@@ -40,8 +40,9 @@ typedef struct jj_fn_row {
 const jj_fn_row *cp_jj_filter_find(const jj_str *name); /* filters.c; NULL: no such filter */
 const jj_fn_row *
 cp_jj_test_find(const jj_str *name); /* tests.c; the functions return a bool value */
-const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name); /* methods.c */
-const jj_fn_row *cp_jj_global_find(const jj_str *name);               /* globals.c */
+/* methods.c; a row without fn: the method changes its object, which no template may. */
+const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name);
+const jj_fn_row *cp_jj_global_find(const jj_str *name); /* globals.c */
 
 /* Bind args to the row's parameters and call it. */
 const cp_val *cp_jj_invoke(jj_ctx *x, const jj_fn_row *row, const cp_val *self,

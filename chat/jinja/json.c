@@ -83,7 +83,7 @@ static bool json_key(jj_ctx *x, jj_sb *b, const cp_val *k, const jj_json_opts *o
     }
 }
 
-/* The live entries as parallel arrays, sorted by key when asked for. */
+/* The entries as parallel arrays, sorted by key when asked for. */
 static bool json_entries(jj_ctx *x, const jj_dict *d, bool sort, const cp_val ***keys,
                          const cp_val ***vals)
 {
@@ -97,11 +97,11 @@ static bool json_entries(jj_ctx *x, const jj_dict *d, bool sort, const cp_val **
 
 static bool json_dict(jj_ctx *x, jj_sb *b, const jj_dict *d, const jj_json_opts *o, int depth)
 {
-    if (!d->live)
+    if (!d->n)
         return cp_jj_sb_adds(x, b, "{}");
     const cp_val **keys, **vals;
     bool ok = json_entries(x, d, o->sort_keys, &keys, &vals) && cp_jj_sb_adds(x, b, "{");
-    for (size_t i = 0; ok && i < d->live; i++) {
+    for (size_t i = 0; ok && i < d->n; i++) {
         ok =
             (!i || separator(x, b, o)) && newline(x, b, o, depth + 1) && json_key(x, b, keys[i], o);
         ok = ok && (o->key_sep ? cp_jj_sb_add_str(x, b, o->key_sep, 0, o->key_sep->n)
@@ -137,10 +137,6 @@ static bool json_at(jj_ctx *x, jj_sb *b, const cp_val *v, const jj_json_opts *o,
     case JJ_LIST:
     case JJ_TUPLE:
         return json_list(x, b, v->u.list->v, v->u.list->n, o, depth);
-    case JJ_GEN: { /* an error in Python, but what the template means is plain */
-        const jj_list *l = cp_jj_items(x, v);
-        return l && json_list(x, b, l->v, l->n, o, depth);
-    }
     case JJ_DICT:
         return json_dict(x, b, v->u.dict, o, depth);
     default:

@@ -1,6 +1,6 @@
 /*
- * Methods of strings, lists, tuples and dicts under Python's names. What changes a list or dict
- * works on those that the template made; the request's data is read-only.
+ * Methods of strings, lists, tuples and dicts under Python's names. Those that change a list or a
+ * dict are rows without a function: transformers' sandbox lets no template change one.
  */
 #include "chat/jinja/interp.h"
 
@@ -471,75 +471,6 @@ METHOD(s_islower)
 
 /* ---- lists ---- */
 
-static bool writable(jj_ctx *x, bool frozen)
-{
-    if (frozen)
-        cp_jj_fail(x, "the request's data is read-only");
-    return !frozen;
-}
-
-METHOD(l_append)
-{
-    (void)rest;
-    if (!arg[0])
-        cp_jj_fail(x, "append wants an item");
-    return arg[0] && writable(x, v->u.list->frozen) && cp_jj_list_push(x, v->u.list, arg[0])
-               ? &cp_jj_none
-               : NULL;
-}
-
-METHOD(l_extend)
-{
-    (void)rest;
-    jj_list *l = arg[0] && writable(x, v->u.list->frozen) ? cp_jj_items(x, arg[0]) : NULL;
-    if (!arg[0])
-        cp_jj_fail(x, "extend wants an iterable");
-    for (size_t i = 0; l && i < l->n; i++) {
-        if (!cp_jj_step(x, 1) || !cp_jj_list_push(x, v->u.list, l->v[i]))
-            return NULL;
-    }
-    return l ? &cp_jj_none : NULL;
-}
-
-METHOD(l_insert)
-{
-    int64_t at;
-    (void)rest;
-    jj_list *l = v->u.list;
-    if (!arg[0] || !arg[1])
-        cp_jj_fail(x, "insert wants an index and an item");
-    if (x->code != CP_OK || !writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], 0, &at))
-        return NULL;
-    int64_t n = (int64_t)l->n;
-    at = at < -n ? 0 : at < 0 ? at + n : at > n ? n : at;
-    if (!cp_jj_work_items(x, (size_t)(n - at)) || !cp_jj_list_push(x, l, arg[1]))
-        return NULL;
-    memmove(l->v + at + 1, l->v + at, (size_t)(n - at) * sizeof(*l->v));
-    l->v[at] = arg[1];
-    return &cp_jj_none;
-}
-
-METHOD(l_pop)
-{
-    int64_t at;
-    (void)rest;
-    jj_list *l = v->u.list;
-    if (!writable(x, l->frozen) || !cp_jj_arg_int(x, arg[0], -1, &at))
-        return NULL;
-    int64_t n = (int64_t)l->n;
-    at += at < 0 ? n : 0;
-    if (at < 0 || at >= n) {
-        cp_jj_fail(x, n ? "pop index out of range" : "pop from empty list");
-        return NULL;
-    }
-    if (!cp_jj_work_items(x, (size_t)(n - at)))
-        return NULL;
-    const cp_val *item = l->v[at];
-    memmove(l->v + at, l->v + at + 1, (size_t)(n - at - 1) * sizeof(*l->v));
-    l->n--;
-    return item;
-}
-
 /* Index of an equal item, n: none. */
 static size_t position(jj_ctx *x, const jj_list *l, const cp_val *item)
 {
@@ -548,42 +479,6 @@ static size_t position(jj_ctx *x, const jj_list *l, const cp_val *item)
             return i;
     }
     return l->n;
-}
-
-METHOD(l_remove)
-{
-    (void)rest;
-    jj_list *l = v->u.list;
-    if (!writable(x, l->frozen))
-        return NULL;
-    size_t at = position(x, l, arg[0]);
-    if (at == l->n) {
-        cp_jj_fail(x, "remove: the item is not in the list");
-        return NULL;
-    }
-    if (!cp_jj_work_items(x, l->n - at))
-        return NULL;
-    memmove(l->v + at, l->v + at + 1, (l->n - at - 1) * sizeof(*l->v));
-    l->n--;
-    return &cp_jj_none;
-}
-
-METHOD(l_clear)
-{
-    (void)arg, (void)rest;
-    if (!writable(x, v->u.list->frozen))
-        return NULL;
-    v->u.list->n = 0;
-    return &cp_jj_none;
-}
-
-METHOD(l_reverse)
-{
-    (void)arg, (void)rest;
-    if (!writable(x, v->u.list->frozen) || !cp_jj_work_items(x, v->u.list->n))
-        return NULL;
-    reverse_list(v->u.list);
-    return &cp_jj_none;
 }
 
 METHOD(l_copy)
@@ -673,7 +568,7 @@ static bool merge(jj_ctx *x, jj_dict *d, const cp_val *from)
         return false;
     for (size_t i = 0; i < from->u.dict->n; i++) {
         const jj_entry *e = &from->u.dict->e[i];
-        if (e->key && (!cp_jj_step(x, 1) || !cp_jj_dict_set(x, d, e->key, e->val)))
+        if (!cp_jj_step(x, 1) || !cp_jj_dict_set(x, d, e->key, e->val))
             return false;
     }
     return true;
@@ -690,58 +585,11 @@ bool cp_jj_dict_update(jj_ctx *x, jj_dict *d, const cp_val *from, const jj_args 
     return true;
 }
 
-METHOD(d_update)
-{
-    (void)arg;
-    if (!writable(x, v->u.dict->frozen))
-        return NULL;
-    return cp_jj_dict_update(x, v->u.dict, rest->n_pos ? rest->pos[0] : NULL, rest) ? &cp_jj_none
-                                                                                    : NULL;
-}
-
 METHOD(d_copy)
 {
     (void)arg, (void)rest;
     jj_dict *d = cp_jj_dict_new(x);
     return d && merge(x, d, v) ? cp_jj_dict(x, JJ_DICT, d) : NULL;
-}
-
-METHOD(d_pop)
-{
-    (void)rest;
-    if (!arg[0])
-        cp_jj_fail(x, "pop wants a key");
-    if (!arg[0] || !writable(x, v->u.dict->frozen))
-        return NULL;
-    const cp_val *r = cp_jj_dict_get(x, v->u.dict, arg[0]);
-    if (r)
-        cp_jj_dict_del(x, v->u.dict, arg[0]);
-    else if (x->code == CP_OK && !arg[1])
-        cp_jj_fail(x, "pop: the key is not in the dict");
-    return r ? r : x->code == CP_OK ? arg[1] : NULL;
-}
-
-METHOD(d_setdefault)
-{
-    (void)rest;
-    if (!arg[0])
-        cp_jj_fail(x, "setdefault wants a key");
-    if (!arg[0] || !writable(x, v->u.dict->frozen))
-        return NULL;
-    const cp_val *r = cp_jj_dict_get(x, v->u.dict, arg[0]);
-    if (r || x->code != CP_OK)
-        return r;
-    r = arg[1] ? arg[1] : &cp_jj_none;
-    return cp_jj_dict_set(x, v->u.dict, arg[0], r) ? r : NULL;
-}
-
-METHOD(d_clear)
-{
-    (void)arg, (void)rest;
-    if (!writable(x, v->u.dict->frozen))
-        return NULL;
-    *v->u.dict = (jj_dict){0};
-    return &cp_jj_none;
 }
 
 static const jj_fn_row *find_row(const jj_fn_row *rows, size_t n, const jj_str *name)
@@ -791,21 +639,15 @@ const jj_fn_row *cp_jj_method_find(jj_type type, const jj_str *name)
     };
     static const jj_fn_row list_rows[] = {
         {"count", "value", l_count}, /* these two are a tuple's and a range's as well */
-        {"index", "value", l_index},      {"append", "object", l_append},
-        {"clear", "", l_clear},           {"copy", "", l_copy},
-        {"extend", "iterable", l_extend}, {"insert", "index object", l_insert},
-        {"pop", "index", l_pop},          {"remove", "value", l_remove},
-        {"reverse", "", l_reverse},
+        {"index", "value", l_index}, {"append", "", NULL}, {"clear", "", NULL},
+        {"copy", "", l_copy},        {"extend", "", NULL}, {"insert", "", NULL},
+        {"pop", "", NULL},           {"remove", "", NULL}, {"reverse", "", NULL},
+        {"sort", "", NULL},
     };
     static const jj_fn_row dict_rows[] = {
-        {"clear", "", d_clear},
-        {"copy", "", d_copy},
-        {"get", "key default", d_get},
-        {"items", "", d_items},
-        {"keys", "", d_keys},
-        {"pop", "key default", d_pop},
-        {"setdefault", "key default", d_setdefault},
-        {"update", "*", d_update},
+        {"clear", "", NULL},      {"copy", "", d_copy},     {"get", "key default", d_get},
+        {"items", "", d_items},   {"keys", "", d_keys},     {"pop", "", NULL},
+        {"popitem", "", NULL},    {"setdefault", "", NULL}, {"update", "", NULL},
         {"values", "", d_values},
     };
     switch (type) {

@@ -51,10 +51,10 @@ bool cp_jj_len(jj_ctx *x, const cp_val *v, size_t *n)
         *n = v->u.list->n;
         return true;
     case JJ_DICT:
-        *n = v->u.dict->live;
+        *n = v->u.dict->n;
         return true;
     case JJ_VIEW:
-        *n = v->u.view.dict->live;
+        *n = v->u.view.dict->n;
         return true;
     case JJ_RANGE:
         *n = (size_t)v->u.range.n;
@@ -341,12 +341,12 @@ static bool equal_at(jj_ctx *x, const cp_val *a, const cp_val *b, int depth)
         }
         return true;
     case JJ_DICT:
-        if (a->u.dict->live != b->u.dict->live || !cp_jj_work_items(x, a->u.dict->n))
+        if (a->u.dict->n != b->u.dict->n || !cp_jj_work_items(x, a->u.dict->n))
             return false;
         for (size_t i = 0; i < a->u.dict->n; i++) {
             const jj_entry *e = &a->u.dict->e[i];
-            const cp_val *o = e->key ? cp_jj_dict_get(x, b->u.dict, e->key) : NULL;
-            if (e->key && (!o || !equal_at(x, e->val, o, depth + 1)))
+            const cp_val *o = cp_jj_dict_get(x, b->u.dict, e->key);
+            if (!o || !equal_at(x, e->val, o, depth + 1))
                 return false;
         }
         return true;
@@ -492,6 +492,9 @@ static const cp_val *attribute(jj_ctx *x, const cp_val *v, const cp_val *name)
     if (v->type == JJ_MACRO)
         return cp_jj_str_is(&name->u.s, "name") ? v->u.macro.node->val : NULL;
     const jj_fn_row *row = cp_jj_method_find(v->type, &name->u.s);
+    if (row && !row->fn)
+        return cp_jj_undefined(x, "access to attribute '%s' of '%s' object is unsafe", row->name,
+                               cp_jj_type_name(v));
     cp_val *f = row ? cp_jj_alloc(x, sizeof(*f)) : NULL;
     if (!f)
         return NULL;

@@ -95,14 +95,11 @@ static bool repr_items(jj_ctx *x, jj_sb *b, const jj_list *l, const char *open, 
 
 static bool repr_dict(jj_ctx *x, jj_sb *b, const jj_dict *d, int depth)
 {
-    bool ok = cp_jj_work_items(x, d->n) && cp_jj_sb_adds(x, b, "{"), first = true;
+    bool ok = cp_jj_work_items(x, d->n) && cp_jj_sb_adds(x, b, "{");
     for (size_t i = 0; ok && i < d->n; i++) {
         const jj_entry *e = &d->e[i];
-        if (!e->key)
-            continue;
-        ok = (first || cp_jj_sb_adds(x, b, ", ")) && repr_at(x, b, e->key, depth + 1) &&
+        ok = (!i || cp_jj_sb_adds(x, b, ", ")) && repr_at(x, b, e->key, depth + 1) &&
              cp_jj_sb_adds(x, b, ": ") && repr_at(x, b, e->val, depth + 1);
-        first = false;
     }
     return ok && cp_jj_sb_adds(x, b, "}");
 }

@@ -336,7 +336,7 @@ static jj_entry *dict_find(jj_ctx *x, const jj_dict *d, const cp_val *key, uint6
 {
     if (!d->index) {
         for (size_t i = 0; i < d->n; i++) {
-            if (d->e[i].key && d->e[i].hash == h && cp_jj_equal(x, d->e[i].key, key))
+            if (d->e[i].hash == h && cp_jj_equal(x, d->e[i].key, key))
                 return &d->e[i];
         }
         return NULL;
@@ -345,25 +345,21 @@ static jj_entry *dict_find(jj_ctx *x, const jj_dict *d, const cp_val *key, uint6
         jj_entry *e = &d->e[d->index[i] - 1];
         if (!cp_jj_work(x, JJ_PIECE, JJ_COPY))
             return NULL;
-        if (e->key && e->hash == h && cp_jj_equal(x, e->key, key))
+        if (e->hash == h && cp_jj_equal(x, e->key, key))
             return e;
     }
     return NULL;
 }
 
-/* Room for one more entry: squeeze out holes, double the arrays, rebuild the index at twice the
- * entries. */
+/* Room for one more entry: double the arrays, rebuild the index at twice the entries. */
 static bool dict_grow(jj_ctx *x, jj_dict *d)
 {
-    size_t cap = d->live < LIST_FIRST ? LIST_FIRST : d->live * 2;
+    size_t cap = d->n < LIST_FIRST ? LIST_FIRST : d->n * 2;
     jj_entry *e = cp_jj_alloc(x, cap * sizeof(*e));
     if (!e)
         return false;
-    size_t n = 0;
-    for (size_t i = 0; i < d->n; i++) {
-        if (d->e[i].key)
-            e[n++] = d->e[i];
-    }
+    if (d->n)
+        memcpy(e, d->e, d->n * sizeof(*e));
     uint32_t *index = NULL;
     size_t n_index = 0;
     if (cap >= INDEX_FROM) {
@@ -371,7 +367,7 @@ static bool dict_grow(jj_ctx *x, jj_dict *d)
             n_index *= 2;
         if (n_index > UINT32_MAX / 2 || !(index = cp_jj_alloc(x, n_index * sizeof(*index))))
             return false;
-        for (size_t k = 0; k < n; k++) {
+        for (size_t k = 0; k < d->n; k++) {
             size_t i = e[k].hash & (n_index - 1);
             while (index[i])
                 i = (i + 1) & (n_index - 1);
@@ -379,7 +375,6 @@ static bool dict_grow(jj_ctx *x, jj_dict *d)
         }
     }
     d->e = e;
-    d->n = n;
     d->cap = cap;
     d->index = index;
     d->n_index = n_index;
@@ -407,7 +402,6 @@ bool cp_jj_dict_set(jj_ctx *x, jj_dict *d, const cp_val *key, const cp_val *v)
         d->index[i] = (uint32_t)(d->n + 1);
     }
     d->e[d->n++] = (jj_entry){.key = key, .val = v, .hash = h};
-    d->live++;
     return true;
 }
 
@@ -424,25 +418,12 @@ const cp_val *cp_jj_dict_gets(jj_ctx *x, const jj_dict *d, const char *key, size
     return cp_jj_dict_get(x, d, &k);
 }
 
-bool cp_jj_dict_del(jj_ctx *x, jj_dict *d, const cp_val *key)
-{
-    uint64_t h = cp_jj_hash(x, key);
-    jj_entry *e = x->code == CP_OK ? dict_find(x, d, key, h) : NULL;
-    if (!e)
-        return false;
-    e->key = NULL; /* the index still leads here: a hole is skipped, not an end */
-    d->live--;
-    return true;
-}
-
 jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind)
 {
-    bool paid = cp_jj_work_items(x, d->n) && cp_jj_step(x, d->live);
-    jj_list *l = paid ? cp_jj_list_new(x, d->live) : NULL;
+    bool paid = cp_jj_work_items(x, d->n) && cp_jj_step(x, d->n);
+    jj_list *l = paid ? cp_jj_list_new(x, d->n) : NULL;
     for (size_t i = 0; l && i < d->n; i++) {
         const jj_entry *e = &d->e[i];
-        if (!e->key)
-            continue;
         const cp_val *v = kind == JJ_KEYS     ? e->key
                           : kind == JJ_VALUES ? e->val
                                               : cp_jj_pair(x, e->key, e->val);
@@ -452,8 +433,7 @@ jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind)
     return l;
 }
 
-/* ---- the public constructors: what they build is the caller's, so templates cannot change it ----
- */
+/* ---- the public constructors ---- */
 
 cp_val *cp_val_none(cp_arena *a)
 {
@@ -493,8 +473,8 @@ cp_val *cp_val_list(cp_arena *a)
 {
     jj_ctx x = {.a = a};
     cp_val *v = make(&x, JJ_LIST);
-    if (v && (v->u.list = cp_jj_list_new(&x, 0)))
-        v->u.list->frozen = true;
+    if (v)
+        v->u.list = cp_jj_list_new(&x, 0);
     return v && v->u.list ? v : NULL;
 }
 
@@ -508,8 +488,8 @@ cp_val *cp_val_dict(cp_arena *a)
 {
     jj_ctx x = {.a = a};
     cp_val *v = make(&x, JJ_DICT);
-    if (v && (v->u.dict = cp_jj_dict_new(&x)))
-        v->u.dict->frozen = true;
+    if (v)
+        v->u.dict = cp_jj_dict_new(&x);
     return v && v->u.dict ? v : NULL;
 }
 

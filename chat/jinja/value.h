@@ -2,10 +2,11 @@
  * Values of the template engine: the data model that every file of chat/jinja shares (internal to
  * chat).
  *
- * A value lives in an arena, is created once and never changes, except that lists and dicts made by
- * the template itself can be appended to. A string is a run of UTF-8 bytes with the ranges that
- * came from the request (spans). Everything that can fail takes a jj_ctx, returns NULL or false,
- * and leaves the first failure in the ctx.
+ * A value lives in an arena, is created once and never changes, but for the attributes of a
+ * namespace: as in the immutable sandbox of transformers, a template cannot change a list or a
+ * dict. A string is a run of UTF-8 bytes with the ranges that came from the request (spans).
+ * Everything that can fail takes a jj_ctx, returns NULL or false, and leaves the first failure in
+ * the ctx.
  */
 #ifndef CP_CHAT_JINJA_VALUE_H
 #define CP_CHAT_JINJA_VALUE_H
@@ -84,21 +85,18 @@ typedef struct jj_str {
 typedef struct jj_list {
     const cp_val **v;
     size_t n, cap;
-    bool frozen; /* the caller's data: append, pop, ... are refused */
 } jj_list;
 
 typedef struct jj_entry {
-    const cp_val *key; /* NULL: removed */
-    const cp_val *val;
+    const cp_val *key, *val;
     uint64_t hash;
 } jj_entry;
 
 typedef struct jj_dict {
-    jj_entry *e; /* insertion order, with holes */
-    size_t n, cap, live;
+    jj_entry *e; /* insertion order */
+    size_t n, cap;
     uint32_t *index; /* open addressing over e, 0 = free; NULL below 8 entries */
     size_t n_index;
-    bool frozen;
 } jj_dict;
 
 typedef struct jj_gen {
@@ -207,7 +205,6 @@ const cp_val *cp_jj_dict_get(jj_ctx *x, const jj_dict *d,
                              const cp_val *key); /* NULL: absent or failed */
 /* By string; NULL: absent or failed. */
 const cp_val *cp_jj_dict_gets(jj_ctx *x, const jj_dict *d, const char *key, size_t n);
-bool cp_jj_dict_del(jj_ctx *x, jj_dict *d, const cp_val *key); /* false: absent or failed */
 /* The entries' keys, values or pairs as a fresh list. */
 jj_list *cp_jj_dict_list(jj_ctx *x, const jj_dict *d, jj_view_kind kind);
 

@@ -1,14 +1,15 @@
-"""The Jinja environment that chat templates are written for: transformers' settings over jinja2 3.1's sandbox.
+"""The Jinja environment that chat templates are written for: transformers' settings over jinja2 3.1's immutable sandbox.
 
-Lists and dicts may be changed by the template (some real templates append and pop); from_json is there as llama.cpp has it.
+from_json is there as llama.cpp has it, as some of the templates that it ships use it.
 """
 import datetime
+import functools
 import json
 
 import jinja2
 import jinja2.ext
 import jinja2.nodes
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 NOW = 1764068645  # 2025-11-25 11:04:05 UTC
 
@@ -71,8 +72,15 @@ def lazily(function):
     return wrapped
 
 
+@functools.lru_cache(maxsize=1)
+def compiled(env, template):
+    """The sets of one template come one after the other."""
+    return env.from_string(template)
+
+
 def environment():
-    env = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols])
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                        extensions=[Generation, jinja2.ext.loopcontrols])
     env.filters.update(tojson=tojson, from_json=json.loads, fromjson=json.loads)
     env.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     for name in ("batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "unique"):
@@ -83,7 +91,7 @@ def environment():
 def render(env, template, variables):
     """("text", str) or ("raised", text of raise_exception) or ("error", what Python said)."""
     try:
-        return "text", env.from_string(template).render(**json.loads(json.dumps(variables)))
+        return "text", compiled(env, template).render(**json.loads(json.dumps(variables)))
     except RaisedByTemplate as e:
         return "raised", str(e)
     except Exception as e:  # whatever Python raises is an error of the template

@@ -20,7 +20,7 @@ METHODS = ["upper()", "lower()", "title()", "capitalize()", "strip()", "lstrip()
            "split('l', 1)", "rsplit('l', 1)", "replace('l', 'L')", "startswith('H')", "endswith('d')", "find('o')", "count('l')",
            "splitlines()", "items()", "keys()", "values()", "get('k')", "get('nope', 5)", "copy()", "index('a')", "format(1, a=2)",
            "join(['x', 'y'])", "removeprefix('He')", "removesuffix('ld')", "isdigit()", "zfill(5)", "partition(',')", "rsplit()",
-           "swapcase()", "rfind('l')", "islower()"]
+           "swapcase()", "rfind('l')", "islower()", "append(1)", "pop()", "update(a=1)", "sort()"]
 ATOMS = ["1", "0", "-1", "2.5", "'x'", "'a b'", "\"q'\"", "true", "none", "[1, 2]", "['b', 'a']", "(1, 'x')", "(1,)", "{'a': 1}", "{}", "[]",
          "range(3)", "missing", "'%s-%s'", "'{}:{a}'", "1e3", "100", "'\\n'", "dict(a=1)"]
 SUBSCRIPTS = ["[0]", "[-1]", "[1:]", "[:2]", "[::-1]", "[::2]", "['k']", "['name']", ".k", ".name", "[5]", "[-2:]", ".0", "[1:-1]"]
