@@ -34,7 +34,8 @@ bool cp_val_setn(cp_arena *a, cp_val *dict, const char *key, size_t n, bool is_i
 
 /* ---- templates ---- */
 typedef struct cp_template cp_template;
-/* Compile. CP_TEMPLATE with line number on a syntax error or a feature that is not built. */
+/* Compile; src[n] is copied. CP_TEMPLATE with line number on a syntax error or a feature that is
+ * not built. */
 cp_code cp_template_open(cp_template **out, const char *src, size_t n, cp_err *err);
 void cp_template_close(cp_template *t);
 
@@ -56,5 +57,26 @@ void cp_rendered_fini(cp_rendered *r);
  */
 cp_code cp_template_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
                            cp_rendered *out, cp_err *err);
+/* The same, and the text ends where the content of the last of `messages` ends (transformers'
+ * continue_final_message). CP_INVALID_VALUE where that is no text, or where the template does not
+ * show it as it is. */
+cp_code cp_template_continue(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
+                             cp_rendered *out, cp_err *err);
+
+/* ---- the templates of one model ---- */
+typedef enum cp_template_use {
+    CP_TEMPLATE_DEFAULT,
+    CP_TEMPLATE_TOOL_USE, /* requests with tools */
+    CP_TEMPLATE_RAG,      /* with documents, and without tools */
+    CP_TEMPLATE_USES
+} cp_template_use;
+/* The names that model files have for them: default, tool_use, rag. */
+extern const char *const cp_template_names[CP_TEMPLATE_USES];
+typedef struct cp_templates {
+    cp_template *of[CP_TEMPLATE_USES]; /* NULL: the model has none; then the default serves */
+} cp_templates;
+/* NULL: there is none for such a request. */
+const cp_template *cp_templates_pick(const cp_templates *t, bool tools, bool documents);
+void cp_templates_close(cp_templates *t);
 
 #endif

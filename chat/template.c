@@ -45,6 +45,24 @@ void cp_template_close(cp_template *t)
     free(t);
 }
 
+const char *const cp_template_names[CP_TEMPLATE_USES] = {"default", "tool_use", "rag"};
+
+const cp_template *cp_templates_pick(const cp_templates *t, bool tools, bool documents)
+{
+    if (tools && t->of[CP_TEMPLATE_TOOL_USE])
+        return t->of[CP_TEMPLATE_TOOL_USE];
+    if (documents && t->of[CP_TEMPLATE_RAG])
+        return t->of[CP_TEMPLATE_RAG];
+    return t->of[CP_TEMPLATE_DEFAULT];
+}
+
+void cp_templates_close(cp_templates *t)
+{
+    for (int i = 0; i < CP_TEMPLATE_USES; i++)
+        cp_template_close(t->of[i]);
+    *t = (cp_templates){0};
+}
+
 void cp_rendered_fini(cp_rendered *r)
 {
     cp_paid_free(r->text.account, r->input, r->input_bytes);

@@ -1,7 +1,7 @@
 /*
- * Renders templates for the oracle: a JSON object a line on stdin, {"template", "vars", "now"}; a
- * JSON object a line on stdout, {"text", "input": [[begin, end], ...]} or {"error"}. The Python
- * side compares with jinja2.
+ * Renders templates for the oracle: a JSON object a line on stdin, {"template", "vars", "now",
+ * "continue"}; a JSON object a line on stdout, {"text", "input": [[begin, end], ...]} or {"error"}.
+ * The Python side compares with jinja2.
  */
 #include "chat/jinja/value.h"
 #include "tests/unit/chat/vals.h"
@@ -34,6 +34,7 @@ static void render_line(const char *line, size_t n)
     const cp_val *src = job ? cp_jj_dict_gets(&x, job->u.dict, "template", 8) : NULL;
     const cp_val *vars = job ? cp_jj_dict_gets(&x, job->u.dict, "vars", 4) : NULL;
     const cp_val *now = job ? cp_jj_dict_gets(&x, job->u.dict, "now", 3) : NULL;
+    const cp_val *go_on = job ? cp_jj_dict_gets(&x, job->u.dict, "continue", 8) : NULL;
     jj_sb json = {.a = a};
     const jj_json_opts o = {0};
     cp_template *t = NULL;
@@ -43,7 +44,8 @@ static void render_line(const char *line, size_t n)
         tree = cp_test_vals(a, json.p, json.n, true);
     cp_code code = tree ? cp_template_open(&t, src->u.s.p, src->u.s.n, &err) : CP_INTERNAL;
     if (code == CP_OK)
-        code = cp_template_render(t, a, tree, now ? now->u.i : 0, &out, &err);
+        code = (go_on && cp_jj_truth(go_on) ? cp_template_continue : cp_template_render)(
+            t, a, tree, now ? now->u.i : 0, &out, &err);
     if (code == CP_OK) {
         printf("{\"text\": ");
         put_json(a, out.text.p ? out.text.p : "", out.text.n);

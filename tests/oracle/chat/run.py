@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Compare capstan's chat templates with Python's jinja2, byte by byte (ctest label `oracle`).
 
-usage: run.py --driver BIN [--work DIR] [--templates DIR] [--random N] [--seed S] [-v]
+usage: run.py --driver BIN [--work DIR] [--templates DIR] [--random N] [--conversations N] [--seed S] [-v]
 
-Every real template that llama.cpp ships is rendered over messages.py's sets; then N random templates over random values.
+Every real template that llama.cpp ships is rendered over messages.py's sets and N random conversations; then N random
+templates over random values.
 Wherever Python renders text, capstan must render the same text; where the template raises an exception of its own, the
-same words; where Python fails, capstan must fail as well (the differences that are meant are listed in MEANT).
-The required templates must agree on every set. Packages and templates go into the work folder on the first run.
+same words; where Python fails, capstan must fail as well. Conversations that are continued are rendered by transformers'
+own code (continued.py). At least LEAST of the real templates must agree on every set, and the others are those of
+EXCEPTIONS; what random templates may differ in is in random_templates.meant. Packages and templates go into the work
+folder on the first run.
 
 exit status: 0 all as it should be, 1 differences (printed), 77 something that is needed is not there.
 """
@@ -21,21 +24,21 @@ import venv
 import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
-REQUIRED = ["HuggingFaceTB-SmolLM3-3B", "meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.2-3B-Instruct",
-            "meta-llama-Llama-3.3-70B-Instruct", "Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B"]
+LEAST = 68
+# Templates that may differ, each with its reason, as docs/MODELS.md has them.
+EXCEPTIONS = {"meetkai-functionary-medium-v3.1": "its safe filter makes transformers escape the tools for HTML"}
 # SmolLM2's own template stands in its GGUF file; this is its text.
 SMOLLM2 = ("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
            "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
            "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-# Where capstan renders and Python fails, on purpose: tojson of what map and select give.
-MEANT = ("Object of type Lazy is not JSON serializable",)
 
 
 def in_venv(work):
-    """Run this script again where jinja2 can be imported."""
+    """Run this script again where jinja2 and transformers can be imported."""
     try:
         import jinja2  # noqa: F401
+        import transformers  # noqa: F401
         return
     except ImportError:
         pass
@@ -45,7 +48,7 @@ def in_venv(work):
         sys.exit(77)
     if not python.exists():
         venv.create(home, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "jinja2==3.1.6"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "jinja2==3.1.6", "transformers"], check=True)
     os.execve(python, [str(python), *sys.argv], {**os.environ, "CAPSTAN_ORACLE_CHILD": "1"})
 
 
@@ -75,7 +78,8 @@ class Driver:
         self.p = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def render(self, template, variables, now):
-        job = {"template": template, "vars": variables, "now": now}
+        variables = dict(variables)
+        job = {"continue": variables.pop("continue_final_message", False), "template": template, "vars": variables, "now": now}
         self.p.stdin.write(json.dumps(job).encode() + b"\n")
         self.p.stdin.flush()
         line = self.p.stdout.readline()
@@ -93,7 +97,7 @@ def differs(want, got):
             return "capstan fails: " + got["error"]
         return None if got["text"] == text else "different text"
     if "error" not in got:
-        return None if any(m in text for m in MEANT) else f"Python fails: {text}"
+        return f"Python fails: {text}"
     if kind == "raised" and got["error"] != text.encode()[:511].decode(errors="ignore"):
         return f"raised {text!r}, got {got['error']!r}"
     return None
@@ -107,12 +111,64 @@ def show(want, got):
         print(f"    at {i}: capstan {b[max(0, i - 40):i + 60]!r}")
 
 
+def compare_real(env, driver, templates, args):
+    """True: as many as LEAST agree on all sets, and the others are known."""
+    import continued
+    import jinja_env
+    import messages
+    sets = [*messages.sets(), *messages.random_sets(args.seed, args.conversations)]
+    bad, renders, errors = {}, 0, 0
+    for name, source in templates:
+        for case, variables in sets:
+            render = continued.render if "continue_final_message" in variables else jinja_env.render
+            want = render(env, source, variables)
+            got = driver.render(source, variables, jinja_env.NOW)
+            renders += want[0] == "text"
+            errors += want[0] != "text"
+            what = differs(want, got)
+            if what:
+                bad[name] = bad.get(name, 0) + 1
+                print(f"{name} / {case}: {what}")
+                show(want, got)
+            elif args.v:
+                print(f"{name} / {case}: {want[0]}")
+    files = [name for name, _ in templates if name != "SmolLM2"]
+    print(f"{len(templates) - len(bad)} of {len(templates)} templates (SmolLM2's own and {len(files)} files) agree with jinja2 "
+          f"on all {len(sets)} sets ({renders} texts byte-equal or reported above, {errors} errors)")
+    unknown = sorted(set(bad) - set(EXCEPTIONS))
+    stale = sorted(set(EXCEPTIONS) - set(bad))
+    if unknown or stale:
+        print("differ without a reason:", unknown, "have a reason and agree:", stale)
+    whole = len([f for f in files if f not in bad])
+    if whole < LEAST:
+        print(f"only {whole} files agree; wanted {LEAST}")
+    return not unknown and not stale and whole >= LEAST
+
+
+def compare_random(env, driver, seed, n):
+    import jinja_env
+    import random_templates
+    bad = texts = 0
+    for source, variables in random_templates.cases(seed, n):
+        want = jinja_env.render(env, source, variables)
+        got = driver.render(source, variables, jinja_env.NOW)
+        texts += want[0] == "text"
+        what = differs(want, got)
+        if what and not random_templates.meant(source, want, got):
+            bad += 1
+            if bad <= 40:
+                print(f"random: {what}\n    {source!r} {json.dumps(variables)}\n    python {want}\n    capstan {got}")
+    print(f"{n - bad} of {n} random templates agree ({texts} texts)")
+    return not bad
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--driver", required=True)
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/oracle-chat"))
     ap.add_argument("--templates", type=pathlib.Path, default=os.environ.get("CAPSTAN_ORACLE_TEMPLATES"))
     ap.add_argument("--random", type=int, default=20000)
+    ap.add_argument("--conversations", type=int, default=200)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("-v", action="store_true")
     args = ap.parse_args()
@@ -120,8 +176,6 @@ def main():
     in_venv(args.work)
     sys.path.insert(0, str(HERE))
     import jinja_env
-    import messages
-    import random_templates
 
     warnings.simplefilter("ignore")  # Python's remarks on the code that jinja2 makes of odd templates
     env = jinja_env.environment()
@@ -129,44 +183,9 @@ def main():
     folder = pathlib.Path(args.templates) if args.templates else template_dir(args.work)
     templates = [(f.stem, f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.jinja"))]
     templates.insert(0, ("SmolLM2", SMOLLM2))
-    good = renders = errors = 0
-    bad_required = []
-    for name, source in templates:
-        bad = 0
-        for case, variables in messages.sets():
-            want = jinja_env.render(env, source, variables)
-            got = driver.render(source, variables, jinja_env.NOW)
-            renders += want[0] == "text"
-            errors += want[0] != "text"
-            what = differs(want, got)
-            if what:
-                bad += 1
-                print(f"{name} / {case}: {what}")
-                show(want, got)
-            elif args.v:
-                print(f"{name} / {case}: {want[0]}")
-        good += not bad
-        if bad and (name in REQUIRED or name == "SmolLM2"):
-            bad_required.append(name)
-    missing = [r for r in REQUIRED if r not in dict(templates)]
-    n_sets = len(messages.sets())
-    print(f"{good} of {len(templates)} templates (SmolLM2's own and {len(templates) - 1} files) agree with jinja2 on all {n_sets} sets "
-          f"({renders} texts byte-equal or reported above, {errors} errors)")
-    rows = list(random_templates.cases(args.seed, args.random))
-    bad_random = texts = 0
-    for source, variables in rows:
-        want = jinja_env.render(env, source, variables)
-        got = driver.render(source, variables, jinja_env.NOW)
-        texts += want[0] == "text"
-        what = differs(want, got)
-        if what and not random_templates.meant(source, want, got):
-            bad_random += 1
-            if bad_random <= 40:
-                print(f"random: {what}\n    {source!r} {json.dumps(variables)}\n    python {want}\n    capstan {got}")
-    print(f"{len(rows) - bad_random} of {len(rows)} random templates agree ({texts} texts)")
-    if bad_required or missing:
-        print("required templates that differ or are missing:", *bad_required, *missing)
-    sys.exit(1 if bad_required or missing or bad_random else 0)
+    good = compare_real(env, driver, templates, args)
+    good = compare_random(env, driver, args.seed, args.random) and good
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

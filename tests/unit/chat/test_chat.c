@@ -226,6 +226,35 @@ static void touching_marks_are_merged_and_unmarked_stay_out(void **state)
     run_fini(&r);
 }
 
+/* What is cut away takes its marks along, and what stays keeps them. */
+static void a_continued_text_keeps_its_marks(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *src, *content, *want;
+    } rows[] = {
+        {"<{{ messages[0].content }}|>{{ x }}", "ab ", "<[ab ]"},
+        {"<{{ messages[0].content|trim }}|>", " ab ", "<[ab]"},
+        {"{{ messages[0].content }}{{ x }}", "ab", "[ab]"},
+        {"{{ x ~ messages[0].content ~ x }}", "ab", "[zab]"},
+        {"{{ x }}|{{ messages[0].content }}|{{ x }}", "", "[z]|"},
+        {"[{{ messages[0].content }}", "", "["},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        run r = {.a = cp_arena_new(ARENA)};
+        char vars[256];
+        size_t n =
+            cp_snprintf(vars, sizeof(vars), "{\"x\": \"z\", \"messages\": [{\"content\": \"%s\"}]}",
+                        rows[i].content);
+        cp_template *t;
+        assert_int_equal(cp_template_open(&t, rows[i].src, strlen(rows[i].src), &r.err), CP_OK);
+        r.code =
+            cp_template_continue(t, r.a, cp_test_vals(r.a, vars, n, true), NOW, &r.out, &r.err);
+        cp_template_close(t);
+        marked(r, rows[i].src, rows[i].want);
+    }
+}
+
 /* ---- limits ---- */
 
 static void fails(const char *src, const char *vars, const char *word)
@@ -530,6 +559,7 @@ int main(void)
         cmocka_unit_test(input_is_marked_through_concatenation),
         cmocka_unit_test(input_is_marked_through_filters_and_methods),
         cmocka_unit_test(touching_marks_are_merged_and_unmarked_stay_out),
+        cmocka_unit_test(a_continued_text_keeps_its_marks),
         cmocka_unit_test(steps_are_bounded),
         cmocka_unit_test(output_and_strings_are_bounded),
         cmocka_unit_test(nesting_is_bounded),
