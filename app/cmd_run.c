@@ -67,7 +67,8 @@ static bool add_message(cp_arena *a, cp_val *messages, const turn *t)
 static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_ids *ids,
                            cp_err *err)
 {
-    if (!r->m.chat_template) {
+    const cp_template *t = cp_templates_pick(&r->m.templates, false, false);
+    if (!t) {
         return cp_fail(err, CP_NO_TEMPLATE,
                        "%s has no chat template; use --prompt with --raw, or "
                        "--chat-template-file",
@@ -80,9 +81,8 @@ static cp_code encode_chat(const runner *r, const turn *turns, int n_turns, cp_i
         ok = add_message(a, messages, &turns[i]);
     }
     cp_rendered out = {0};
-    cp_code rc = ok ? cp_prompt_render(r->m.chat_template, r->m.tokenizer, a, vars, messages, true,
-                                       &out, err)
-                    : CP_NO_MEMORY;
+    const cp_conversation chat = {.vars = vars, .messages = messages, .generate = true};
+    cp_code rc = ok ? cp_prompt_render(t, r->m.tokenizer, a, &chat, &out, err) : CP_NO_MEMORY;
     if (rc == CP_OK) {
         rc = cp_prompt_encode(r->m.tokenizer, &out, a, ids, err);
     }

@@ -47,32 +47,50 @@ void cp_stack_close(cp_stack *s)
     memset(s, 0, sizeof *s);
 }
 
+/* The file's own, by name. A name that a template is not known by is said at start: no request
+ * will be rendered with it. */
+static void open_named(cp_app_model *m)
+{
+    const cp_meta *meta = cp_loaded_meta(m->file);
+    for (int use = 0; use < CP_TEMPLATE_USES; use++) {
+        char key[64] = "tokenizer.chat_template";
+        cp_str s;
+        cp_err e = {0};
+        if (use != CP_TEMPLATE_DEFAULT)
+            cp_snprintf(key, sizeof key, "tokenizer.chat_template.%s", cp_template_names[use]);
+        if (cp_meta_str(meta, key, &s) && cp_template_open(&m->templates.of[use], s.p, s.n, &e)) {
+            cp_log(CP_LOG_WARN, "%s: chat template '%s' not usable, %s: %s", m->ref,
+                   cp_template_names[use],
+                   use == CP_TEMPLATE_DEFAULT ? "chat answers chat_template_missing"
+                                              : "the default serves in its place",
+                   e.msg);
+        }
+    }
+}
+
 /*
- * The operator's file, else what the packaging brought, else the model file's own template,
+ * The operator's file, else what the packaging brought, else the model file's own templates,
  * compiled. One that does not compile costs the chat endpoint only, but is an error when the
  * operator named it.
  */
-static cp_code open_template(cp_app_model *m, const char *file, cp_err *err)
+static cp_code open_templates(cp_app_model *m, const char *file, cp_err *err)
 {
     cp_buf b = {0};
+    cp_err e = {0};
+    cp_template **one = &m->templates.of[CP_TEMPLATE_DEFAULT];
     cp_str s = cp_loaded_template(m->file);
     if (file && *file) {
         cp_code rc = cp_file_read(file, 1 << 20, &b, err);
         if (rc) {
             return rc;
         }
-        m->template_source = b.p ? b.p : cp_xstrdup("");
-        rc = cp_template_open(&m->chat_template, m->template_source, b.n, err);
+        rc = cp_template_open(one, b.p ? b.p : "", b.n, err);
+        cp_buf_fini(&b);
         return rc ? cp_err_prefix(err, "%s", file) : CP_OK;
     }
-    if (s.n == 0 && !cp_meta_str(cp_loaded_meta(m->file), "tokenizer.chat_template", &s)) {
-        return CP_OK;
-    }
-    cp_err e = {0};
-    m->template_source = cp_xmalloc(s.n + 1);
-    memcpy(m->template_source, s.p, s.n);
-    m->template_source[s.n] = 0;
-    if (cp_template_open(&m->chat_template, m->template_source, s.n, &e)) {
+    if (s.n == 0) {
+        open_named(m);
+    } else if (cp_template_open(one, s.p, s.n, &e)) {
         cp_log(CP_LOG_WARN, "%s: chat template not usable, chat answers chat_template_missing: %s",
                m->ref, e.msg);
     }
@@ -94,7 +112,7 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     }
     if ((rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
         (rc = cp_model_open(&m->model, m->file, err)) ||
-        (rc = open_template(m, template_file, err))) {
+        (rc = open_templates(m, template_file, err))) {
         cp_err_prefix(err, "%s", ref);
         cp_app_model_close(m);
     }
@@ -183,8 +201,7 @@ cp_code cp_app_packed_check(const char *ref, const cp_options *o, cp_err *err)
 
 void cp_app_model_close(cp_app_model *m)
 {
-    cp_template_close(m->chat_template);
-    free(m->template_source);
+    cp_templates_close(&m->templates);
     cp_tokenizer_close(m->tokenizer);
     cp_model_close(m->model);
     cp_loaded_close(m->file);

@@ -27,8 +27,7 @@ typedef struct cp_app_model {
     cp_loaded *file;
     cp_model *model;
     cp_tokenizer *tokenizer;
-    cp_template *chat_template; /* NULL: the model has none */
-    char *template_source;      /* owned; NULL with the template */
+    cp_templates templates;
     cp_metrics *metrics;
     cp_resident *engine; /* the model in the engine; NULL: not added */
     int ctx;

@@ -226,7 +226,7 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
                 cp_backend_level(ms->stack->backend), kv_dtype(mo) == CP_DTYPE_F16 ? "f16" : "bf16",
                 hex ? hex + 1 : "");
     cp_server_model sm = {.tokenizer = m->tokenizer,
-                          .template_ = m->chat_template,
+                          .templates = m->templates,
                           .digest = digest,
                           .quantization = cp_loaded_quant(m->file),
                           .fingerprint = fingerprint,

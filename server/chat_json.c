@@ -1,5 +1,5 @@
 /*
- * A body's messages and chat_template_kwargs become the values that a template reads.
+ * A body's messages become the values that a template reads.
  *
  * A message keeps all its keys, since templates read more than role and content (name, tool_calls,
  * reasoning_content). What came from the request is marked as input, so that a special token
@@ -20,7 +20,6 @@ static json_t *mutable(const json_t *v)
     return (json_t *)(uintptr_t)v;
 }
 
-/* Any JSON value; its depth was bounded by the scan. NULL: the arena is exhausted. */
 static cp_val *convert(cp_arena *a, const json_t *v, int depth)
 {
     if (depth > CP_JSON_DEPTH)
@@ -59,6 +58,11 @@ static cp_val *convert(cp_arena *a, const json_t *v, int depth)
     default:
         return cp_val_none(a);
     }
+}
+
+cp_val *cp_parser_value(cp_arena *a, const json_t *v)
+{
+    return convert(a, v, 0);
 }
 
 static bool role_known(const json_t *role)
@@ -239,6 +243,21 @@ static cp_code tool_calls_value(const json_t *calls, size_t m, cp_json_left *lef
     return code;
 }
 
+/* As transformers: a thought has several names, and templates read one of them. */
+static bool name_thought(const json_t *msg, cp_arena *a, cp_val *d)
+{
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    const json_t *v = NULL;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && (!v || json_is_null(v)); i++)
+        v = json_object_get(msg, names[i]);
+    if (!v || json_is_null(v))
+        return true;
+    const json_t *thinking = json_object_get(msg, "thinking");
+    cp_val *x = convert(a, v, 0);
+    return x && cp_val_set(a, d, "reasoning_content", x) &&
+           ((thinking && !json_is_null(thinking)) || cp_val_set(a, d, "thinking", x));
+}
+
 static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena *a, cp_val *list,
                              cp_err *err)
 {
@@ -288,100 +307,28 @@ static cp_code message_parse(json_t *msg, size_t m, cp_json_left *left, cp_arena
         if (!v || !cp_val_setn(a, d, key, strlen(key), true, v))
             return cp_parser_full(err);
     }
-    return cp_val_push(a, list, d) ? CP_OK : cp_parser_full(err);
+    return name_thought(msg, a, d) && cp_val_push(a, list, d) ? CP_OK : cp_parser_full(err);
 }
 
-static cp_code read_messages(const json_t *v, cp_json_left *left, cp_arena *a, cp_val **out,
-                             cp_err *err)
+cp_code cp_read_messages(cp_parser *ps, cp_err *err)
 {
     char say[64];
+    const json_t *v = cp_parser_get(ps, "messages");
+    if (!v)
+        return cp_fail_param(err, CP_MISSING_FIELD, "messages",
+                             "'messages' is missing; give a list of {\"role\", \"content\"}");
     if (!json_is_array(v) || json_array_size(v) == 0)
         return cp_fail_param(err, CP_INVALID_VALUE, "messages",
                              "'messages' is %s; allowed: a list of at least one message",
                              cp_json_say(v, say, sizeof(say)));
-    cp_val *list = cp_val_list(a);
+    cp_val *list = cp_val_list(ps->render);
     if (!list)
         return cp_parser_full(err);
     for (size_t i = 0; i < json_array_size(v); i++) {
-        cp_code code = message_parse(json_array_get(v, i), i, left, a, list, err);
+        cp_code code = message_parse(json_array_get(v, i), i, ps->left, ps->render, list, err);
         if (code != CP_OK)
             return code;
     }
-    *out = list;
+    ps->out->messages = list;
     return CP_OK;
-}
-
-static cp_code read_kwargs(const json_t *v, cp_arena *a, cp_val *vars, cp_err *err)
-{
-    /* The server's own variables; a request must not replace the trusted ones. */
-    static const char *const own[] = {"messages",  "tools",     "documents",
-                                      "bos_token", "eos_token", "add_generation_prompt"};
-    char say[64];
-    if (!json_is_object(v))
-        return cp_fail_param(err, CP_INVALID_VALUE, "chat_template_kwargs",
-                             "'chat_template_kwargs' is %s; allowed: an object",
-                             cp_json_say(v, say, sizeof(say)));
-    const char *key;
-    json_t *item;
-    json_object_foreach(mutable(v), key, item)
-    {
-        for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-            if (strcmp(key, own[i]) == 0)
-                return cp_fail_param(err, CP_INVALID_VALUE, "chat_template_kwargs",
-                                     "'chat_template_kwargs.%s' is set by the server", key);
-        cp_val *x = convert(a, item, 0);
-        if (!x || !cp_val_setn(a, vars, key, strlen(key), true, x))
-            return cp_parser_full(err);
-    }
-    return CP_OK;
-}
-
-/* As vLLM: reasoning_effort is a variable of the template, and where the request does not say it
- * itself, also enable_thinking, false for "none". A template that reads neither ignores both. */
-static cp_code read_thinking(cp_parser *ps, const json_t *kwargs, cp_err *err)
-{
-    const json_t *think = cp_parser_get(ps, "enable_thinking");
-    const json_t *effort = cp_parser_get(ps, "reasoning_effort");
-    cp_arena *a = ps->render;
-    cp_val *vars = ps->out->vars;
-    char say[64];
-    if (think && !json_is_boolean(think))
-        return cp_fail_param(err, CP_INVALID_VALUE, "enable_thinking",
-                             "'enable_thinking' is %s; allowed: true or false",
-                             cp_json_say(think, say, sizeof(say)));
-    if (effort && !json_is_string(effort) && !json_is_number(effort))
-        return cp_fail_param(err, CP_INVALID_VALUE, "reasoning_effort",
-                             "'reasoning_effort' is %s; allowed: a string or a number",
-                             cp_json_say(effort, say, sizeof(say)));
-    if (cp_json_is(effort, ""))
-        effort = NULL;
-    bool on = think ? json_is_true(think) : effort && !cp_json_is(effort, "none");
-    if (think || (effort && !json_object_get(kwargs, "enable_thinking"))) {
-        cp_val *v = cp_val_bool(a, on);
-        if (!v || !cp_val_set(a, vars, "enable_thinking", v))
-            return cp_parser_full(err);
-    }
-    if (effort) {
-        cp_val *v = convert(a, effort, 0);
-        if (!v || !cp_val_set(a, vars, "reasoning_effort", v))
-            return cp_parser_full(err);
-    }
-    return CP_OK;
-}
-
-cp_code cp_read_chat(cp_parser *ps, cp_err *err)
-{
-    const json_t *m = cp_parser_get(ps, "messages");
-    if (!m)
-        return cp_fail_param(err, CP_MISSING_FIELD, "messages",
-                             "'messages' is missing; give a list of {\"role\", \"content\"}");
-    cp_params *p = ps->out;
-    p->vars = cp_val_dict(ps->render);
-    if (!p->vars)
-        return cp_parser_full(err);
-    cp_code code = read_messages(m, ps->left, ps->render, &p->messages, err);
-    const json_t *kwargs = cp_parser_get(ps, "chat_template_kwargs");
-    if (code == CP_OK && kwargs)
-        code = read_kwargs(kwargs, ps->render, p->vars, err);
-    return code == CP_OK ? read_thinking(ps, kwargs, err) : code;
 }

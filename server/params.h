@@ -43,7 +43,7 @@ typedef struct cp_params {
     bool has_seed, stream, include_usage, continuous_usage, echo, ignore_eos, include_stop,
         skip_special;
     bool want_logprobs; /* chat */
-    bool add_generation_prompt, add_special, parse_special;
+    bool add_generation_prompt, continue_final, add_special, parse_special;
     bool with_pieces, token_strs; /* /tokenize: texts beside the ids */
     const cp_str *stop;
     int n_stop;
@@ -53,8 +53,8 @@ typedef struct cp_params {
     int n_bias;
     const cp_prompt *prompts; /* text, tokenize (content), detokenize (tokens) */
     int n_prompts;
-    cp_val *messages; /* list of dicts; NULL: none */
-    cp_val *vars;     /* dict: chat_template_kwargs, enable_thinking, reasoning_effort */
+    cp_val *messages, *tools, *documents; /* lists of dicts; NULL: none */
+    cp_val *vars; /* dict: chat_template_kwargs, enable_thinking, reasoning_effort */
     cp_str cache_salt;
     const char *unknown[CP_UNKNOWN_MAX]; /* printable, shortened */
     int n_unknown;

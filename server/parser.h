@@ -48,7 +48,15 @@ cp_code cp_read_salt(cp_parser *ps, cp_err *err);
 cp_code cp_check_generation(const cp_params *p, cp_err *err);
 
 /* ---- chat_json.c ---- */
-/* messages, chat_template_kwargs, enable_thinking, reasoning_effort into the render arena. */
+/* Any JSON value as a template's, all of it marked as input; its depth was bounded by the scan.
+ * NULL: the arena is exhausted. */
+cp_val *cp_parser_value(cp_arena *a, const struct json_t *v);
+cp_code cp_read_messages(cp_parser *ps, cp_err *err);
+
+/* ---- variables_json.c: into the render arena ---- */
+/* messages, chat_template_kwargs, enable_thinking, reasoning_effort, continue_final_message. */
 cp_code cp_read_chat(cp_parser *ps, cp_err *err);
+/* tools, documents. */
+cp_code cp_read_attached(cp_parser *ps, cp_err *err);
 
 #endif

@@ -42,13 +42,23 @@ static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *
 cp_code cp_call_render(cp_call *c, cp_arena *render, cp_rendered *out, cp_err *err)
 {
     const cp_served *m = c->m;
-    if (!m->template_)
+    const cp_params *p = &c->p;
+    const cp_template *t = cp_templates_pick(&m->templates, p->tools, p->documents);
+    if (!t)
         return cp_fail(err, CP_NO_TEMPLATE,
-                       "the model '%.200s' has no chat template; use /v1/completions, or start the "
-                       "server with --chat-template-file",
-                       m->ids[0]);
-    return cp_prompt_render(m->template_, m->tokenizer, render, c->p.vars, c->p.messages,
-                            c->p.add_generation_prompt, out, err);
+                       "the model '%.200s' has no chat template%s; use /v1/completions, or start "
+                       "the server with --chat-template-file",
+                       m->ids[0],
+                       m->templates.of[CP_TEMPLATE_TOOL_USE] || m->templates.of[CP_TEMPLATE_RAG]
+                           ? " for such a request, only one for tools or documents"
+                           : "");
+    const cp_conversation chat = {.vars = p->vars,
+                                  .messages = p->messages,
+                                  .tools = p->tools,
+                                  .documents = p->documents,
+                                  .generate = p->add_generation_prompt,
+                                  .go_on = p->continue_final};
+    return cp_prompt_render(t, m->tokenizer, render, &chat, out, err);
 }
 
 cp_code cp_call_encode_chat(cp_call *c, cp_arena *render, cp_ids *ids, cp_err *err)
@@ -269,7 +279,7 @@ void cp_call_prepare(cp_call *c)
     if (c->code == CP_OK && c->reply.failed)
         c->code = out_of_memory(err);
     /* The tree of messages goes with its arena. */
-    c->p.messages = c->p.vars = NULL;
+    c->p.messages = c->p.tools = c->p.documents = c->p.vars = NULL;
     if (c->code == CP_NO_MEMORY)
         c->code = cp_call_no_memory(c, cp_arena_full(render), err);
     cp_arena_free(render);

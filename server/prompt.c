@@ -18,17 +18,20 @@ static bool set_token(cp_arena *a, cp_val *vars, const char *name, const cp_toke
     return v && cp_val_set(a, vars, name, v);
 }
 
-cp_code cp_prompt_render(const cp_template *t, const cp_tokenizer *tok, cp_arena *a, cp_val *vars,
-                         cp_val *messages, bool generate, cp_rendered *out, cp_err *err)
+cp_code cp_prompt_render(const cp_template *t, const cp_tokenizer *tok, cp_arena *a,
+                         const cp_conversation *chat, cp_rendered *out, cp_err *err)
 {
-    cp_val *none = cp_val_none(a), *generates = cp_val_bool(a, generate);
-    if (!none || !generates || !cp_val_set(a, vars, "messages", messages) ||
-        !cp_val_set(a, vars, "tools", none) || !cp_val_set(a, vars, "documents", none) ||
+    cp_val *none = cp_val_none(a), *generates = cp_val_bool(a, chat->generate), *vars = chat->vars;
+    cp_val *tools = chat->tools ? chat->tools : none;
+    cp_val *documents = chat->documents ? chat->documents : none;
+    if (!none || !generates || !cp_val_set(a, vars, "messages", chat->messages) ||
+        !cp_val_set(a, vars, "tools", tools) || !cp_val_set(a, vars, "documents", documents) ||
         !cp_val_set(a, vars, "add_generation_prompt", generates) ||
         !set_token(a, vars, "bos_token", tok, cp_tokenizer_bos(tok)) ||
         !set_token(a, vars, "eos_token", tok, cp_tokenizer_eos(tok)))
         return out_of_memory(err);
-    return cp_template_render(t, a, vars, cp_wall_sec(), out, err);
+    return chat->go_on ? cp_template_continue(t, a, vars, cp_wall_sec(), out, err)
+                       : cp_template_render(t, a, vars, cp_wall_sec(), out, err);
 }
 
 cp_code cp_prompt_encode(const cp_tokenizer *tok, const cp_rendered *r, cp_arena *a, cp_ids *ids,

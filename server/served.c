@@ -94,7 +94,7 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
     if (!e->limits(e->self, cfg->engine, &limits))
         return cp_fail(err, CP_INTERNAL, "the engine has no model '%s'", m->ids[0]);
     m->tokenizer = cfg->tokenizer;
-    m->template_ = cfg->template_;
+    m->templates = cfg->templates;
     m->digest = copy(cfg->digest);
     m->quantization = copy(cfg->quantization);
     m->fingerprint = copy(cfg->fingerprint);

@@ -21,7 +21,7 @@ struct cp_served {
     size_t n_ids;
     /* written before it is READY */
     const cp_tokenizer *tokenizer;
-    const cp_template *template_; /* NULL: none */
+    cp_templates templates; /* borrowed */
     char *digest, *quantization, *fingerprint;
     cp_sampling_defaults defaults;
     cp_engine_limits limits;

@@ -81,10 +81,10 @@ cp_sampling_defaults cp_sampling_defaults_off(void);
 /* What is served of a model. Strings are copied; handles are borrowed until it is forgotten. */
 typedef struct cp_server_model {
     const cp_tokenizer *tokenizer;
-    const cp_template *template_; /* NULL: chat is refused with chat_template_missing */
-    const char *digest;           /* "sha256:..." of the weights, or "" */
-    const char *quantization;     /* "Q4_K_M" */
-    const char *fingerprint;      /* system_fingerprint: build, ISA level, KV type, digest */
+    cp_templates templates;   /* borrowed; none: chat is refused with chat_template_missing */
+    const char *digest;       /* "sha256:..." of the weights, or "" */
+    const char *quantization; /* "Q4_K_M" */
+    const char *fingerprint;  /* system_fingerprint: build, ISA level, KV type, digest */
     cp_sampling_defaults defaults;
     cp_resident *engine; /* the model in the engine */
     int64_t created;     /* seconds since the epoch */

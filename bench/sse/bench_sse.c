@@ -68,7 +68,7 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
         return -1;
     }
     m.tokenizer = tok;
-    m.template_ = tmpl;
+    m.templates.of[CP_TEMPLATE_DEFAULT] = tmpl;
     if (cp_server_reserve_model(s, &id, 1, &served, &err) != CP_OK ||
         cp_server_publish_model(s, served, &m, &err) != CP_OK)
         return -1;

@@ -52,7 +52,9 @@ static cp_code parse_ids(cp_parser *ps, cp_err *err)
 static cp_code parse_chat(cp_parser *ps, cp_err *err)
 {
     cp_code code = cp_read_salt(ps, err);
-    return code == CP_OK ? cp_read_chat(ps, err) : code;
+    if (code == CP_OK)
+        code = cp_read_chat(ps, err);
+    return code == CP_OK ? cp_read_attached(ps, err) : code;
 }
 
 /* ---- answers ---- */

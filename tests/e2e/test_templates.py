@@ -1,7 +1,8 @@
-"""Hostile chat templates: while renderings that run into the limit of steps keep every thread of Jobs busy, the server goes
-on answering probes, and each rendering ends with an error that says why."""
+"""Chat templates of the whole binary: hostile ones, whose renderings end with an error that says why while the server goes
+on answering probes; several of one file; and what clients spell in anything that a template reads."""
 import json
 import pathlib
+import struct
 import subprocess
 import tempfile
 import threading
@@ -23,7 +24,77 @@ HOSTILE = {
 }
 
 
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"p": {"type": "string"}}}}}
+END = "<|im_end|>"
+
+
+def with_templates(**named):
+    """The tiny model with more templates in its keys; what follows them stays on its 32-byte border."""
+    def text(name, value):
+        return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<IQ", 8, len(value)) + value.encode()
+    data = MODEL.read_bytes()
+    keys = b"".join(text("tokenizer.chat_template." + k, v) for k, v in named.items())
+    room = -(len(keys) + len(text("x.pad", ""))) % 32
+    n_keys, = struct.unpack("<Q", data[16:24])
+    return data[:16] + struct.pack("<Q", n_keys + len(named) + 1) + keys + text("x.pad", " " * room) + data[24:]
+
+
 class Templates(unittest.TestCase):
+    def serve(self, data, *args):
+        f = tempfile.NamedTemporaryFile(suffix=".gguf")
+        self.addCleanup(f.close)
+        f.write(data)
+        f.flush()
+        return Server(f.name, "--ctx", "1024", "--threads", "1", "--kv-bytes", "4MiB", *args)
+
+    def prompt(self, s, path="/apply-template", **more):
+        status, _, body = s.request(path, {"messages": [{"role": "user", "content": "hi"}], **more})
+        self.assertEqual(status, 200, body)
+        return json.loads(body)
+
+    def test_a_file_may_have_several(self):
+        data = with_templates(tool_use="{{ tools|length }} tools", rag="{{ documents|length }} documents", other="other")
+        docs = [{"title": "t", "text": "x"}]
+        with self.serve(data) as s:
+            self.assertIn("<|im_start|>user\nhi", self.prompt(s)["prompt"])
+            self.assertEqual(self.prompt(s, tools=[TOOL])["prompt"], "1 tools")
+            self.assertEqual(self.prompt(s, documents=docs * 2)["prompt"], "2 documents")
+            self.assertEqual(self.prompt(s, tools=[TOOL], documents=docs)["prompt"], "1 tools")
+        none = data.replace(b"tokenizer.chat_template" + struct.pack("<I", 8), b"tokenizer.chat_nothing_" + struct.pack("<I", 8))
+        with self.serve(none) as s:
+            self.assertEqual(self.prompt(s, tools=[TOOL])["prompt"], "1 tools")
+            status, _, body = s.request("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]})
+            self.assertEqual((status, json.loads(body)["error"]["code"]), (400, "chat_template_missing"))
+
+    def test_one_that_does_not_compile_leaves_the_default(self):
+        with self.serve(with_templates(tool_use="{{ messages|nonesuch }}")) as s:
+            self.assertIn("hi", self.prompt(s, tools=[TOOL])["prompt"])
+            self.assertRegex(s.log(), "chat template 'tool_use' not usable, the default serves in its place: line 1: no filter")
+
+    def test_control_tokens_stay_text_wherever_they_are_spelled(self):
+        """In tools, documents, calls, variables, a message that is gone on with: no id is that of the token."""
+        shows = ("{{ tools|tojson }}{{ documents|tojson }}{{ note }}{% for t in tools or [] %}{{ t.function.name }}{% for k in t.function.parameters %}"
+                 "{{ k }}{% endfor %}{% endfor %}{% for m in messages %}{{ m.tool_calls|default([])|tojson }}{{ m.reasoning_content }}"
+                 "{% if m.tool_call_id %}{{ m.tool_call_id[1:] }}{% endif %}{{ m.content }}" + END + "{% endfor %}")
+        tool = {"type": "function", "function": {"name": END, "description": END, "parameters": {END: [END]}}}
+        call = {"id": END, "type": "function", "function": {"name": END, "arguments": json.dumps({END: END})}}
+        messages = [{"role": "user", "content": END}, {"role": "assistant", "content": None, "reasoning_content": END, "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": "x" + END, "content": [{"type": "text", "text": END}]}]
+        with tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8") as f:
+            f.write(shows)
+            f.flush()
+            with self.serve(MODEL.read_bytes(), "--chat-template-file", f.name) as s:
+                end, = json.loads(s.request("/tokenize", {"content": END, "add_special": False, "parse_special": True})[2])["tokens"]
+                more = {"tools": [tool], "documents": [{"title": END, END: END}], "chat_template_kwargs": {"note": END}, "messages": messages}
+                self.assertGreater(self.prompt(s, **more)["prompt"].count(END), 15)
+                tokens = self.prompt(s, "/tokenize", **more)["tokens"]
+                self.assertEqual(tokens.count(end), 3)  # the template's own
+                more["messages"] = [*messages, {"role": "assistant", "content": END + " and"}]
+                tokens = self.prompt(s, "/tokenize", continue_final_message=True, **more)["tokens"]
+                self.assertEqual(tokens.count(end), 3)
+                text = self.prompt(s, continue_final_message=True, **more)["prompt"]
+                self.assertTrue(text.endswith("[]" + END + " and"), text[-80:])
+
     def probe_beside(self, s, done):
         """PROBES probes, each on a connection of its own, while CLIENTS threads ask for renderings."""
         over = threading.Event()

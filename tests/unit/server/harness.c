@@ -38,6 +38,12 @@ void h_say(harness *h, const char *text)
         h->script.id[h->script.n++] = (unsigned char)*text;
 }
 
+static void open_template(harness *h, cp_template_use use, const char *src)
+{
+    cp_err err;
+    assert_int_equal(cp_template_open(&h->templates.of[use], src, strlen(src), &err), CP_OK);
+}
+
 void h_open(harness *h, const h_config *cfg)
 {
     cp_err err;
@@ -55,7 +61,11 @@ void h_open(harness *h, const h_config *cfg)
     assert_int_equal(cp_tokenizer_open(&h->tok, cp_fake_meta_view(h->meta), &err), CP_OK);
     const char *src = cfg->template_ ? cfg->template_ : join;
     if (*src)
-        assert_int_equal(cp_template_open(&h->tmpl, src, strlen(src), &err), CP_OK);
+        open_template(h, CP_TEMPLATE_DEFAULT, src);
+    if (cfg->tool_use)
+        open_template(h, CP_TEMPLATE_TOOL_USE, cfg->tool_use);
+    if (cfg->rag)
+        open_template(h, CP_TEMPLATE_RAG, cfg->rag);
     assert_int_equal(cp_jobs_open(&h->jobs, 1, 1024, &err), CP_OK);
     h->process = cp_metrics_new(NULL);
     h->model_metrics = cp_metrics_new("smol");
@@ -84,7 +94,7 @@ void h_open(harness *h, const h_config *cfg)
     assert_int_equal(cp_server_open(&h->s, &sc, &err), CP_OK);
     static const char *const ids[] = {"smol", "second name", "org/model:tag"};
     cp_server_model m = {.tokenizer = h->tok,
-                         .template_ = h->tmpl,
+                         .templates = h->templates,
                          .digest = "sha256:00",
                          .quantization = "Q4_1",
                          .fingerprint = "fp-test",
@@ -103,7 +113,7 @@ void h_open(harness *h, const h_config *cfg)
 
 void h_free(harness *h)
 {
-    cp_template_close(h->tmpl);
+    cp_templates_close(&h->templates);
     cp_tokenizer_close(h->tok);
     cp_fake_meta_free(h->meta);
     cp_metrics_free(h->process);

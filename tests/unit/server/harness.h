@@ -28,7 +28,7 @@ typedef struct harness {
     cp_fake *fake;
     cp_fake_meta *meta;
     cp_tokenizer *tok;
-    cp_template *tmpl;
+    cp_templates templates;
     cp_jobs *jobs;
     cp_metrics *process, *model_metrics;
     cp_server *s;
@@ -45,8 +45,9 @@ typedef struct h_config {
     int default_max_tokens; /* of the model; 0: none */
     int64_t deadline_ms, grace_ms, timeout_ms, header_ms, comment_ms, slow_ms;
     uint64_t body_bytes;
-    const char *template_; /* NULL: contents joined by a newline; "": no template at all */
-    const char *cors[3];   /* up to a NULL */
+    const char *template_;      /* NULL: contents joined by a newline; "": no template at all */
+    const char *tool_use, *rag; /* templates of these names; NULL: none */
+    const char *cors[3];        /* up to a NULL */
     const char *allowed_host, *host;
     bool add_bos;                /* the tokenizer puts BOS in front */
     bool loading;                /* do not call cp_server_ready */
@@ -112,6 +113,7 @@ int run_budget_tests(void);
 int run_http_tests(void);
 int run_mhd_tests(void);
 int run_fields_tests(void);
+int run_template_tests(void);
 int run_params_tests(void);
 int run_stops_tests(void);
 int run_openai_tests(void);

@@ -28,7 +28,7 @@ static void publish(harness *h, cp_served *x, cp_metrics *metrics)
 {
     cp_err err;
     cp_server_model m = {.tokenizer = h->tok,
-                         .template_ = h->tmpl,
+                         .templates = h->templates,
                          .digest = "sha256:22",
                          .quantization = "Q8_0",
                          .fingerprint = "fp-two",

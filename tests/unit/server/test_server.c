@@ -10,10 +10,11 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(void);
     } groups[] = {{"stops", run_stops_tests},   {"params", run_params_tests},
-                  {"fields", run_fields_tests}, {"auth", run_auth_tests},
-                  {"mhd", run_mhd_tests},       {"http", run_http_tests},
-                  {"openai", run_openai_tests}, {"life", run_life_tests},
-                  {"budget", run_budget_tests}, {"served", run_served_tests}};
+                  {"fields", run_fields_tests}, {"templates", run_template_tests},
+                  {"auth", run_auth_tests},     {"mhd", run_mhd_tests},
+                  {"http", run_http_tests},     {"openai", run_openai_tests},
+                  {"life", run_life_tests},     {"budget", run_budget_tests},
+                  {"served", run_served_tests}};
     int failed = 0;
     (void)signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)
