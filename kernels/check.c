@@ -162,7 +162,7 @@ static cp_code check_attention(const check *c, const cp_op *op)
         return bad(c, "n_heads % n_kv", kv < 1 ? -1 : heads % kv, 0);
     if (kd < 2 || kd % 2 || vd < 2 || vd % 2)
         return bad(c, "head width (even)", kd % 2 || kd < 2 ? kd : vd, 2);
-    TRY(mat_is(c, op->u.attention.q, heads * kd, op->rows, "q"));
+    TRY(mat_is(c, op->u.attention.q, heads * cp_attention_q_width(op), op->rows, "q"));
     if (writes) {
         TRY(mat_is(c, op->u.attention.k, kv * kd, CP_ROWS_ALL, "k"));
         TRY(mat_is(c, op->u.attention.v, kv * vd, CP_ROWS_ALL, "v"));
@@ -199,9 +199,22 @@ static cp_code check_attention(const check *c, const cp_op *op)
     return CP_OK;
 }
 
+/* The layer's part of a STATE group, of at least `bytes`. */
+static cp_code state_is(const check *c, int group, int layer, size_t bytes)
+{
+    if (group < 0 || group >= c->p->n_groups || c->p->groups[group].kind != CP_GROUP_STATE)
+        return bad(c, "group", group, c->p->n_groups - 1);
+    const cp_kv_group *g = &c->p->groups[group];
+    if (layer < 0 || layer >= g->n_layers)
+        return bad(c, "layer_in_group", layer, g->n_layers - 1);
+    if (g->state_bytes % 64 || g->state_bytes < bytes)
+        return bad(c, "state_bytes", (long)g->state_bytes, (long)bytes);
+    return CP_OK;
+}
+
 static cp_code check_shortconv(const check *c, const cp_op *op)
 {
-    int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache, group = op->u.shortconv.group;
+    int d = op->u.shortconv.d, taps = op->u.shortconv.l_cache;
     if (op->rows != CP_ROWS_ALL)
         return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
     if (taps < 1 || taps > CP_CONV_TAPS_MAX)
@@ -211,13 +224,20 @@ static cp_code check_shortconv(const check *c, const cp_op *op)
     if (op->u.shortconv.conv < 0)
         return bad(c, "conv", op->u.shortconv.conv, 0);
     TRY(vector_is(c, op->u.shortconv.conv, taps, d, "conv"));
-    if (group < 0 || group >= c->p->n_groups || c->p->groups[group].kind != CP_GROUP_STATE)
-        return bad(c, "group", group, c->p->n_groups - 1);
-    const cp_kv_group *g = &c->p->groups[group];
-    if (op->u.shortconv.layer_in_group < 0 || op->u.shortconv.layer_in_group >= g->n_layers)
-        return bad(c, "layer_in_group", op->u.shortconv.layer_in_group, g->n_layers - 1);
-    if (g->state_bytes % 64 || g->state_bytes < (size_t)(taps - 1) * (size_t)d * sizeof(float))
-        return bad(c, "state_bytes", (long)g->state_bytes, (taps - 1L) * d * 4);
+    return state_is(c, op->u.shortconv.group, op->u.shortconv.layer_in_group,
+                    (size_t)(taps - 1) * (size_t)d * sizeof(float));
+}
+
+static cp_code shape_is(const check *c, const cp_delta_shape *s)
+{
+    if (s->n_k < 1 || s->n_v < s->n_k || s->n_v % s->n_k)
+        return bad(c, "n_v % n_k", s->n_k < 1 ? -1 : s->n_v % s->n_k, 0);
+    if (s->k_dim < 1 || s->k_dim > CP_DELTA_DIM_MAX)
+        return bad(c, "k_dim", s->k_dim, CP_DELTA_DIM_MAX);
+    if (s->v_dim < 1 || s->v_dim > CP_DELTA_DIM_MAX)
+        return bad(c, "v_dim", s->v_dim, CP_DELTA_DIM_MAX);
+    if (s->taps < 1 || s->taps > CP_CONV_TAPS_MAX)
+        return bad(c, "taps", s->taps, CP_CONV_TAPS_MAX);
     return CP_OK;
 }
 
@@ -311,6 +331,51 @@ static cp_code check_sum(const check *c, const cp_op *op)
     if (out == in || out == weights || out == op->u.sum.shared || out == op->u.sum.gate)
         return bad(c, "out (it aliases what is read)", out, -1);
     return CP_OK;
+}
+
+/* A vector that must be there. */
+static cp_code has_vector(const check *c, cp_wref w, long n, long rows, const char *what)
+{
+    return w == -1 ? bad(c, what, w, 0) : vector_is(c, w, n, rows, what);
+}
+
+static cp_code check_deltaprep(const check *c, const cp_op *op)
+{
+    const cp_delta_shape *s = &op->u.deltaprep.shape;
+    if (op->rows != CP_ROWS_ALL)
+        return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
+    TRY(shape_is(c, s));
+    long d = (long)cp_delta_channels(s);
+    TRY(mat_is(c, op->u.deltaprep.in, d, CP_ROWS_ALL, "in"));
+    TRY(mat_is(c, op->u.deltaprep.alpha, s->n_v, CP_ROWS_ALL, "alpha"));
+    TRY(mat_is(c, op->u.deltaprep.beta, s->n_v, CP_ROWS_ALL, "beta"));
+    TRY(mat_is(c, op->u.deltaprep.out, d, CP_ROWS_ALL, "out"));
+    TRY(mat_is(c, op->u.deltaprep.gates, 2L * s->n_v, CP_ROWS_ALL, "gates"));
+    TRY(has_vector(c, op->u.deltaprep.conv, s->taps, d, "conv"));
+    TRY(has_vector(c, op->u.deltaprep.a, s->n_v, 1, "a"));
+    TRY(has_vector(c, op->u.deltaprep.dt, s->n_v, 1, "dt"));
+    cp_mat out = op->u.deltaprep.out;
+    if (out == op->u.deltaprep.in)
+        return bad(c, "out (it aliases in)", out, -1);
+    return state_is(c, op->u.deltaprep.group, op->u.deltaprep.layer_in_group, cp_delta_state_at(s));
+}
+
+static cp_code check_deltanet(const check *c, const cp_op *op)
+{
+    const cp_delta_shape *s = &op->u.deltanet.shape;
+    if (op->rows != CP_ROWS_ALL)
+        return bad(c, "rows", (long)op->rows, (long)CP_ROWS_ALL);
+    TRY(shape_is(c, s));
+    TRY(mat_is(c, op->u.deltanet.in, (long)cp_delta_channels(s), CP_ROWS_ALL, "in"));
+    TRY(mat_is(c, op->u.deltanet.gates, 2L * s->n_v, CP_ROWS_ALL, "gates"));
+    TRY(mat_is(c, op->u.deltanet.z, (long)s->n_v * s->v_dim, CP_ROWS_ALL, "z"));
+    TRY(mat_is(c, op->u.deltanet.out, (long)s->n_v * s->v_dim, CP_ROWS_ALL, "out"));
+    TRY(has_vector(c, op->u.deltanet.norm, s->v_dim, 1, "norm"));
+    cp_mat out = op->u.deltanet.out;
+    if (out == op->u.deltanet.in || out == op->u.deltanet.z || out == op->u.deltanet.gates)
+        return bad(c, "out (it aliases in, gates or z)", out, -1);
+    return state_is(c, op->u.deltanet.group, op->u.deltanet.layer_in_group,
+                    cp_delta_state_bytes(s));
 }
 
 static cp_code check_embed(const check *c, const cp_op *op)

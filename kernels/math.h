@@ -120,6 +120,20 @@ static inline float cp_siluf(float x)
     return x / (1.0f + cp_expf(-x));
 }
 
+static inline float cp_sigmoidf(float x)
+{
+    return 1.0f / (1.0f + cp_expf(-x));
+}
+
+/* log(1 + e^x) = max(x, 0) + log(1 + u), u = e^-|x|. What rounding 1 + u to w lost is given back:
+ * log(w) u / (w - 1), so that small results keep their digits. */
+static inline float cp_softplusf(float x)
+{
+    float u = cp_expf(-cp_f32_from_bits(cp_f32_bits(x) & 0x7fffffffu)), w = 1.0f + u;
+    float l = w == 1.0f ? u : cp_logf(w) * (u / (w - 1.0f));
+    return (x > 0.0f ? x : 0.0f) + l;
+}
+
 /* The tanh approximation of GELU, as x / (1 + exp(-2u)): the same function without the tanh. */
 static inline float cp_gelu_tanhf(float x)
 {

@@ -24,9 +24,17 @@
  * - attention: per (row, head): per absolute split of 512 positions: s = scale * dot (fmaf over
  * dims ascending), softcap, masked keys give p = 0, m = max, p = exp(s - m), l = lane tree over the
  * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
- * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l.
- * - recurrent layers (shortconv): the recurrence, row by row from the state, at every row count; no
- * form for many rows that sums otherwise. shortconv: y = fmaf over taps ascending from 0.
+ * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l, gated: out * sigmoid(gate).
+ * - recurrent layers (shortconv, deltaprep, deltanet): the recurrence, row by row from the state,
+ * at every row count; no form for many rows that sums otherwise. A convolution: y = fmaf over taps
+ * ascending from 0.
+ * - deltaprep: y = silu(convolution); the heads of q and k are divided by their length, r = 1 /
+ * sqrtf(lane tree of squares + eps), k = y * r, q = (y * r) * scale; decay = exp(a * softplus(alpha
+ * + dt)), beta = sigmoid(b).
+ * - deltanet, per v head, column j of its state S[k_dim][v_dim] and row: sums over i of k_dim are
+ * CP_DELTA_PARTIALS partial sums, i into partial i % 4, ascending by fmaf from 0, then p0 += p2, p1
+ * += p3, p0 += p1. m = sum k[i] S[i][j]; d = beta * fmaf(-decay, m, v[j]); S[i][j] = fmaf(k[i], d,
+ * decay * S[i][j]); o[j] = sum q[i] S[i][j] of the new S. Then out = rmsnorm(o) * silu(z).
  * - route, of one row's logits x: p = by softmax exp(x - max) / sum, the sum a lane tree over the
  * experts; by sigmoid 1 / (1 + exp(-x)); by CP_GATE_SELECTED x; by sqrt-softplus
  * sqrtf(x > 20 ? x : log(1 + exp(x))). Score = p (+ bias). With groups: of each the sum of its two
@@ -38,12 +46,15 @@
  * - experts: the arithmetic of linears, expert by expert: a row's bits depend on no other row.
  * - sum: y = fmaf(w_j, in_j, y) over ranks ascending from 0; then fmaf(1 / (1 + exp(-gate)),
  * shared, y), without a gate y + shared.
+ * - gates: sigmoid(x) = 1 / (1 + exp(-x)), silu(x) = x / (1 + exp(-x)).
  */
 #ifndef CP_KERNELS_PROGRAM_H
 #define CP_KERNELS_PROGRAM_H
 
 #include "base/code.h"
 #include "base/dtype.h"
+
+#include <stdbool.h>
 
 /* The operations. X(KIND, name): record kind, member of cp_op's union and timer name. */
 #define CP_OPS(X)                                                                                  \
@@ -53,6 +64,8 @@
     X(LINEAR, linear)       /* [add, norm,] quantize, several weights, [act(gate) * up] */         \
     X(ATTENTION, attention) /* [qk-norm,] rope, write K/V to pages, paged attention */             \
     X(SHORTCONV, shortconv) /* gated short convolution over a state slot (lfm2) */                 \
+    X(DELTAPREP, deltaprep) /* what DELTANET takes: convolved q, k, v, decays, betas (qwen35) */   \
+    X(DELTANET, deltanet)   /* gated delta rule over a state slot, head norms, output gate */      \
     X(ROUTE, route)         /* router logits -> selected experts and their weights */              \
     X(EXPERTS, experts)     /* [norm,] quantize, a linear of each selected expert, [act * up] */   \
     X(SUM, sum)             /* weighted sum of the experts' outputs [and the shared expert's] */   \
@@ -77,6 +90,11 @@ typedef enum cp_gate {
     CP_GATE_SQRT_SOFTPLUS
 } cp_gate;
 typedef enum cp_rope_kind { CP_ROPE_NONE, CP_ROPE_NORM, CP_ROPE_NEOX } cp_rope_kind;
+
+/* A Gated DeltaNet layer: n_k heads of q and of k, n_v of v; v head h goes with k head h % n_k. */
+typedef struct cp_delta_shape {
+    int n_k, n_v, k_dim, v_dim, taps;
+} cp_delta_shape;
 
 typedef struct cp_op {
     cp_op_kind kind;
@@ -130,6 +148,7 @@ typedef struct cp_op {
             cp_mat rope;         /* cos | sin rows, -1: none */
             cp_rope_kind rope_kind;
             int n_rot;
+            bool gated;             /* q holds k_dim of q, then v_dim of gate a head */
             cp_wref q_norm, k_norm; /* per-head rmsnorm weights [k_dim] before rope, -1: none */
             bool v_norm;            /* per-head rmsnorm of V, without a weight */
             cp_wref sinks;          /* one logit a head that joins the denominator only, -1: none */
@@ -145,6 +164,22 @@ typedef struct cp_op {
             int d, l_cache;
             int group, layer_in_group;
         } shortconv;
+        struct { /* in, out = q | k | v (cp_delta_channels); gates = decay | beta (2 n_v), of alpha
+                    and beta (n_v each) */
+            cp_mat in, alpha, beta, out, gates;
+            cp_wref conv;  /* ne = {taps, channels}, F32 */
+            cp_wref a, dt; /* [n_v]: a is negative */
+            float eps, scale;
+            cp_delta_shape shape;
+            int group, layer_in_group;
+        } deltaprep;
+        struct { /* in, gates: as DELTAPREP left them; z, out: n_v * v_dim */
+            cp_mat in, gates, z, out;
+            cp_wref norm; /* [v_dim] */
+            float eps;
+            cp_delta_shape shape;
+            int group, layer_in_group;
+        } deltanet;
         struct {                  /* of each row: the n_used best of n_expert, best first */
             cp_mat in;            /* n_expert wide: router logits */
             cp_mat ids, weights;  /* n_used wide; ids are whole numbers in f32 */
@@ -197,12 +232,15 @@ typedef struct cp_kv_group {
     size_t state_bytes;     /* STATE: bytes a layer and state slot, multiple of 64 */
 } cp_kv_group;
 
-#define CP_MAX_GROUPS    64
-#define CP_SPLIT         512 /* positions an attention split */
-#define CP_PARTIALS      64  /* partial sums of a lane tree */
-#define CP_SEGMENT       512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
-#define CP_CONV_TAPS_MAX 16  /* taps of a SHORTCONV */
-#define CP_EXPERTS_MAX   512 /* experts of a ROUTE */
+#define CP_MAX_GROUPS     64
+#define CP_SPLIT          512 /* positions an attention split */
+#define CP_PARTIALS       64  /* partial sums of a lane tree */
+#define CP_SEGMENT        512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
+#define CP_CONV_TAPS_MAX  16  /* taps of a convolution */
+#define CP_DELTA_DIM_MAX  256 /* widths of a DeltaNet's heads */
+#define CP_DELTA_COLUMNS  16  /* columns of S that lie together */
+#define CP_DELTA_PARTIALS 4   /* partial sums over the rows of S */
+#define CP_EXPERTS_MAX    512 /* experts of a ROUTE */
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;
@@ -230,6 +268,38 @@ static inline size_t cp_kv_page_bytes(const cp_kv_group *g, int positions)
 {
     return (size_t)g->n_layers * (size_t)g->n_kv * (size_t)(g->k_dim + g->v_dim) *
            (size_t)positions * 2;
+}
+
+/*
+ * What a DeltaNet layer keeps of a sequence, f32: the last taps - 1 rows of q | k | v before the
+ * convolution, oldest first, and at cp_delta_state_at() S of each v head, [n_v][v_dim /
+ * CP_DELTA_COLUMNS rounded up][k_dim][CP_DELTA_COLUMNS]; columns behind v_dim run along with v = 0.
+ */
+static inline size_t cp_delta_channels(const cp_delta_shape *s)
+{
+    return 2 * (size_t)s->n_k * (size_t)s->k_dim + (size_t)s->n_v * (size_t)s->v_dim;
+}
+
+static inline size_t cp_delta_state_at(const cp_delta_shape *s)
+{
+    return ((size_t)(s->taps - 1) * cp_delta_channels(s) * sizeof(float) + 63) / 64 * 64;
+}
+
+static inline int cp_delta_tiles(const cp_delta_shape *s)
+{
+    return (s->v_dim + CP_DELTA_COLUMNS - 1) / CP_DELTA_COLUMNS;
+}
+
+static inline size_t cp_delta_state_bytes(const cp_delta_shape *s)
+{
+    return cp_delta_state_at(s) + (size_t)s->n_v * (size_t)cp_delta_tiles(s) * (size_t)s->k_dim *
+                                      CP_DELTA_COLUMNS * sizeof(float);
+}
+
+/* What an ATTENTION record's q holds of a head. */
+static inline int cp_attention_q_width(const cp_op *op)
+{
+    return op->u.attention.k_dim + (op->u.attention.gated ? op->u.attention.v_dim : 0);
 }
 
 /* Bytes of a page of a program: its largest group's; 0: no group has pages. */

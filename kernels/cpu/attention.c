@@ -100,14 +100,14 @@ void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch)
     }
 }
 
-/* dst = one head's vector after norm and rope. */
+/* dst = one head's vector, which begins at `at` of the row, after norm and rope. */
 static void load_head(const cpu_worker *w, const cp_op *op, float *dst, cp_mat from, cp_wref norm,
-                      int r, int h)
+                      int r, int at)
 {
     const cp_prepared *p = w->run->p;
     const cp_vec *v = w->run->vec;
     int kd = op->u.attention.k_dim;
-    const float *x = cp_host_row(p, from, r) + (size_t)h * (size_t)kd;
+    const float *x = cp_host_row(p, from, r) + at;
     if (norm >= 0)
         v->rmsnorm(dst, x, cp_host_vector(p, norm), NULL, kd, op->u.attention.eps);
     else
@@ -127,7 +127,7 @@ static void write_head(const cpu_worker *w, const cp_op *op, int r, int h)
     const uint32_t *table = w->batch->seqs[w->batch->row_seq[r]].pages[group];
     uint8_t *page = cp_host_page(p, table[pos / positions]);
     uint8_t *head = page + cp_kv_head_offset(g, positions, op->u.attention.layer_in_group, h);
-    load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h);
+    load_head(w, op, w->s->row[0], op->u.attention.k, op->u.attention.k_norm, r, h * g->k_dim);
     const float *v = cp_host_row(p, op->u.attention.v, r) + (size_t)h * (size_t)g->v_dim;
     if (op->u.attention.v_norm) {
         w->run->vec->rmsnorm(w->s->row[1], v, NULL, NULL, g->v_dim, op->u.attention.eps);
@@ -167,8 +167,13 @@ static void finish_head(const cpu_worker *w, const cp_op *op, int r, int head, c
     const float *sinks =
         op->u.attention.sinks >= 0 ? cp_host_vector(p, op->u.attention.sinks) : NULL;
     int vd = op->u.attention.v_dim;
-    w->run->vec->finish(cp_host_row(p, op->u.attention.out, r) + (size_t)head * (size_t)vd, o, m, l,
-                        sinks ? sinks + head : NULL, vd);
+    float *out = cp_host_row(p, op->u.attention.out, r) + head * vd;
+    w->run->vec->finish(out, o, m, l, sinks ? sinks + head : NULL, vd);
+    if (op->u.attention.gated)
+        w->run->vec->gate_out(out,
+                              cp_host_row(p, op->u.attention.q, r) +
+                                  head * cp_attention_q_width(op) + op->u.attention.k_dim,
+                              vd);
 }
 
 /* o[v_dim], m, l of query head h of kv head kv in a split result. */
@@ -243,7 +248,8 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
     for (int r = 0; r < it->n_rows; r++)
         for (int h = 0; h < q_heads; h++)
             load_head(w, op, w->s->q + (size_t)(r * q_heads + h) * (size_t)kd, op->u.attention.q,
-                      op->u.attention.q_norm, it->row0 + r, kv * q_heads + h);
+                      op->u.attention.q_norm, it->row0 + r,
+                      (kv * q_heads + h) * cp_attention_q_width(op));
     bool last = it->merge < 0 || it->result == it->result0 + it->n_results - 1;
     if (run->fused && last && op->u.attention.k >= 0)
         write_head(w, op, it->row0, kv);

@@ -57,7 +57,7 @@ static const char *level(const cp_backend *b)
 
 /* What the scratch of one worker must hold, from the records. */
 typedef struct needs {
-    size_t act_alone, linear, row, pairs, experts, q, s, o, ml, vocab;
+    size_t act_alone, linear, row, pairs, experts, q, s, o, ml, delta, vocab;
 } needs;
 
 static size_t at_least(size_t a, size_t b)
@@ -76,6 +76,15 @@ static void need_attention(const cpu_run *run, needs *n)
         n->ml = at_least(n->ml, queries);
         n->row = at_least(n->row, (size_t)(a->k_dim > a->v_dim ? a->k_dim : a->v_dim));
     }
+}
+
+static void need_delta(const cpu_run *run, needs *n)
+{
+    const cp_prepared *p = run->p;
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].kind == CP_OP_DELTANET)
+            n->delta =
+                at_least(n->delta, (size_t)p->ops[i].u.deltanet.shape.k_dim * CPU_DELTA_COLUMNS);
 }
 
 /* A record that multiplies: k inputs each, of which few enough are prepared by every worker alone:
@@ -185,6 +194,7 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
     s->ls = carve(mem, &at, n->ml * sizeof(float));
     s->lo = carve(mem, &at, n->ml * sizeof(int));
     s->hi = carve(mem, &at, n->ml * sizeof(int));
+    s->delta = carve(mem, &at, n->delta * sizeof(float));
     s->count = carve(mem, &at, n->vocab * sizeof(uint32_t));
     s->ids = carve(mem, &at, n->vocab * sizeof(int32_t));
     s->x = carve(mem, &at, n->vocab * sizeof(float));
@@ -214,13 +224,19 @@ static size_t merges_bytes(const cpu_run *run)
     return (size_t)CPU_RESULTS * (size_t)run->max_kv * sizeof(*run->merges);
 }
 
+static size_t delta_bytes(const cpu_run *run)
+{
+    return (size_t)run->p->cfg.max_seqs * (size_t)run->max_delta * sizeof(*run->delta_done);
+}
+
 /* All that take_scratch takes, and the biases that weights have. */
 static size_t scratch_bytes(const cpu_run *run, const needs *need)
 {
     cpu_scratch probe;
     return (lay_out(&probe, need, NULL) + CPU_LINE) * (size_t)run->threads + run->act_bytes +
            cp_gemm_weights_own_bytes(run->weights, run->n_weights) + results_bytes(run) +
-           merges_bytes(run) + (size_t)run->p->cfg.max_out * sample_row_bytes(run);
+           merges_bytes(run) + delta_bytes(run) +
+           (size_t)run->p->cfg.max_out * sample_row_bytes(run);
 }
 
 static cp_code take_sample(cpu_run *run, cp_err *err)
@@ -264,6 +280,11 @@ static cp_code take_scratch(cpu_run *run, const needs *need, cp_err *err)
             return cp_fail(err, CP_NO_MEMORY, "attention: %zu bytes of split results",
                            results_bytes(run));
     }
+    if (run->max_delta) {
+        run->delta_done = cp_alloc_aligned(delta_bytes(run));
+        if (!run->delta_done)
+            return cp_fail(err, CP_NO_MEMORY, "deltanet: %zu bytes of counters", delta_bytes(run));
+    }
     return take_sample(run, err);
 }
 
@@ -281,8 +302,10 @@ static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
     run->threads = cp_pool_threads(c->pool);
     run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));
     cp_cpu_attention_bind(run);
+    cp_cpu_delta_bind(run);
     cp_code rc = bind_products(run, need, err);
     need_attention(run, need);
+    need_delta(run, need);
     need_sample(run, need);
     return rc;
 }
@@ -342,6 +365,7 @@ static void fini(cp_prepared *p)
     free(run->out_seqs);
     free(run->out_pos);
     free(run->merges);
+    free(run->delta_done);
     free(run->tops);
     free(run->block_max);
     free(run->chunk_max);

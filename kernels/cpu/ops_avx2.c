@@ -16,6 +16,8 @@
 
 #include "kernels/cpu/attend.inc"
 
+#include "kernels/cpu/delta.inc"
+
 #include "kernels/cpu/experts.inc"
 
 #include "kernels/cpu/logits.inc"

@@ -43,6 +43,7 @@ typedef struct cpu_scratch {
     float *row[2];       /* one row each */
     float *q, *s, *o, *os, *m, *l, *ms, *ls;
     int *lo, *hi;
+    float *delta; /* columns of a DeltaNet's state that are kept nowhere */
     /* SAMPLE; [n_vocab] each, touched only as far as a row needs them */
     uint32_t *count; /* zero between rows */
     int32_t *ids;    /* candidates */
@@ -90,10 +91,12 @@ typedef struct cpu_run {
     cp_batch out;           /* this step's output rows as a batch, where a record is about them */
     cp_batch_seq *out_seqs; /* [max_out] */
     int32_t *out_pos;
-    float *results;       /* [CPU_RESULTS][result_floats] of splits that wait for a merge */
-    size_t result_floats; /* one result: [n_heads][v_dim + 2], padded */
-    int max_kv;           /* the most kv heads of a record */
-    _Atomic int *merges;  /* [CPU_RESULTS * max_kv] results that have arrived; 0 at rest */
+    float *results;          /* [CPU_RESULTS][result_floats] of splits that wait for a merge */
+    size_t result_floats;    /* one result: [n_heads][v_dim + 2], padded */
+    int max_kv;              /* the most kv heads of a record */
+    int max_delta;           /* the most v heads of a DELTANET record */
+    _Atomic int *delta_done; /* [max_seqs * max_delta] parts of the head that are done; 0 at rest */
+    _Atomic int *merges;     /* [CPU_RESULTS * max_kv] results that have arrived; 0 at rest */
     /* SAMPLE, a row each */
     float *block_max;             /* [max_out][n_blocks] */
     float *chunk_max, *chunk_sum; /* [max_out][n_chunks] */
@@ -123,6 +126,7 @@ CP_OPS(X)
 /* attention.c: before the first step; at the start of each, by the engine's thread. */
 void cp_cpu_attention_bind(cpu_run *run);
 void cp_cpu_attention_plan(cpu_run *run, const cp_batch *batch);
+void cp_cpu_delta_bind(cpu_run *run); /* delta.c: before the first step */
 /* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
  * items beat (cp_batch.beat), so a record that takes long is alive. */
 int64_t cp_cpu_item(cpu_worker *w, int64_t n);

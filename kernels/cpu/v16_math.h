@@ -38,6 +38,12 @@ static inline v16 v16_silu(v16 x)
     return v16_div(x, v16_add(v16_set1(1.0f), v16_exp(v16_neg(x))));
 }
 
+static inline v16 v16_sigmoid(v16 x)
+{
+    v16 one = v16_set1(1.0f);
+    return v16_div(one, v16_add(one, v16_exp(v16_neg(x))));
+}
+
 static inline v16 v16_gelu_tanh(v16 x)
 {
     v16 u = v16_fma(v16_set1(CP_GELU_2B), v16_mul(x, x), v16_set1(CP_GELU_2A));

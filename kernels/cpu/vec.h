@@ -1,7 +1,7 @@
 /*
  * vec: the table of vector functions of one ISA level, and what its larger functions take. Internal
- * to kernels/cpu. ops_<level>.c compile the same ops.inc, attend.inc and logits.inc over v16; pure
- * functions, any thread.
+ * to kernels/cpu. ops_<level>.c compile the same ops.inc, attend.inc, delta.inc and logits.inc over
+ * v16; pure functions, any thread.
  */
 #ifndef CP_KERNELS_CPU_VEC_H
 #define CP_KERNELS_CPU_VEC_H
@@ -15,6 +15,8 @@
 enum {
     CPU_BLOCK = 64,      /* logits a block maximum covers */
     CPU_CONV_LANES = 64, /* channels of a short convolution item */
+    /* columns of S of a DELTANET item: at 128 rows 16 KiB, which lie in L1 while all rows pass */
+    CPU_DELTA_COLUMNS = 32,
 };
 
 /* The queries of some rows and one kv head against the keys of one split. */
@@ -44,6 +46,32 @@ typedef struct cp_conv {
     float *out, *save;
 } cp_conv;
 
+/* DELTAPREP, one head of q, k or v: channels [c0, c0 + n) of the layer's d. */
+typedef struct cp_delta_prep {
+    int d, taps, n_rows, c0, n;
+    const float *w; /* [d][taps] */
+    const float *x; /* first row of q | k | v; rows ld apart, those of y too */
+    float *y;
+    size_t ld;
+    bool unit; /* q, k: divided by its length and times scale */
+    float eps, scale;
+    const float *in; /* [taps - 1][d] or NULL */
+    float *out, *save;
+} cp_delta_prep;
+
+/* DELTANET: rows of a sequence pass through some columns of a v head's S. */
+typedef struct cp_delta {
+    int k_dim, n_rows;
+    int n;                  /* columns, at most CPU_DELTA_COLUMNS; those of whole tiles run along */
+    const float *q, *k, *v; /* of the first row; rows ld apart */
+    size_t ld;
+    const float *decay, *beta; /* of the first row and the head; rows ld_g apart */
+    size_t ld_g;
+    float *s; /* [tiles][k_dim][CP_DELTA_COLUMNS] */
+    float *o; /* of the first row; rows ld_o apart */
+    size_t ld_o;
+} cp_delta;
+
 /* What SAMPLE's weights depend on. */
 typedef struct cp_weigh {
     float max, inv_t, z_min;
@@ -63,7 +91,15 @@ typedef struct cp_vec {
     /* (m, l, o) of splits so far take in the next split's. */
     void (*merge)(float *m, float *l, float *o, float ms, float ls, const float *os, int n);
     void (*finish)(float *out, const float *o, float m, float l, const float *sink, int n);
+    void (*gate_out)(float *y, const float *gate, int n); /* y *= sigmoid(gate) */
     void (*conv)(const cp_conv *c);
+    void (*delta_prep)(const cp_delta_prep *a);
+    /* gates = decay[n] | beta[n]. */
+    void (*delta_gates)(float *gates, const float *alpha, const float *beta, const float *a,
+                        const float *dt, int n);
+    void (*delta_rows)(const cp_delta *a);
+    /* y = rmsnorm(y) * w * silu(z) */
+    void (*delta_finish)(float *y, const float *w, const float *z, int n, float eps);
     /* Probabilities of n router logits; p has room for whole vectors of 16. */
     void (*gate)(float *p, const float *x, int n, cp_gate gate);
     /* y[n] = sum over j < n_used of weight[j] * x[j * ld], ascending. */

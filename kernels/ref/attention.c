@@ -149,11 +149,13 @@ void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
         int row = op->rows == CP_ROWS_OUT ? batch->out_rows[r] : r;
         a.table = batch->seqs[batch->row_seq[row]].pages[op->u.attention.group];
         for (int h = 0; h < op->u.attention.n_heads; h++) {
-            memcpy(x, cp_host_row(p, op->u.attention.q, r) + (size_t)h * (size_t)kd,
-                   (size_t)kd * sizeof(float));
+            const float *q = cp_host_row(p, op->u.attention.q, r) + h * cp_attention_q_width(op);
+            float *out = cp_host_row(p, op->u.attention.out, r) + h * vd;
+            memcpy(x, q, (size_t)kd * sizeof(float));
             norm_rope(p, op, x, op->u.attention.q_norm, r);
-            attend(&a, op, x, batch->pos[row], h,
-                   cp_host_row(p, op->u.attention.out, r) + (size_t)h * (size_t)vd, x + kd);
+            attend(&a, op, x, batch->pos[row], h, out, x + kd);
+            for (int d = 0; op->u.attention.gated && d < vd; d++)
+                out[d] = out[d] * cp_sigmoidf(q[kd + d]);
         }
     }
     free(x);

@@ -81,11 +81,16 @@ cp_wref rig_experts(rig *r, cp_dtype t, int64_t k, int64_t m, int64_t n_expert)
 
 cp_wref rig_vector(rig *r, int64_t n, int64_t rows)
 {
+    return rig_vector_around(r, n, rows, 1.0f);
+}
+
+cp_wref rig_vector_around(rig *r, int64_t n, int64_t rows, float centre)
+{
     cp_tensor t = cp_test_tensor(CP_DTYPE_F32, n, rows, cp_test_random(&r->seed));
     float *w = cp_xcalloc((size_t)(n * rows), sizeof(*w));
     memcpy(w, t.data, (size_t)(n * rows) * sizeof(*w));
     for (int64_t i = 0; i < n * rows; i++)
-        w[i] = 1.0f + 0.5f * rig_uniform(r);
+        w[i] = centre * (1.0f + 0.5f * rig_uniform(r));
     cp_test_free(&t);
     t.data = w;
     return add_weight(r, t, CP_ROLE_VECTOR);
@@ -197,6 +202,15 @@ void *machine_page(const machine *m, uint32_t page)
 {
     const cp_prepared *p = m->p;
     return fetch(m, p->pages.at + (size_t)page * p->page_bytes, p->page_bytes);
+}
+
+void machine_get_row(const machine *m, cp_mat s, int r, float *x)
+{
+    const cp_prepared *p = m->p;
+    size_t n = (size_t)p->prog->mats[s].width * sizeof(float);
+    float *row = fetch(m, p->mats[s] + (size_t)r * p->ld[s] * sizeof(float), n);
+    memcpy(x, row, n);
+    free(row);
 }
 
 void machine_fill(machine *m, uint64_t seed)

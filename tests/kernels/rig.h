@@ -50,6 +50,7 @@ cp_mat rig_mat(rig *r, int width, cp_rows rows);
 cp_wref rig_weight(rig *r, cp_dtype t, int64_t k, int64_t m, cp_role role);
 cp_wref rig_experts(rig *r, cp_dtype t, int64_t k, int64_t m, int64_t n_expert);
 cp_wref rig_vector(rig *r, int64_t n, int64_t rows); /* F32, around 1 */
+cp_wref rig_vector_around(rig *r, int64_t n, int64_t rows, float centre);
 cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows);
 /* A LINEAR record of one weight without prologue; change what the test is about. */
 cp_op *rig_linear(rig *r, cp_mat in, cp_wref w, cp_mat out, cp_rows rows);
@@ -65,10 +66,12 @@ void machine_close(machine *m);
 /* Equal for equal seeds: all matrices, K/V of all pages but page 0, all states but slot 0. */
 void machine_fill(machine *m, uint64_t seed);
 void machine_step(machine *m, const cp_batch *b);
-/* The machine's memory by its row's functions: one row of a slot; a copy of a page, to be freed. */
+/* The machine's memory by its row's functions: one row of a matrix; a copy of a page, to be freed.
+ */
 void machine_put_row(machine *m, cp_mat s, int r, const float *x);
 float *machine_row(const machine *m, cp_mat s, int r); /* a copy, to be freed */
 void *machine_page(const machine *m, uint32_t page);
+void machine_get_row(const machine *m, cp_mat s, int r, float *x);
 /* Fails with the first differing element of the first `rows` rows. */
 void machines_equal(const machine *a, const machine *b, cp_mat s, int rows, const char *what);
 /* Whole page pool and state pool. */

@@ -194,7 +194,9 @@ static cp_op *attention_record(rig *r, int group, int n_kv, int k_dim, int v_dim
 {
     cp_op *op = rig_op(r, CP_OP_ATTENTION, CP_ROWS_ALL);
     int heads = group * n_kv;
-    op->u.attention.q = rig_mat(r, heads * k_dim, CP_ROWS_ALL);
+    op->u.attention.gated = rig_random(r, 3) == 0;
+    op->u.attention.q =
+        rig_mat(r, heads * (k_dim + (op->u.attention.gated ? v_dim : 0)), CP_ROWS_ALL);
     op->u.attention.k = rig_mat(r, n_kv * k_dim, CP_ROWS_ALL);
     op->u.attention.v = rig_mat(r, n_kv * v_dim, CP_ROWS_ALL);
     op->u.attention.out = rig_mat(r, heads * v_dim, CP_ROWS_ALL);
@@ -537,6 +539,87 @@ static void test_sample(uint64_t seed)
     rig_fini(&r);
 }
 
+/* A DeltaNet layer of random shape, the second of its group. */
+static cp_delta_shape some_delta(rig *r, int *group)
+{
+    cp_delta_shape s = {.n_k = 1 + (int)rig_random(r, 3),
+                        .k_dim = 1 + (int)rig_random(r, rig_random(r, 4) ? 40 : 256),
+                        .v_dim = 1 + (int)rig_random(r, rig_random(r, 4) ? 40 : 256),
+                        .taps = 1 + (int)rig_random(r, 5)};
+    s.n_v = s.n_k * (1 + (int)rig_random(r, 3));
+    *group = rig_group(r, (cp_kv_group){.kind = CP_GROUP_STATE,
+                                        .n_layers = 2,
+                                        .state_bytes = cp_delta_state_bytes(&s) + 64});
+    return s;
+}
+
+static int some_states(rig *r, rig_seq *q)
+{
+    int n = some_seqs(r, q, 100);
+    for (int i = 0; i < n; i++) {
+        q[i].state_in = rig_random(r, 3) ? (uint32_t)(1 + i) : 0;
+        q[i].state_out =
+            rig_random(r, 5) ? rig_random(r, 2) ? (uint32_t)(1 + i) : (uint32_t)(5 + i) : 0;
+        q[i].state_save = rig_random(r, 2) ? (uint32_t)(10 + i) : 0;
+    }
+    return n;
+}
+
+static void test_deltaprep(uint64_t seed)
+{
+    rig r;
+    int group;
+    rig_init(&r, seed);
+    cp_delta_shape s = some_delta(&r, &group);
+    int d = (int)cp_delta_channels(&s);
+    cp_op *op = rig_op(&r, CP_OP_DELTAPREP, CP_ROWS_ALL);
+    op->u.deltaprep.in = rig_mat(&r, d, CP_ROWS_ALL);
+    op->u.deltaprep.alpha = rig_mat(&r, s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.beta = rig_mat(&r, s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.out = rig_mat(&r, d, CP_ROWS_ALL);
+    op->u.deltaprep.gates = rig_mat(&r, 2 * s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.conv = rig_vector(&r, s.taps, d);
+    op->u.deltaprep.a = rig_vector_around(&r, s.n_v, 1, -2.0f);
+    op->u.deltaprep.dt = rig_vector(&r, s.n_v, 1);
+    op->u.deltaprep.eps = 1e-6f;
+    op->u.deltaprep.scale = 0.0884f;
+    op->u.deltaprep.shape = s;
+    op->u.deltaprep.group = group;
+    op->u.deltaprep.layer_in_group = 1;
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_states(&r, q), false);
+    cp_mat outs[] = {op->u.deltaprep.out, op->u.deltaprep.gates, -1};
+    compare(&r, &b.b, outs, "deltaprep");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+static void test_deltanet(uint64_t seed)
+{
+    rig r;
+    int group;
+    rig_init(&r, seed);
+    cp_delta_shape s = some_delta(&r, &group);
+    cp_op *op = rig_op(&r, CP_OP_DELTANET, CP_ROWS_ALL);
+    op->u.deltanet.in = rig_mat(&r, (int)cp_delta_channels(&s), CP_ROWS_ALL);
+    op->u.deltanet.gates = rig_mat(&r, 2 * s.n_v, CP_ROWS_ALL);
+    op->u.deltanet.z = rig_mat(&r, s.n_v * s.v_dim, CP_ROWS_ALL);
+    op->u.deltanet.out = rig_mat(&r, s.n_v * s.v_dim, CP_ROWS_ALL);
+    op->u.deltanet.norm = rig_vector(&r, s.v_dim, 1);
+    op->u.deltanet.eps = 1e-6f;
+    op->u.deltanet.shape = s;
+    op->u.deltanet.group = group;
+    op->u.deltanet.layer_in_group = 1;
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, &r, q, some_states(&r, q), false);
+    cp_mat outs[] = {op->u.deltanet.out, -1};
+    compare(&r, &b.b, outs, "deltanet");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
 /* One cmocka test an operation, from the list itself. */
 #define X(kind, name)                                                                              \
     static void op_##name(void **state)                                                            \
@@ -546,9 +629,9 @@ static void test_sample(uint64_t seed)
             test_##name(seed);                                                                     \
     }
 static const uint64_t rounds[CP_OP_COUNT] = {
-    [CP_OP_EMBED] = 30,     [CP_OP_ROPE] = 20,      [CP_OP_GATHER] = 10, [CP_OP_LINEAR] = 40,
-    [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,  [CP_OP_ROUTE] = 60,
-    [CP_OP_EXPERTS] = 62,   [CP_OP_SUM] = 12,
+    [CP_OP_EMBED] = 30,     [CP_OP_ROPE] = 20,      [CP_OP_GATHER] = 10,    [CP_OP_LINEAR] = 40,
+    [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,     [CP_OP_ROUTE] = 60,
+    [CP_OP_EXPERTS] = 62,   [CP_OP_SUM] = 12,       [CP_OP_DELTAPREP] = 20, [CP_OP_DELTANET] = 20,
 };
 CP_OPS(X)
 #undef X

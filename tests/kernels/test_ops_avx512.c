@@ -80,6 +80,9 @@ static void elementwise(void **state)
         cp_vec_base.rmsnorm(want, a, w, round % 2 ? b : NULL, n, 1e-5f);
         cp_vec_emulated.rmsnorm(got, a, w, round % 2 ? b : NULL, n, 1e-5f);
         assert_memory_equal(want, got, (size_t)n * sizeof(float));
+        cp_vec_base.gate_out(want, a, n);
+        cp_vec_emulated.gate_out(got, a, n);
+        assert_memory_equal(want, got, (size_t)n * sizeof(float));
         cp_vec_base.scale(want, 1.7f, n);
         cp_vec_emulated.scale(got, 1.7f, n);
         assert_memory_equal(want, got, (size_t)n * sizeof(float));
@@ -120,6 +123,62 @@ static void convolution(void **state)
         }
         assert_memory_equal(y[0], y[1], sizeof(y[0]));
         assert_memory_equal(out[0], out[1], sizeof(out[0]));
+    }
+}
+
+/* A head's rows through the convolution, then the delta rule over as many columns. */
+static void deltas(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, D = 80 };
+    static float x[ROWS * D], w[D * 4], in[3 * D], gates[2][2 * ROWS], s0[D * 32];
+    static float y[2][ROWS * D], out[2][3 * D], s[2][D * 32], o[2][ROWS * 32];
+    for (int round = 0; round < 20; round++) {
+        int n = 1 + below(D), kd = 1 + below(D), cols = 1 + below(32);
+        fill(x, ROWS * D, 1.0f);
+        fill(w, D * 4, 1.0f);
+        fill(in, 3 * D, 1.0f);
+        fill(s0, D * 32, 1.0f);
+        memset(y, 0, sizeof(y));
+        memset(o, 0, sizeof(o));
+        for (int i = 0; i < 2; i++) {
+            const cp_vec *t = i ? &cp_vec_emulated : &cp_vec_base;
+            t->delta_prep(&(cp_delta_prep){.d = D,
+                                           .taps = 4,
+                                           .n_rows = ROWS,
+                                           .c0 = (D - n) / 2,
+                                           .n = n,
+                                           .w = w,
+                                           .x = x,
+                                           .y = y[i],
+                                           .ld = D,
+                                           .unit = round % 2,
+                                           .eps = 1e-6f,
+                                           .scale = 0.3f,
+                                           .in = round % 3 ? in : NULL,
+                                           .out = out[i]});
+            t->delta_gates(gates[i], x, x + ROWS, in, w, ROWS);
+            memcpy(s[i], s0, sizeof(s0));
+            t->delta_rows(&(cp_delta){.k_dim = kd,
+                                      .n_rows = ROWS,
+                                      .n = cols,
+                                      .q = x,
+                                      .k = y[i],
+                                      .v = x,
+                                      .ld = D,
+                                      .decay = gates[i],
+                                      .beta = gates[i] + ROWS,
+                                      .ld_g = 1,
+                                      .s = s[i],
+                                      .o = o[i],
+                                      .ld_o = 32});
+            t->delta_finish(o[i], w, x, cols, 1e-6f);
+        }
+        assert_memory_equal(y[0], y[1], sizeof(y[0]));
+        assert_memory_equal(out[0], out[1], sizeof(out[0]));
+        assert_memory_equal(gates[0], gates[1], sizeof(gates[0]));
+        assert_memory_equal(s[0], s[1], sizeof(s[0]));
+        assert_memory_equal(o[0], o[1], sizeof(o[0]));
     }
 }
 
@@ -213,10 +272,8 @@ static void logits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(elementwise),
-        cmocka_unit_test(convolution),
-        cmocka_unit_test(attention),
-        cmocka_unit_test(logits),
+        cmocka_unit_test(elementwise), cmocka_unit_test(convolution), cmocka_unit_test(deltas),
+        cmocka_unit_test(attention),   cmocka_unit_test(logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
