@@ -47,8 +47,8 @@ int cp_cmd_version(const cp_options *o)
            "libraries: %s\narchitectures:",
            cp_backend_level(b), level, cp_pool_default_threads(), (double)available / 1048576.0,
            (double)total / 1048576.0, CAPSTAN_LIBRARIES);
-    for (const char *const *a = cp_model_archs(); *a; a++) {
-        printf(" %s", *a);
+    for (int i = 0; cp_model_arch(i); i++) {
+        printf(" %s", cp_model_arch(i));
     }
     puts("\nkernels (operation, types, level):");
     cp_backend_describe(b, print_line, NULL);

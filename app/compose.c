@@ -110,8 +110,8 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     if (rc) {
         return rc;
     }
-    if ((rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
-        (rc = cp_model_open(&m->model, m->file, err)) ||
+    if ((rc = cp_model_open(&m->model, m->file, err)) ||
+        (rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
         (rc = open_templates(m, template_file, err))) {
         cp_err_prefix(err, "%s", ref);
         cp_app_model_close(m);

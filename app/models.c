@@ -8,6 +8,7 @@
 #include "app/command.h"
 #include "app/defaults.h"
 #include "app/progress.h"
+#include "app/recognised.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -241,7 +242,7 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
 static void describe(const row *r)
 {
     cp_engine_memory mem;
-    char states[128] = "";
+    char states[128] = "", traits[256], templates[128] = "";
     const cp_hparams *h = cp_model_hparams(r->m.model);
     cp_engine_describe(r->m.engine, &mem);
     if (mem.state_slots > 0) {
@@ -251,12 +252,20 @@ static void describe(const row *r)
                     (double)mem.state_slots * (double)mem.state_bytes / 1048576.0,
                     mem.checkpoint_every);
     }
+    cp_recognised_traits(h, traits, sizeof traits);
+    for (int use = 0, n = 0; use < CP_TEMPLATE_USES; use++) {
+        if (r->m.templates.of[use]) {
+            n += (int)cp_snprintf(templates + n, sizeof templates - (size_t)n, "%s%s",
+                                  n ? ", " : "", cp_template_names[use]);
+        }
+    }
     cp_log(CP_LOG_INFO,
            "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
-           "cache %.1f MiB, %d full-length sequence%s%s",
+           "cache %.1f MiB, %d full-length sequence%s%s; chat template %s%s",
            r->ids[0], h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, mem.ctx,
            h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
-           mem.full_seqs == 1 ? " fits" : "s fit", states);
+           mem.full_seqs == 1 ? " fits" : "s fit", states, templates[0] ? templates : "none",
+           traits);
 }
 
 /* Everything that a model is goes, whatever there is of it: the engine lets go of its requests

@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
-"""A model of Llama-3.2-1B's shapes with random weights, for measurements of loading: 0.76 GB, GGUF v3.
+"""A model of real shapes with random weights, for measurements of loading and of speed: GGUF v3.
 
-    make_model.py SmolLM2.gguf OUT.gguf [LAYERS EMBD FF HEADS KV_HEADS VOCAB]
+    make_model.py SOURCE.gguf OUT.gguf [SHAPE | LAYERS EMBD FF HEADS KV_HEADS VOCAB]
 
-Other numbers make a model of other shapes. Every matrix is Q4_0, the (tied) embedding Q6_K, the norms F32 ones. The tokenizer is the one of the file given, its vocabulary
-padded with unused tokens. The same input gives the same bytes. Standard library only.
+SHAPE: llama-3.2-1b (0.76 GB; the default, and what six numbers change), qwen3-0.6b, moe-16x2, qwen35-0.8b. The tokenizer is
+the one of SOURCE, its vocabulary padded with unused tokens. The same input gives the same bytes. Standard library only.
 """
 import random
 import struct
 import sys
 
-LAYERS, EMBD, FF, HEADS, KV_HEADS, VOCAB, CTX = 16, 2048, 8192, 32, 8, 128256, 131072
-F32, Q4_0, Q6_K = 0, 2, 14
-BLOCK = {Q4_0: (32, 18), Q6_K: (256, 210), F32: (1, 4)}
+F32, Q4_0, Q4_K, Q6_K = 0, 2, 12, 14
+BLOCK = {Q4_0: (32, 18), Q4_K: (256, 144), Q6_K: (256, 210), F32: (1, 4)}
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 U32, F32_KV, STR, ARR, I32 = 4, 6, 8, 9, 5
 
@@ -63,60 +62,148 @@ def tokenizer_keys(path):
     return keys
 
 
-def padded(value, pad):
-    """An array value with its count raised to VOCAB; pad(i) is element i."""
+def padded(value, vocab, pad):
+    """An array value with its count raised to vocab; pad(i) is element i."""
     of, n = struct.unpack_from("<IQ", value)
-    return struct.pack("<IQ", of, VOCAB) + value[12:] + b"".join(pad(i) for i in range(n, VOCAB))
+    return struct.pack("<IQ", of, vocab) + value[12:] + b"".join(pad(i) for i in range(n, vocab))
 
 
-def metadata(path):
+def value(v):
+    """A metadata value: text, a float, an int, or a list of ints."""
+    if isinstance(v, str):
+        return STR, string(v.encode())
+    if isinstance(v, list):
+        return ARR, struct.pack(f"<IQ{len(v)}i", I32, len(v), *v)
+    return (F32_KV, struct.pack("<f", v)) if isinstance(v, float) else (U32, struct.pack("<I", v))
+
+
+def metadata(path, shape):
     keys = tokenizer_keys(path)
+    vocab = shape["keys"]["vocab_size"]
     for name, pad in ((b"tokenizer.ggml.tokens", lambda i: string(b"<|unused%d|>" % i)),
                       (b"tokenizer.ggml.token_type", lambda i: struct.pack("<i", 5)),
                       (b"tokenizer.ggml.scores", lambda i: struct.pack("<f", 0.0))):
         if name in keys:
-            keys[name] = (ARR, padded(keys[name][1], pad))
-    u32 = {"block_count": LAYERS, "context_length": CTX, "embedding_length": EMBD, "feed_forward_length": FF,
-           "attention.head_count": HEADS, "attention.head_count_kv": KV_HEADS, "rope.dimension_count": EMBD // HEADS,
-           "vocab_size": VOCAB}
-    keys[b"general.architecture"] = (STR, string(b"llama"))
-    keys[b"general.file_type"] = (U32, struct.pack("<I", 2))
-    for k, v in u32.items():
-        keys[b"llama." + k.encode()] = (U32, struct.pack("<I", v))
-    keys[b"llama.rope.freq_base"] = (F32_KV, struct.pack("<f", 500000.0))
-    keys[b"llama.attention.layer_norm_rms_epsilon"] = (F32_KV, struct.pack("<f", 1e-5))
+            keys[name] = (ARR, padded(keys[name][1], vocab, pad))
+    keys[b"general.architecture"] = value(shape["arch"])
+    keys[b"general.file_type"] = value(shape["file_type"])
+    for k, v in shape["keys"].items():
+        keys[f"{shape['arch']}.{k}".encode()] = value(v)
     return keys
 
 
-def tensors():
-    kv = KV_HEADS * EMBD // HEADS
-    rows = [("token_embd.weight", (EMBD, VOCAB), Q6_K), ("output_norm.weight", (EMBD,), F32)]
-    for i in range(LAYERS):
-        rows += [(f"blk.{i}.{name}.weight", dims, F32 if len(dims) == 1 else Q4_0) for name, dims in (
-            ("attn_norm", (EMBD,)), ("attn_q", (EMBD, EMBD)), ("attn_k", (EMBD, kv)), ("attn_v", (EMBD, kv)),
-            ("attn_output", (EMBD, EMBD)), ("ffn_norm", (EMBD,)), ("ffn_gate", (EMBD, FF)), ("ffn_up", (EMBD, FF)),
-            ("ffn_down", (FF, EMBD)))]
-    return rows
+# ---- shapes: metadata, and (name, dimensions, type) of every tensor ----
 
+def keys_of(layers, d, ff, heads, kv, head, vocab, ctx, theta, eps):
+    return {"block_count": layers, "context_length": ctx, "embedding_length": d, "feed_forward_length": ff,
+            "attention.head_count": heads, "attention.head_count_kv": kv, "rope.dimension_count": head,
+            "vocab_size": vocab, "rope.freq_base": theta, "attention.layer_norm_rms_epsilon": eps}
+
+
+def heads_of(keys, head):
+    return {**keys, "attention.key_length": head, "attention.value_length": head}
+
+
+def more(i, layers):
+    """Which layers' attn_v and ffn_down have more bits in a Q4_K_M file."""
+    return i < layers // 8 or i >= 7 * layers // 8 or (i - layers // 8) % 3 == 2
+
+
+def llama(layers=16, d=2048, ff=8192, heads=32, kv=8, vocab=128256):
+    """Every matrix Q4_0, the (tied) embedding Q6_K."""
+    rows = [("token_embd", (d, vocab), Q6_K), ("output_norm", (d,), F32)]
+    for i in range(layers):
+        rows += [(f"blk.{i}.{name}", dims, F32 if len(dims) == 1 else Q4_0) for name, dims in (
+            ("attn_norm", (d,)), ("attn_q", (d, d)), ("attn_k", (d, kv * d // heads)), ("attn_v", (d, kv * d // heads)),
+            ("attn_output", (d, d)), ("ffn_norm", (d,)), ("ffn_gate", (d, ff)), ("ffn_up", (d, ff)), ("ffn_down", (ff, d)))]
+    return {"arch": "llama", "file_type": 2, "tensors": rows,
+            "keys": keys_of(layers, d, ff, heads, kv, d // heads, vocab, 131072, 500000.0, 1e-5)}
+
+
+def attention(d, heads, kv, head, v_type, kind, gated=1):
+    return [("attn_norm", (d,), F32), ("attn_q", (d, gated * heads * head), kind), ("attn_k", (d, kv * head), kind),
+            ("attn_v", (d, kv * head), v_type), ("attn_q_norm", (head,), F32), ("attn_k_norm", (head,), F32),
+            ("attn_output", (heads * head, d), kind)]
+
+
+def qwen3():
+    layers, d, ff, heads, kv, head, vocab = 28, 1024, 3072, 16, 8, 128, 151936
+    rows = [("token_embd", (d, vocab), Q6_K), ("output_norm", (d,), F32)]
+    for i in range(layers):
+        big = Q6_K if more(i, layers) else Q4_K
+        rows += [(f"blk.{i}.{n}", dims, t) for n, dims, t in attention(d, heads, kv, head, big, Q4_K) + [
+            ("ffn_norm", (d,), F32), ("ffn_gate", (d, ff), Q4_K), ("ffn_up", (d, ff), Q4_K), ("ffn_down", (ff, d), big)]]
+    keys = heads_of(keys_of(layers, d, ff, heads, kv, head, vocab, 40960, 1e6, 1e-6), head)
+    return {"arch": "qwen3", "file_type": 15, "tensors": rows, "keys": keys}
+
+
+def moe():
+    """16 experts of which 2 run, in Q4_0."""
+    layers, d, ff, heads, kv, head, vocab, experts = 16, 1024, 1536, 16, 4, 128, 49152, 16
+    rows = [("token_embd", (d, vocab), Q6_K), ("output_norm", (d,), F32)]
+    for i in range(layers):
+        rows += [(f"blk.{i}.{n}", dims, t) for n, dims, t in attention(d, heads, kv, head, Q4_0, Q4_0) + [
+            ("ffn_norm", (d,), F32), ("ffn_gate_inp", (d, experts), F32), ("ffn_gate_exps", (d, ff, experts), Q4_0),
+            ("ffn_up_exps", (d, ff, experts), Q4_0), ("ffn_down_exps", (ff, d, experts), Q4_0)]]
+    keys = {**heads_of(keys_of(layers, d, ff, heads, kv, head, vocab, 32768, 1e6, 1e-6), head),
+            "expert_count": experts, "expert_used_count": 2, "expert_feed_forward_length": ff}
+    return {"arch": "qwen3moe", "file_type": 2, "tensors": rows, "keys": keys}
+
+
+def qwen35():
+    layers, d, ff, heads, kv, head, vocab = 24, 1024, 3584, 8, 2, 256, 248320
+    groups, ranks, state = 16, 16, 128
+    inner = ranks * state
+    wide = 2 * groups * state + inner
+    rows = [("token_embd", (d, vocab), Q6_K), ("output_norm", (d,), F32)]
+    for i in range(layers):
+        big = Q6_K if more(i, layers) else Q4_K
+        mixer = attention(d, heads, kv, head, big, Q4_K, 2) if i % 4 == 3 else [
+            ("attn_norm", (d,), F32), ("attn_qkv", (d, wide), Q4_K), ("attn_gate", (d, inner), Q4_K),
+            ("ssm_conv1d", (4, wide), F32), ("ssm_dt.bias", (ranks,), F32), ("ssm_a", (ranks,), F32),
+            ("ssm_beta", (d, ranks), F32), ("ssm_alpha", (d, ranks), F32), ("ssm_norm", (state,), F32),
+            ("ssm_out", (inner, d), Q4_K)]
+        rows += [(f"blk.{i}.{n}", dims, t) for n, dims, t in mixer + [
+            ("post_attention_norm", (d,), F32), ("ffn_gate", (d, ff), Q4_K), ("ffn_up", (d, ff), Q4_K),
+            ("ffn_down", (ff, d), big)]]
+    keys = {**heads_of(keys_of(layers, d, ff, heads, kv, 64, vocab, 262144, 1e7, 1e-6), head),
+            "rope.dimension_sections": [11, 11, 10, 0], "full_attention_interval": 4, "ssm.conv_kernel": 4,
+            "ssm.state_size": state, "ssm.group_count": groups, "ssm.time_step_rank": ranks, "ssm.inner_size": inner}
+    return {"arch": "qwen35", "file_type": 15, "tensors": rows, "keys": keys}
+
+
+SHAPES = {"llama-3.2-1b": llama, "qwen3-0.6b": qwen3, "moe-16x2": moe, "qwen35-0.8b": qwen35}
+
+
+# ---- bytes ----
 
 def chunk(kind, rng, blocks):
     """`blocks` blocks of random codes with a sane scale."""
-    out = bytearray(rng.randbytes(blocks * BLOCK[kind][1]))
     size = BLOCK[kind][1]
-    scale = struct.pack("<e", 0.004 if kind == Q4_0 else 0.0002)
-    at = 0 if kind == Q4_0 else size - 2
-    out[at::size] = scale[:1] * blocks
-    out[at + 1::size] = scale[1:] * blocks
+    out = bytearray(rng.randbytes(blocks * size))
+    at, scale = {Q4_0: (0, struct.pack("<e", 0.004)), Q4_K: (0, struct.pack("<ee", 1e-4, 7.5e-4)),
+                 Q6_K: (size - 2, struct.pack("<e", 0.0002))}[kind]
+    for k, byte in enumerate(scale):
+        out[at + k::size] = bytes([byte]) * blocks
     return bytes(out)
 
 
+def floats(name, n, rng):
+    """Norms are ones, routers and the like small numbers, decays negative."""
+    if "norm" in name:
+        return struct.pack(f"<{n}f", *[1.0] * n)
+    if name.endswith("ssm_a"):
+        return struct.pack(f"<{n}f", *[-rng.uniform(0.1, 4.0) for _ in range(n)])
+    return struct.pack(f"<{n}f", *[rng.gauss(0, 0.05) for _ in range(n)])
+
+
 def main():
-    global LAYERS, EMBD, FF, HEADS, KV_HEADS, VOCAB
-    source, path, *shapes = sys.argv[1:]
-    if shapes:
-        LAYERS, EMBD, FF, HEADS, KV_HEADS, VOCAB = map(int, shapes)
+    source, path, *rest = sys.argv[1:]
+    shape = SHAPES[rest[0]]() if len(rest) == 1 else llama(*map(int, rest))
     rng = random.Random(1)
-    keys, rows = metadata(source), tensors()
+    keys = metadata(source, shape)
+    rows = [(name if name.endswith(".bias") or name.endswith("ssm_a") else name + ".weight", dims, kind)
+            for name, dims, kind in shape["tensors"]]
     head, at = b"", 0
     for name, dims, kind in rows:
         n = 1
@@ -126,19 +213,21 @@ def main():
         at += (n // BLOCK[kind][0] * BLOCK[kind][1] + 31) // 32 * 32
     with open(path, "wb") as f:
         f.write(struct.pack("<IIQQ", 0x46554747, 3, len(rows), len(keys)))
-        for name, (kind, value) in keys.items():
-            f.write(string(name) + struct.pack("<I", kind) + value)
+        for name, (kind, v) in keys.items():
+            f.write(string(name) + struct.pack("<I", kind) + v)
         f.write(head)
         f.write(b"\0" * (-f.tell() % 32))
         piece = {kind: chunk(kind, rng, 4096) for kind in (Q4_0, Q6_K)}
+        piece[Q4_K] = chunk(Q4_K, random.Random(2), 4096)
         for name, dims, kind in rows:
+            n = 1
+            for d in dims:
+                n *= d
             if kind == F32:
-                f.write(struct.pack(f"<{dims[0]}f", *[1.0] * dims[0]))
-                continue
-            n = dims[0] * dims[1] // BLOCK[kind][0]
-            for k in range(0, n, 4096):  # rotated by whole blocks, so that no two rows are alike
-                turn = rng.randrange(4096) * BLOCK[kind][1]
-                f.write((piece[kind][turn:] + piece[kind][:turn])[:min(4096, n - k) * BLOCK[kind][1]])
+                f.write(floats(name, n, rng))
+            for k in range(0, n // BLOCK[kind][0] if kind != F32 else 0, 4096):
+                turn = rng.randrange(4096) * BLOCK[kind][1]  # by whole blocks, so that no two rows are alike
+                f.write((piece[kind][turn:] + piece[kind][:turn])[:min(4096, n // BLOCK[kind][0] - k) * BLOCK[kind][1]])
             f.write(b"\0" * (-f.tell() % 32))
 
 

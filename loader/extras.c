@@ -7,14 +7,19 @@
 #include "loader/extras.h"
 #include "base/io.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
-static void note(cp_extras *x, const char *text)
+enum { NEIGHBOURS_MAX = 4096 }; /* entries of a folder that are looked at */
+
+static void note(void *arg, const char *text)
 {
+    cp_extras *x = arg;
     if (x->n_notes < CP_NOTES_MAX)
         x->notes[x->n_notes++] = cp_xstrdup(text);
 }
@@ -68,13 +73,15 @@ static size_t pick(const cp_files *f, cp_layer_role role, const char *name)
     return found;
 }
 
-static void note_ignored(cp_extras *x, const cp_resolved *r, const cp_file *f, const char *why)
+/* See extras.h. */
+void cp_ignored_file(const cp_manifest *m, const cp_file *f, const char *why, cp_ignored_fn *tell,
+                     void *arg)
 {
     char line[512];
-    const char *type = r->manifest->layer[f->layer].media_type;
+    const char *type = m->layer[f->layer].media_type;
     cp_snprintf(line, sizeof(line), "layer %zu (%.100s%s%.200s) ignored: %s", f->layer,
                 type[0] ? type : "no media type", f->path[0] ? ", " : "", f->path, why);
-    note(x, line);
+    tell(arg, line);
 }
 
 static cp_code read_context(cp_extras *x, const cp_resolved *r, cp_err *err)
@@ -92,11 +99,36 @@ static cp_code read_context(cp_extras *x, const cp_resolved *r, cp_err *err)
 }
 
 /* See extras.h. */
+void cp_ignored_neighbours(const char *path, cp_ignored_fn *tell, void *arg)
+{
+    char folder[CP_DIR_MAX], line[512];
+    const char *base = cp_path_base(path), *why;
+    if (!cp_strcopy(folder, sizeof(folder), path))
+        return;
+    folder[base - path] = '\0';
+    DIR *d = opendir(folder[0] ? folder : ".");
+    struct dirent *e;
+    for (size_t i = 0; d && i < NEIGHBOURS_MAX && (e = readdir(d)); i++) {
+        size_t n = strlen(e->d_name);
+        if (n > 5 && strcasecmp(e->d_name + n - 5, ".gguf") == 0 && strcmp(e->d_name, base) != 0 &&
+            cp_name_kind_of(e->d_name, &why) == CP_NAME_DATA) {
+            cp_snprintf(line, sizeof(line), "%.255s beside it ignored: %s", e->d_name, why);
+            cp_printable(line);
+            tell(arg, line);
+        }
+    }
+    if (d)
+        closedir(d);
+}
+
+/* See extras.h. */
 cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, cp_err *err)
 {
     const cp_files *f = r->files;
-    if (r->bare)
+    if (r->bare) {
+        cp_ignored_neighbours(r->ref.path, note, x);
         return CP_OK;
+    }
     size_t params = pick(f, CP_ROLE_PARAMS, NULL),
            template = pick(f, CP_ROLE_TEMPLATE, "chat_template.jinja");
     cp_code code = CP_OK;
@@ -119,9 +151,9 @@ cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, c
         if (e->left_out)
             continue;
         if (e->role == CP_ROLE_IGNORED)
-            note_ignored(x, r, e, e->note ? e->note : "not known");
+            cp_ignored_file(r->manifest, e, e->note ? e->note : "not known", note, x);
         else if (e->role != CP_ROLE_WEIGHTS && i != params && i != template)
-            note_ignored(x, r, e, "there is another of its kind");
+            cp_ignored_file(r->manifest, e, "there is another of its kind", note, x);
     }
     return code;
 }

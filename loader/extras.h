@@ -25,4 +25,12 @@ typedef struct cp_extras {
 cp_code cp_extras_read(cp_extras *x, const cp_resolved *r, bool verify_always, cp_err *err);
 void cp_extras_fini(cp_extras *x);
 
+typedef void cp_ignored_fn(void *arg, const char *line);
+/* The line that says why file f of m is ignored. */
+void cp_ignored_file(const cp_manifest *m, const cp_file *f, const char *why, cp_ignored_fn *tell,
+                     void *arg);
+/* Tell of GGUF files beside one given by path which by their names belong to a model and are none:
+ * an encoder, a drafter. */
+void cp_ignored_neighbours(const char *path, cp_ignored_fn *tell, void *arg);
+
 #endif

@@ -29,6 +29,9 @@ typedef struct cp_loader_options {
     cp_progress_fn *progress; /* of cp_loader_open, told of "verifying" and "extracting" with bytes
                                  of one file; may be NULL */
     void *progress_arg;
+    /* Shown by cp_store_inspect what the weights say of themselves, for the call; may be NULL. */
+    void (*look)(void *arg, const cp_meta *meta);
+    void *look_arg;
 } cp_loader_options;
 
 typedef struct cp_loaded cp_loaded;
@@ -91,6 +94,8 @@ typedef struct cp_store_entry {
     char quant[32];
     size_t n_layers;
     cp_store_layer *layers;
+    size_t n_ignored;
+    char **ignored; /* of cp_store_inspect: what lies beside the weights and is not read, and why */
 } cp_store_entry;
 
 /* All entries, sorted by name. Free with cp_store_entries_free. A fresh folder (oci/store/folder.h)

@@ -2,17 +2,21 @@
  * arch: an architecture is a row of names and traits. Private to model/.
  *
  * Rows know nothing of a file: model/hparams.h reads one by its row. Adding one takes archs/x.c, a
- * line in archs.c and a tiny random golden (tests/golden).
+ * line in CP_ARCHS and a tiny random golden (tests/golden).
  */
 #ifndef CP_MODEL_ARCH_H
 #define CP_MODEL_ARCH_H
 
+#include "base/meta.h"
 #include "kernels/kernels.h"
 
 struct cp_params;
 
 typedef struct cp_arch {
     const char *name; /* GGUF general.architecture */
+    /* For docs/MODELS.md: which models; what is built of them, and what not. `real`: the weights
+     * that were run, and against what; NULL: none can be had, the shapes are real at most. */
+    const char *covers, *built, *real;
     cp_rope_kind rope;
     cp_act act;
     bool embed_sqrt_d; /* embeddings times sqrt(d_model) */
@@ -29,8 +33,23 @@ typedef struct cp_arch {
     float (*attn_scale)(const struct cp_params *p);
 } cp_arch;
 
-/* The built rows, NULL-terminated. */
-extern const cp_arch *const cp_archs[];
-extern const cp_arch cp_arch_llama, cp_arch_gemma3, cp_arch_lfm2;
+/* The built rows, X(name of cp_arch_<name>): the one list to extend. */
+#define CP_ARCHS(X)                                                                                \
+    X(gemma3)                                                                                      \
+    X(lfm2)                                                                                        \
+    X(llama)                                                                                       \
+    X(qwen2)                                                                                       \
+    X(qwen3)
+
+#define CP_ARCH_DECLARE(name) extern const cp_arch cp_arch_##name;
+CP_ARCHS(CP_ARCH_DECLARE)
+#undef CP_ARCH_DECLARE
+extern const cp_arch *const cp_archs[]; /* NULL-terminated */
+/* The row of a file. CP_CORRUPT: it names none. CP_UNSUPPORTED: an architecture that is not built,
+ * by its family's name where it is known (known.c), with the list of those that are; or a file that
+ * is no model but belongs to one. */
+cp_code cp_arch_find(const cp_arch **out, const cp_meta *meta, cp_err *err);
+/* The i-th architecture that is known and not built; NULL: there are i. */
+const char *cp_arch_unbuilt(int i);
 
 #endif

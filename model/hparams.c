@@ -86,26 +86,6 @@ static cp_code get_per_layer(const reader *r, const char *key, bool required, in
     return CP_OK;
 }
 
-static cp_code find_arch(cp_params *p, const cp_meta *meta, cp_err *err)
-{
-    cp_str name;
-    if (!cp_meta_str(meta, "general.architecture", &name)) {
-        return cp_fail(err, CP_CORRUPT, "key 'general.architecture' is missing");
-    }
-    char list[256] = "";
-    size_t n = 0;
-    for (const cp_arch *const *a = cp_archs; *a; a++) {
-        if (strlen((*a)->name) == name.n && memcmp((*a)->name, name.p, name.n) == 0) {
-            p->arch = *a;
-            cp_strcopy(p->pub.arch, sizeof p->pub.arch, (*a)->name);
-            return CP_OK;
-        }
-        n += cp_snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", (*a)->name);
-    }
-    return cp_fail(err, CP_UNSUPPORTED, "architecture '%.*s' is not supported; supported: %s",
-                   (int)(name.n < 64 ? name.n : 64), name.p, list);
-}
-
 /* Head sizes of window layers, where they differ from full ones. */
 typedef struct window_heads {
     int k_swa, v_swa;
@@ -281,34 +261,36 @@ static cp_code read_layers(cp_params *p, const reader *r)
 cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
 {
     memset(p, 0, sizeof *p);
-    cp_code rc = find_arch(p, meta, err);
+    cp_code rc = cp_arch_find(&p->arch, meta, err);
     if (rc) {
         return rc;
     }
+    cp_strcopy(p->pub.arch, sizeof p->pub.arch, p->arch->name);
     reader r = {meta, p->pub.arch, err};
     cp_str name;
     if (cp_meta_str(meta, "general.name", &name)) {
         cp_snprintf(p->pub.name, sizeof p->pub.name, "%.*s", (int)(name.n < 120 ? name.n : 120),
                     name.p);
     }
-    int experts = 0, nextn = 0;
     double eps = 1e-5, scale = 0, softcap = 0;
     if ((rc = get_int(&r, "block_count", true, 1, CP_MAX_LAYERS, &p->pub.n_layers)) ||
         (rc = get_int(&r, "embedding_length", true, 16, 1 << 20, &p->pub.d_model)) ||
         (rc = get_int(&r, "context_length", true, 1, 1 << 26, &p->pub.ctx_train)) ||
-        (rc = get_int(&r, "expert_count", false, 0, 4096, &experts)) ||
-        (rc = get_int(&r, "nextn_predict_layers", false, 0, 64, &nextn)) ||
+        (rc = get_int(&r, "expert_count", false, 0, 4096, &p->pub.n_experts)) ||
+        (rc = get_int(&r, "expert_used_count", false, 0, 4096, &p->pub.n_experts_used)) ||
+        (rc = get_int(&r, "expert_shared_count", false, 0, 4096, &p->pub.n_experts_shared)) ||
+        (rc = get_int(&r, "nextn_predict_layers", false, 0, 64, &p->pub.n_mtp)) ||
         (rc = get_f64(&r, "attention.layer_norm_rms_epsilon", true, &eps)) ||
         (rc = get_f64(&r, "attention.scale", false, &scale)) ||
         (rc = get_f64(&r, "final_logit_softcapping", false, &softcap)) ||
         (rc = read_layers(p, &r))) {
         return rc;
     }
-    if (experts || nextn) {
+    if (p->pub.n_experts || p->pub.n_mtp) {
         return cp_fail(err, CP_UNSUPPORTED,
                        "architecture '%s' with %d experts and %d prediction layers is not "
                        "supported; supported: dense layers",
-                       p->pub.arch, experts, nextn);
+                       p->pub.arch, p->pub.n_experts, p->pub.n_mtp);
     }
     p->eps = (float)eps;
     window_heads heads;

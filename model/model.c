@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct cp_model {
     cp_params p;
@@ -54,6 +55,56 @@ static cp_code read_vocab(cp_params *p, const cp_loaded *file, cp_err *err)
     return CP_OK;
 }
 
+/* What the layers are, once they are in groups. */
+static void count_layers(cp_params *p, const cp_program *g)
+{
+    for (int i = 0; i < p->pub.n_layers; i++) {
+        p->pub.n_window_layers += p->layer[i].window;
+    }
+    p->pub.window = p->pub.n_window_layers ? p->window : 0;
+    for (int i = 0; i < g->n_groups; i++) {
+        p->pub.n_state_layers += g->groups[i].kind == CP_GROUP_STATE ? g->groups[i].n_layers : 0;
+    }
+    p->pub.state_bytes = cp_program_state_at(g, g->n_groups);
+}
+
+cp_code cp_model_recognise(cp_hparams *out, const cp_meta *meta, cp_err *err)
+{
+    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_program *g = cp_xcalloc(1, sizeof *g);
+    int(*place)[2] = cp_xcalloc(CP_MAX_LAYERS, sizeof *place);
+    cp_code rc = cp_params_read(p, meta, err);
+    rc = rc ? rc : cp_layer_groups(g, p, place, err);
+    if (rc == CP_OK) {
+        count_layers(p, g);
+    }
+    *out = p->pub;
+    free(place);
+    free(g);
+    free(p);
+    return rc;
+}
+
+/* An MTP sidecar has its model's metadata, its last blocks, and none of its layers. */
+static cp_code refuse_drafter(const cp_loaded *file, cp_err *err)
+{
+    const char *block = NULL;
+    for (size_t i = 0; i < cp_loaded_n_tensors(file); i++) {
+        const char *name = cp_loaded_tensor(file, i)->name;
+        if (strncmp(name, "blk.0.", 6) == 0) {
+            return CP_OK;
+        }
+        block = strstr(name, ".nextn.") ? name : block;
+    }
+    if (!block) {
+        return CP_OK;
+    }
+    return cp_fail(err, CP_UNSUPPORTED,
+                   "tensor '%s', but none of layer 0: the file is a drafter (MTP), which lies "
+                   "beside a model, not a model; give the model's own file",
+                   block);
+}
+
 cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
 {
     *out = NULL;
@@ -62,7 +113,8 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
     }
     cp_model *m = cp_xcalloc(1, sizeof *m);
     const cp_tensor *factors = NULL;
-    cp_code rc = cp_params_read(&m->p, cp_loaded_meta(file), err);
+    cp_code rc = refuse_drafter(file, err);
+    rc = rc ? rc : cp_params_read(&m->p, cp_loaded_meta(file), err);
     if (rc == CP_OK) {
         rc = read_vocab(&m->p, file, err);
     }
@@ -77,6 +129,9 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
         m->inv_full = rope_frequencies(m->p.n_rot, m->p.freq_base, m->p.freq_scale, factors);
         m->inv_window = rope_frequencies(m->p.n_rot_window, m->p.freq_base_swa, 1.0, NULL);
         rc = cp_program_build(&m->program, &m->p, file, m->inv_full, m->inv_window, err);
+    }
+    if (rc == CP_OK) {
+        count_layers(&m->p, &m->program);
     }
     if (rc) {
         cp_model_close(m);

@@ -4,8 +4,8 @@
  * prints a line for each value of each field at each route, with what the row says to it.
  */
 #include "base/code.h"
-#include "base/io.h"
 #include "base/map.h"
+#include "base/region.h"
 #include "server/emit.h"
 #include "server/routes.h"
 
@@ -166,51 +166,12 @@ static void json(cp_buf *b)
     }
 }
 
-/* The document with the table between its markers; false: it has none. */
-static bool spliced(const cp_buf *old, cp_buf *out)
-{
-    static const char begin[] = "<!-- fields: written by gen_api -->\n",
-                      end[] = "<!-- fields end -->";
-    const char *a = memmem(old->p, old->n, begin, sizeof(begin) - 1);
-    const char *z = memmem(old->p, old->n, end, sizeof(end) - 1);
-    if (!a || !z || z < a)
-        return false;
-    cp_buf_add(out, old->p, (size_t)(a - old->p) + sizeof(begin) - 1);
-    tables(out);
-    cp_buf_add(out, z, old->n - (size_t)(z - old->p));
-    return true;
-}
-
 static int put(FILE *f, const char *name, const cp_buf *b)
 {
     if (f && !b->failed && fwrite(b->p, 1, b->n, f) == b->n && fflush(f) == 0)
         return 0;
     perror(name);
     return 1;
-}
-
-static int rewrite(const char *path, bool check)
-{
-    cp_buf old = {0}, text = {0};
-    cp_err err;
-    int bad = 1;
-    if (cp_file_read(path, (size_t)16 << 20, &old, &err) != CP_OK)
-        fprintf(stderr, "%s\n", err.msg);
-    else if (!spliced(&old, &text))
-        fprintf(stderr, "%s has no markers for the table of fields\n", path);
-    else if (!text.failed && text.n == old.n && memcmp(text.p, old.p, old.n) == 0)
-        bad = 0;
-    else if (check)
-        fprintf(stderr, "%s is stale: build the target `docs` and commit it\n", path);
-    else {
-        FILE *f = fopen(path, "w");
-        bad = put(f, path, &text);
-        if (f && fclose(f) != 0)
-            bad = 1;
-    }
-    cp_buf_fini(&old);
-    cp_buf_fini(&text);
-    return bad;
 }
 
 int main(int argc, char **argv)
@@ -227,5 +188,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: gen_api [--check] FILE | --json\n");
         return 2;
     }
-    return rewrite(argv[argc - 1], check);
+    cp_buf b = {0};
+    tables(&b);
+    int bad = cp_region_write(argv[argc - 1], "fields", "gen_api", &b, check);
+    cp_buf_fini(&b);
+    return bad;
 }

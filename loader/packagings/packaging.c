@@ -129,34 +129,41 @@ cp_code cp_plan_check(const cp_plan *p, const char *unbuilt, cp_err *err)
             return CP_OK;
     if (unbuilt)
         return cp_fail(err, CP_UNSUPPORTED, "weights in '%s'; supported: GGUF", unbuilt);
+    for (size_t i = 0; i < p->n; i++)
+        if (p->layer[i].note)
+            return cp_fail(err, CP_CORRUPT, "manifest has no weight layer (layer %zu: %s)", i,
+                           p->layer[i].note);
     return cp_fail(err, CP_CORRUPT, "manifest has no weight layer");
 }
 
 /* File names and what becomes of them; the first row that fits decides. */
 static const struct {
     const char *part;
-    bool anywhere; /* in the file's name; else at its end */
+    enum { AT_END, AT_FRONT, ANYWHERE } where; /* in the file's name */
     cp_name_kind kind;
     const char *note;
 } names[] = {
-    {"mmproj", true, CP_NAME_DATA, "a projector; images are not built"},
-    {".gguf", false, CP_NAME_GGUF, NULL},
-    {".jinja", false, CP_NAME_TEMPLATE, NULL},
-    {".safetensors", false, CP_NAME_UNBUILT, "safetensors weights are not built"},
-    {".dduf", false, CP_NAME_UNBUILT, "dduf weights are not built"},
-    {".onnx", false, CP_NAME_UNBUILT, "ONNX weights are not built"},
-    {".pt", false, CP_NAME_UNBUILT, "PyTorch weights are not built"},
-    {".pth", false, CP_NAME_UNBUILT, "PyTorch weights are not built"},
-    {".json", false, CP_NAME_DATA, "the GGUF file carries its own configuration"},
-    {".jsonl", false, CP_NAME_DATA, "data that running the model does not need"},
-    {".txt", false, CP_NAME_DATA, "data that running the model does not need"},
-    {".yaml", false, CP_NAME_DATA, "data that running the model does not need"},
-    {".yml", false, CP_NAME_DATA, "data that running the model does not need"},
-    {".md", false, CP_NAME_DATA, "data that running the model does not need"},
-    {".py", false, CP_NAME_DATA, "code is never run"},
-    {".model", false, CP_NAME_DATA, "the GGUF file carries its own tokenizer"},
-    {"license", true, CP_NAME_DATA, "data that running the model does not need"},
-    {"", false, CP_NAME_OTHER, "neither GGUF by its name nor by its first bytes"},
+    {"mmproj", ANYWHERE, CP_NAME_DATA, "a projector; images are not built"},
+    {"mtp-", AT_FRONT, CP_NAME_DATA, "a drafter (MTP); speculation is not built"},
+    {"dflash-", AT_FRONT, CP_NAME_DATA, "a drafter (DFlash); speculation is not built"},
+    {"eagle3-", AT_FRONT, CP_NAME_DATA, "a drafter (EAGLE-3); speculation is not built"},
+    {".gguf", AT_END, CP_NAME_GGUF, NULL},
+    {".jinja", AT_END, CP_NAME_TEMPLATE, NULL},
+    {".safetensors", AT_END, CP_NAME_UNBUILT, "safetensors weights are not built"},
+    {".dduf", AT_END, CP_NAME_UNBUILT, "dduf weights are not built"},
+    {".onnx", AT_END, CP_NAME_UNBUILT, "ONNX weights are not built"},
+    {".pt", AT_END, CP_NAME_UNBUILT, "PyTorch weights are not built"},
+    {".pth", AT_END, CP_NAME_UNBUILT, "PyTorch weights are not built"},
+    {".json", AT_END, CP_NAME_DATA, "the GGUF file carries its own configuration"},
+    {".jsonl", AT_END, CP_NAME_DATA, "data that running the model does not need"},
+    {".txt", AT_END, CP_NAME_DATA, "data that running the model does not need"},
+    {".yaml", AT_END, CP_NAME_DATA, "data that running the model does not need"},
+    {".yml", AT_END, CP_NAME_DATA, "data that running the model does not need"},
+    {".md", AT_END, CP_NAME_DATA, "data that running the model does not need"},
+    {".py", AT_END, CP_NAME_DATA, "code is never run"},
+    {".model", AT_END, CP_NAME_DATA, "the GGUF file carries its own tokenizer"},
+    {"license", ANYWHERE, CP_NAME_DATA, "data that running the model does not need"},
+    {"", AT_END, CP_NAME_OTHER, "neither GGUF by its name nor by its first bytes"},
 };
 
 /* See packaging.h. */
@@ -166,8 +173,10 @@ cp_name_kind cp_name_kind_of(const char *path, const char **note)
     size_t n = strlen(base), i = 0;
     for (;; i++) { /* the last row fits everything */
         size_t k = strlen(names[i].part);
-        if (names[i].anywhere ? strcasestr(base, names[i].part) != NULL
-                              : n >= k && strcasecmp(base + n - k, names[i].part) == 0)
+        if (names[i].where == ANYWHERE ? strcasestr(base, names[i].part) != NULL
+            : n < k                    ? false
+            : names[i].where == AT_END ? strcasecmp(base + n - k, names[i].part) == 0
+                                       : strncasecmp(base, names[i].part, k) == 0)
             break;
     }
     *note = names[i].note;

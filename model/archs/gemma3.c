@@ -14,6 +14,9 @@ static float gemma3_scale(const cp_params *p)
 
 const cp_arch cp_arch_gemma3 = {
     .name = "gemma3",
+    .covers = "Gemma 3 270M to 27B, FunctionGemma",
+    .built = "text; windows, QK-norm, norms behind each branch",
+    .real = "gemma-3-270m Q4_K_M: logits and perplexity against transformers in fp32",
     .rope = CP_ROPE_NEOX,
     .act = CP_ACT_GELU_TANH,
     .embed_sqrt_d = true,

@@ -5,6 +5,8 @@
 
 const cp_arch cp_arch_lfm2 = {
     .name = "lfm2",
+    .covers = "LFM2 and LFM2.5, dense ones",
+    .built = "short convolutions with a recurrent state, QK-norm",
     .rope = CP_ROPE_NEOX,
     .act = CP_ACT_SILU,
     .qk_norm = true,

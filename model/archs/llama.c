@@ -5,6 +5,10 @@
 
 const cp_arch cp_arch_llama = {
     .name = "llama",
+    .covers = "Llama 2 to 3.3, SmolLM 1 and 2, Mistral 7B, Nemo and Small, TinyLlama, "
+              "R1-Distill-Llama and their fine-tunes",
+    .built = "dense; optional biases; llama3 rope factors",
+    .real = "SmolLM2-135M-Instruct Q4_1: logits and perplexity against transformers in fp32",
     .rope = CP_ROPE_NORM,
     .act = CP_ACT_SILU,
     .final_norm = "output_norm",

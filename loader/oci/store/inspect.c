@@ -5,6 +5,7 @@
  * a mapping.
  */
 #include "base/map.h"
+#include "loader/extras.h"
 #include "loader/formats/foreign.h"
 #include "loader/formats/format.h"
 #include "loader/loader.h"
@@ -18,10 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Architecture and quantization from the file itself. CP_CORRUPT, CP_UNSUPPORTED: its format's
- * parser refuses it; the fields stay empty. */
-static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what, cp_store_entry *e,
-                    cp_err *err)
+/* Architecture and quantization from the file itself, which opt's look is shown. CP_CORRUPT,
+ * CP_UNSUPPORTED: its format's parser refuses it; the fields stay empty. */
+static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what,
+                    const cp_loader_options *opt, cp_store_entry *e, cp_err *err)
 {
     cp_map map;
     cp_weights *w = NULL;
@@ -42,6 +43,8 @@ static cp_code peek(int fd, uint64_t offset, uint64_t size, const char *what, cp
             cp_snprintf(e->arch, sizeof(e->arch), "%.*s", arch.n < 47 ? (int)arch.n : 47, arch.p);
         cp_printable(e->arch);
         cp_strcopy(e->quant, sizeof(e->quant), cp_weights_quant(w));
+        if (opt && opt->look)
+            opt->look(opt->look_arg, w->meta);
     }
     cp_weights_free(w);
     cp_map_close(&map);
@@ -62,6 +65,16 @@ static void fill_layers(cp_store_entry *e, const cp_manifest *m)
     }
 }
 
+static void add_ignored(void *arg, const char *line)
+{
+    cp_store_entry *e = arg;
+    if (e->n_ignored == CP_NOTES_MAX)
+        return;
+    if (!e->ignored)
+        e->ignored = cp_xcalloc(CP_NOTES_MAX, sizeof(*e->ignored));
+    e->ignored[e->n_ignored++] = cp_xstrdup(line);
+}
+
 /* Files could not be listed: is that the contents' fault? What is not extracted is looked into, and
  * of what is not here, or by another digest than sha256, nothing is known. */
 static cp_code judge(const cp_layout *l, const cp_places *places, const cp_manifest *m,
@@ -78,8 +91,8 @@ static cp_code judge(const cp_layout *l, const cp_places *places, const cp_manif
 /* Describe a manifest of layout l. An error, which is found out if err is given, says that it is
  * here and cannot be a model: peek's, or that its layers hold no file of weights but links, say. */
 static cp_code describe(const cp_layout *l, const cp_places *places, const cp_manifest *m,
-                        const cp_packaging *row, const cp_plan *plan, cp_store_entry *e,
-                        cp_err *err)
+                        const cp_packaging *row, const cp_plan *plan, const cp_loader_options *opt,
+                        cp_store_entry *e, cp_err *err)
 {
     cp_strcopy(e->format, sizeof(e->format), row ? row->name : "unknown");
     fill_layers(e, m);
@@ -90,6 +103,9 @@ static cp_code describe(const cp_layout *l, const cp_places *places, const cp_ma
     code = cp_files_list(&files, l, m, plan, places, err);
     if (code)
         return err ? judge(l, places, m, plan, code, err) : code;
+    for (size_t i = 0; opt && i < files->n; i++)
+        if (files->v[i].role == CP_ROLE_IGNORED && files->v[i].note && !files->v[i].left_out)
+            cp_ignored_file(m, &files->v[i], files->v[i].note, add_ignored, e);
     for (size_t i = 0; i < files->n; i++) {
         const cp_file *f = &files->v[i];
         int fd;
@@ -97,7 +113,7 @@ static cp_code describe(const cp_layout *l, const cp_places *places, const cp_ma
         if (f->role != CP_ROLE_WEIGHTS)
             continue;
         if (cp_file_open(l, m, places, f, &fd, &offset, NULL) == CP_OK) {
-            code = peek(fd, offset, f->size, m->layer[f->layer].digest, e, err);
+            code = peek(fd, offset, f->size, m->layer[f->layer].digest, opt, e, err);
             close(fd);
         }
         break;
@@ -125,7 +141,7 @@ static void describe_entry(const cp_layout *l, const cp_places *places, const cp
     /* None, or none of several: the layers are listed all the same. */
     if (cp_packaging_plan(m, &row, &plan, NULL) == CP_OK)
         cp_choice_of_layers(&plan, m, l, NULL, why, NULL);
-    (void)describe(l, places, m, row, &plan, e, NULL);
+    (void)describe(l, places, m, row, &plan, NULL, e, NULL);
     cp_plan_fini(&plan);
     cp_manifest_free(m);
 }
@@ -168,8 +184,10 @@ cp_code cp_store_list(const cp_loader_options *opt, cp_store_entry **out, size_t
 }
 
 /* A file by path: format "gguf", one layer, digest of the file. */
-static cp_code describe_file(cp_resolved *r, bool verify_always, cp_store_entry *e, cp_err *err)
+static cp_code describe_file(cp_resolved *r, const cp_loader_options *opt, cp_store_entry *e,
+                             cp_err *err)
 {
+    bool verify_always = opt && opt->verify_always;
     int fd;
     uint64_t offset, size;
     uint8_t digest[32];
@@ -190,8 +208,9 @@ static cp_code describe_file(cp_resolved *r, bool verify_always, cp_store_entry 
     cp_strcopy(e->layers[0].media_type, sizeof(e->layers[0].media_type),
                "application/octet-stream");
     cp_strcopy(e->layers[0].filepath, sizeof(e->layers[0].filepath), base);
-    code = peek(fd, offset, size, r->ref.path, e, err);
+    code = peek(fd, offset, size, r->ref.path, opt, e, err);
     close(fd);
+    cp_ignored_neighbours(r->ref.path, add_ignored, e);
     return code;
 }
 
@@ -206,12 +225,12 @@ cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store
         return code;
     cp_store_entry *e = cp_xcalloc(1, sizeof(*e));
     if (r.bare) {
-        code = describe_file(&r, opt && opt->verify_always, e, err);
+        code = describe_file(&r, opt, e, err);
     } else {
         const cp_descriptor *d = &r.index->item[r.entry];
         cp_strcopy(e->name, sizeof(e->name), d->ref_name[0] ? d->ref_name : d->digest);
         cp_strcopy(e->digest, sizeof(e->digest), r.manifest_desc.digest);
-        code = describe(&r.layout, &r.places, r.manifest, r.packaging, &r.plan, e, err);
+        code = describe(&r.layout, &r.places, r.manifest, r.packaging, &r.plan, opt, e, err);
         if (code)
             cp_err_prefix(err, "%s", e->name);
     }
@@ -226,7 +245,11 @@ cp_code cp_store_inspect(const cp_loader_options *opt, const char *ref, cp_store
 /* See loader.h. */
 void cp_store_entries_free(cp_store_entry *e, size_t n)
 {
-    for (size_t i = 0; e && i < n; i++)
+    for (size_t i = 0; e && i < n; i++) {
+        for (size_t k = 0; k < e[i].n_ignored; k++)
+            free(e[i].ignored[k]);
+        free(e[i].ignored);
         free(e[i].layers);
+    }
     free(e);
 }

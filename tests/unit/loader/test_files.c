@@ -544,6 +544,62 @@ static void extras(void **state)
     cp_buf_fini(&t);
 }
 
+static void put_file(const char *folder, const char *name, const cp_buf *b)
+{
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(b->p, 1, b->n, f), b->n);
+    fclose(f);
+}
+
+/* Encoders and drafters beside a model are told by their names, in an artifact and in a folder, and
+ * never taken for it. */
+static void sidecars(void **state)
+{
+    cp_mkl *m = *state;
+    cp_buf g = {0}, other = {0};
+    char d[72], folder[96], path[512];
+    static const char *const names[] = {"mmproj-m-F16.gguf", "MTP-m.gguf", "dflash-m.gguf",
+                                        "eagle3-m.gguf"};
+    gguf(&g, 1, 0, 0);
+    gguf(&other, 2, 0, 0);
+    cp_mkl_layer(m, "application/octet-stream", other.p, other.n, TITLE("mmproj-m-F16.gguf"));
+    cp_mkl_layer(m, "application/octet-stream", other.p, other.n, TITLE("MTP-m.gguf"));
+    cp_mkl_layer(m, "application/octet-stream", g.p, g.n, TITLE("m.gguf"));
+    cp_mkl_layer(m, "application/octet-stream", other.p, other.n, TITLE("dflash-m.gguf"));
+    cp_mkl_layer(m, "application/octet-stream", other.p, other.n, TITLE("eagle3-m.gguf"));
+    cp_mkl_manifest(m, "sc:1", EMPTY_C, "{}", "", d);
+    is_model(m, "sc:1", 1);
+    cp_loaded *got = open_ok(m, "sc:1");
+    assert_int_equal(cp_loaded_n_notes(got), 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_true(has_note(got, names[i]));
+    assert_true(has_note(got, "eagle3-m.gguf) ignored: a drafter (EAGLE-3)"));
+    cp_loaded_close(got);
+    cp_mkl_layer(m, CNCF "weight.v1.raw", other.p, other.n, PATH("mtp-m.gguf"));
+    cp_mkl_manifest(m, "sc:2", CNCF_C, "{}", "", d);
+    refused(m, "sc:2", CP_CORRUPT, "no weight layer (layer 0: a drafter (MTP)");
+
+    snprintf(folder, sizeof(folder), "%s/beside", m->dir);
+    assert_int_equal(mkdir(folder, 0755), 0);
+    for (size_t i = 0; i < 4; i++)
+        put_file(folder, names[i], &other);
+    put_file(folder, "m.gguf", &g);
+    put_file(folder, "another-model.gguf", &other);
+    put_file(folder, "mmproj-notes.txt", &other);
+    snprintf(path, sizeof(path), "%s/m.gguf", folder);
+    is_model(m, path, 1);
+    got = open_ok(m, path);
+    assert_int_equal(cp_loaded_n_notes(got), 4);
+    assert_true(has_note(got, "MTP-m.gguf beside it ignored: a drafter (MTP)"));
+    assert_true(has_note(got, "mmproj-m-F16.gguf beside it ignored: a projector"));
+    cp_loaded_close(got);
+    cp_buf_fini(&g);
+    cp_buf_fini(&other);
+}
+
 /* Flip one bit of a file of the store. */
 static void flip(const cp_mkl *m, const char *path, long at)
 {
@@ -779,17 +835,9 @@ int cp_suite_files(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, cp_mkl_setup, cp_mkl_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_packaging),
-        TEST(links),
-        TEST(stacked),
-        TEST(shards),
-        TEST(extras),
-        TEST(damage),
-        TEST(damaged_config),
-        TEST(collisions),
-        TEST(variants),
-        TEST(side_by_side),
-        TEST(inspect_of_links_alone),
+        TEST(every_packaging), TEST(links),    TEST(stacked),      TEST(shards),
+        TEST(extras),          TEST(sidecars), TEST(damage),       TEST(damaged_config),
+        TEST(collisions),      TEST(variants), TEST(side_by_side), TEST(inspect_of_links_alone),
     };
     return cmocka_run_group_tests_name("files", tests, NULL, NULL);
 }

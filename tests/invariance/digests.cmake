@@ -1,0 +1,12 @@
+# The bits themselves: what `invariance --digest FILE 8 300` prints of each tiny model, the same at every level. A change of
+# the law of arithmetic changes them, and nothing else may.
+set(digest_llama f22addcfa512a8b249456d9d2e36be4926e9f1c0ff79260f8792770c0d49929a)
+set(digest_gemma3 c0ec541187717b03572ce04e24a1bb66f08c5dcac0bf1548f3ae337ad62c365b)
+set(digest_lfm2 e914f69ff05316aeef26f688d2c1efc25b8df4f7c5972efd7594af399821f3cc)
+set(digest_llama-q 09e482ece456cf2a73e6f3c7e38738a1ba2ff2d88711abc71eb95295f0c25342)
+set(digest_gemma3-q c6ed5ea472b605ee7123a411252fa4d4556ff22cf2c9b9f4485aab5e86311823)
+set(digest_lfm2-q 67aa7ade1051797831077d2a5d9ec929701859f8672fcbbae6e3161a6883c83a)
+set(digest_qwen2 81646310040cd2a98350bf7e4872f6e247dc8fa9306131f591a870f902b8ae27)
+set(digest_qwen2-q b09c4ca59d747ffe27272c70520068ea2f3f4e595212268404c7966960e0fb04)
+set(digest_qwen3 7f9b92f5fe5704395842b41e626f9d2f5ccc73f734c5dc6cfded59cd1a3db6ab)
+set(digest_qwen3-q 789d31dd355e507474f63437b50b83b2fb5865c473da1921b95a3559cd7f5dac)
