@@ -10,6 +10,7 @@ what stands after the last page border (and, from 1,000 shared positions on, tha
 and the bits of their log-probabilities must be the same. Standard library only.
 """
 import argparse
+import itertools
 import json
 import random
 import re
@@ -26,15 +27,12 @@ class Model:
 
     def __init__(self, server):
         self.server, self.words = server, {}
-        for i in range(200, 20000):
-            text = self.post("/detokenize", {"tokens": [i]})["content"]
-            if re.fullmatch(r"[ -~]+", text) and text not in self.words:
-                self.words[text] = i
-            if len(self.words) == WORDS:
+        for i in itertools.count():
+            status, _, answer = server.request("/detokenize", {"tokens": [i]})
+            if status != 200 or len(self.words) == WORDS:  # a small vocabulary ends before
                 return
-        for i in range(200):  # a small vocabulary
-            text = self.post("/detokenize", {"tokens": [i]})["content"]
-            if re.fullmatch(r"[ -~]+", text):
+            text = json.loads(answer)["content"]
+            if re.fullmatch(r"[ A-Za-z]+", text):
                 self.words.setdefault(text, i)
 
     def post(self, path, body):

@@ -57,6 +57,7 @@ typedef struct bed {
     int page_positions, max_rows; /* of the current scenario */
     int window_pages, full_pages; /* the most that one group of a sequence held */
     result *got;
+    uint64_t kv_bytes; /* of the next scenarios; 0: as they say */
 } bed;
 
 typedef struct scenario {
@@ -139,6 +140,18 @@ static void probe(void *arg, const cp_resident *model, const cp_batch *batch,
     }
 }
 
+/* What is to come on top of `pages` bytes for state slots: six a sequence where they are small,
+ * else a quarter of all, as the engine gives them no more, but for three sequences at least. */
+static uint64_t state_bytes(const cp_program *prog, int max_seqs, uint64_t pages)
+{
+    uint64_t one = cp_program_state_at(prog, prog->n_groups), most = pages / 3;
+    uint64_t least = 4 * one; /* one is left by who goes on from a checkpoint */
+    uint64_t all = 6 * (uint64_t)max_seqs * one;
+    if (all <= most)
+        return all;
+    return least <= most ? most + one : 4 * least - pages;
+}
+
 static void start(bed *b, const scenario *s, running *r)
 {
     cp_err err = {0};
@@ -159,10 +172,7 @@ static void start(bed *b, const scenario *s, running *r)
     uint64_t one = cp_kv_pages_for(&kv, ctx, s->chunk) + 1;
     uint64_t bytes = (s->shorter_than ? one + one / 4 : one * (uint64_t)s->max_seqs + 8) *
                      cp_program_page_bytes(prog, positions);
-    uint64_t state = cp_program_state_at(prog, prog->n_groups),
-             states = 6 * (uint64_t)s->max_seqs * state;
-    bytes += states < bytes / 3 ? states
-                                : bytes / 3 + state; /* the engine gives them a quarter at most */
+    bytes = b->kv_bytes ? b->kv_bytes : bytes + state_bytes(prog, s->max_seqs, bytes);
     r->metrics = cp_metrics_new("m");
     cp_engine_model em = {.name = "m",
                           .model = b->model,
@@ -325,8 +335,8 @@ static void run_scenario(bed *b, const scenario *s)
     }
     require(s->concurrency == 1 || b->max_seqs_in_step > 1, s->name, "batching");
     require(b->max_rows_of_seq <= s->max_rows, s->name, "chunking");
-    require(!s->shorter_than || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name,
-            "preemption");
+    bool scarce = s->shorter_than || b->kv_bytes;
+    require(!scarce || cp_metric_get(r.metrics, CP_M_PREEMPTIONS) > 0, s->name, "preemption");
     stop(&r);
 }
 
@@ -515,6 +525,59 @@ static void print_digest(bed *b, const char *want)
     }
 }
 
+static void random_ids(bed *b, prompt *p)
+{
+    p->ids = cp_xcalloc((size_t)p->n, sizeof *p->ids);
+    for (int k = 0; k < p->n; k++) {
+        p->ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
+    }
+}
+
+/* Whether a state takes more than the pages of 256 positions. */
+static bool large_states(const bed *b)
+{
+    const cp_program *prog = cp_model_program(b->model);
+    size_t page = cp_program_page_bytes(prog, b->page_positions);
+    return cp_program_state_at(prog, prog->n_groups) > page * (size_t)(256 / b->page_positions);
+}
+
+/* Forced preemptions where states are large: their slots get a quarter of the bytes at most, so
+ * that a pool for a few short sequences is none. The prompts of three fill its pages, and their
+ * answers do not fit. */
+static void run_crowd(bed *b)
+{
+    enum { SLOTS = 4, SEQS = 3, PROMPTS = 6, CHUNK = 64 };
+    const cp_program *prog = cp_model_program(b->model);
+    uint64_t state = cp_program_state_at(prog, prog->n_groups), bytes = 4 * SLOTS * state;
+    cp_kv_config kv = {
+        .groups = prog->groups, .n_groups = prog->n_groups, .page_positions = b->page_positions};
+    uint64_t pages = (bytes - SLOTS * state) / cp_program_page_bytes(prog, b->page_positions);
+    bed one = *b;
+    prompt crowd[PROMPTS];
+    int n = 1;
+    while (SEQS * (uint64_t)cp_kv_pages_for(&kv, n + 2, CHUNK) <= pages) {
+        n++;
+    }
+    for (int i = 0; i < PROMPTS; i++) {
+        crowd[i] = (prompt){.n = n, .n_gen = MAX_GEN, .temperature = i % 2 ? 0.8f : 0.0f};
+        random_ids(b, &crowd[i]);
+    }
+    one.prompts = crowd;
+    one.n_prompts = PROMPTS;
+    one.got = cp_xcalloc(PROMPTS, sizeof *one.got);
+    run_alone(&one);
+    one.kv_bytes = bytes;
+    for (int cached = 0; cached < 2; cached++) {
+        const char *name = cached ? "preemptions with cache" : "forced preemptions";
+        scenario s = {name, 2, CHUNK, 4 * CHUNK, SEQS, 0, cached, PROMPTS, 0};
+        run_scenario(&one, &s);
+    }
+    for (int i = 0; i < PROMPTS; i++) {
+        free(crowd[i].ids);
+    }
+    free(one.got);
+}
+
 static void make_prompts(bed *b, int longest)
 {
     b->prompts = cp_xcalloc((size_t)b->n_prompts, sizeof *b->prompts);
@@ -524,10 +587,7 @@ static void make_prompts(bed *b, int longest)
         int most = i % 8 == 0 ? longest : longest / 4;
         p->n = i % 8 == 0 ? longest - (int)draw(b, (uint64_t)longest / 8)
                           : 1 + (int)draw(b, (uint64_t)most);
-        p->ids = cp_xcalloc((size_t)p->n, sizeof *p->ids);
-        for (int k = 0; k < p->n; k++) {
-            p->ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
-        }
+        random_ids(b, p);
         p->n_gen = 2 + (int)draw(b, MAX_GEN - 1);
         p->temperature = i % 2 ? 0.8f : 0.0f;
     }
@@ -550,7 +610,12 @@ static void run_everything(bed *b)
         {"preemptions with cache", 1, 16, 64, 40, 250, true, 64, 0},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        run_scenario(b, &all[i]);
+        if (!all[i].shorter_than || !large_states(b)) {
+            run_scenario(b, &all[i]);
+        }
+    }
+    if (large_states(b)) {
+        run_crowd(b);
     }
     run_hits(b);
     run_turns(b);
