@@ -54,9 +54,17 @@ typedef struct cp_tok_slot {
     int32_t next_id; /* id + 1; 0: free */
 } cp_tok_slot;
 
+/* Bits of what is in a hash table, by hash: most look-ups find nothing, and a clear bit says so
+ * without a look at the table, which is larger than a processor's caches. */
+typedef struct cp_tok_filter {
+    uint64_t *bit;
+    uint32_t mask;
+} cp_tok_filter;
+
 typedef struct cp_tok_words {
     cp_tok_slot *slot;
     uint32_t mask;
+    cp_tok_filter filter;
     const cp_str *str; /* [id]; not its own */
     size_t longest;    /* bytes */
 } cp_tok_words;
@@ -90,11 +98,13 @@ struct cp_tokenizer {
     const cp_tok_words *words;      /* the one to look pieces of text up in */
     _Atomic uint8_t *whole;         /* [n], CP_WHOLE_* */
     cp_tok_seams seams;
-    int32_t byte_id[256]; /* -1: the vocabulary has no token for the byte */
+    int32_t byte_id[256];  /* -1: the vocabulary has no token for the byte */
+    int32_t ascii_id[128]; /* chars only: of the character, as byte_id */
 
     const cp_pretok *pre; /* NULL: none */
     cp_tok_pair *pair;    /* (left, right) -> merge, open addressing; not spm */
     uint32_t pair_mask;
+    cp_tok_filter pair_filter;
 
     cp_tok_edge *edge; /* trie of special tokens: (node, byte) -> node, open addressing */
     uint32_t edge_mask, n_nodes;
@@ -107,11 +117,30 @@ struct cp_tokenizer {
     size_t n_eog;
 };
 
-/* words.c: 64-bit hash of a pair of numbers. */
-uint64_t cp_tok_hash2(uint32_t a, uint32_t b);
+/* 64-bit hash of a pair of numbers. */
+static inline uint64_t cp_tok_hash2(uint32_t a, uint32_t b)
+{
+    uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15u;
+    return h ^ h >> 29;
+}
+
+/* words.c */
+/* Room for n entries; false: out of memory. */
+bool cp_tok_filter_init(cp_tok_filter *f, size_t n);
+static inline void cp_tok_filter_add(cp_tok_filter *f, uint64_t hash)
+{
+    uint32_t i = (uint32_t)(hash >> 38) & f->mask;
+    f->bit[i / 64] |= (uint64_t)1 << i % 64;
+}
+static inline bool cp_tok_filter_has(const cp_tok_filter *f, uint64_t hash)
+{
+    uint32_t i = (uint32_t)(hash >> 38) & f->mask;
+    return f->bit[i / 64] >> i % 64 & 1;
+}
 /* A table for n strings; then those that are in it, of equal ones the first counts. False: out of
  * memory. */
 bool cp_tok_words_init(cp_tok_words *w, size_t n, const cp_str *str);
+void cp_tok_words_fini(cp_tok_words *w);
 void cp_tok_words_add(cp_tok_words *w, int32_t id);
 /* The id of s, or -1. */
 int32_t cp_tok_words_find(const cp_tok_words *w, const void *s, size_t n);

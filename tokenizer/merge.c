@@ -34,8 +34,10 @@ typedef struct cp_tok_cand {
 
 static const cp_tok_pair *find_pair(const cp_tokenizer *t, int32_t left, int32_t right)
 {
-    uint32_t h = (uint32_t)cp_tok_hash2((uint32_t)left, (uint32_t)right) & t->pair_mask;
-    for (;; h = (h + 1) & t->pair_mask) {
+    uint64_t hash = cp_tok_hash2((uint32_t)left, (uint32_t)right);
+    if (!cp_tok_filter_has(&t->pair_filter, hash))
+        return NULL;
+    for (uint32_t h = (uint32_t)hash & t->pair_mask;; h = (h + 1) & t->pair_mask) {
         const cp_tok_pair *p = &t->pair[h];
         if (p->id < 0)
             return NULL;
@@ -60,38 +62,45 @@ static uint32_t score_prio(float f)
     return u & 0x80000000u ? u : ~(u | 0x80000000u);
 }
 
-/* What neighbours a and b of the word s become, and its priority (lower first); -1: they do not. */
-static int32_t product(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, const sym *a,
-                       const sym *b, uint32_t *prio)
+/*
+ * What neighbours become, the symbols `left` and `right` whose bytes are s[0, n) together, and its
+ * priority (lower first). -1 and NO_PAIR: they do not.
+ */
+static inline int32_t product(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, size_t n,
+                              int32_t left, int32_t right, uint32_t *prio)
 {
     w->looks++;
     if (t->spm) {
-        int32_t id = find_text(t, s + a->off, (size_t)a->len + b->len);
+        int32_t id = find_text(t, s, n);
         *prio = id >= 0 ? score_prio(t->score[id]) : NO_PAIR;
         return id;
     }
-    const cp_tok_pair *p = a->id < 0 || b->id < 0 ? NULL : find_pair(t, a->id, b->id);
+    const cp_tok_pair *p = left < 0 || right < 0 ? NULL : find_pair(t, left, right);
     *prio = p ? p->rank : NO_PAIR;
     return p ? p->id : -1;
 }
 
-/* The symbol that begins at s[i]. */
-static sym first_symbol(const cp_tokenizer *t, const uint8_t *s, size_t i, size_t n)
+/* The token of the symbol that begins at s[i] (-1: none), and its length. */
+static inline int32_t first_symbol(const cp_tokenizer *t, const uint8_t *s, size_t i, size_t n,
+                                   size_t *len)
 {
+    *len = 1;
     if (!t->chars)
-        return (sym){.off = (uint32_t)i, .len = 1, .id = t->byte_id[s[i]]};
+        return t->byte_id[s[i]];
+    if (s[i] < 0x80)
+        return t->ascii_id[s[i]];
     uint32_t cp;
-    size_t len = cp_uni_decode(s + i, n - i, &cp);
-    return (sym){.off = (uint32_t)i, .len = (uint32_t)len, .id = find_text(t, s + i, len)};
+    *len = cp_uni_decode(s + i, n - i, &cp);
+    return find_text(t, s + i, *len);
 }
 
-/* A character that is no token is spelled with bytes; a byte that is none vanishes. */
-static bool put_symbol(const cp_tokenizer *t, const uint8_t *s, const sym *v, cp_ids *out)
+/* A character s[0, n) that is no token is spelled with bytes; a byte that is none vanishes. */
+static bool put_symbol(const cp_tokenizer *t, const uint8_t *s, size_t n, int32_t id, cp_ids *out)
 {
-    if (v->id >= 0)
-        return cp_ids_add(out, v->id);
-    for (uint32_t k = 0; t->chars && k < v->len; k++) {
-        int32_t id = t->byte_id[s[v->off + k]];
+    if (id >= 0)
+        return cp_ids_add(out, id);
+    for (size_t k = 0; t->chars && k < n; k++) {
+        id = t->byte_id[s[k]];
         if (id >= 0 && !cp_ids_add(out, id))
             return false;
     }
@@ -100,38 +109,64 @@ static bool put_symbol(const cp_tokenizer *t, const uint8_t *s, const sym *v, cp
 
 /* ---- short words ---- */
 
+/* Symbol k is s[off[k], off[k + 1]); it and its right neighbour become next[k]. */
+typedef struct symbols {
+    uint32_t off[SHORT_WORD + 1], prio[SHORT_WORD];
+    int32_t id[SHORT_WORD], next[SHORT_WORD];
+    size_t n;
+} symbols;
+
+static inline void look(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, symbols *v,
+                        size_t k)
+{
+    v->next[k] = product(t, w, s + v->off[k], v->off[k + 2] - v->off[k], v->id[k], v->id[k + 1],
+                         &v->prio[k]);
+}
+
+/* Symbol k takes its right neighbour in. */
+static inline void join(symbols *v, size_t k)
+{
+    size_t behind = v->n - k - 2;
+    v->id[k] = v->next[k];
+    memmove(v->off + k + 1, v->off + k + 2, (behind + 1) * sizeof *v->off);
+    memmove(v->id + k + 1, v->id + k + 2, behind * sizeof *v->id);
+    if (behind > 0) {
+        memmove(v->next + k + 1, v->next + k + 2, (behind - 1) * sizeof *v->next);
+        memmove(v->prio + k + 1, v->prio + k + 2, (behind - 1) * sizeof *v->prio);
+    }
+    v->n--;
+}
+
 /* Quadratic, but without heap, links or allocation. */
 static bool merge_short(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, size_t n,
                         cp_ids *out)
 {
-    sym v[SHORT_WORD];
-    int32_t id[SHORT_WORD];
-    uint32_t prio[SHORT_WORD]; /* of the pair (k, k + 1) */
-    size_t m = 0;
-    for (size_t i = 0; i < n; i += v[m++].len)
-        v[m] = first_symbol(t, s, i, n);
-    for (size_t k = 0; k + 1 < m; k++)
-        id[k] = product(t, w, s, &v[k], &v[k + 1], &prio[k]);
-    while (m > 1) {
-        size_t best = 0;
-        for (size_t k = 1; k + 1 < m; k++)
-            best = prio[k] < prio[best] ? k : best;
-        if (id[best] < 0)
-            break;
-        v[best].id = id[best];
-        v[best].len += v[best + 1].len;
-        m--;
-        for (size_t k = best + 1; k < m; k++)
-            v[k] = v[k + 1];
-        for (size_t k = best + 1; k + 1 < m; k++) {
-            id[k] = id[k + 1];
-            prio[k] = prio[k + 1];
-        }
-        for (size_t k = best > 0 ? best - 1 : 0; k <= best && k + 1 < m; k++)
-            id[k] = product(t, w, s, &v[k], &v[k + 1], &prio[k]);
+    symbols v;
+    v.n = 0;
+    for (size_t i = 0, len; i < n; i += len, v.n++) {
+        v.off[v.n] = (uint32_t)i;
+        v.id[v.n] = first_symbol(t, s, i, n, &len);
     }
-    for (size_t k = 0; k < m; k++)
-        if (!put_symbol(t, s, &v[k], out))
+    v.off[v.n] = (uint32_t)n;
+    for (size_t k = 0; k + 1 < v.n; k++)
+        look(t, w, s, &v, k);
+    while (v.n > 1) {
+        uint64_t best = UINT64_MAX; /* priority, then place */
+        for (size_t k = 0; k + 1 < v.n; k++) {
+            uint64_t key = (uint64_t)v.prio[k] << 32 | k;
+            best = key < best ? key : best;
+        }
+        size_t k = (size_t)(best & UINT32_MAX);
+        if (v.next[k] < 0)
+            break;
+        join(&v, k);
+        if (k > 0)
+            look(t, w, s, &v, k - 1);
+        if (k + 1 < v.n)
+            look(t, w, s, &v, k);
+    }
+    for (size_t k = 0; k < v.n; k++)
+        if (!put_symbol(t, s + v.off[k], v.off[k + 1] - v.off[k], v.id[k], out))
             return false;
     return true;
 }
@@ -206,7 +241,7 @@ static bool push_pair(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, i
         return true;
     const sym *a = &w->sym[left], *b = &w->sym[right];
     uint32_t prio;
-    int32_t id = product(t, w, s, a, b, &prio);
+    int32_t id = product(t, w, s + a->off, (size_t)a->len + b->len, a->id, b->id, &prio);
     if (id < 0)
         return true;
     return heap_push(w, (cand){.key = (uint64_t)prio << 32 | (uint32_t)left,
@@ -247,17 +282,20 @@ bool cp_tok_merge(const cp_tokenizer *t, cp_tok_work *w, const uint8_t *s, size_
         return merge_short(t, w, s, n, out);
     w->n_sym = 0;
     for (size_t i = 0; i < n;) {
-        sym v = first_symbol(t, s, i, n);
-        i += v.len;
-        v.prev = (int32_t)w->n_sym - 1;
-        v.next = i < n ? (int32_t)w->n_sym + 1 : -1;
-        if (!add_sym(w, v))
+        size_t len;
+        int32_t id = first_symbol(t, s, i, n, &len), at = (int32_t)w->n_sym;
+        if (!add_sym(w, (sym){.off = (uint32_t)i,
+                              .len = (uint32_t)len,
+                              .id = id,
+                              .prev = at - 1,
+                              .next = i + len < n ? at + 1 : -1}))
             return false;
+        i += len;
     }
     if (!merge_all(t, w, s))
         return false;
     for (int32_t i = 0; i >= 0; i = w->sym[i].next)
-        if (!put_symbol(t, s, &w->sym[i], out))
+        if (!put_symbol(t, s + w->sym[i].off, w->sym[i].len, w->sym[i].id, out))
             return false;
     return true;
 }

@@ -224,6 +224,7 @@ static void build_byte_ids(cp_tokenizer *t)
 {
     static const char HEX[] = "0123456789ABCDEF";
     for (int b = 0; b < 256; b++) {
+        char c = (char)b;
         if (!t->chars) {
             char u[4];
             size_t n = cp_utf8_encode(cp_tok_byte_to_cp((uint8_t)b), u);
@@ -231,12 +232,10 @@ static void build_byte_ids(cp_tokenizer *t)
             continue;
         }
         char name[6] = {'<', '0', 'x', HEX[b >> 4], HEX[b & 15], '>'};
-        int32_t id = cp_tokenizer_find(t, name, sizeof name);
-        if (id < 0 && t->spm) {
-            char c = (char)b;
-            id = cp_tokenizer_find(t, &c, 1);
-        }
-        t->byte_id[b] = id >= 0 || !t->spm ? id : t->unk;
+        int32_t id = cp_tokenizer_find(t, name, sizeof name), same = cp_tokenizer_find(t, &c, 1);
+        t->byte_id[b] = id >= 0 || !t->spm ? id : same >= 0 ? same : t->unk;
+        if (b < 128)
+            t->ascii_id[b] = same >= 0 && (t->flags[same] & CP_TF_NO_TEXT) ? -1 : same;
     }
 }
 
@@ -257,7 +256,7 @@ static cp_code load_merges(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
     while (cap < 2 * kv->count)
         cap *= 2;
     t->pair = malloc(cap * sizeof *t->pair);
-    if (!t->pair)
+    if (!t->pair || !cp_tok_filter_init(&t->pair_filter, (size_t)kv->count))
         return no_memory(err);
     for (uint32_t i = 0; i < cap; i++)
         t->pair[i] = (cp_tok_pair){-1, -1, -1, 0};
@@ -281,7 +280,9 @@ static cp_code load_merges(cp_tokenizer *t, const cp_meta *meta, cp_err *err)
         int32_t id = cp_tokenizer_find(t, both.p, both.n);
         if (id < 0 || (t->flags[id] & CP_TF_NO_TEXT))
             continue;
-        uint32_t h = (uint32_t)cp_tok_hash2((uint32_t)left, (uint32_t)right) & t->pair_mask;
+        uint64_t hash = cp_tok_hash2((uint32_t)left, (uint32_t)right);
+        uint32_t h = (uint32_t)hash & t->pair_mask;
+        cp_tok_filter_add(&t->pair_filter, hash);
         while (t->pair[h].id >= 0 && (t->pair[h].left != left || t->pair[h].right != right))
             h = (h + 1) & t->pair_mask;
         if (t->pair[h].id < 0)
@@ -373,12 +374,13 @@ void cp_tokenizer_close(cp_tokenizer *t)
     free(t->type);
     free(t->flags);
     free(t->score);
-    free(t->by_text.slot);
-    free(t->by_piece.slot);
+    cp_tok_words_fini(&t->by_text);
+    cp_tok_words_fini(&t->by_piece);
     free(t->whole);
     free(t->seams.chars);
     free(t->seams.bytes);
     free(t->pair);
+    free(t->pair_filter.bit);
     free(t->edge);
     free(t->node_id);
     free(t->eog);

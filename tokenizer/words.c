@@ -15,12 +15,6 @@
 
 enum { SHORT_KEY = 8 };
 
-uint64_t cp_tok_hash2(uint32_t a, uint32_t b)
-{
-    uint64_t h = ((uint64_t)a << 32 | b) * 0x9E3779B97F4A7C15u;
-    return h ^ h >> 29;
-}
-
 static uint32_t load32(const uint8_t *p)
 {
     return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
@@ -43,10 +37,19 @@ static uint64_t key_of(const uint8_t *s, size_t n)
     }
 }
 
-static uint32_t slot_of(const cp_tok_words *w, uint64_t key, size_t n)
+static uint64_t hash_of(uint64_t key, size_t n)
 {
-    uint64_t h = (key ^ n << 56) * 0x9E3779B97F4A7C15u;
-    return (uint32_t)(h >> 32) & w->mask;
+    uint64_t h = (key ^ (uint64_t)n << 56) * 0x9E3779B97F4A7C15u;
+    return h ^ h >> 32;
+}
+
+bool cp_tok_filter_init(cp_tok_filter *f, size_t n)
+{
+    uint32_t bits = 64; /* at least 8 an entry, up to what the hash can tell apart */
+    while (bits < 8 * n && bits < 1u << 24)
+        bits *= 2;
+    *f = (cp_tok_filter){.bit = calloc(bits / 64, sizeof *f->bit), .mask = bits - 1};
+    return f->bit != NULL;
 }
 
 bool cp_tok_words_init(cp_tok_words *w, size_t n, const cp_str *str)
@@ -55,14 +58,20 @@ bool cp_tok_words_init(cp_tok_words *w, size_t n, const cp_str *str)
     while (cap < n + n / 2)
         cap *= 2;
     *w = (cp_tok_words){.slot = calloc(cap, sizeof *w->slot), .mask = cap - 1, .str = str};
-    return w->slot != NULL;
+    return w->slot && cp_tok_filter_init(&w->filter, n);
+}
+
+void cp_tok_words_fini(cp_tok_words *w)
+{
+    free(w->slot);
+    free(w->filter.bit);
 }
 
 /* The slot that holds s, or the free one where it belongs. */
-static cp_tok_slot *find_slot(const cp_tok_words *w, const void *s, size_t n)
+static cp_tok_slot *find_slot(const cp_tok_words *w, const void *s, size_t n, uint64_t key,
+                              uint64_t hash)
 {
-    uint64_t key = key_of(s, n);
-    for (uint32_t h = slot_of(w, key, n);; h = (h + 1) & w->mask) {
+    for (uint32_t h = (uint32_t)hash & w->mask;; h = (h + 1) & w->mask) {
         cp_tok_slot *v = &w->slot[h];
         if (v->next_id == 0 || (v->key == key && v->len == n &&
                                 (n <= SHORT_KEY || memcmp(w->str[v->next_id - 1].p, s, n) == 0)))
@@ -75,17 +84,22 @@ void cp_tok_words_add(cp_tok_words *w, int32_t id)
     const cp_str *s = &w->str[id];
     if (s->n == 0)
         return;
-    cp_tok_slot *v = find_slot(w, s->p, s->n);
+    uint64_t key = key_of((const uint8_t *)s->p, s->n), hash = hash_of(key, s->n);
+    cp_tok_slot *v = find_slot(w, s->p, s->n, key, hash);
     if (v->next_id)
         return;
-    *v = (cp_tok_slot){key_of((const uint8_t *)s->p, s->n), (uint32_t)s->n, id + 1};
+    *v = (cp_tok_slot){key, (uint32_t)s->n, id + 1};
+    cp_tok_filter_add(&w->filter, hash);
     if (s->n > w->longest)
         w->longest = s->n;
 }
 
 int32_t cp_tok_words_find(const cp_tok_words *w, const void *s, size_t n)
 {
-    return n == 0 || n > w->longest ? -1 : find_slot(w, s, n)->next_id - 1;
+    if (n == 0 || n > w->longest)
+        return -1;
+    uint64_t key = key_of(s, n), hash = hash_of(key, n);
+    return cp_tok_filter_has(&w->filter, hash) ? find_slot(w, s, n, key, hash)->next_id - 1 : -1;
 }
 
 /* ---- seams ---- */

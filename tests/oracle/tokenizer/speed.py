@@ -5,8 +5,9 @@ usage: speed.py --driver BIN [--work DIR] [--rounds N] [--bytes N] [--only NAME,
 
 BIN is the oracle's driver (build/release/tests/oracle/tokenizer/oracle_tokenizer_encode). One thread each. Every round times
 each program once, in turn, with nothing kept from the round before: capstan in a new process, HF's tokenizer and quicktok's
-made anew. HF encodes by encode_batch_fast (no offsets), its threads off. Ids are compared in the first round. Printed:
-the median rate of each, and the median and the spread of capstan's rate over the other's within a round.
+made anew. HF encodes by encode_batch_fast (no offsets), its threads off. Times are the processor's, not the clock's, as
+others may use the machine. Ids are compared in the first round. Printed: the median rate of each in MB/s, and the median
+and the spread of capstan's rate over the other's within a round.
 
 The text is what this machine has: a fifth each of this tree's pages, Python and C sources, message catalogues' languages made
 of their common characters (CJK, Cyrillic, Devanagari, Arabic), numbers and signs, and emoji among words; 4 KiB a text.
@@ -73,9 +74,8 @@ def texts(total):
     return out
 
 
-def sentence_piece_merges(tokens, scores):
-    """The rules behind scores, best first, as transformers makes them."""
-    ids = {t: i for i, t in enumerate(tokens)}
+def sentence_piece_merges(ids, scores):
+    """The rules behind the scores of tokens (token to id), best first, as transformers makes them."""
     rules = []
     for t, i in ids.items():
         parts = [(t[:k], t[k:]) for k in range(1, len(t)) if t[:k] in ids and t[k:] in ids]
@@ -91,7 +91,7 @@ def hugging_face(path):
     if v.model != "llama":
         return run.HuggingFace(v).plain.to_str()
     scores = gguf.GGUFReader(path).fields["tokenizer.ggml.scores"].contents()
-    merges = sentence_piece_merges([t if v.types[i] == 1 else f"\0{i}" for i, t in enumerate(v.tokens)], scores)
+    merges = sentence_piece_merges({t: i for i, t in enumerate(v.tokens) if v.types[i] == 1}, scores)
     return patterns.chars({t: i for i, t in enumerate(v.tokens)}, merges, "<unk>", prefix=True).to_str()
 
 
@@ -99,18 +99,18 @@ def time_hf(text, data):
     from tokenizers import Tokenizer
 
     t = Tokenizer.from_str(text)
-    start = time.perf_counter()
+    start = time.process_time()
     got = t.encode_batch_fast(data, add_special_tokens=False)
-    return time.perf_counter() - start, [e.ids for e in got]
+    return time.process_time() - start, [e.ids for e in got]
 
 
 def time_quicktok(name, data):
     import quicktok
 
     t = quicktok.Tokenizer(name, "")
-    start = time.perf_counter()
+    start = time.process_time()
     ids = [t.encode_ordinary(x) for x in data]
-    return time.perf_counter() - start, [list(map(int, x)) for x in ids]
+    return time.process_time() - start, [list(map(int, x)) for x in ids]
 
 
 def time_capstan(driver, path, data):
