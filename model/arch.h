@@ -27,6 +27,8 @@ typedef struct cp_arch {
     bool post_norms;   /* branch outputs are normed before the residual add */
     int window_period; /* default: layer il is full iff il % period == period - 1; 0: no windows */
     double freq_base_swa;   /* default base of window layers */
+    cp_gate gate;           /* of experts, where the file does not say; 0: no experts */
+    bool normalize_experts; /* their weights sum to 1, where the file does not say */
     bool short_conv;        /* layers without KV heads are gated short convolutions */
     const char *final_norm; /* tensor name without ".weight" */
     /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */
@@ -39,7 +41,8 @@ typedef struct cp_arch {
     X(lfm2)                                                                                        \
     X(llama)                                                                                       \
     X(qwen2)                                                                                       \
-    X(qwen3)
+    X(qwen3)                                                                                       \
+    X(qwen3moe)
 
 #define CP_ARCH_DECLARE(name) extern const cp_arch cp_arch_##name;
 CP_ARCHS(CP_ARCH_DECLARE)

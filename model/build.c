@@ -32,8 +32,9 @@ cp_mat cp_build_mat(cp_build *b, const char *tag, int width)
     return (cp_mat)g->n_mats++;
 }
 
-cp_wref cp_build_weight(cp_build *b, const char *name, cp_role role, int64_t ne0, int64_t ne1,
-                        bool required)
+/* Weight `name` of ne2 matrices. */
+static cp_wref take_weight(cp_build *b, const char *name, cp_role role, int64_t ne0, int64_t ne1,
+                           int64_t ne2, bool required)
 {
     const cp_tensor *t = cp_loaded_find(b->file, name);
     if (b->rc) {
@@ -46,11 +47,15 @@ cp_wref cp_build_weight(cp_build *b, const char *name, cp_role role, int64_t ne0
         return -1;
     }
     int64_t want1 = ne1 ? ne1 : 1;
-    if (t->ne[0] != ne0 || t->ne[1] != want1 || t->ne[2] != 1 || t->ne[3] != 1) {
+    if (t->ne[0] != ne0 || t->ne[1] != want1 || t->ne[2] != ne2 || t->ne[3] != 1) {
+        char want[64] = "";
+        if (ne2 != 1) {
+            cp_snprintf(want, sizeof want, ", %lld", (long long)ne2);
+        }
         b->rc = cp_fail(b->err, CP_CORRUPT,
-                        "tensor '%s' has shape [%lld, %lld, %lld, %lld], expected [%lld, %lld]",
+                        "tensor '%s' has shape [%lld, %lld, %lld, %lld], expected [%lld, %lld%s]",
                         name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
-                        (long long)t->ne[3], (long long)ne0, (long long)want1);
+                        (long long)t->ne[3], (long long)ne0, (long long)want1, want);
         return -1;
     }
     if (role == CP_ROLE_VECTOR && t->type != CP_DTYPE_F32) {
@@ -62,6 +67,12 @@ cp_wref cp_build_weight(cp_build *b, const char *name, cp_role role, int64_t ne0
     CP_ASSERT(g->n_weights < CP_BUILD_WEIGHTS);
     g->weights[g->n_weights] = (cp_weight){t, role};
     return (cp_wref)g->n_weights++;
+}
+
+cp_wref cp_build_weight(cp_build *b, const char *name, cp_role role, int64_t ne0, int64_t ne1,
+                        bool required)
+{
+    return take_weight(b, name, role, ne0, ne1, 1, required);
 }
 
 cp_wref cp_build_layer_weight(cp_build *b, const char *suffix, cp_role role, int64_t ne0,
@@ -76,6 +87,14 @@ float cp_build_layer_scalar(cp_build *b, const char *suffix)
 {
     cp_wref w = cp_build_layer_weight(b, suffix, CP_ROLE_VECTOR, 1, 0, false);
     return w < 0 ? 1.0f : *(const float *)b->g->weights[w].t->data;
+}
+
+cp_wref cp_build_expert_weight(cp_build *b, const char *suffix, int64_t ne0, int64_t ne1,
+                               bool required)
+{
+    char name[96];
+    cp_snprintf(name, sizeof name, "blk.%d.%s", b->layer, suffix);
+    return take_weight(b, name, CP_ROLE_LINEAR, ne0, ne1, b->p->pub.n_experts, required);
 }
 
 cp_op *cp_build_op(cp_build *b, cp_op_kind kind)

@@ -42,6 +42,9 @@ cp_wref cp_build_layer_weight(cp_build *b, const char *suffix, cp_role role, int
                               int64_t ne1, bool required);
 /* The one value of "blk.N.<suffix>"; 1 where the file does not have it. */
 float cp_build_layer_scalar(cp_build *b, const char *suffix);
+/* The weight of all experts of the layer, {ne0, ne1, n_experts}. */
+cp_wref cp_build_expert_weight(cp_build *b, const char *suffix, int64_t ne0, int64_t ne1,
+                               bool required);
 /* The next record, zeroed, with the rows and the layer at hand. */
 cp_op *cp_build_op(cp_build *b, cp_op_kind kind);
 /* A LINEAR over `in` without weights yet; over the normed residual stream, which takes in the
@@ -57,6 +60,6 @@ cp_mixer_fn cp_build_attention, cp_build_shortconv;
 
 /* ---- ffn.c: appends the feed-forward over the stream and writes its output to `branch` ---- */
 typedef void cp_ffn_fn(cp_build *b, cp_mat branch);
-cp_ffn_fn cp_build_dense_ffn;
+cp_ffn_fn cp_build_dense_ffn, cp_build_experts_ffn;
 
 #endif

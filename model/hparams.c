@@ -258,6 +258,94 @@ static cp_code read_layers(cp_params *p, const reader *r)
     return CP_OK;
 }
 
+/* What is absent keeps its value. */
+static cp_code get_bool(const reader *r, const char *key, bool *out)
+{
+    char k[160];
+    if (!cp_meta_find(r->meta, full_key(r, key, k)))
+        return CP_OK;
+    if (!cp_meta_bool(r->meta, k, out))
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' is not true or false", k);
+    return CP_OK;
+}
+
+/* How n experts are chosen, and what comes of them. */
+static cp_code read_routing(cp_expert_params *e, int n, const reader *r)
+{
+    int gate = (int)e->gate;
+    double scale = 1.0;
+    cp_code rc;
+    e->n_groups = e->n_groups_used = 1;
+    if ((rc = get_int(r, "expert_used_count", true, 1, n, &e->n_used)) ||
+        (rc = get_int(r, "expert_gating_func", false, 0, CP_GATE_SQRT_SOFTPLUS, &gate)) ||
+        (rc = get_int(r, "expert_group_count", false, 0, n, &e->n_groups)) ||
+        (rc = get_int(r, "expert_group_used_count", false, 0, n, &e->n_groups_used)) ||
+        (rc = get_bool(r, "expert_weights_norm", &e->normalize)) ||
+        (rc = get_f64(r, "expert_weights_scale", false, &scale))) {
+        return rc;
+    }
+    e->gate = gate ? (cp_gate)gate : e->gate; /* 0: the architecture's */
+    e->scale = scale != 0.0 ? (float)scale : 1.0f;
+    if (e->n_groups <= 1) {
+        e->n_groups = e->n_groups_used = 1;
+    }
+    int used = e->n_groups_used;
+    if (n % e->n_groups || used < 1 || used > e->n_groups || e->n_used > n / e->n_groups * used) {
+        return cp_fail(r->err, CP_CORRUPT,
+                       "expert_group_count %d and expert_group_used_count %d: %d experts of which "
+                       "%d are used cannot be grouped so",
+                       e->n_groups, used, n, e->n_used);
+    }
+    return CP_OK;
+}
+
+/* Experts: all layers but the leading dense ones have them, or every step-th. */
+static cp_code read_experts(cp_params *p, const reader *r)
+{
+    cp_expert_params *e = &p->experts;
+    int dense = 0, step = 1, shared = 0;
+    cp_code rc = get_int(r, "expert_count", false, 0, CP_EXPERTS_MAX, &p->pub.n_experts);
+    int n = p->pub.n_experts;
+    if (rc || !n) {
+        return rc;
+    }
+    if (!p->arch->gate) {
+        return cp_fail(
+            r->err, CP_UNSUPPORTED,
+            "architecture '%s' with %d experts is not supported; supported: dense layers",
+            p->pub.arch, n);
+    }
+    e->gate = p->arch->gate;
+    e->normalize = p->arch->normalize_experts;
+    e->d_ff = p->layer[0].d_ff;
+    rc = read_routing(e, n, r);
+    p->pub.n_experts_used = e->n_used;
+    if (rc || (rc = get_int(r, "expert_feed_forward_length", false, 1, 1 << 20, &e->d_ff)) ||
+        (rc = get_int(r, "expert_shared_count", false, 0, 64, &shared)) ||
+        (rc = get_int(r, "leading_dense_block_count", false, 0, CP_MAX_LAYERS, &dense)) ||
+        (rc = get_int(r, "interleave_moe_layer_step", false, 0, CP_MAX_LAYERS, &step))) {
+        return rc;
+    }
+    e->d_ff_shared = shared * e->d_ff;
+    if ((rc =
+             get_int(r, "expert_shared_feed_forward_length", false, 0, 1 << 24, &e->d_ff_shared))) {
+        return rc;
+    }
+    int64_t width = e->d_ff > p->pub.d_model ? e->d_ff : p->pub.d_model;
+    if (width * e->n_used > 1 << 30) {
+        return cp_fail(r->err, CP_UNSUPPORTED,
+                       "%d experts a token, %lld numbers wide; supported: up to %d numbers in all",
+                       e->n_used, (long long)width, 1 << 30);
+    }
+    for (int i = dense; i < p->pub.n_layers; i++) {
+        if (step <= 1 || (i + 1) % step == 0) {
+            p->layer[i].ffn = CP_FFN_EXPERTS;
+        }
+    }
+    p->pub.n_experts_shared = e->d_ff_shared && !shared ? 1 : shared;
+    return CP_OK;
+}
+
 cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
 {
     memset(p, 0, sizeof *p);
@@ -276,21 +364,17 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
     if ((rc = get_int(&r, "block_count", true, 1, CP_MAX_LAYERS, &p->pub.n_layers)) ||
         (rc = get_int(&r, "embedding_length", true, 16, 1 << 20, &p->pub.d_model)) ||
         (rc = get_int(&r, "context_length", true, 1, 1 << 26, &p->pub.ctx_train)) ||
-        (rc = get_int(&r, "expert_count", false, 0, 4096, &p->pub.n_experts)) ||
-        (rc = get_int(&r, "expert_used_count", false, 0, 4096, &p->pub.n_experts_used)) ||
-        (rc = get_int(&r, "expert_shared_count", false, 0, 4096, &p->pub.n_experts_shared)) ||
         (rc = get_int(&r, "nextn_predict_layers", false, 0, 64, &p->pub.n_mtp)) ||
         (rc = get_f64(&r, "attention.layer_norm_rms_epsilon", true, &eps)) ||
         (rc = get_f64(&r, "attention.scale", false, &scale)) ||
         (rc = get_f64(&r, "final_logit_softcapping", false, &softcap)) ||
-        (rc = read_layers(p, &r))) {
+        (rc = read_layers(p, &r)) || (rc = read_experts(p, &r))) {
         return rc;
     }
-    if (p->pub.n_experts || p->pub.n_mtp) {
+    if (p->pub.n_mtp) {
         return cp_fail(err, CP_UNSUPPORTED,
-                       "architecture '%s' with %d experts and %d prediction layers is not "
-                       "supported; supported: dense layers",
-                       p->pub.arch, p->pub.n_experts, p->pub.n_mtp);
+                       "architecture '%s' with %d prediction layers is not supported", p->pub.arch,
+                       p->pub.n_mtp);
     }
     p->eps = (float)eps;
     window_heads heads;

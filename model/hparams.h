@@ -10,7 +10,7 @@
 #define CP_MAX_LAYERS 512
 
 typedef enum cp_mixer_kind { CP_MIXER_ATTENTION, CP_MIXER_SHORTCONV } cp_mixer_kind;
-typedef enum cp_ffn_kind { CP_FFN_DENSE } cp_ffn_kind;
+typedef enum cp_ffn_kind { CP_FFN_DENSE, CP_FFN_EXPERTS } cp_ffn_kind;
 typedef struct cp_layer_params {
     cp_mixer_kind mixer;
     cp_ffn_kind ffn;
@@ -20,6 +20,16 @@ typedef struct cp_layer_params {
     int k_dim, v_dim; /* head sizes */
     int kv_from;      /* the layer whose K and V it reads: itself, or an earlier one */
 } cp_layer_params;
+
+/* Of all layers with experts; how many there are stands in cp_hparams. */
+typedef struct cp_expert_params {
+    int n_used, d_ff;
+    int d_ff_shared; /* of the shared expert; 0: none */
+    int n_groups, n_groups_used;
+    cp_gate gate;
+    bool normalize;
+    float scale;
+} cp_expert_params;
 
 typedef struct cp_params {
     cp_hparams pub;
@@ -36,7 +46,8 @@ typedef struct cp_params {
         freq_scale; /* 1 / linear factor; applies to full layers only where the arch has windows */
     int window;     /* positions; 0: none */
     float attn_scale; /* 0: 1 / sqrt(head_dim) */
-    int l_cache;      /* short convolution taps; 0: none */
+    cp_expert_params experts;
+    int l_cache; /* short convolution taps; 0: none */
     cp_layer_params layer[CP_MAX_LAYERS];
 } cp_params;
 

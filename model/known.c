@@ -94,7 +94,6 @@ static const struct {
     {"qwen", "Qwen 1"},
     {"qwen2moe", "Qwen 1.5 and 2 MoE"},
     {"qwen2vl", "Qwen2-VL and Qwen2.5-VL"},
-    {"qwen3moe", "Qwen3 MoE"},
     {"qwen3next", "Qwen3-Next"},
     {"qwen3vl", "Qwen3-VL"},
     {"qwen3vlmoe", "Qwen3-VL MoE"},

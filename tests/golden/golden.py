@@ -232,6 +232,17 @@ def write_gguf(path, name, t, s, model):
     w.close()
 
 
+def check_routers(name, t, model, ids):
+    """A close choice of an expert is one that rounding may turn: another seed then."""
+    k = t.config.num_experts_per_tok
+    with torch.no_grad():
+        routers = model(ids, use_cache=False, output_router_logits=True).router_logits
+    for logits in routers:
+        p = torch.softmax(logits, -1).sort(-1, descending=True).values
+        margin = (p[:, k - 1] - p[:, k]).min().item()
+        assert margin > 1e-3, f"{name}: the router's choices are as close as {margin:.1e}"
+
+
 def write_golden(path, name, t, s, model, seed):
     rng = np.random.default_rng(seed)
     vocab = t.config.vocab_size
@@ -239,6 +250,8 @@ def write_golden(path, name, t, s, model, seed):
         f.write(struct.pack("<III", 0x4C475043, len(s.lengths), vocab))
         for n in s.lengths:
             ids = rng.integers(0, vocab, n)
+            if hasattr(t.config, "num_experts_per_tok"):
+                check_routers(name, t, model, torch.tensor(ids)[None])
             with torch.no_grad():
                 logits = model(torch.tensor(ids)[None], use_cache=False).logits[0].float().numpy()
             f.write(struct.pack("<I", n) + ids.astype("<i4").tobytes() + logits.astype("<f4").tobytes())
