@@ -199,42 +199,25 @@ static void unquant_tq2_0(const uint8_t *b, int part, cp_qblock *o)
         o->q[i] = (int8_t)((b[32 * (part / 4) + i] >> (2 * (part % 4)) & 3) - 1);
 }
 
-/* ---- floats of 4 bits: E2M1 doubled is an integer, so the scale is halved ---- */
-static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+/* ---- floats of 4 bits ---- */
 
 static void unquant_mxfp4(const uint8_t *b, int part, cp_qblock *o)
 {
     (void)part;
-    uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23; /* 2^(e - 128) */
-    float d;
-    memcpy(&d, &bits, sizeof d);
-    scale1(o, d);
+    scale1(o, cp_e8m0_half(b[0]));
     nibbles(b + 1, o->q);
     for (int i = 0; i < CP_QBLOCK; i++)
-        o->q[i] = e2m1_doubled[o->q[i]];
-}
-
-/* Half of an unsigned E4M3 number; 0x7f counts as 0 as in ggml. */
-static float ue4m3_half(int x)
-{
-    int exp = x >> 3 & 15, man = x & 7;
-    if (x == 0 || x == 0x7f)
-        return 0.0f;
-    float v = exp ? (float)(8 + man) * 0x1p-3f : (float)man * 0x1p-2f; /* times 2^(exp-7), 2^-7 */
-    uint32_t bits = (uint32_t)((exp ? exp - 7 : -7) - 1 + 127) << 23;
-    float p;
-    memcpy(&p, &bits, sizeof p);
-    return v * p;
+        o->q[i] = cp_code_values[CP_CODES_E2M1][o->q[i]];
 }
 
 static void unquant_nvfp4(const uint8_t *b, int part, cp_qblock *o)
 {
     for (int g = 0; g < 2; g++) {
         const uint8_t *qs = b + 4 + 8 * (2 * part + g);
-        o->wd[g] = ue4m3_half(b[2 * part + g]);
+        o->wd[g] = b[2 * part + g] == 0x7f ? 0.0f : cp_ue4m3_half(b[2 * part + g]); /* as ggml */
         for (int i = 0; i < 8; i++) {
-            o->q[16 * g + i] = e2m1_doubled[qs[i] & 15];
-            o->q[16 * g + i + 8] = e2m1_doubled[qs[i] >> 4];
+            o->q[16 * g + i] = cp_code_values[CP_CODES_E2M1][qs[i] & 15];
+            o->q[16 * g + i + 8] = cp_code_values[CP_CODES_E2M1][qs[i] >> 4];
         }
     }
 }

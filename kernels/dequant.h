@@ -30,6 +30,8 @@ static inline float cp_rdh(const uint8_t *p)
 
 /* s[12]: the packed scales; j in [0, 8). */
 void cp_k4_scale(const uint8_t *s, int j, int *sc, int *mn);
+/* b: a block of IQ4_XS; part in [0, 8): its scale in [-32, 32). */
+int cp_iq4_scale(const uint8_t *b, int part);
 
 void cp_unquant_iq1_s(const uint8_t *b, int part, cp_qblock *o);
 void cp_unquant_iq1_m(const uint8_t *b, int part, cp_qblock *o);

@@ -9,9 +9,6 @@
 
 #include "kernels/generated/iq_grids.inc"
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                      1,    13,   25,  38,  53,  69,  89,  113};
-
 static void grid8(unsigned code, const int8_t *values, int8_t *q)
 {
     for (int i = 0; i < 8; i++)
@@ -140,8 +137,8 @@ void cp_unquant_iq1_m(const uint8_t *b, int part, cp_qblock *o)
 static void iq4_nibbles(const uint8_t *qs, int8_t *q)
 {
     for (int i = 0; i < 16; i++) {
-        q[i] = iq4_values[qs[i] & 15];
-        q[i + 16] = iq4_values[qs[i] >> 4];
+        q[i] = cp_code_values[CP_CODES_IQ4][qs[i] & 15];
+        q[i + 16] = cp_code_values[CP_CODES_IQ4][qs[i] >> 4];
     }
 }
 
@@ -152,9 +149,14 @@ void cp_unquant_iq4_nl(const uint8_t *b, int part, cp_qblock *o)
     iq4_nibbles(b + 2, o->q);
 }
 
-void cp_unquant_iq4_xs(const uint8_t *b, int part, cp_qblock *o)
+int cp_iq4_scale(const uint8_t *b, int part)
 {
     int lo = b[4 + part / 2] >> (4 * (part & 1)) & 15, hi = cp_rd16(b + 2) >> (2 * part) & 3;
-    o->wd[0] = o->wd[1] = cp_rdh(b) * (float)((lo | hi << 4) - 32);
+    return (lo | hi << 4) - 32;
+}
+
+void cp_unquant_iq4_xs(const uint8_t *b, int part, cp_qblock *o)
+{
+    o->wd[0] = o->wd[1] = cp_rdh(b) * (float)cp_iq4_scale(b, part);
     iq4_nibbles(b + 8 + 16 * part, o->q);
 }

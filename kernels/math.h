@@ -35,6 +35,9 @@
 #define CP_TANH_P2    (-5.37397155531e-2f)
 #define CP_TANH_P3    1.33314422036e-1f
 #define CP_TANH_P4    (-3.33332819422e-1f)
+/* gpt-oss: the bound of gate and up, and the slope within the sigmoid */
+#define CP_SWIGLU_LIMIT 7.0f
+#define CP_SWIGLU_ALPHA 1.702f
 /* gelu_tanh(x) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3) = x (A + B x^2) */
 #define CP_GELU_2A 1.5957691216f
 #define CP_GELU_2B 0.0713548162726f
@@ -141,6 +144,15 @@ static inline float cp_gelu_tanhf(float x)
     return x / (1.0f + cp_expf(-u));
 }
 
+/* gpt-oss: (up + 1) gate sigmoid(alpha gate), the gate bounded above, up on both sides. */
+static inline float cp_swiglu_clampf(float gate, float up)
+{
+    gate = CP_SWIGLU_LIMIT < gate ? CP_SWIGLU_LIMIT : gate;
+    up = CP_SWIGLU_LIMIT < up ? CP_SWIGLU_LIMIT : up;
+    up = up < -CP_SWIGLU_LIMIT ? -CP_SWIGLU_LIMIT : up;
+    return gate / (1.0f + cp_expf(gate * -CP_SWIGLU_ALPHA)) * (up + 1.0f);
+}
+
 /*
  * sin and cos of a f32 angle, |a| < 2^28: reduced by pi/2 in double (two parts, the first product
  * exact), double polynomials (musl's __sindf, __cosdf), rounded once to f32. Branch-free, so that
@@ -200,6 +212,18 @@ static inline float cp_f32_from_f16(uint16_t h)
         return cp_f32_from_bits(sign | ((em << 13) + (112u << 23)));
     /* subnormal: em * 2^-24, exact */
     return cp_f32_from_bits(sign | cp_f32_bits((float)em * 0x1p-24f));
+}
+
+/* 2^(e - 128): half of an E8M0 scale. */
+static inline float cp_e8m0_half(uint8_t e)
+{
+    return cp_f32_from_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+/* Half of a UE4M3 scale: read as 16 bits it is 2^-7 of that. Bit 7 is not looked at. */
+static inline float cp_ue4m3_half(uint8_t x)
+{
+    return cp_f32_from_f16((uint16_t)((x & 0x7f) << 7)) * 128.0f;
 }
 
 /* Nearest even; overflow to infinity, subnormals kept, NaN stays NaN. */

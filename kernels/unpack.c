@@ -2,10 +2,10 @@
  * unpack: weight types as unpack functions into 16-output panels.
  *
  * A fast row moves 4-byte units: the file's nibble order (elements j and j + 16 in one byte) is the
- * panel's, so Q4_0, Q4_1 and Q5_0 are dword transposes, and the K types need a few masks on whole
- * dwords. Every other quantized type goes through cp_unquant_block into an 8-bit panel with f32
- * scales. Both spellings give the same integers and scales, hence the same bits. Missing lanes of
- * the last panel are zero: their outputs are computed and dropped.
+ * panel's, so Q4_0, Q4_1, Q5_0, MXFP4 and IQ4 are dword transposes, and the K types need a few
+ * masks on whole dwords. Every other quantized type goes through cp_unquant_block into an 8-bit
+ * panel with f32 scales. Both spellings give the same integers and scales, hence the same bits.
+ * Missing lanes of the last panel are zero: their outputs are computed and dropped.
  */
 #include "kernels/unpack.h"
 
@@ -18,7 +18,7 @@
 static const struct panel_row {
     uint16_t block_bytes, head_bytes;
 } panel_rows[CP_PANEL_COUNT] = {
-#define X(n, bits, form, off, bytes, head) [CP_PANEL_##n] = {bytes, head},
+#define X(n, bits, codes, form, off, bytes, head) [CP_PANEL_##n] = {bytes, head},
     CP_INT_PANELS(X)
 #undef X
         [CP_PANEL_F32] = {64 * 32, 0},
@@ -70,19 +70,25 @@ static void clear_missing(cp_panel_kind kind, const cp_tensor *t, int rows, uint
 
 /* ---- 32-element file blocks ---- */
 
-static void unpack_q4(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel, bool min)
+/* Blocks of 16 bytes of nibbles behind `head` bytes of scales: those of q4_0, q4_1, iq4_nl, mxfp4.
+ */
+static void unpack_q4(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel,
+                      cp_panel_kind kind, size_t head)
 {
-    size_t file = min ? 20 : 18, head = min ? 4 : 2, block = min ? 320 : 288;
+    size_t block = panel_rows[kind].block_bytes;
     int64_t nb = t->ne[0] / CP_QBLOCK;
-    clear_missing(min ? CP_PANEL_N4HM : CP_PANEL_N4H, t, rows, panel);
+    clear_missing(kind, t, rows, panel);
     for (int r = 0; r < rows; r++) {
         const uint8_t *src = row_at(t, row0 + r);
         uint8_t *dst = panel;
-        for (int64_t b = 0; b < nb; b++, src += file, dst += block) {
+        for (int64_t b = 0; b < nb; b++, src += head + 16, dst += block) {
             for (int j = 0; j < 4; j++)
                 wr32(dst + 64 * j + 4 * r, cp_rd32(src + head + 4 * j));
-            copy_half(dst + 256 + 2 * r, src);
-            if (min)
+            if (head == 1)
+                dst[256 + r] = src[0];
+            else
+                copy_half(dst + 256 + 2 * r, src);
+            if (head == 4)
                 copy_half(dst + 288 + 2 * r, src + 2);
         }
     }
@@ -90,12 +96,22 @@ static void unpack_q4(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel
 
 static void unpack_q4_0(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
 {
-    unpack_q4(t, row0, rows, panel, false);
+    unpack_q4(t, row0, rows, panel, CP_PANEL_N4H, 2);
 }
 
 static void unpack_q4_1(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
 {
-    unpack_q4(t, row0, rows, panel, true);
+    unpack_q4(t, row0, rows, panel, CP_PANEL_N4HM, 4);
+}
+
+static void unpack_iq4_nl(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
+{
+    unpack_q4(t, row0, rows, panel, CP_PANEL_I4H, 2);
+}
+
+static void unpack_mxfp4(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
+{
+    unpack_q4(t, row0, rows, panel, CP_PANEL_F4E, 1);
 }
 
 /* Bits kk, kk + 4, ... kk + 28 of x, gathered into a byte. */
@@ -153,7 +169,49 @@ static void unpack_q8_0(const cp_tensor *t, int64_t row0, int rows, uint8_t *pan
     }
 }
 
-/* ---- super-blocks of 256 ---- */
+/* ---- blocks of 64 and super-blocks of 256 ---- */
+
+/* Codes of 16-groups: elements j and j + 8 of a group share a byte of its eight. A scale that ggml
+ * takes for 0 becomes one. */
+static void unpack_nvfp4(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
+{
+    int64_t nb = t->ne[0] / CP_QBLOCK;
+    clear_missing(CP_PANEL_F4G, t, rows, panel);
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *src = row_at(t, row0 + r);
+        uint8_t *dst = panel;
+        for (int64_t b = 0; b < nb; b++, dst += 288) {
+            const uint8_t *file = src + 36 * (b / 2), *sc = file + 2 * (b % 2);
+            const uint8_t *qs = file + 4 + 16 * (b % 2);
+            for (int j = 0; j < 4; j++) {
+                uint32_t x = cp_rd32(qs + 4 * (j % 2)), y = cp_rd32(qs + 8 + 4 * (j % 2));
+                uint32_t v = j < 2 ? (x & LOW4) | (y & LOW4) << 4 : (x >> 4 & LOW4) | (y & ~LOW4);
+                wr32(dst + 64 * j + 4 * r, v);
+            }
+            for (int g = 0; g < 2; g++)
+                dst[256 + 16 * g + r] = sc[g] == 0x7f ? 0 : sc[g] & 0x7f;
+        }
+    }
+}
+
+static void unpack_iq4_xs(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
+{
+    int64_t ns = t->ne[0] / 256;
+    clear_missing(CP_PANEL_I4K, t, rows, panel);
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *src = row_at(t, row0 + r);
+        uint8_t *dst = panel;
+        for (int64_t s = 0; s < ns; s++, src += 136) {
+            copy_half(dst + 2 * r, src);
+            dst += 32;
+            for (int part = 0; part < 8; part++, dst += 272) {
+                for (int j = 0; j < 4; j++)
+                    wr32(dst + 64 * j + 4 * r, cp_rd32(src + 8 + 16 * part + 4 * j));
+                dst[256 + r] = (uint8_t)cp_iq4_scale(src, part);
+            }
+        }
+    }
+}
 
 /* Nibbles of the 32-element part whose bytes lie at qs, in the low (shift 0) or high nibbles. */
 static void part_nibbles(const uint8_t *qs, bool high, uint8_t *dst, int r)
@@ -234,7 +292,7 @@ static void unpack_q6_k(const cp_tensor *t, int64_t row0, int rows, uint8_t *pan
 
 /* ---- every other quantized type ---- */
 
-void cp_unpack_generic(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
+static void unpack_generic(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel)
 {
     cp_quant_traits tr = cp_quant_info(t->type);
     cp_panel_kind kind = tr.has_min ? CP_PANEL_N8GM : tr.group16 ? CP_PANEL_N8G : CP_PANEL_N8F;
@@ -307,12 +365,21 @@ static const struct unpack_row {
     cp_unpack_fn *fn;
     cp_panel_kind kind;
 } unpacks[CP_DTYPE_LIMIT] = {
-    [CP_DTYPE_F32] = {unpack_f32, CP_PANEL_F32},    [CP_DTYPE_F16] = {unpack_f16, CP_PANEL_F16},
-    [CP_DTYPE_BF16] = {unpack_bf16, CP_PANEL_BF16}, [CP_DTYPE_Q4_0] = {unpack_q4_0, CP_PANEL_N4H},
-    [CP_DTYPE_Q4_1] = {unpack_q4_1, CP_PANEL_N4HM}, [CP_DTYPE_Q5_0] = {unpack_q5_0, CP_PANEL_N5H},
-    [CP_DTYPE_Q5_1] = {unpack_q5_1, CP_PANEL_N5HM}, [CP_DTYPE_Q8_0] = {unpack_q8_0, CP_PANEL_N8H},
-    [CP_DTYPE_Q4_K] = {unpack_q4_k, CP_PANEL_N4K},  [CP_DTYPE_Q5_K] = {unpack_q5_k, CP_PANEL_N5K},
+    [CP_DTYPE_F32] = {unpack_f32, CP_PANEL_F32},
+    [CP_DTYPE_F16] = {unpack_f16, CP_PANEL_F16},
+    [CP_DTYPE_BF16] = {unpack_bf16, CP_PANEL_BF16},
+    [CP_DTYPE_Q4_0] = {unpack_q4_0, CP_PANEL_N4H},
+    [CP_DTYPE_Q4_1] = {unpack_q4_1, CP_PANEL_N4HM},
+    [CP_DTYPE_Q5_0] = {unpack_q5_0, CP_PANEL_N5H},
+    [CP_DTYPE_Q5_1] = {unpack_q5_1, CP_PANEL_N5HM},
+    [CP_DTYPE_Q8_0] = {unpack_q8_0, CP_PANEL_N8H},
+    [CP_DTYPE_Q4_K] = {unpack_q4_k, CP_PANEL_N4K},
+    [CP_DTYPE_Q5_K] = {unpack_q5_k, CP_PANEL_N5K},
     [CP_DTYPE_Q6_K] = {unpack_q6_k, CP_PANEL_N6K},
+    [CP_DTYPE_MXFP4] = {unpack_mxfp4, CP_PANEL_F4E},
+    [CP_DTYPE_NVFP4] = {unpack_nvfp4, CP_PANEL_F4G},
+    [CP_DTYPE_IQ4_NL] = {unpack_iq4_nl, CP_PANEL_I4H},
+    [CP_DTYPE_IQ4_XS] = {unpack_iq4_xs, CP_PANEL_I4K},
 };
 
 cp_panel_kind cp_panel_kind_of(cp_dtype t)
@@ -329,5 +396,5 @@ cp_panel_kind cp_panel_kind_of(cp_dtype t)
 
 cp_unpack_fn *cp_unpack_of(cp_dtype t)
 {
-    return unpacks[t].fn ? unpacks[t].fn : cp_unpack_generic;
+    return unpacks[t].fn ? unpacks[t].fn : unpack_generic;
 }

@@ -3,11 +3,14 @@
  * Internal to kernels; stateless, any thread.
  *
  * A panel holds 16 outputs (lanes) for all of K. Quantized panels are a sequence of blocks of 32 k;
- * kinds with 8-bit scales put a header of half-precision super-scales before every 8 blocks. In a
+ * kinds with super-scales put a header of half-precision super-scales before every 8 blocks. In a
  * block, element (lane l, k) is byte [k / 4][l][k % 4] of eight 64-byte lines; 4-bit kinds fold
  * lines g and g + 4 into the low and high nibbles of one, kinds of 5 and 6 bits add planes of high
  * bits in the same byte positions. Weights are unsigned, the offset (8, 16, 32, 128) is taken off
- * through the activations' sums. One layout serves every ISA.
+ * through the activations' sums. Kinds with codes keep the file's 4-bit codes; a kernel looks up
+ * what they stand for (cp_code_values), plus the offset. One layout serves every ISA and a GPU: a
+ * word of line g < 4 is register a0 (in nibble kinds its low nibbles, the high ones are a2), one of
+ * line g + 4 register a2 of a row of mma.m16n8k32's A fragment, in thread g of the row's four.
  */
 #ifndef CP_KERNELS_UNPACK_H
 #define CP_KERNELS_UNPACK_H
@@ -17,19 +20,28 @@
 #define CP_LANES 16
 #define CP_SUPER 8 /* blocks under one super-scale header */
 
-/* X(NAME, bits, form, offset log2 or -1, block bytes, header bytes) */
+/* X(NAME, bits, codes, form, offset log2 or -1, block bytes, header bytes): what is written as
+ * integers, and what as codes of them */
+#define CP_PLAIN_PANELS(X)                                                                         \
+    X(N4H, 4, CP_CODES_NONE, CP_FORM_H, 3, 288, 0)    /* f16 wd */                                 \
+    X(N4HM, 4, CP_CODES_NONE, CP_FORM_HM, -1, 320, 0) /* f16 wd, f16 wm */                         \
+    X(N4K, 4, CP_CODES_NONE, CP_FORM_K4, -1, 288, 64) /* u8 sc, u8 mn; header f16 d, f16 dmin */   \
+    X(N5H, 5, CP_CODES_NONE, CP_FORM_H, 4, 352, 0)    /* nibbles, bit plane, f16 wd */             \
+    X(N5HM, 5, CP_CODES_NONE, CP_FORM_HM, -1, 384, 0) /* nibbles, bit plane, f16 wd, f16 wm */     \
+    X(N5K, 5, CP_CODES_NONE, CP_FORM_K4, -1, 352, 64) /* nibbles, bit plane, u8 sc, u8 mn */       \
+    X(N6K, 6, CP_CODES_NONE, CP_FORM_K6, 5, 416, 32)  /* and 2-bit planes [2], s8 sc[2]; f16 d */  \
+    X(N8H, 8, CP_CODES_NONE, CP_FORM_H, 7, 544, 0)    /* bytes, f16 wd */                          \
+    X(N8F, 8, CP_CODES_NONE, CP_FORM_F, 7, 576, 0)    /* bytes, f32 wd */                          \
+    X(N8G, 8, CP_CODES_NONE, CP_FORM_G, 7, 640, 0)    /* bytes, f32 wd of 16-groups [2] */         \
+    X(N8GM, 8, CP_CODES_NONE, CP_FORM_GM, 7, 768, 0)  /* bytes, f32 wd[2], f32 wm[2] */
+#define CP_CODE_PANELS(X)                                                                          \
+    X(F4E, 4, CP_CODES_E2M1, CP_FORM_E, 4, 272, 0)  /* u8 wd as E8M0, halved */                    \
+    X(F4G, 4, CP_CODES_E2M1, CP_FORM_U, 5, 288, 0)  /* u8 wd of 16-groups [2] as UE4M3, halved */  \
+    X(I4H, 4, CP_CODES_IQ4, CP_FORM_H, 7, 288, 0)   /* f16 wd */                                   \
+    X(I4K, 4, CP_CODES_IQ4, CP_FORM_K1, 7, 272, 32) /* s8 sc; header f16 d */
 #define CP_INT_PANELS(X)                                                                           \
-    X(N4H, 4, CP_FORM_H, 3, 288, 0)    /* f16 wd */                                                \
-    X(N4HM, 4, CP_FORM_HM, -1, 320, 0) /* f16 wd, f16 wm */                                        \
-    X(N4K, 4, CP_FORM_K4, -1, 288, 64) /* u8 sc, u8 mn; header f16 d, f16 dmin */                  \
-    X(N5H, 5, CP_FORM_H, 4, 352, 0)    /* nibbles, bit plane, f16 wd */                            \
-    X(N5HM, 5, CP_FORM_HM, -1, 384, 0) /* nibbles, bit plane, f16 wd, f16 wm */                    \
-    X(N5K, 5, CP_FORM_K4, -1, 352, 64) /* nibbles, bit plane, u8 sc, u8 mn */                      \
-    X(N6K, 6, CP_FORM_K6, 5, 416, 32)  /* nibbles, two 2-bit planes, s8 sc[2]; header f16 d */     \
-    X(N8H, 8, CP_FORM_H, 7, 544, 0)    /* bytes, f16 wd */                                         \
-    X(N8F, 8, CP_FORM_F, 7, 576, 0)    /* bytes, f32 wd */                                         \
-    X(N8G, 8, CP_FORM_G, 7, 640, 0)    /* bytes, f32 wd of 16-groups [2] */                        \
-    X(N8GM, 8, CP_FORM_GM, 7, 768, 0)  /* bytes, f32 wd[2], f32 wm[2] */
+    CP_PLAIN_PANELS(X)                                                                             \
+    CP_CODE_PANELS(X)
 
 /* How a block's scales are stored. */
 typedef enum cp_form {
@@ -37,20 +49,29 @@ typedef enum cp_form {
     CP_FORM_HM,
     CP_FORM_K4,
     CP_FORM_K6,
+    CP_FORM_K1,
+    CP_FORM_E,
+    CP_FORM_U,
     CP_FORM_F,
     CP_FORM_G,
     CP_FORM_GM
 } cp_form;
 
+/* Files of panels hold these numbers: new ones come last. */
 typedef enum cp_panel_kind {
-#define X(name, bits, form, off, bytes, head) CP_PANEL_##name,
-    CP_INT_PANELS(X)
+#define X(name, bits, codes, form, off, bytes, head) CP_PANEL_##name,
+    CP_PLAIN_PANELS(X) CP_PANEL_F32, /* [k][16] f32 */
+    CP_PANEL_F16,                    /* [k][16] f16 */
+    CP_PANEL_BF16,                   /* [k / 2][16][2] bf16, odd k padded with zero */
+    CP_CODE_PANELS(X)
 #undef X
-        CP_PANEL_F32, /* [k][16] f32 */
-    CP_PANEL_F16,     /* [k][16] f16 */
-    CP_PANEL_BF16,    /* [k / 2][16][2] bf16, odd k padded with zero */
-    CP_PANEL_COUNT
+        CP_PANEL_COUNT
 } cp_panel_kind;
+
+static inline bool cp_panel_is_float(cp_panel_kind kind)
+{
+    return kind >= CP_PANEL_F32 && kind <= CP_PANEL_BF16;
+}
 
 /* Writes the panel of rows [row0, row0 + rows) of t, rows <= 16; missing lanes become zero. */
 typedef void cp_unpack_fn(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel);
@@ -61,7 +82,5 @@ cp_panel_kind cp_panel_kind_of(cp_dtype t);
 size_t cp_panel_bytes(cp_panel_kind kind, int64_t k);
 /* The unpack row of a type: a fast one, or the generic one through cp_unquant_block. */
 cp_unpack_fn *cp_unpack_of(cp_dtype t);
-/* The generic one for quantized types, into the type's own panel kind (tests compare both). */
-void cp_unpack_generic(const cp_tensor *t, int64_t row0, int rows, uint8_t *panel);
 
 #endif

@@ -71,7 +71,7 @@ static void quantize(const float *x, int64_t k, cp_act8 *out)
 
 void cp_gemm_fill_avx2(cp_gemm_table *t)
 {
-#define X(name, bits, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
+#define X(name, bits, codes, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
     CP_INT_PANELS(X)
 #undef X
     t->gemm[CP_PANEL_F32] = gemm_f32;

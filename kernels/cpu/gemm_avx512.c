@@ -36,7 +36,7 @@ static inline v16 v16_pair_hi(const uint8_t *p)
 
 void cp_gemm_fill_avx512(cp_gemm_table *t)
 {
-#define X(name, bits, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
+#define X(name, bits, codes, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
     CP_INT_PANELS(X)
 #undef X
     t->gemm[CP_PANEL_F32] = gemm_f32;

@@ -18,7 +18,7 @@
 
 void cp_gemm_fill_avxvnni(cp_gemm_table *t)
 {
-#define X(name, bits, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
+#define X(name, bits, codes, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
     CP_INT_PANELS(X)
 #undef X
 }

@@ -35,6 +35,17 @@ static inline v16 v16_pair_hi(const uint8_t *p)
 
 #include "kernels/cpu/gemm_float.inc"
 
+/* What the two codes of a byte stand for. */
+typedef struct pair {
+    int16_t low, high;
+} pair;
+
+static void fill_pairs(cp_codes codes, pair pairs[256])
+{
+    for (int i = 0; i < 256; i++)
+        pairs[i] = (pair){cp_code_values[codes][i & 15], cp_code_values[codes][i >> 4]};
+}
+
 /* One block of a panel: integers with the offset taken off, and scales. */
 typedef struct block {
     int16_t q[8][64];
@@ -55,6 +66,16 @@ static void block_ints(int bits, int off, const uint8_t *p, block *o)
         }
 }
 
+static void block_codes(const pair pairs[256], const uint8_t *p, block *o)
+{
+    for (int g = 0; g < 4; g++)
+        for (int i = 0; i < 64; i++) {
+            pair v = pairs[p[64 * g + i]];
+            o->q[g][i] = v.low;
+            o->q[g + 4][i] = v.high;
+        }
+}
+
 static void block_scales(cp_form form, const uint8_t *p, const uint8_t *head, block *o)
 {
     for (int l = 0; l < CP_LANES; l++) {
@@ -72,6 +93,16 @@ static void block_scales(cp_form form, const uint8_t *p, const uint8_t *head, bl
         case CP_FORM_K6:
             o->wd[0][l] = cp_f32_from_f16(half_at(head, l)) * (float)(int8_t)p[l];
             o->wd[1][l] = cp_f32_from_f16(half_at(head, l)) * (float)(int8_t)p[16 + l];
+            break;
+        case CP_FORM_K1:
+            o->wd[0][l] = cp_f32_from_f16(half_at(head, l)) * (float)(int8_t)p[l];
+            break;
+        case CP_FORM_E:
+            o->wd[0][l] = cp_e8m0_half(p[l]);
+            break;
+        case CP_FORM_U:
+            o->wd[0][l] = cp_ue4m3_half(p[l]);
+            o->wd[1][l] = cp_ue4m3_half(p[16 + l]);
             break;
         case CP_FORM_F:
         case CP_FORM_G:
@@ -106,12 +137,12 @@ static void block_column(const block *o, bool two, bool min, const cp_act8 *a, f
 }
 
 /* One segment of nb blocks for n columns: stored in tile, or added to it. */
-static void int_segment(int bits, cp_form form, int off, int block_bytes, int head_bytes,
-                        const uint8_t *panel, int nb, const uint8_t *act, size_t stride, int n,
-                        bool first, float *tile)
+static void int_segment(int bits, const pair *pairs, cp_form form, int off, int block_bytes,
+                        int head_bytes, const uint8_t *panel, int nb, const uint8_t *act,
+                        size_t stride, int n, bool first, float *tile)
 {
     int at = bits == 8 ? 512 : bits == 6 ? 384 : bits == 5 ? 320 : 256;
-    bool two = form == CP_FORM_K6 || form == CP_FORM_G || form == CP_FORM_GM;
+    bool two = form == CP_FORM_K6 || form == CP_FORM_U || form == CP_FORM_G || form == CP_FORM_GM;
     bool min = form == CP_FORM_HM || form == CP_FORM_K4 || form == CP_FORM_GM;
     const uint8_t *head = panel;
     block o[CP_SEGMENT / CP_QBLOCK];
@@ -120,7 +151,10 @@ static void int_segment(int bits, cp_form form, int off, int block_bytes, int he
             head = panel;
             panel += head_bytes;
         }
-        block_ints(bits, off, panel, &o[b]);
+        if (pairs)
+            block_codes(pairs, panel, &o[b]);
+        else
+            block_ints(bits, off, panel, &o[b]);
         block_scales(form, panel + at, head, &o[b]);
     }
     for (int c = 0; c < n; c++, act += stride, tile += CP_LANES) {
@@ -132,29 +166,32 @@ static void int_segment(int bits, cp_form form, int off, int block_bytes, int he
     }
 }
 
-static void int_gemm(int bits, cp_form form, int off, int block_bytes, int head_bytes,
-                     const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n,
-                     float *tile)
+static void int_gemm(int bits, cp_codes codes, cp_form form, int off, int block_bytes,
+                     int head_bytes, const uint8_t *panel, int k, const uint8_t *act, size_t stride,
+                     int n, float *tile)
 {
     enum { SEGMENT = CP_SEGMENT / CP_QBLOCK, SUPERS = SEGMENT / CP_SUPER };
+    pair pairs[256];
+    if (codes != CP_CODES_NONE)
+        fill_pairs(codes, pairs);
     int nb = k / CP_QBLOCK, bytes = SEGMENT * block_bytes + SUPERS * head_bytes;
     for (int b = 0; b < nb; b += SEGMENT, panel += bytes, act += SEGMENT * sizeof(cp_act8))
-        int_segment(bits, form, off, block_bytes, head_bytes, panel,
-                    nb - b < SEGMENT ? nb - b : SEGMENT, act, stride, n, b == 0, tile);
+        int_segment(bits, codes == CP_CODES_NONE ? NULL : pairs, form, off, block_bytes, head_bytes,
+                    panel, nb - b < SEGMENT ? nb - b : SEGMENT, act, stride, n, b == 0, tile);
 }
 
-#define X(name, bits, form, off, bytes, head)                                                      \
+#define X(name, bits, codes, form, off, bytes, head)                                               \
     static void gemm_##name(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n, \
                             float *tile)                                                           \
     {                                                                                              \
-        int_gemm(bits, form, off, bytes, head, panel, k, act, stride, n, tile);                    \
+        int_gemm(bits, codes, form, off, bytes, head, panel, k, act, stride, n, tile);             \
     }
 CP_INT_PANELS(X)
 #undef X
 
 void cp_gemm_fill_base(cp_gemm_table *t)
 {
-#define X(name, bits, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
+#define X(name, bits, codes, form, off, bytes, head) t->gemm[CP_PANEL_##name] = gemm_##name;
     CP_INT_PANELS(X)
 #undef X
     t->gemm[CP_PANEL_F32] = gemm_f32;

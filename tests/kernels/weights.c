@@ -77,7 +77,7 @@ static void set_half(uint8_t *p, uint64_t *s)
     memcpy(p, &h, sizeof h);
 }
 
-static void fix_block(cp_dtype t, uint8_t *b, uint64_t *s)
+static void fix_block(cp_dtype t, uint8_t *b, size_t row, uint64_t *s)
 {
     for (size_t i = 0; i < sizeof half_fields / sizeof *half_fields; i++)
         if (half_fields[i].type == (int)t)
@@ -91,7 +91,7 @@ static void fix_block(cp_dtype t, uint8_t *b, uint64_t *s)
     if (t == CP_DTYPE_IQ1_M)
         b[55] = (uint8_t)((b[55] & 0x8f) | 0x20); /* exponent of the spread scale */
     if (t == CP_DTYPE_MXFP4)
-        b[0] = (uint8_t)(118 + b[0] % 8);
+        b[0] = (uint8_t)(row % 4 == 3 ? b[0] % 5 : 118 + b[0] % 8); /* denormal ones too */
     if (t == CP_DTYPE_NVFP4)
         for (int i = 0; i < 4; i++)
             b[i] &= 0x3f;
@@ -116,7 +116,7 @@ cp_tensor cp_test_tensor(cp_dtype t, int64_t k, int64_t m, uint64_t seed)
         else if (t == CP_DTYPE_F16)
             set_half(p + at, &s);
         else
-            fix_block(t, p + at, &s);
+            fix_block(t, p + at, at / cp_tensor_row_bytes(&x), &s);
     }
     x.data = p;
     return x;
