@@ -24,7 +24,8 @@
  * - attention: per (row, head): per absolute split of 512 positions: s = scale * dot (fmaf over
  * dims ascending), softcap, masked keys give p = 0, m = max, p = exp(s - m), l = lane tree over the
  * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
- * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; out = o / l, gated: out * sigmoid(gate).
+ * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; a sink merges last, as a split with ms = its
+ * logit, ls = 1 and os = 0; out = o / l, gated: out * sigmoid(gate).
  * - recurrent layers (shortconv, deltaprep, deltanet): the recurrence, row by row from the state,
  * at every row count; no form for many rows that sums otherwise. A convolution: y = fmaf over taps
  * ascending from 0.
@@ -81,7 +82,8 @@ typedef enum cp_op_kind {
 typedef int16_t cp_mat;  /* index into cp_program.mats; -1: none */
 typedef int16_t cp_wref; /* index into cp_program.weights; -1: none */
 typedef enum cp_rows { CP_ROWS_ALL, CP_ROWS_OUT } cp_rows;
-typedef enum cp_act { CP_ACT_NONE, CP_ACT_SILU, CP_ACT_GELU_TANH } cp_act;
+/* What joins gate and up: act(gate) * up, and for gpt-oss math.h's swiglu_clamp. */
+typedef enum cp_act { CP_ACT_NONE, CP_ACT_SILU, CP_ACT_GELU_TANH, CP_ACT_SWIGLU_CLAMP } cp_act;
 /* How router logits become weights; the numbers are GGUF's expert_gating_func. */
 typedef enum cp_gate {
     CP_GATE_SOFTMAX = 1,

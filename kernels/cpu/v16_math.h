@@ -51,6 +51,16 @@ static inline v16 v16_gelu_tanh(v16 x)
     return v16_div(x, v16_add(v16_set1(1.0f), v16_exp(v16_neg(u))));
 }
 
+static inline v16 v16_swiglu_clamp(v16 gate, v16 up)
+{
+    v16 most = v16_set1(CP_SWIGLU_LIMIT), least = v16_set1(-CP_SWIGLU_LIMIT), one = v16_set1(1.0f);
+    gate = v16_lt_select(most, gate, most, gate);
+    up = v16_lt_select(most, up, most, up);
+    up = v16_lt_select(up, least, least, up);
+    v16 e = v16_exp(v16_mul(gate, v16_set1(-CP_SWIGLU_ALPHA)));
+    return v16_mul(v16_div(gate, v16_add(one, e)), v16_add(up, one));
+}
+
 static inline v16 v16_tanh(v16 x)
 {
     v16 z = v16_mul(x, x);

@@ -109,6 +109,8 @@ float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_r
 
 float cp_ref_act(cp_act act, float gate, float up)
 {
+    if (act == CP_ACT_SWIGLU_CLAMP)
+        return cp_swiglu_clampf(gate, up);
     return (act == CP_ACT_SILU ? cp_siluf(gate) : cp_gelu_tanhf(gate)) * up;
 }
 

@@ -44,6 +44,7 @@ void cp_ref_input_fini(cp_ref_input *a);
 void cp_ref_input_set(cp_ref_input *a); /* the other forms, from x */
 /* a times row j of t, whose rows are those of all its matrices in a row. */
 float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_ref_input *a);
+/* act(gate) * up, and what else a cp_act says. */
 float cp_ref_act(cp_act act, float gate, float up);
 
 /* A record of a step. */

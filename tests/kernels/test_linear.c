@@ -33,6 +33,7 @@ static void one_init(one *o, const cp_tensor *w, int n_w)
     o->prog.weights = o->weights;
     o->op.kind = CP_OP_LINEAR;
     o->op.u.linear.scale = 1.0f;
+    o->op.u.linear.mul = -1;
     o->op.u.linear.n_w = n_w;
     for (int i = 0; i < n_w; i++) {
         o->weights[i].t = &w[i];
@@ -285,7 +286,7 @@ static void test_types_and_levels(void **state)
 static void test_extremes(void **state)
 {
     (void)state;
-    static const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f};
+    static const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f, 0x77};
     for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa))
         for (int i = 0; cp_test_types[i] >= 0; i++) {
             cp_dtype type = (cp_dtype)cp_test_types[i];
@@ -368,8 +369,10 @@ static void check_epilogue(cp_isa isa, cp_act act, float scale, float softcap)
     run_linear(l, x, N, got, ld, 3);
     if (act != CP_ACT_NONE) {
         for (size_t j = 0; j < ld[0] * N; j++) {
-            float g = want[0][j];
-            want[0][j] = (act == CP_ACT_SILU ? cp_siluf(g) : cp_gelu_tanhf(g)) * want[1][j];
+            float g = want[0][j], u = want[1][j];
+            want[0][j] = act == CP_ACT_SILU        ? cp_siluf(g) * u
+                         : act == CP_ACT_GELU_TANH ? cp_gelu_tanhf(g) * u
+                                                   : cp_swiglu_clampf(g, u);
         }
         n_w = 1;
     }
@@ -393,6 +396,7 @@ static void test_epilogues(void **state)
         check_epilogue(isa, CP_ACT_NONE, 0.37f, 30.0f);
         check_epilogue(isa, CP_ACT_SILU, 1.0f, 0.0f);
         check_epilogue(isa, CP_ACT_GELU_TANH, 1.0f, 0.0f);
+        check_epilogue(isa, CP_ACT_SWIGLU_CLAMP, 1.0f, 0.0f);
     }
 }
 

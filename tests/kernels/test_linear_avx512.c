@@ -49,7 +49,7 @@ static void test_epilogue(void **state)
         up[i] = cp_test_uniform(&s);
         bias[i % 16] = cp_test_uniform(&s);
     }
-    for (int act = CP_ACT_NONE; act <= CP_ACT_GELU_TANH; act++)
+    for (int act = CP_ACT_NONE; act <= CP_ACT_SWIGLU_CLAMP; act++)
         for (int lanes = 1; lanes <= 16; lanes += 5) {
             cp_epilogue e = {(cp_act)act, 0.5f, act ? 0.0f : 3.0f};
             memset(want, 0, sizeof want);
