@@ -29,6 +29,9 @@ typedef struct cp_arch {
     double freq_base_swa;   /* default base of window layers */
     cp_gate gate;           /* of experts, where the file does not say; 0: no experts */
     bool normalize_experts; /* their weights sum to 1, where the file does not say */
+    bool window_as_full;    /* window layers rotate as full ones do */
+    bool yarn_exact;        /* yarn's ramp is not rounded to whole dimensions */
+    bool sinks;             /* a logit a head joins the denominators of attention */
     bool short_conv;        /* layers without KV heads are gated short convolutions */
     const char *final_norm; /* tensor name without ".weight" */
     /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */

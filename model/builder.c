@@ -15,13 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void rope_op(cp_build *b, const char *tag, int n_rot, const float *inv, cp_mat *out)
+static void rope_op(cp_build *b, const char *tag, int n_rot, const float *inv, float mscale,
+                    cp_mat *out)
 {
     cp_op *o = cp_build_op(b, CP_OP_ROPE);
     o->u.rope.out = *out = cp_build_mat(b, tag, n_rot);
     o->u.rope.n_rot = n_rot;
     o->u.rope.inv_freq = inv;
-    o->u.rope.mscale = 1.0f;
+    o->u.rope.mscale = mscale;
 }
 
 /* out = rows of the table `name`, `width` wide, times scale. */
@@ -192,10 +193,12 @@ cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *fil
     b.other = cp_build_mat(&b, "x1", d);
     embed(&b, b.x, "token_embd.weight", d, p->arch->embed_sqrt_d ? (float)sqrt(d) : 1.0f);
     if (p->n_rot) {
-        rope_op(&b, "rope full", p->n_rot, inv_full, &b.rope_full);
+        rope_op(&b, "rope full", p->n_rot, inv_full, cp_rope_mscale(&p->yarn), &b.rope_full);
     }
-    if (p->n_rot_window && p->window) {
-        rope_op(&b, "rope window", p->n_rot_window, inv_window, &b.rope_window);
+    if (p->arch->window_as_full && p->n_rot_window == p->n_rot) {
+        b.rope_window = b.rope_full;
+    } else if (p->n_rot_window && p->window) {
+        rope_op(&b, "rope window", p->n_rot_window, inv_window, 1.0f, &b.rope_window);
     }
     if (p->n_per_layer) {
         per_layer_inputs(&b);

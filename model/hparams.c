@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct reader {
@@ -116,6 +117,71 @@ static cp_code read_heads(cp_params *p, const reader *r, window_heads *w)
     return CP_OK;
 }
 
+/* yarn by `factor`. A negative share counts as absent, as writers leave it so. */
+static cp_code read_yarn(cp_params *p, const reader *r, double factor)
+{
+    cp_code rc;
+    double given = 0.0, times = 1.0, log_multiplier = 0.0;
+    cp_yarn y = {.factor = factor,
+                 .ext = -1.0,
+                 .beta_fast = 32.0,
+                 .beta_slow = 1.0,
+                 .old_ctx = p->pub.ctx_train,
+                 .exact = p->arch->yarn_exact};
+    if ((rc = get_int(r, "rope.scaling.original_context_length", false, 1, 1 << 26, &y.old_ctx)) ||
+        (rc = get_f64(r, "rope.scaling.yarn_ext_factor", false, &y.ext)) ||
+        (rc = get_f64(r, "rope.scaling.yarn_attn_factor", false, &given)) ||
+        (rc = get_f64(r, "rope.scaling.attn_factor", false, &times)) ||
+        (rc = get_f64(r, "rope.scaling.yarn_beta_fast", false, &y.beta_fast)) ||
+        (rc = get_f64(r, "rope.scaling.yarn_beta_slow", false, &y.beta_slow)) ||
+        (rc = get_f64(r, "rope.scaling.yarn_log_multiplier", false, &log_multiplier))) {
+        return rc;
+    }
+    y.ext = y.ext < 0.0 ? 1.0 : y.ext;
+    if (factor < 1.0 || y.ext > 1.0 || y.beta_slow <= 0.0 || y.beta_fast < y.beta_slow ||
+        p->freq_base <= 1.0 || given < 0.0 || times <= 0.0) {
+        return cp_fail(r->err, CP_CORRUPT,
+                       "rope.scaling: yarn with factor %g (1 or more), yarn_ext_factor %g (at most "
+                       "1), yarn_beta_fast %g and yarn_beta_slow %g (positive, the slow one not "
+                       "above), attn_factor %g and %g (positive), freq_base %g (above 1)",
+                       factor, y.ext, y.beta_fast, y.beta_slow, times, given, p->freq_base);
+    }
+    if (log_multiplier != 0.0) {
+        return cp_fail(r->err, CP_UNSUPPORTED,
+                       "rope.scaling.yarn_log_multiplier is %g; supported: 0", log_multiplier);
+    }
+    y.attn = times * (given > 0.0 ? given : y.ext > 0.0 ? 0.1 * log(factor) + 1.0 : 1.0);
+    p->yarn = y;
+    return CP_OK;
+}
+
+/* None, linear or yarn. */
+static cp_code read_scaling(cp_params *p, const reader *r)
+{
+    cp_code rc;
+    char k[160];
+    cp_str type = {"linear", 6};
+    double factor = 1.0;
+    cp_meta_str(r->meta, full_key(r, "rope.scaling.type", k), &type);
+    if ((rc = get_f64(r, "rope.scaling.factor", false, &factor)) ||
+        (rc = get_f64(r, "rope.scale_linear", false, &factor))) {
+        return rc;
+    }
+    if (type.n == 6 && memcmp(type.p, "linear", 6) == 0) {
+        p->freq_scale = factor > 0 ? 1.0 / factor : 1.0;
+        return CP_OK;
+    }
+    if (type.n == 4 && memcmp(type.p, "none", 4) == 0) {
+        return CP_OK;
+    }
+    if (type.n == 4 && memcmp(type.p, "yarn", 4) == 0) {
+        return read_yarn(p, r, factor);
+    }
+    return cp_fail(r->err, CP_UNSUPPORTED,
+                   "rope.scaling.type '%.*s' is not supported; supported: none, linear, yarn",
+                   (int)(type.n < 32 ? type.n : 32), type.p);
+}
+
 static cp_code read_rope(cp_params *p, const reader *r, const window_heads *heads)
 {
     cp_code rc;
@@ -139,25 +205,7 @@ static cp_code read_rope(cp_params *p, const reader *r, const window_heads *head
                        "rope: dimension_count %d and %d (even), freq_base %g and %g (positive)",
                        p->n_rot, p->n_rot_window, p->freq_base, p->freq_base_swa);
     }
-    char k[160];
-    cp_str type = {"linear", 6};
-    cp_meta_str(r->meta, full_key(r, "rope.scaling.type", k), &type);
-    double factor = 1.0;
-    if ((rc = get_f64(r, "rope.scaling.factor", false, &factor)) ||
-        (rc = get_f64(r, "rope.scale_linear", false, &factor))) {
-        return rc;
-    }
-    bool linear = type.n == 6 && memcmp(type.p, "linear", 6) == 0;
-    bool none = type.n == 4 && memcmp(type.p, "none", 4) == 0;
-    if (!linear && !none) {
-        return cp_fail(r->err, CP_UNSUPPORTED,
-                       "rope.scaling.type '%.*s' is not supported; supported: none, linear",
-                       (int)(type.n < 32 ? type.n : 32), type.p);
-    }
-    if (linear && factor > 0) {
-        p->freq_scale = 1.0 / factor;
-    }
-    return CP_OK;
+    return read_scaling(p, r);
 }
 
 static cp_code read_windows(cp_params *p, const reader *r)

@@ -6,6 +6,7 @@
 #include "base/meta.h"
 #include "model/arch.h"
 #include "model/model.h"
+#include "model/rope.h"
 
 #define CP_MAX_LAYERS 512
 
@@ -44,6 +45,7 @@ typedef struct cp_params {
     double freq_base, freq_base_swa;
     double
         freq_scale; /* 1 / linear factor; applies to full layers only where the arch has windows */
+    cp_yarn yarn;   /* of full layers, too */
     int window;     /* positions; 0: none */
     float attn_scale; /* 0: 1 / sqrt(head_dim) */
     cp_expert_params experts;

@@ -50,6 +50,10 @@ cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const c
     a->u.attention.rope_kind = a->u.attention.rope < 0 ? CP_ROPE_NONE : p->arch->rope;
     a->u.attention.n_rot = l->window ? p->n_rot_window : p->n_rot;
     a->u.attention.q_norm = a->u.attention.k_norm = a->u.attention.sinks = -1;
+    if (p->arch->sinks) {
+        a->u.attention.sinks =
+            cp_build_layer_weight(b, "attn_sinks.weight", CP_ROLE_VECTOR, l->n_heads, 0, true);
+    }
     if (p->arch->qk_norm) {
         a->u.attention.q_norm =
             cp_build_layer_weight(b, "attn_q_norm.weight", CP_ROLE_VECTOR, l->k_dim, 0, true);

@@ -7,7 +7,6 @@
 #include "model/arch.h"
 #include "model/builder.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,16 +16,12 @@ struct cp_model {
     float *inv_full, *inv_window; /* [n_rot / 2], [n_rot_window / 2] */
 };
 
-/* inv_i = base^(-2i / n_rot) * scale / factor_i. The factors are llama3's scaling, or 1e30 for what
- * gemma4 does not rotate; the GGUF converter stores them as the tensor rope_freqs. */
-static float *rope_frequencies(int n_rot, double base, double scale, const cp_tensor *factors)
+/* What cp_rope_frequencies() writes, to be freed. */
+static float *frequencies(int n_rot, double base, double scale, const cp_tensor *factors,
+                          const cp_yarn *yarn)
 {
-    int n = n_rot / 2;
-    float *inv = cp_xcalloc((size_t)n + 1, sizeof *inv);
-    for (int i = 0; i < n; i++) {
-        double f = factors ? (double)((const float *)factors->data)[i] : 1.0;
-        inv[i] = (float)(scale / (pow(base, 2.0 * i / n_rot) * f));
-    }
+    float *inv = cp_xcalloc((size_t)n_rot / 2 + 1, sizeof *inv);
+    cp_rope_frequencies(inv, n_rot, base, scale, factors, yarn);
     return inv;
 }
 
@@ -126,8 +121,10 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
         }
     }
     if (rc == CP_OK) {
-        m->inv_full = rope_frequencies(m->p.n_rot, m->p.freq_base, m->p.freq_scale, factors);
-        m->inv_window = rope_frequencies(m->p.n_rot_window, m->p.freq_base_swa, 1.0, NULL);
+        static const cp_yarn none = {0};
+        const cp_params *p = &m->p;
+        m->inv_full = frequencies(p->n_rot, p->freq_base, p->freq_scale, factors, &p->yarn);
+        m->inv_window = frequencies(p->n_rot_window, p->freq_base_swa, 1.0, NULL, &none);
         rc = cp_program_build(&m->program, &m->p, file, m->inv_full, m->inv_window, err);
     }
     if (rc == CP_OK) {
