@@ -5,10 +5,10 @@
  * works in a caller's arena, on a tree of cp_val that the caller builds there; nothing of it
  * outlives the arena. What came from the request carries a mark (is_input) through every filter and
  * concatenation, and the result lists which byte ranges are marked, so that special tokens are
- * never parsed in them. Templates are untrusted: steps <= 1 M (work counts as well), output <= 8
- * MiB, depth <= 64, range <= 1e5; no access to anything but data. Semantics: Python jinja2 3.1 with
- * trim_blocks, lstrip_blocks, loopcontrols, and the helpers of transformers (tojson,
- * raise_exception, strftime_now).
+ * never parsed in them. Templates are untrusted: steps <= 1 M, and more for many messages, <= 16 M
+ * (work counts as well), output <= 8 MiB, depth <= 64, range <= 1e5; no access to anything but
+ * data. Semantics: Python jinja2 3.1 with trim_blocks, lstrip_blocks, loopcontrols, and the helpers
+ * of transformers (tojson, raise_exception, strftime_now).
  */
 #ifndef CP_CHAT_CHAT_H
 #define CP_CHAT_CHAT_H

@@ -83,6 +83,16 @@ static void finish(jj_sb *b, cp_rendered *out)
     out->input_bytes = b->cap_spans * sizeof(*b->spans);
 }
 
+/* What a template may take beyond JJ_MAX_STEPS for these messages. */
+static uint64_t pair_steps(jj_ctx *x, const cp_val *vars)
+{
+    const cp_val *m = cp_jj_dict_gets(x, vars->u.dict, "messages", 8);
+    uint64_t n = m && m->type == JJ_LIST ? m->u.list->n : 0;
+    /* a request's values are few enough for n * n */
+    bool many = n * n > JJ_MAX_PAIR_STEPS / JJ_PAIR_STEPS;
+    return many ? JJ_MAX_PAIR_STEPS : n * n * JJ_PAIR_STEPS;
+}
+
 cp_code cp_jj_render(const cp_template *t, cp_arena *a, const cp_val *vars, int64_t now,
                      cp_rendered *out, uint64_t *steps, cp_err *err)
 {
@@ -90,6 +100,7 @@ cp_code cp_jj_render(const cp_template *t, cp_arena *a, const cp_val *vars, int6
     jj_ctx x = {.a = a, .err = err, .out = &text, .vars = vars, .now = now};
     *out = (cp_rendered){0};
     CP_ASSERT(vars->type == JJ_DICT);
+    x.more_steps = pair_steps(&x, vars);
     bool ok = cp_jj_run(&x, t->root);
     if (steps)
         *steps = x.steps;

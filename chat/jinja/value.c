@@ -48,9 +48,10 @@ bool cp_jj_step(jj_ctx *x, size_t n)
 {
     if (x->code != CP_OK)
         return false;
-    if (n > JJ_MAX_STEPS - x->steps) {
-        x->steps = JJ_MAX_STEPS;
-        cp_jj_fail(x, "the template takes more than %d steps", JJ_MAX_STEPS);
+    uint64_t most = JJ_MAX_STEPS + x->more_steps;
+    if (n > most - x->steps) {
+        x->steps = most;
+        cp_jj_fail(x, "the template takes more than %llu steps", (unsigned long long)most);
         return false;
     }
     x->steps += n;

@@ -16,6 +16,10 @@
 /* Every limit of the engine stands here. */
 enum {
     JJ_MAX_STEPS = 1000000, /* nodes evaluated + items touched + work / JJ_STEP_BYTES */
+    /* Templates that look through all messages at each of them are common: so many steps more for
+     * each pair of messages, up to a limit. */
+    JJ_PAIR_STEPS = 16,
+    JJ_MAX_PAIR_STEPS = 15000000,
     JJ_STEP_BYTES = 256,
     JJ_MAX_OUTPUT = 8 << 20, /* bytes of the result, and of any single string */
     JJ_MAX_RANGE = 100000,   /* items of range(), and of a list made by repetition */
@@ -158,10 +162,10 @@ typedef struct jj_sb {
 typedef struct jj_ctx {
     cp_arena *a;
     cp_err *err;
-    cp_code code;  /* CP_OK until the first failure */
-    uint32_t line; /* of the node in work */
-    uint64_t steps;
-    size_t work; /* bytes that make no whole step yet */
+    cp_code code;               /* CP_OK until the first failure */
+    uint32_t line;              /* of the node in work */
+    uint64_t steps, more_steps; /* more than JJ_MAX_STEPS that may be taken */
+    size_t work;                /* bytes that make no whole step yet */
     uint32_t n_eval, n_macro;
     int flow; /* JJ_FLOW_*: break or continue under way */
     jj_sb *out;

@@ -413,6 +413,33 @@ static void long_conversations_render(void **state)
     }
 }
 
+/* A template that looks through all messages at each of them, as many do: a long conversation
+ * renders, and one without an end in sight is still bounded. */
+static void messages_may_be_looked_through_at_each(void **state)
+{
+    (void)state;
+    static const char looks[] = "{% for m in messages %}{% set ns = namespace(n=0) %}"
+                                "{% for k in messages %}{% if k.role == 'tool' %}"
+                                "{% set ns.n = loop.index0 %}{% endif %}{% endfor %}"
+                                "{{ m.role }}{{ ns.n }}{% endfor %}";
+    static const char spins[] = "{% set l = [0] * 100000 %}{% for i in l %}{% for j in l %}"
+                                "{% endfor %}{% endfor %}";
+    enum { MESSAGES = 900 };
+    cp_arena *a = cp_arena_new(ARENA);
+    cp_val *vars = cp_val_dict(a), *messages = cp_val_list(a), *m = cp_val_dict(a);
+    cp_val_set(a, m, "role", cp_val_str(a, "user", 4, false));
+    for (int i = 0; i < MESSAGES; i++)
+        assert_true(cp_val_push(a, messages, m));
+    cp_val_set(a, vars, "messages", messages);
+    assert_in_range(steps_of(looks, vars, a, CP_OK), JJ_MAX_STEPS, 16 * JJ_MAX_STEPS);
+    assert_int_equal(steps_of(spins, vars, a, CP_TEMPLATE),
+                     JJ_MAX_STEPS + JJ_PAIR_STEPS * MESSAGES * MESSAGES);
+    for (int i = 0; i < MESSAGES; i++)
+        assert_true(cp_val_push(a, messages, m));
+    assert_int_equal(steps_of(spins, vars, a, CP_TEMPLATE), JJ_MAX_STEPS + JJ_MAX_PAIR_STEPS);
+    cp_arena_free(a);
+}
+
 /* Steps past taken places when `hashes` go into an open-addressing table of four times as many. */
 static size_t crowding(const uint64_t *hashes, size_t n)
 {
@@ -461,6 +488,7 @@ int run_cost_tests(void)
         cmocka_unit_test(a_reached_limit_stays_reached),
         cmocka_unit_test(hostile_templates_end),
         cmocka_unit_test(long_conversations_render),
+        cmocka_unit_test(messages_may_be_looked_through_at_each),
     };
     return cmocka_run_group_tests_name("cost", tests, NULL, NULL);
 }
