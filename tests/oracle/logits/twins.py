@@ -85,7 +85,6 @@ def llama_cpp(path, ids):
     p.warmup = False
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would round q to f16
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type(0)  # F32
-    p.verbosity = 0
     p.cpuparams.n_threads = 1
     p.n_parallel = 1
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -168,7 +167,8 @@ def one(binary, path):
         unknown = re.search(r"unknown model architecture: '([^']*)'", trouble)
         if unknown:
             return f"this version does not know the architecture {unknown[1]}", True
-        return "llama.cpp: " + " ".join(trouble.split())[-300:], False
+        said = re.findall(r"error loading model: .*", trouble) or [" ".join(trouble.split())[-300:]]
+        return "llama.cpp: " + said[0], False
     worst, missing = compare(theirs, capstan(binary, path, ids), names)
     row = f"{len(theirs):3} positions, largest difference {worst:.4f}"
     if path.stem.endswith("-q"):
