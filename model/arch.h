@@ -44,6 +44,7 @@ typedef struct cp_arch {
     X(lfm2)                                                                                        \
     X(llama)                                                                                       \
     X(qwen2)                                                                                       \
+    X(qwen2moe)                                                                                    \
     X(qwen3)                                                                                       \
     X(qwen3moe)
 

@@ -92,7 +92,6 @@ static const struct {
     {"phimoe", "Phi MoE"},
     {"plamo2", "PLaMo 2"},
     {"qwen", "Qwen 1"},
-    {"qwen2moe", "Qwen 1.5 and 2 MoE"},
     {"qwen2vl", "Qwen2-VL and Qwen2.5-VL"},
     {"qwen3next", "Qwen3-Next"},
     {"qwen3vl", "Qwen3-VL"},

@@ -1,4 +1,4 @@
-"""qwen3moe, and llama with experts (Mixtral). The seeds are such that no choice of an expert is close (golden.py)."""
+"""qwen2moe, qwen3moe, and llama with experts (Mixtral). The seeds are such that no choice of an expert is close (golden.py)."""
 import transformers as tf
 
 from golden import ODD, TWIN, Tiny, permute, row
@@ -32,6 +32,31 @@ def qwen3moe(s):
 
 
 @row(ODD, TWIN)
+def qwen2moe(s):
+    """With an expert that all rows share, and weights that are not normalized."""
+    heads, ff, shared = s.d // s.head, 44 if s.suffix == "" else 32, 52 if s.suffix == "" else 64
+    c = tf.Qwen2MoeConfig(vocab_size=s.vocab, hidden_size=s.d, intermediate_size=s.ff, num_hidden_layers=2,
+                          num_attention_heads=heads, num_key_value_heads=1, max_position_embeddings=s.ctx,
+                          rope_theta=1000000.0, rms_norm_eps=1e-6, num_experts=6, num_experts_per_tok=2,
+                          moe_intermediate_size=ff, shared_expert_intermediate_size=shared, tie_word_embeddings=False)
+    kv = {"rope.freq_base": 1000000.0, "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": ff,
+          "expert_shared_feed_forward_length": shared}
+    names = {**NAMES, "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
+             "mlp.shared_expert.down_proj": "ffn_down_shexp"}
+
+    def tensors(name, a):
+        if name.endswith("mlp.shared_expert_gate.weight"):
+            return [(f"blk.{name.split('.')[2]}.ffn_gate_inp_shexp.weight", a[0])]
+        return experts(name, a)
+
+    def init(name, r):
+        return 2.0 * r / r.shape[-1] ** 0.5 if "shared_expert_gate" in name else None
+
+    return Tiny("qwen2moe", c, tf.Qwen2MoeForCausalLM, kv, names, tensors, init, f32=("ffn_gate_inp",), pre="qwen2",
+                seed=SEEDS["qwen2moe" + s.suffix])
+
+
+@row(ODD, TWIN)
 def llama_experts(s):
     heads = s.d // s.head
     c = tf.MixtralConfig(vocab_size=s.vocab, hidden_size=s.d, intermediate_size=s.ff, num_hidden_layers=2,
@@ -50,4 +75,4 @@ def llama_experts(s):
                 seed=SEEDS["llama-experts" + s.suffix])
 
 
-SEEDS = {"qwen3moe": 47, "qwen3moe-q": 60, "llama-experts": 4, "llama-experts-q": 18}
+SEEDS = {"qwen2moe": 12, "qwen2moe-q": 9, "qwen3moe": 47, "qwen3moe-q": 60, "llama-experts": 4, "llama-experts-q": 18}
