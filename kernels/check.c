@@ -328,6 +328,13 @@ static cp_code check_sum(const check *c, const cp_op *op)
         TRY(mat_is(c, op->u.sum.gate, 1, op->rows, "gate"));
     if (op->u.sum.gate >= 0 && op->u.sum.shared < 0)
         return bad(c, "shared (there is a gate)", op->u.sum.shared, 0);
+    bool norms = op->u.sum.norm >= 0;
+    if (norms != (op->u.sum.shared_norm >= 0))
+        return bad(c, "norm beside shared_norm", op->u.sum.norm, op->u.sum.shared_norm);
+    if (norms && (op->u.sum.shared < 0 || op->u.sum.gate >= 0))
+        return bad(c, "gate (there are norms of two summands)", op->u.sum.gate, -1);
+    TRY(vector_is(c, op->u.sum.norm, c->p->mats[out].width, 1, "norm"));
+    TRY(vector_is(c, op->u.sum.shared_norm, c->p->mats[out].width, 1, "shared_norm"));
     if (out == in || out == weights || out == op->u.sum.shared || out == op->u.sum.gate)
         return bad(c, "out (it aliases what is read)", out, -1);
     return CP_OK;

@@ -46,7 +46,7 @@
  * then w_j * scale, then w_j * expert_scale.
  * - experts: the arithmetic of linears, expert by expert: a row's bits depend on no other row.
  * - sum: y = fmaf(w_j, in_j, y) over ranks ascending from 0; then fmaf(1 / (1 + exp(-gate)),
- * shared, y), without a gate y + shared.
+ * shared, y), without a gate y + shared; with norms rmsnorm(y) + rmsnorm(shared).
  * - gates: sigmoid(x) = 1 / (1 + exp(-x)), silu(x) = x / (1 + exp(-x)).
  */
 #ifndef CP_KERNELS_PROGRAM_H
@@ -208,8 +208,10 @@ typedef struct cp_op {
             } w[2];
         } experts;
         struct { /* out = the sum of in's parts by weights (+ shared, by sigmoid(gate)) */
-            cp_mat in, weights, out; /* n_used * width, n_used, width wide */
-            cp_mat shared, gate;     /* width and 1 wide, -1: none */
+            cp_mat in, weights, out;   /* n_used * width, n_used, width wide */
+            cp_mat shared, gate;       /* width and 1 wide, -1: none */
+            cp_wref norm, shared_norm; /* of both summands, beside shared without gate; -1: none */
+            float eps;
         } sum;
         struct {
             cp_mat logits;

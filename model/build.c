@@ -105,6 +105,9 @@ cp_op *cp_build_op(cp_build *b, cp_op_kind kind)
     o->kind = kind;
     o->rows = b->rows;
     o->layer = b->layer;
+    if (kind == CP_OP_SUM) {
+        o->u.sum.norm = o->u.sum.shared_norm = -1;
+    }
     return o;
 }
 

@@ -161,19 +161,28 @@ bool cp_cpu_sum(cpu_worker *w, const cp_op *op, const cpu_op *bound)
 {
     (void)bound;
     cp_prepared *p = w->run->p;
-    int width = p->prog->mats[op->u.sum.out].width, parts = (width + SUM_PART - 1) / SUM_PART;
+    int width = p->prog->mats[op->u.sum.out].width;
+    int part = op->u.sum.norm >= 0 ? width : SUM_PART, parts = (width + part - 1) / part;
     int n_used = p->prog->mats[op->u.sum.weights].width, rows = cp_op_rows(op, w->batch);
     for (int64_t i = w->id; i < (int64_t)rows * parts; i += cp_pool_active(w->pool)) {
-        int r = (int)(i / parts), at = (int)(i % parts) * SUM_PART;
-        int n = width - at < SUM_PART ? width - at : SUM_PART;
+        int r = (int)(i / parts), at = (int)(i % parts) * part;
+        int n = width - at < part ? width - at : part;
         float *y = cp_host_row(p, op->u.sum.out, r) + at, scale = 1.0f;
         w->run->vec->sum(y, cp_host_row(p, op->u.sum.in, r) + at, (size_t)width,
                          cp_host_row(p, op->u.sum.weights, r), n_used, n);
+        if (op->u.sum.norm >= 0)
+            w->run->vec->rmsnorm(y, y, cp_host_vector(p, op->u.sum.norm), NULL, n, op->u.sum.eps);
         if (op->u.sum.shared < 0)
             continue;
+        const float *shared = cp_host_row(p, op->u.sum.shared, r) + at;
+        if (op->u.sum.norm >= 0) {
+            w->run->vec->rmsnorm(y, shared, cp_host_vector(p, op->u.sum.shared_norm), y, n,
+                                 op->u.sum.eps);
+            continue;
+        }
         if (op->u.sum.gate >= 0)
             scale = 1.0f / (1.0f + cp_expf(-cp_host_row(p, op->u.sum.gate, r)[0]));
-        w->run->vec->add_scaled(y, cp_host_row(p, op->u.sum.shared, r) + at, scale, n);
+        w->run->vec->add_scaled(y, shared, scale, n);
     }
     return true;
 }

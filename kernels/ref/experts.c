@@ -3,8 +3,10 @@
  * program.h has it. Every (row, rank) writes a part of its own, so that nothing is added in an
  * order that depends on who else chose an expert.
  */
+#include "base/mem.h"
 #include "kernels/ref/ref.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Below this a sum of weights divides no more (llama.cpp's clamp: the least normal half). */
@@ -176,21 +178,28 @@ void cp_ref_experts(cp_prepared *p, const cp_op *op, const cp_batch *b)
 void cp_ref_sum(cp_prepared *p, const cp_op *op, const cp_batch *b)
 {
     int n = p->prog->mats[op->u.sum.out].width, n_used = p->prog->mats[op->u.sum.weights].width;
+    float *t = cp_xcalloc((size_t)n, sizeof(*t));
     for (int r = 0; r < cp_op_rows(op, b); r++) {
         const float *w = cp_host_row(p, op->u.sum.weights, r),
                     *in = cp_host_row(p, op->u.sum.in, r);
         float *out = cp_host_row(p, op->u.sum.out, r);
         for (int i = 0; i < n; i++) {
-            float y = 0.0f;
+            out[i] = 0.0f;
             for (int j = 0; j < n_used; j++)
-                y = fmaf(w[j], in[(size_t)j * (size_t)n + (size_t)i], y);
-            if (op->u.sum.gate >= 0) {
-                float g = cp_host_row(p, op->u.sum.gate, r)[0];
-                y = fmaf(1.0f / (1.0f + cp_expf(-g)), cp_host_row(p, op->u.sum.shared, r)[i], y);
-            } else if (op->u.sum.shared >= 0) {
-                y = y + cp_host_row(p, op->u.sum.shared, r)[i];
-            }
-            out[i] = y;
+                out[i] = fmaf(w[j], in[(size_t)j * (size_t)n + (size_t)i], out[i]);
         }
+        if (op->u.sum.shared < 0)
+            continue;
+        const float *shared = cp_host_row(p, op->u.sum.shared, r);
+        if (op->u.sum.norm >= 0) {
+            cp_ref_rmsnorm(out, out, cp_host_vector(p, op->u.sum.norm), n, op->u.sum.eps);
+            cp_ref_rmsnorm(t, shared, cp_host_vector(p, op->u.sum.shared_norm), n, op->u.sum.eps);
+            shared = t;
+        }
+        bool gated = op->u.sum.gate >= 0;
+        float g = gated ? 1.0f / (1.0f + cp_expf(-cp_host_row(p, op->u.sum.gate, r)[0])) : 1.0f;
+        for (int i = 0; i < n; i++)
+            out[i] = gated ? fmaf(g, shared[i], out[i]) : out[i] + shared[i];
     }
+    free(t);
 }

@@ -105,6 +105,8 @@ cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows)
     op->rows = rows;
     if (kind == CP_OP_EMBED)
         op->u.embed.in = op->u.embed.norm = -1;
+    if (kind == CP_OP_SUM)
+        op->u.sum.norm = op->u.sum.shared_norm = -1;
     return op;
 }
 

@@ -473,6 +473,11 @@ static void test_sum(uint64_t seed)
     op->u.sum.out = rig_mat(&r, width, CP_ROWS_ALL);
     op->u.sum.shared = seed % 3 ? rig_mat(&r, width, CP_ROWS_ALL) : (cp_mat)-1;
     op->u.sum.gate = seed % 3 == 2 ? rig_mat(&r, 1, CP_ROWS_ALL) : (cp_mat)-1;
+    if (seed % 3 == 1 && rig_random(&r, 2)) {
+        op->u.sum.norm = rig_vector(&r, width, 1);
+        op->u.sum.shared_norm = rig_vector(&r, width, 1);
+        op->u.sum.eps = 1e-6f;
+    }
     rig_seq q[4];
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
