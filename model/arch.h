@@ -41,6 +41,7 @@ typedef struct cp_arch {
 /* The built rows, X(name of cp_arch_<name>): the one list to extend. */
 #define CP_ARCHS(X)                                                                                \
     X(gemma3)                                                                                      \
+    X(gemma4)                                                                                      \
     X(lfm2)                                                                                        \
     X(llama)                                                                                       \
     X(qwen2)                                                                                       \

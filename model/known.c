@@ -41,7 +41,6 @@ static const struct {
     {"gemma-embedding2", "EmbeddingGemma 2"},
     {"gemma2", "Gemma 2"},
     {"gemma3n", "Gemma 3n"},
-    {"gemma4", "Gemma 4"},
     {"glm-dsa", "GLM-5"},
     {"glm4", "GLM-4"},
     {"glm4moe", "GLM-4.5 to 4.7"},
