@@ -839,6 +839,54 @@ static void many_pack_at_once(void **state)
     room_fini(&r);
 }
 
+/* ---- several matrices in a tensor ---- */
+
+static void keep(void *arg, int i, const uint8_t *panels)
+{
+    ((const uint8_t **)arg)[i] = panels;
+}
+
+/* Panels of t in memory (dir NULL) or in dir's file. */
+static const uint8_t *panels_of(cp_panels **p, const char *dir, const cp_tensor *t)
+{
+    cp_err err = {0};
+    const uint8_t *at = NULL;
+    cp_panels_open(p, &(cp_panels_config){.dir = dir, .key = KEY});
+    assert_int_equal(cp_panels_pack(*p, &t, 1, NULL, keep, &at, &err), CP_OK);
+    assert_non_null(at);
+    return at;
+}
+
+/* Each of the matrices has the panels that it has alone, in memory, in a file, and in that file
+ * when it is mapped again; its last panel is its own. */
+static void matrices_pack_as_each_alone(void **state)
+{
+    enum { M = 33, N = 5, PER_MATRIX = 3 };
+    (void)state;
+    room r;
+    room_init(&r, 91);
+    cp_tensor all = cp_test_matrices(CP_DTYPE_Q4_K, K, M, N, 92);
+    size_t bytes = PER_MATRIX * cp_panel_bytes(cp_panel_kind_of(all.type), K);
+    cp_panels *p[3], *one;
+    const char *dirs[3] = {NULL, r.dir, r.dir};
+    const uint8_t *at[3];
+    for (int i = 0; i < 3; i++)
+        at[i] = panels_of(&p[i], dirs[i], &all);
+    for (int e = 0; e < N; e++) {
+        cp_tensor matrix = all;
+        matrix.ne[2] = 1;
+        matrix.data = (const uint8_t *)all.data + (size_t)(e * M) * cp_tensor_row_bytes(&all);
+        const uint8_t *want = panels_of(&one, NULL, &matrix);
+        for (int i = 0; i < 3; i++)
+            assert_memory_equal(at[i] + (size_t)e * bytes, want, bytes);
+        cp_panels_close(one);
+    }
+    for (int i = 0; i < 3; i++)
+        cp_panels_close(p[i]);
+    cp_test_free(&all);
+    room_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -859,6 +907,7 @@ int main(void)
         cmocka_unit_test(leftovers_of_earlier_releases_go),
         cmocka_unit_test(without_locks_age_decides),
         cmocka_unit_test(many_pack_at_once),
+        cmocka_unit_test(matrices_pack_as_each_alone),
     };
     cp_log_setup(CP_LOG_ERROR, false);
     return cmocka_run_group_tests_name("panels", tests, NULL, NULL);
