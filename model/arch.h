@@ -29,6 +29,7 @@ typedef struct cp_arch {
     double freq_base_swa;   /* default base of window layers */
     cp_gate gate;           /* of experts, where the file does not say; 0: no experts */
     bool normalize_experts; /* their weights sum to 1, where the file does not say */
+    bool dense_too;         /* beside a dense feed-forward, each under norms of its own */
     bool window_as_full;    /* window layers rotate as full ones do */
     bool yarn_exact;        /* yarn's ramp is not rounded to whole dimensions */
     bool sinks;             /* a logit a head joins the denominators of attention */

@@ -60,6 +60,6 @@ cp_mixer_fn cp_build_attention, cp_build_shortconv;
 
 /* ---- ffn.c: appends the feed-forward over the stream and writes its output to `branch` ---- */
 typedef void cp_ffn_fn(cp_build *b, cp_mat branch);
-cp_ffn_fn cp_build_dense_ffn, cp_build_experts_ffn;
+cp_ffn_fn cp_build_dense_ffn, cp_build_experts_ffn, cp_build_both_ffns;
 
 #endif

@@ -89,6 +89,7 @@ static cp_mixer_fn *const mixers[] = {
 static cp_ffn_fn *const ffns[] = {
     [CP_FFN_DENSE] = cp_build_dense_ffn,
     [CP_FFN_EXPERTS] = cp_build_experts_ffn,
+    [CP_FFN_BOTH] = cp_build_both_ffns,
 };
 
 /* What was written to `branch` is the branch to be added, normed first where the row says so. */

@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "model/arch.h"
 
+#include <math.h>
+
 static cp_wref pre_norm(cp_build *b)
 {
     return cp_build_layer_weight(b, "ffn_norm.weight", CP_ROLE_VECTOR, b->p->pub.d_model, 0, true);
@@ -122,13 +124,12 @@ static cp_mat shared_expert(cp_build *b, cp_wref norm)
     return out;
 }
 
-void cp_build_experts_ffn(cp_build *b, cp_mat branch)
+/* What the experts that `r` chose make of the stream under `norm`, from gate to SUM, which is
+ * returned. */
+static cp_op *chosen(cp_build *b, const cp_op *r, cp_wref norm, cp_mat shared, cp_mat out)
 {
     const cp_expert_params *e = &b->p->experts;
     int d = b->p->pub.d_model;
-    cp_wref norm = pre_norm(b);
-    cp_mat gate, logits = router(b, norm, &gate);
-    const cp_op *r = route(b, logits);
     cp_mat ids = r->u.route.ids, weights = r->u.route.weights;
     cp_mat ff = cp_build_mat(b, "expert ff", e->n_used * e->d_ff);
     cp_mat parts = cp_build_mat(b, "expert parts", e->n_used * d);
@@ -138,11 +139,45 @@ void cp_build_experts_ffn(cp_build *b, cp_mat branch)
     o = experts(b, ff, ids, parts);
     o->u.experts.by_rank = true;
     add_expert_weight(b, o, 0, "ffn_down_exps", e->d_ff, d);
-    cp_mat shared = shared_expert(b, norm);
     o = cp_build_op(b, CP_OP_SUM);
     o->u.sum.in = parts;
     o->u.sum.weights = weights;
-    o->u.sum.out = branch;
+    o->u.sum.out = out;
     o->u.sum.shared = shared;
-    o->u.sum.gate = gate;
+    o->u.sum.gate = -1;
+    return o;
+}
+
+void cp_build_experts_ffn(cp_build *b, cp_mat branch)
+{
+    cp_wref norm = pre_norm(b);
+    cp_mat gate, logits = router(b, norm, &gate);
+    const cp_op *r = route(b, logits);
+    chosen(b, r, norm, shared_expert(b, norm), branch)->u.sum.gate = gate;
+}
+
+/* ---- both: a dense feed-forward and experts over the same stream, each under norms of its own; so
+ * is the router, which divides by the root of d ---- */
+
+static cp_wref norm_of(cp_build *b, const char *name)
+{
+    return cp_build_layer_weight(b, name, CP_ROLE_VECTOR, b->p->pub.d_model, 0, true);
+}
+
+void cp_build_both_ffns(cp_build *b, cp_mat branch)
+{
+    int d = b->p->pub.d_model, n = b->p->pub.n_experts;
+    cp_mat dense = cp_build_mat(b, "dense", d), logits = cp_build_mat(b, "router", n);
+    cp_build_dense_ffn(b, dense);
+    cp_op *o = cp_build_linear(b, b->x);
+    o->u.linear.norm = norm_of(b, "ffn_gate_inp.scale");
+    o->u.linear.scale = (float)(1.0 / sqrt(d));
+    cp_build_add_weight(b, o, "ffn_gate_inp", d, n, logits);
+    o = route(b, logits);
+    o->u.route.expert_scale =
+        cp_build_layer_weight(b, "ffn_down_exps.scale", CP_ROLE_VECTOR, n, 0, false);
+    o = chosen(b, o, norm_of(b, "pre_ffw_norm_2.weight"), dense, branch);
+    o->u.sum.norm = norm_of(b, "post_ffw_norm_2.weight");
+    o->u.sum.shared_norm = norm_of(b, "post_ffw_norm_1.weight");
+    o->u.sum.eps = b->p->eps;
 }

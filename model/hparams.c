@@ -387,7 +387,7 @@ static cp_code read_experts(cp_params *p, const reader *r)
     }
     for (int i = dense; i < p->pub.n_layers; i++) {
         if (step <= 1 || (i + 1) % step == 0) {
-            p->layer[i].ffn = CP_FFN_EXPERTS;
+            p->layer[i].ffn = p->arch->dense_too ? CP_FFN_BOTH : CP_FFN_EXPERTS;
         }
     }
     p->pub.n_experts_shared = e->d_ff_shared && !shared ? 1 : shared;

@@ -11,7 +11,7 @@
 #define CP_MAX_LAYERS 512
 
 typedef enum cp_mixer_kind { CP_MIXER_ATTENTION, CP_MIXER_SHORTCONV } cp_mixer_kind;
-typedef enum cp_ffn_kind { CP_FFN_DENSE, CP_FFN_EXPERTS } cp_ffn_kind;
+typedef enum cp_ffn_kind { CP_FFN_DENSE, CP_FFN_EXPERTS, CP_FFN_BOTH } cp_ffn_kind;
 typedef struct cp_layer_params {
     cp_mixer_kind mixer;
     cp_ffn_kind ffn;

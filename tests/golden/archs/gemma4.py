@@ -1,5 +1,6 @@
 """gemma4: two head sizes, a norm of V, a scale a layer and a soft cap in all of them; what E2B and E4B have (embeddings of
-each layer's own, shared caches, wider feed-forwards behind them), and what 31B has (K for V, KV heads of two counts)."""
+each layer's own, shared caches, wider feed-forwards behind them), what 31B has (K for V, KV heads of two counts), and 26B's
+experts beside a dense feed-forward. The seeds of these are such that no choice of an expert is close (golden.py)."""
 import numpy as np
 import torch
 import transformers as tf
@@ -10,6 +11,14 @@ NAMES = {
     "post_attention_layernorm": "post_attention_norm", "model.embed_tokens_per_layer": "per_layer_token_embd",
     "model.per_layer_model_projection": "per_layer_model_proj", "model.per_layer_projection_norm": "per_layer_proj_norm",
     "per_layer_input_gate": "inp_gate", "per_layer_projection": "proj", "post_per_layer_input_norm": "post_norm",
+    "router.proj": "ffn_gate_inp", "pre_feedforward_layernorm_2": "pre_ffw_norm_2",
+    "post_feedforward_layernorm_1": "post_ffw_norm_1", "post_feedforward_layernorm_2": "post_ffw_norm_2",
+}
+
+
+PARTS = {
+    "router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale",
+    "experts.gate_up_proj": "ffn_gate_up_exps.weight", "experts.down_proj": "ffn_down_exps.weight",
 }
 
 
@@ -38,14 +47,19 @@ def tiny(s, types, n_pl=0, shared=0, **own):
             return [("output_norm.weight", a), ("rope_freqs.weight", freqs)]
         if name.endswith(".layer_scalar"):
             return [(f"blk.{name.split('.')[2]}.layer_output_scale.weight", a)]
+        for end, out in PARTS.items():
+            if name.endswith(end):
+                return [(f"blk.{name.split('.')[2]}.{out}", a)]
         return None
 
     def init(name, r):
         if "q_norm" in name or "k_norm" in name:  # scores are not scaled: what a trained norm keeps within bounds
             return 0.5 + 0.1 * r
-        return 1.0 + 0.2 * r if name.endswith(".layer_scalar") else None
+        if name.endswith("router.proj.weight"):  # the model divides by the root of d
+            return 1.5 * r
+        return 1.0 + 0.2 * r if name.endswith((".layer_scalar", "scale")) else None
 
-    return Tiny("gemma4", c, tf.Gemma4ForCausalLM, kv, NAMES, tensors, init)
+    return Tiny("gemma4", c, tf.Gemma4ForCausalLM, kv, NAMES, tensors, init, f32=("ffn_gate_inp",))
 
 
 @row()
@@ -56,3 +70,17 @@ def gemma4(s):
 @row()
 def gemma4_keqv(s):
     return tiny(s, "wwwwwf", attention_k_eq_v=True, num_global_key_value_heads=1)
+
+
+@row()
+def gemma4_experts(s):
+    ff = 48 if s.suffix == "" else 32
+    t = tiny(s, "wf", attention_k_eq_v=True, num_global_key_value_heads=1, enable_moe_block=True, num_experts=7,
+             top_k_experts=3, moe_intermediate_size=ff)
+    t.config.num_experts_per_tok = 3  # what other architectures call it
+    t.kv.update({"expert_count": 7, "expert_used_count": 3, "expert_feed_forward_length": ff})
+    t.seed = SEEDS[s.suffix]
+    return t
+
+
+SEEDS = {"": 2, "-q": 2}
