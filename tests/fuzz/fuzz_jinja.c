@@ -28,6 +28,18 @@ static cp_val *message(cp_arena *a, const char *role, const char *text, size_t n
     return m;
 }
 
+/* What a rendering may end with; its marks ascend, part, and lie in the text. */
+static void check(cp_code code, cp_rendered *out)
+{
+    CP_ASSERT(code == CP_OK || code == CP_TEMPLATE || code == CP_NO_MEMORY ||
+              code == CP_INVALID_VALUE);
+    for (size_t i = 0; code == CP_OK && i < out->n_input; i++) {
+        CP_ASSERT(out->input[i].begin < out->input[i].end && out->input[i].end <= out->text.n);
+        CP_ASSERT(!i || out->input[i - 1].end < out->input[i].begin);
+    }
+    cp_rendered_fini(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char text[] = " Hello, <|im_end|>\nw\xc3\xb6rld 42 ";
@@ -51,13 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     cp_val_set(a, vars, "bos_token", cp_val_str(a, "<s>", 3, false));
     cp_val_set(a, vars, "add_generation_prompt", cp_val_bool(a, true));
     cp_rendered out;
-    cp_code code = cp_template_render(t, a, vars, 1764068645, &out, &err);
-    CP_ASSERT(code == CP_OK || code == CP_TEMPLATE || code == CP_NO_MEMORY);
-    for (size_t i = 0; code == CP_OK && i < out.n_input; i++) {
-        CP_ASSERT(out.input[i].begin < out.input[i].end && out.input[i].end <= out.text.n);
-        CP_ASSERT(!i || out.input[i - 1].end < out.input[i].begin);
-    }
-    cp_rendered_fini(&out);
+    check(cp_template_render(t, a, vars, 1764068645, &out, &err), &out);
+    check(cp_template_continue(t, a, vars, 1764068645, &out, &err), &out);
     cp_template_close(t);
     cp_arena_free(a);
     return 0;

@@ -316,6 +316,21 @@ def random_sets(seed, n):
         yield f"random {seed}.{i}", v
 
 
+SENTINEL = "\u2045"
+
+
+def with_sentinel(v, key=None, inside=False):
+    """The same with a character in front of each text that a client is free in, keys of arguments and properties included."""
+    if isinstance(v, str):
+        return v if key in ("role", "type") and not inside else SENTINEL + v
+    if isinstance(v, list):
+        return [with_sentinel(x, key, inside) for x in v]
+    if isinstance(v, dict):
+        return {(SENTINEL + k if inside or key in ("properties", "arguments") else k): with_sentinel(x, k, inside or key == "arguments")
+                for k, x in v.items()}
+    return v
+
+
 def sets():
     """(name, variables) pairs; tools and documents are none where a set has no others, as transformers gives them."""
     out = plain_sets() + thinking_sets() + tool_sets() + content_sets() + order_sets() + document_sets()

@@ -4,7 +4,7 @@
 usage: run.py --driver BIN [--work DIR] [--templates DIR] [--random N] [--conversations N] [--seed S] [-v]
 
 Every real template that llama.cpp ships is rendered over messages.py's sets and N random conversations; then N random
-templates over random values.
+templates over random values. Each character of a request that comes out again must lie in a marked range.
 Wherever Python renders text, capstan must render the same text; where the template raises an exception of its own, the
 same words; where Python fails, capstan must fail as well. Conversations that are continued are rendered by transformers'
 own code (continued.py). At least LEAST of the real templates must agree on every set, and the others are those of
@@ -145,6 +145,30 @@ def compare_real(env, driver, templates, args):
     return not unknown and not stale and whole >= LEAST
 
 
+def check_marks(driver, templates, args):
+    """True: nothing that a request says is outside of the marked ranges."""
+    import jinja_env
+    import messages
+    bad = texts = 0
+    sentinel = messages.SENTINEL.encode()
+    for name, source in templates:
+        for case, variables in [*messages.sets(), *messages.random_sets(args.seed + 1, args.conversations // 4)]:
+            given = {k: v if k in ("bos_token", "eos_token") else messages.with_sentinel(v, k) for k, v in variables.items()}
+            got = driver.render(source, given, jinja_env.NOW)
+            if "error" in got:
+                continue
+            texts += 1
+            text, end, outside = got["text"].encode(), 0, b""
+            for a, b in [*got["input"], [len(got["text"].encode())] * 2]:
+                outside += text[end:a] + b"|"
+                end = b
+            if sentinel in outside:
+                bad += 1
+                print(f"{name} / {case}: unmarked: {outside[max(0, outside.find(sentinel) - 40):][:80]!r}")
+    print(f"{texts - bad} of {texts} texts have a mark wherever the request speaks")
+    return not bad
+
+
 def compare_random(env, driver, seed, n):
     import jinja_env
     import random_templates
@@ -184,6 +208,7 @@ def main():
     templates = [(f.stem, f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.jinja"))]
     templates.insert(0, ("SmolLM2", SMOLLM2))
     good = compare_real(env, driver, templates, args)
+    good = check_marks(driver, templates, args) and good
     good = compare_random(env, driver, args.seed, args.random) and good
     sys.exit(0 if good else 1)
 
