@@ -30,13 +30,17 @@ END = "<|im_end|>"
 
 def with_templates(**named):
     """The tiny model with more templates in its keys; what follows them stays on its 32-byte border."""
-    def text(name, value):
-        return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<IQ", 8, len(value)) + value.encode()
+    def text(s):
+        return struct.pack("<Q", len(s)) + s.encode()
+
+    def key(name, value):
+        return text(name) + struct.pack("<I", 8) + text(value)
     data = MODEL.read_bytes()
-    keys = b"".join(text("tokenizer.chat_template." + k, v) for k, v in named.items())
-    room = -(len(keys) + len(text("x.pad", ""))) % 32
+    keys = b"".join(key("tokenizer.chat_template." + k, v) for k, v in named.items())
+    keys += text("tokenizer.chat_templates") + struct.pack("<IIQ", 9, 8, len(named)) + b"".join(map(text, named))
+    room = -(len(keys) + len(key("x.pad", ""))) % 32
     n_keys, = struct.unpack("<Q", data[16:24])
-    return data[:16] + struct.pack("<Q", n_keys + len(named) + 1) + keys + text("x.pad", " " * room) + data[24:]
+    return data[:16] + struct.pack("<Q", n_keys + len(named) + 2) + keys + key("x.pad", " " * room) + data[24:]
 
 
 class Templates(unittest.TestCase):
