@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A model of real shapes with random weights, for measurements of loading and of speed: GGUF v3.
 
-    make_model.py SOURCE.gguf OUT.gguf [SHAPE | LAYERS EMBD FF HEADS KV_HEADS VOCAB]
+    make_model.py SOURCE.gguf OUT.gguf [SHAPE [TEMPLATE.jinja] | LAYERS EMBD FF HEADS KV_HEADS VOCAB]
 
 SHAPE: llama-3.2-1b (0.76 GB; the default, and what six numbers change), qwen3-0.6b, moe-16x2, qwen35-0.8b. The tokenizer is
-the one of SOURCE, its vocabulary padded with unused tokens. The same input gives the same bytes. Standard library only.
+the one of SOURCE, its vocabulary padded with unused tokens, its chat template TEMPLATE's text where that is given. The same input gives the same bytes. Standard library only.
 """
 import random
 import struct
@@ -199,9 +199,12 @@ def floats(name, n, rng):
 
 def main():
     source, path, *rest = sys.argv[1:]
-    shape = SHAPES[rest[0]]() if len(rest) == 1 else llama(*map(int, rest))
+    shape = SHAPES[rest[0]]() if rest and rest[0] in SHAPES else llama(*map(int, rest))
     rng = random.Random(1)
     keys = metadata(source, shape)
+    if len(rest) == 2:
+        with open(rest[1], "rb") as f:
+            keys[b"tokenizer.chat_template"] = (STR, string(f.read()))
     rows = [(name if name.endswith(".bias") or name.endswith("ssm_a") else name + ".weight", dims, kind)
             for name, dims, kind in shape["tensors"]]
     head, at = b"", 0

@@ -11,6 +11,7 @@ only. An architecture that this llama.cpp does not know is said so.
 exit status: 0 all agree or are not known, 1 otherwise.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -75,13 +76,13 @@ def tokens(path):
     return [rng.randrange(len(names)) for _ in range(POSITIONS)], names
 
 
-def llama_cpp(path, ids):
-    """[{id: log-probability}] of what follows ids[:1], ids[:2] and so on; runs in its own process."""
+def llama_server(path, context):
+    """The package's server, which lives as long as the object."""
     import xllamacpp
 
     p = xllamacpp.CommonParams()
     p.model.path = str(path)
-    p.n_ctx = 256
+    p.n_ctx = context
     p.warmup = False
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would round q to f16
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type(0)  # F32
@@ -89,10 +90,13 @@ def llama_cpp(path, ids):
     p.n_parallel = 1
     with socket.create_server(("127.0.0.1", 0)) as free:
         p.port = free.getsockname()[1]
-    server = xllamacpp.Server(p)  # lives as long as its object
-    url = server.listening_address
+    return xllamacpp.Server(p)
+
+
+def likeliest(url, ids, first=1):
+    """[{id: log-probability}] of what follows ids[:first], ids[:first + 1] and so on, by llama.cpp."""
     out = []
-    for n in range(1, len(ids)):
+    for n in range(first, len(ids)):
         # probabilities are of the raw logits; the token itself is made a letter, as bytes that are no text yet, and the
         # end, come without them
         body = {"prompt": ids[:n], "n_predict": 1, "n_probs": TOP, "temperature": 0, "cache_prompt": True,
@@ -102,14 +106,26 @@ def llama_cpp(path, ids):
     return out
 
 
-def run_llama_cpp(path, ids):
-    """The same, or the text of what went wrong."""
-    run = subprocess.run([sys.executable, __file__, "--child", str(path), json.dumps(ids)], capture_output=True, text=True,
-                         timeout=600)
+def child(script, *args):
+    """(what llama.cpp answered to `script --child ARGS` in a process of its own, the text of what went wrong)."""
+    run = subprocess.run([sys.executable, script, "--child", *args], capture_output=True, text=True, timeout=600)
     line = [x for x in run.stdout.splitlines() if x.startswith("RESULT ")]
-    if line:
-        return [{int(k): v for k, v in row.items()} for row in json.loads(line[0][7:])], None
-    return None, (run.stderr + run.stdout)[-4000:]
+    return (json.loads(line[0][7:]), None) if line else (None, (run.stderr + run.stdout)[-8000:])
+
+
+def answer(result):
+    """What a child ends with: the package's threads outlive its server."""
+    print("RESULT " + json.dumps(result), flush=True)
+    os._exit(0)
+
+
+def why_not(trouble):
+    """(a row of the table, whether it is as it should be) where llama.cpp did not load the model."""
+    unknown = re.search(r"unknown model architecture: '([^']*)'", trouble)
+    if unknown:
+        return f"this version does not know the architecture {unknown[1]}", True
+    said = re.findall(r"error loading model: .*", trouble) or [" ".join(trouble.split())[-300:]]
+    return "llama.cpp: " + said[0], False
 
 
 def wait_ready(server, url):
@@ -122,11 +138,12 @@ def wait_ready(server, url):
     raise RuntimeError("our server ended while it loaded")
 
 
-def capstan(binary, path, ids):
-    """[{text: log-probability}], as llama_cpp but 20 of them."""
+@contextlib.contextmanager
+def capstan(binary, path):
+    """The address of our server."""
     with tempfile.TemporaryDirectory() as cache:
         env = {**os.environ, "XDG_CACHE_HOME": cache}
-        server = subprocess.Popen([binary, "serve", str(path), "--port", "0", "--kv-type", "f16", "--threads", "1"],
+        server = subprocess.Popen([binary, "serve", str(path), "--port", "0", "--kv-type", "f16", "--threads", "1", "--ctx", "512"],
                                   stderr=subprocess.PIPE, text=True, env=env)
         try:
             log, url = [], None
@@ -140,11 +157,16 @@ def capstan(binary, path, ids):
                 raise RuntimeError("".join(log))
             threading.Thread(target=server.stderr.read, daemon=True).start()
             wait_ready(server, url)
-            answer = post(url + "/v1/completions", {"prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 20})
-            return answer["choices"][0]["logprobs"]["top_logprobs"][1:]
+            yield url
         finally:
             server.kill()
             server.wait()
+
+
+def scored(url, ids):
+    """[{text: log-probability}], as likeliest() but 20 of them, by ours."""
+    answer = post(url + "/v1/completions", {"prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 20})
+    return answer["choices"][0]["logprobs"]["top_logprobs"][1:]
 
 
 def compare(theirs, ours, names):
@@ -162,14 +184,12 @@ def compare(theirs, ours, names):
 def one(binary, path):
     """(a row of the table, whether it is as it should be)."""
     ids, names = tokens(path)
-    theirs, trouble = run_llama_cpp(path, ids)
+    theirs, trouble = child(__file__, str(path), json.dumps(ids))
     if theirs is None:
-        unknown = re.search(r"unknown model architecture: '([^']*)'", trouble)
-        if unknown:
-            return f"this version does not know the architecture {unknown[1]}", True
-        said = re.findall(r"error loading model: .*", trouble) or [" ".join(trouble.split())[-300:]]
-        return "llama.cpp: " + said[0], False
-    worst, missing = compare(theirs, capstan(binary, path, ids), names)
+        return why_not(trouble)
+    theirs = [{int(k): v for k, v in row.items()} for row in theirs]
+    with capstan(binary, path) as url:
+        worst, missing = compare(theirs, scored(url, ids), names)
     row = f"{len(theirs):3} positions, largest difference {worst:.4f}"
     if path.stem.endswith("-q"):
         return row + " (quantized: no bar)", missing < len(theirs)
@@ -180,8 +200,8 @@ def one(binary, path):
 
 def main():
     if sys.argv[1:2] == ["--child"]:
-        print("RESULT " + json.dumps(llama_cpp(sys.argv[2], json.loads(sys.argv[3]))), flush=True)
-        os._exit(0)  # the package's threads outlive its server
+        server = llama_server(sys.argv[2], 256)
+        answer(likeliest(server.listening_address, json.loads(sys.argv[3])))
     import xllamacpp
 
     args = argparse.ArgumentParser()
@@ -199,4 +219,5 @@ def main():
     return bad > 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
