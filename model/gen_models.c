@@ -14,7 +14,7 @@ static void table(cp_buf *b)
                 "| architecture | models | built | weights that were run |\n|---|---|---|---|\n");
     for (const cp_arch *const *a = cp_archs; *a; a++)
         cp_buf_printf(b, "| `%s` | %s | %s | %s |\n", (*a)->name, (*a)->covers, (*a)->built,
-                      (*a)->real ? (*a)->real : "random ones: no package has real ones");
+                      (*a)->real ? (*a)->real : "tiny random ones: no package has real ones");
 }
 
 int main(int argc, char **argv)
