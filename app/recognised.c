@@ -34,6 +34,7 @@ void cp_recognise(cp_recognised *r, const cp_meta *meta)
     memset(r, 0, sizeof *r);
     if (cp_model_recognise(&r->h, meta, &err)) {
         cp_strcopy(r->refused, sizeof r->refused, err.msg);
+        cp_printable(r->refused); /* it may hold a text of the file */
     }
     find_templates(r, meta);
 }

@@ -79,6 +79,15 @@ class Recognised(unittest.TestCase):
                     self.assertEqual(r.returncode, 1)
                     self.assertRegex(r.stderr, text)
 
+    def test_a_name_cannot_steer_the_terminal(self):
+        with tempfile.TemporaryDirectory() as d:
+            path = pathlib.Path(d) / "m.gguf"
+            path.write_bytes(gguf({"general.architecture": "a\x1b[31m", "tokenizer.chat_template.b\x1b[31m": "x"}))
+            out = capstan("inspect", path).stdout
+            self.assertIn("architecture 'a?[31m' is not supported", out)
+            self.assertIn("template b?[31m\n", out)
+            self.assertNotIn("\x1b", out + capstan("run", path, "-p", "x").stderr)
+
     def test_a_drafter_is_told_by_its_tensors(self):
         with tempfile.TemporaryDirectory() as d:
             path = pathlib.Path(d) / "m.gguf"
