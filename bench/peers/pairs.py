@@ -4,7 +4,8 @@
     pairs.py --llama DIR [--pairs 5] [--threads 2] [--competitor] MODEL.gguf...
 
 DIR holds llama-bench and llama-batched-bench (docs/BENCHMARKS.md says how ours are built). A pair is one run of each side for
-a cell, in alternating order: A B, B A, A B, ... llama.cpp gets the better of -fa 0 and 1, chosen by a first run each. Cells: pp512 (one prompt of
+a cell, in alternating order: A B, B A, A B, ... llama.cpp gets the best of -fa 0 and 1, with its weights repacked and as they
+are, chosen by a first run each (whose figures are printed). Cells: pp512 (one prompt of
 512), tg64 (64 tokens, empty context), b8 (8 sequences, 8 prompt tokens, 64 tokens each; summed). --competitor repeats each
 side's cells with one busy loop of the same priority beside it and prints how much of the idle figure is kept.
 Prints a table and, with --json, every sample.
@@ -24,13 +25,18 @@ def out(cmd):
     return subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
 
 
-def llama(a, model, cell, fa):
+VARIANTS = [("0", "1"), ("1", "1"), ("0", "0"), ("1", "0")]  # -fa, repack
+
+
+def llama(a, model, cell, variant):
+    fa, repack = variant
     if cell == "b8":
         text = out([f"{a.llama}/llama-batched-bench", "-m", model, "-c", "2048", "-b", "2048", "-ub", "512", "-npp", "8",
-                    "-ntg", "64", "-npl", "8", "-t", str(a.threads), "-fa", fa])
+                    "-ntg", "64", "-npl", "8", "-t", str(a.threads), "-fa", fa, *(["--no-repack"] if repack == "0" else [])])
         row = [line for line in text.splitlines() if re.match(r"\|\s+8 \|", line)][-1]
         return float(row.split("|")[8])
-    text = out([f"{a.llama}/llama-bench", "-m", model, *CELLS[cell], "-t", str(a.threads), "-r", "1", "-fa", fa, "-o", "json"])
+    text = out([f"{a.llama}/llama-bench", "-m", model, *CELLS[cell], "-t", str(a.threads), "-r", "1", "-fa", fa, "--repack", repack, "-o",
+                "json"])
     return json.loads(text)[0]["avg_ts"]
 
 
@@ -45,9 +51,9 @@ def spread(v):
     return f"{statistics.median(v):8.1f} ({min(v):.1f}..{max(v):.1f})"
 
 
-def measure(a, model, cell, fa, samples):
+def measure(a, model, cell, variant, samples):
     for i in range(a.pairs):
-        sides = [("capstan", lambda: capstan(a, model, cell)), ("llama.cpp", lambda: llama(a, model, cell, fa))]
+        sides = [("capstan", lambda: capstan(a, model, cell)), ("llama.cpp", lambda: llama(a, model, cell, variant))]
         for name, run in sides if i % 2 == 0 else sides[::-1]:
             samples.setdefault(name, []).append(run())
 
@@ -65,18 +71,21 @@ def main():
     result = []
     for model in a.models:
         for cell in ("pp512", "tg64", "b8"):
-            fa = max("01", key=lambda f: llama(a, model, cell, f))
+            first = {v: llama(a, model, cell, v) for v in VARIANTS}
+            best = max(first, key=first.get)
             idle = {}
-            measure(a, model, cell, fa, idle)
-            row = {"model": os.path.basename(model), "cell": cell, "fa": fa, "idle": idle}
+            measure(a, model, cell, best, idle)
+            row = {"model": os.path.basename(model), "cell": cell, "fa": best[0], "repack": best[1], "idle": idle,
+                   "first": {f"fa {f}, repack {r}": v for (f, r), v in first.items()}}
             c, l = idle["capstan"], idle["llama.cpp"]
             ratio = statistics.median(x / y for x, y in zip(c, l))
-            line = f"{row['model']:34} {cell:6} capstan {spread(c)}  llama.cpp -fa {fa} {spread(l)}  ratio {ratio:.2f}"
+            line = f"{row['model']:34} {cell:6} capstan {spread(c)}  llama.cpp {spread(l)}  ratio {ratio:.2f}  (its first runs: "
+            line += ", ".join(f"fa {f} repack {r}: {v:.1f}" for (f, r), v in first.items()) + ")"
             if a.competitor:
                 busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
                 try:
                     row["beside"] = {}
-                    measure(a, model, cell, fa, row["beside"])
+                    measure(a, model, cell, best, row["beside"])
                 finally:
                     busy.kill()
                     busy.wait()
