@@ -12,6 +12,7 @@ counted. Packages go into a virtual environment of the work folder, made on the 
 exit status: 0 no difference, 1 differences (printed), 77 something that is needed is not there.
 """
 import argparse
+import concurrent.futures
 import functools
 import json
 import os
@@ -157,6 +158,10 @@ class Llama:
         with urllib.request.urlopen(req, timeout=300) as r:
             return json.load(r)["tokens"]
 
+    def encode_all(self, texts, special):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            return list(pool.map(lambda text: self.encode(text, special), texts))
+
 
 class HuggingFace:
     """A vocabulary as the model's own tokenizer.json builds it: NFC where it has it, split, byte level, BPE."""
@@ -281,10 +286,11 @@ def compare(name, path, args, work, pre=None, portion=1):
     for special in (False, True):
         bos = llama.encode("", special)
         ours, odd = capstan(args.driver, model, texts, special), []
-        for text, got in zip(texts, ours):
+        theirs = llama.encode_all(texts, special)
+        for text, got, want in zip(texts, ours, theirs):
             done["strings"] += 1
             done["bytes"] += len(text.encode())
-            want, why = llama.encode(text, special), why_own(v, text)
+            why = why_own(v, text)
             own = bos + hf.encode(text, special) if hf else html_tag(v, llama, text, special) if why == "html" else None
             done["hf"] += own == got
             if own is not None and want != own and why:

@@ -589,6 +589,42 @@ static void test_ignore_merges(void **state)
     }
 }
 
+/* Characters by rank: a run of line feeds that is a token is taken whole, whatever the rules say; a
+ * character without token and bytes vanishes; BOS stands in front even where the file says no. */
+static void test_characters_by_rank(void **state)
+{
+    (void)state;
+    vocab *v = vocab_new();
+    vocab_str(v, "tokenizer.ggml.model", "gemma4");
+    vocab_token(v, "<unk>", CP_TT_UNKNOWN, 0);
+    vocab_token(v, "<bos>", CP_TT_CONTROL, 0);
+    vocab_token(v, "a", CP_TT_NORMAL, 0);
+    vocab_token(v, "b", CP_TT_NORMAL, 0);
+    vocab_token(v, "\xE2\x96\x81", CP_TT_NORMAL, 0);
+    vocab_token(v, "\xE2\x96\x81\x61", CP_TT_NORMAL, 0); /* 5 */
+    vocab_token(v, "\n", CP_TT_NORMAL, 0);
+    vocab_token(v, "\n\n", CP_TT_NORMAL, 0); /* 7 */
+    vocab_merge(v, "\xE2\x96\x81 a");
+    vocab_int(v, "tokenizer.ggml.bos_token_id", 1);
+    vocab_int(v, "tokenizer.ggml.unknown_token_id", 0);
+    vocab_bool(v, "tokenizer.ggml.add_bos_token", false);
+    cp_meta *m;
+    cp_tokenizer *t = vocab_open(v, &m);
+    expect(t, " a\xE4\xB8\xAD\x62 b", true, NULL, 0, IDS(5, 3, 4, 3));
+    expect(t, "\n\n", true, NULL, 0, IDS(7));
+    expect(t, "a\n\n\n", true, NULL, 0, IDS(2, 6, 6, 6));
+    cp_ids ids = encode(t, "", 0, true);
+    expect_ids("BOS", &ids, IDS(1));
+    cp_ids_fini(&ids);
+    cp_buf out = {0};
+    assert_int_equal(cp_tokenizer_decode(t, IDS(5, 3, 4), true, &out, NULL), CP_OK);
+    assert_string_equal(out.p, " ab ");
+    cp_buf_fini(&out);
+    cp_tokenizer_close(t);
+    cp_meta_free(m);
+    vocab_free(v);
+}
+
 /* ---- refusals ---- */
 
 static void refuse(vocab *v, cp_code want, const char *words)
@@ -765,6 +801,7 @@ int main(void)
         cmocka_unit_test(test_end_of_generation),
         cmocka_unit_test(test_bos_and_eos_keys),
         cmocka_unit_test(test_ignore_merges),
+        cmocka_unit_test(test_characters_by_rank),
         cmocka_unit_test(test_refuses_what_is_not_built),
         cmocka_unit_test(test_refuses_corrupt_metadata),
         cmocka_unit_test(test_tolerates_odd_vocabularies),
