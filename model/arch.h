@@ -34,6 +34,9 @@ typedef struct cp_arch {
     bool yarn_exact;        /* yarn's ramp is not rounded to whole dimensions */
     bool sinks;             /* a logit a head joins the denominators of attention */
     bool short_conv;        /* layers without KV heads are gated short convolutions */
+    bool deltanet;          /* layers that are not full attention are Gated DeltaNet */
+    bool attn_gate;         /* attn_q gives per head q and the output's gate */
+    const char *ffn_norm;   /* the feed-forward's pre-norm without ".weight"; NULL: ffn_norm */
     const char *final_norm; /* tensor name without ".weight" */
     /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */
     float (*attn_scale)(const struct cp_params *p);
@@ -48,6 +51,7 @@ typedef struct cp_arch {
     X(qwen2)                                                                                       \
     X(qwen2moe)                                                                                    \
     X(qwen3)                                                                                       \
+    X(qwen35)                                                                                      \
     X(qwen3moe)
 
 #define CP_ARCH_DECLARE(name) extern const cp_arch cp_arch_##name;

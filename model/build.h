@@ -56,7 +56,7 @@ void cp_build_add_weight(cp_build *b, cp_op *o, const char *name, int64_t k, int
 /* ---- mixers.c: norm is the layer's pre-norm, place = {group, layer in group}; the result is the
  * mixer's output before its out projection, whose name is *out_proj ---- */
 typedef cp_mat cp_mixer_fn(cp_build *b, cp_wref norm, const int place[2], const char **out_proj);
-cp_mixer_fn cp_build_attention, cp_build_shortconv;
+cp_mixer_fn cp_build_attention, cp_build_shortconv, cp_build_deltanet;
 
 /* ---- ffn.c: appends the feed-forward over the stream and writes its output to `branch` ---- */
 typedef void cp_ffn_fn(cp_build *b, cp_mat branch);

@@ -85,6 +85,7 @@ static void to_output_rows(cp_build *b, cp_mat *mix)
 static cp_mixer_fn *const mixers[] = {
     [CP_MIXER_ATTENTION] = cp_build_attention,
     [CP_MIXER_SHORTCONV] = cp_build_shortconv,
+    [CP_MIXER_DELTANET] = cp_build_deltanet,
 };
 static cp_ffn_fn *const ffns[] = {
     [CP_FFN_DENSE] = cp_build_dense_ffn,

@@ -10,7 +10,10 @@
 
 static cp_wref pre_norm(cp_build *b)
 {
-    return cp_build_layer_weight(b, "ffn_norm.weight", CP_ROLE_VECTOR, b->p->pub.d_model, 0, true);
+    char name[64];
+    const char *norm = b->p->arch->ffn_norm;
+    cp_snprintf(name, sizeof name, "%s.weight", norm ? norm : "ffn_norm");
+    return cp_build_layer_weight(b, name, CP_ROLE_VECTOR, b->p->pub.d_model, 0, true);
 }
 
 void cp_build_dense_ffn(cp_build *b, cp_mat branch)

@@ -72,13 +72,19 @@ static cp_group_kind kind_of(const cp_layer_params *l)
                                           : CP_GROUP_FULL;
 }
 
+/* What a recurrent layer keeps of a sequence; those of a model are of one kind. */
+static size_t state_bytes(const cp_params *p, const cp_layer_params *l)
+{
+    size_t conv = (size_t)(p->l_cache - 1) * (size_t)p->pub.d_model * sizeof(float);
+    return l->mixer == CP_MIXER_DELTANET ? cp_delta_state_bytes(&p->delta) : (conv + 63) / 64 * 64;
+}
+
 /* How a layer caches, without the number of layers. */
 static cp_kv_group group_of(const cp_params *p, const cp_layer_params *l)
 {
     cp_group_kind kind = kind_of(l);
     if (kind == CP_GROUP_STATE) {
-        size_t bytes = (size_t)(p->l_cache - 1) * (size_t)p->pub.d_model * sizeof(float);
-        return (cp_kv_group){.kind = kind, .state_bytes = (bytes + 63) / 64 * 64};
+        return (cp_kv_group){.kind = kind, .state_bytes = state_bytes(p, l)};
     }
     return (cp_kv_group){.kind = kind,
                          .n_kv = l->n_kv,

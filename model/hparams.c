@@ -286,7 +286,7 @@ static cp_code read_layers(cp_params *p, const reader *r)
         return rc;
     }
     for (int i = 0; i < n; i++) {
-        if (kv[i] == 0 && !p->arch->short_conv) {
+        if (kv[i] == 0 && !p->arch->short_conv && !p->arch->deltanet) {
             return cp_fail(r->err, CP_UNSUPPORTED,
                            "layer %d has no KV heads; architecture '%s' needs them", i,
                            p->pub.arch);
@@ -304,6 +304,72 @@ static cp_code read_layers(cp_params *p, const reader *r)
         p->pub.n_kv_max = kv[i] > p->pub.n_kv_max ? kv[i] : p->pub.n_kv_max;
     }
     return CP_OK;
+}
+
+/* block_count includes the blocks that predict further tokens; nothing of them is needed. */
+static cp_code skip_blocks(cp_params *p, const reader *r)
+{
+    int n = p->pub.n_mtp;
+    if (n && !p->arch->deltanet) {
+        return cp_fail(r->err, CP_UNSUPPORTED,
+                       "architecture '%s' with %d prediction layers is not supported", p->pub.arch,
+                       n);
+    }
+    if (n >= p->pub.n_layers) {
+        return cp_fail(r->err, CP_CORRUPT, "%d of %d blocks are prediction layers", n,
+                       p->pub.n_layers);
+    }
+    p->pub.n_layers -= n;
+    return CP_OK;
+}
+
+/* Which layers are full attention: said one by one, or every n-th. */
+static cp_code read_recurrent(cp_params *p, const reader *r)
+{
+    char k[160];
+    int period = 4;
+    const cp_meta_kv *kv = cp_meta_find(r->meta, full_key(r, "attention.recurrent_layers", k));
+    cp_code rc = get_int(r, "full_attention_interval", false, 1, CP_MAX_LAYERS, &period);
+    if (rc) {
+        return rc;
+    }
+    if (kv && (kv->type != CP_META_ARRAY || kv->count < (uint64_t)p->pub.n_layers)) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' has no element for each of %d layers", k,
+                       p->pub.n_layers);
+    }
+    for (int i = 0; i < p->pub.n_layers; i++) {
+        int64_t recurrent = i % period != period - 1;
+        if (kv && !cp_meta_arr_i64(kv, (uint64_t)i, &recurrent)) {
+            return cp_fail(r->err, CP_CORRUPT, "key '%s': element %d is not a truth value", k, i);
+        }
+        if (!recurrent && p->layer[i].n_kv == 0) {
+            return cp_fail(r->err, CP_CORRUPT, "layer %d is attention and has no KV heads", i);
+        }
+        p->layer[i].mixer = recurrent ? CP_MIXER_DELTANET : CP_MIXER_ATTENTION;
+    }
+    return CP_OK;
+}
+
+static cp_code read_deltanet(cp_params *p, const reader *r)
+{
+    cp_delta_shape *s = &p->delta;
+    int inner = 0;
+    cp_code rc;
+    if ((rc = get_int(r, "ssm.conv_kernel", true, 2, CP_CONV_TAPS_MAX, &s->taps)) ||
+        (rc = get_int(r, "ssm.state_size", true, 1, CP_DELTA_DIM_MAX, &s->k_dim)) ||
+        (rc = get_int(r, "ssm.group_count", true, 1, 1024, &s->n_k)) ||
+        (rc = get_int(r, "ssm.time_step_rank", true, 1, 1024, &s->n_v)) ||
+        (rc = get_int(r, "ssm.inner_size", true, 1, 1024 * CP_DELTA_DIM_MAX, &inner))) {
+        return rc;
+    }
+    s->v_dim = inner / s->n_v;
+    if (s->n_v % s->n_k || inner % s->n_v || s->v_dim < 1 || s->v_dim > CP_DELTA_DIM_MAX) {
+        return cp_fail(r->err, CP_CORRUPT,
+                       "ssm: %d v heads (a multiple of %d k heads) in an inner size of %d (1 to %d "
+                       "a head)",
+                       s->n_v, s->n_k, inner, CP_DELTA_DIM_MAX);
+    }
+    return read_recurrent(p, r);
 }
 
 /* What is absent keeps its value. */
@@ -416,13 +482,9 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
         (rc = get_f64(&r, "attention.layer_norm_rms_epsilon", true, &eps)) ||
         (rc = get_f64(&r, "attention.scale", false, &scale)) ||
         (rc = get_f64(&r, "final_logit_softcapping", false, &softcap)) ||
-        (rc = read_layers(p, &r)) || (rc = read_experts(p, &r))) {
+        (rc = skip_blocks(p, &r)) || (rc = read_layers(p, &r)) ||
+        (p->arch->deltanet && (rc = read_deltanet(p, &r))) || (rc = read_experts(p, &r))) {
         return rc;
-    }
-    if (p->pub.n_mtp) {
-        return cp_fail(err, CP_UNSUPPORTED,
-                       "architecture '%s' with %d prediction layers is not supported", p->pub.arch,
-                       p->pub.n_mtp);
     }
     p->eps = (float)eps;
     window_heads heads;

@@ -10,7 +10,11 @@
 
 #define CP_MAX_LAYERS 512
 
-typedef enum cp_mixer_kind { CP_MIXER_ATTENTION, CP_MIXER_SHORTCONV } cp_mixer_kind;
+typedef enum cp_mixer_kind {
+    CP_MIXER_ATTENTION,
+    CP_MIXER_SHORTCONV,
+    CP_MIXER_DELTANET
+} cp_mixer_kind;
 typedef enum cp_ffn_kind { CP_FFN_DENSE, CP_FFN_EXPERTS, CP_FFN_BOTH } cp_ffn_kind;
 typedef struct cp_layer_params {
     cp_mixer_kind mixer;
@@ -49,7 +53,8 @@ typedef struct cp_params {
     int window;     /* positions; 0: none */
     float attn_scale; /* 0: 1 / sqrt(head_dim) */
     cp_expert_params experts;
-    int l_cache; /* short convolution taps; 0: none */
+    int l_cache;          /* short convolution taps; 0: none */
+    cp_delta_shape delta; /* of all DeltaNet layers */
     cp_layer_params layer[CP_MAX_LAYERS];
 } cp_params;
 

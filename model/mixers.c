@@ -13,7 +13,8 @@
 static cp_mat project(cp_build *b, cp_wref norm, cp_mat *k, cp_mat *v)
 {
     const cp_layer_params *l = &b->p->layer[b->layer];
-    int64_t d = b->p->pub.d_model, nq = (int64_t)l->n_heads * l->k_dim,
+    int64_t d = b->p->pub.d_model,
+            nq = (int64_t)l->n_heads * (l->k_dim + (b->p->arch->attn_gate ? l->v_dim : 0)),
             nk = (int64_t)l->n_kv * l->k_dim, nv = (int64_t)l->n_kv * l->v_dim;
     cp_op *o = cp_build_stream_linear(b, norm);
     cp_mat q = cp_build_mat(b, "q", (int)nq);
@@ -49,6 +50,7 @@ cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const c
     a->u.attention.rope = l->window ? b->rope_window : b->rope_full;
     a->u.attention.rope_kind = a->u.attention.rope < 0 ? CP_ROPE_NONE : p->arch->rope;
     a->u.attention.n_rot = l->window ? p->n_rot_window : p->n_rot;
+    a->u.attention.gated = p->arch->attn_gate;
     a->u.attention.q_norm = a->u.attention.k_norm = a->u.attention.sinks = -1;
     if (p->arch->sinks) {
         a->u.attention.sinks =
@@ -93,5 +95,51 @@ cp_mat cp_build_shortconv(cp_build *b, cp_wref norm, const int place[2], const c
     o->u.shortconv.group = place[0];
     o->u.shortconv.layer_in_group = place[1];
     *out_proj = "shortconv.out_proj";
+    return mix;
+}
+
+cp_mat cp_build_deltanet(cp_build *b, cp_wref norm, const int place[2], const char **out_proj)
+{
+    const cp_delta_shape *s = &b->p->delta;
+    int d = b->p->pub.d_model, wide = (int)cp_delta_channels(s), n_z = s->n_v * s->v_dim;
+    cp_mat qkv = cp_build_mat(b, "delta qkv", wide), z = cp_build_mat(b, "delta z", n_z),
+           alpha = cp_build_mat(b, "delta alpha", s->n_v),
+           beta = cp_build_mat(b, "delta beta", s->n_v);
+    cp_op *o = cp_build_stream_linear(b, norm);
+    cp_build_add_weight(b, o, "attn_qkv", d, wide, qkv);
+    cp_build_add_weight(b, o, "attn_gate", d, n_z, z);
+    cp_build_add_weight(b, o, "ssm_alpha", d, s->n_v, alpha);
+    cp_build_add_weight(b, o, "ssm_beta", d, s->n_v, beta);
+
+    cp_mat mixed = cp_build_mat(b, "delta mixed", wide),
+           gates = cp_build_mat(b, "delta gates", 2 * s->n_v), mix = cp_build_mat(b, "mix", n_z);
+    o = cp_build_op(b, CP_OP_DELTAPREP);
+    o->u.deltaprep.in = qkv;
+    o->u.deltaprep.alpha = alpha;
+    o->u.deltaprep.beta = beta;
+    o->u.deltaprep.out = mixed;
+    o->u.deltaprep.gates = gates;
+    o->u.deltaprep.conv =
+        cp_build_layer_weight(b, "ssm_conv1d.weight", CP_ROLE_VECTOR, s->taps, wide, true);
+    o->u.deltaprep.a = cp_build_layer_weight(b, "ssm_a", CP_ROLE_VECTOR, s->n_v, 0, true);
+    o->u.deltaprep.dt = cp_build_layer_weight(b, "ssm_dt.bias", CP_ROLE_VECTOR, s->n_v, 0, true);
+    o->u.deltaprep.eps = 1e-6f; /* whatever the norms' is */
+    o->u.deltaprep.scale = (float)(1.0 / sqrt(s->k_dim));
+    o->u.deltaprep.shape = *s;
+    o->u.deltaprep.group = place[0];
+    o->u.deltaprep.layer_in_group = place[1];
+
+    o = cp_build_op(b, CP_OP_DELTANET);
+    o->u.deltanet.in = mixed;
+    o->u.deltanet.gates = gates;
+    o->u.deltanet.z = z;
+    o->u.deltanet.out = mix;
+    o->u.deltanet.norm =
+        cp_build_layer_weight(b, "ssm_norm.weight", CP_ROLE_VECTOR, s->v_dim, 0, true);
+    o->u.deltanet.eps = b->p->eps;
+    o->u.deltanet.shape = *s;
+    o->u.deltanet.group = place[0];
+    o->u.deltanet.layer_in_group = place[1];
+    *out_proj = "ssm_out";
     return mix;
 }
