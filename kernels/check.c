@@ -298,6 +298,8 @@ static cp_code check_experts(const check *c, const cp_op *op)
     if (out == in || out == ids)
         return bad(c, "out (it aliases in or ids)", out, -1);
     int n_used = mats[ids].width;
+    if (n_used < 1)
+        return bad(c, "ids' width", n_used, 1);
     if (mats[out].width % n_used)
         return bad(c, "out's width, left over", mats[out].width % n_used, 0);
     if (op->u.experts.by_rank && mats[in].width % n_used)

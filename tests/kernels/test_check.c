@@ -115,6 +115,132 @@ static void each_field_is_looked_at(void **state)
     SPOIL(READER, attention.q, r.ops[WRITER].u.attention.k, "q");
 }
 
+/* ---- experts ---- */
+
+enum { N_EXPERT = 6, N_USED = 2, D = 32, FF = 16 };
+enum { ROUTE, GATE_UP, DOWN, SUM };
+
+/* ROUTE in groups of three, EXPERTS with gate and up in one tensor, EXPERTS down, SUM with a gate.
+ */
+static void build_experts(rig *r)
+{
+    rig_init(r, 2);
+    cp_mat x = rig_mat(r, D, CP_ROWS_ALL), one = rig_mat(r, 1, CP_ROWS_ALL);
+    cp_op *op = rig_op(r, CP_OP_ROUTE, CP_ROWS_ALL);
+    cp_mat ids = op->u.route.ids = rig_mat(r, N_USED, CP_ROWS_ALL);
+    op->u.route.in = rig_mat(r, N_EXPERT, CP_ROWS_ALL);
+    op->u.route.weights = rig_mat(r, N_USED, CP_ROWS_ALL);
+    op->u.route.bias = op->u.route.expert_scale = rig_vector(r, N_EXPERT, 1);
+    op->u.route.gate = CP_GATE_SIGMOID;
+    op->u.route.n_groups = 2;
+    op->u.route.n_groups_used = 1;
+    op->u.route.scale = 1.0f;
+    for (int down = 0; down < 2; down++) {
+        op = rig_op(r, CP_OP_EXPERTS, CP_ROWS_ALL);
+        op->u.experts.in = down ? r->ops[GATE_UP].u.experts.out : x;
+        op->u.experts.ids = ids;
+        op->u.experts.out = rig_mat(r, N_USED * (down ? D : FF), CP_ROWS_ALL);
+        op->u.experts.by_rank = down;
+        op->u.experts.norm = down ? (cp_wref)-1 : rig_vector(r, D, 1);
+        op->u.experts.act = down ? CP_ACT_NONE : CP_ACT_SILU;
+        op->u.experts.w[0].w = down ? rig_experts(r, CP_DTYPE_F32, FF, D, N_EXPERT)
+                                    : rig_experts(r, CP_DTYPE_F32, D, 2 * FF, N_EXPERT);
+        op->u.experts.w[0].bias = down ? (cp_wref)-1 : rig_vector(r, 2 * FF, N_EXPERT);
+        op->u.experts.w[1] = op->u.experts.w[0];
+        op->u.experts.w[1].first = FF;
+    }
+    op = rig_op(r, CP_OP_SUM, CP_ROWS_ALL);
+    op->u.sum.in = r->ops[DOWN].u.experts.out;
+    op->u.sum.weights = r->ops[ROUTE].u.route.weights;
+    op->u.sum.out = rig_mat(r, D, CP_ROWS_ALL);
+    op->u.sum.shared = x;
+    op->u.sum.gate = one;
+    op->u.sum.norm = op->u.sum.shared_norm = -1;
+}
+
+#define SPOIL_EXPERTS(kind, record, field, value, what)                                            \
+    do {                                                                                           \
+        rig r_;                                                                                    \
+        build_experts(&r_);                                                                        \
+        r_.ops[record].u.kind.field = (value);                                                     \
+        refused(&r_, "(" #kind ",", what);                                                         \
+        rig_fini(&r_);                                                                             \
+    } while (0)
+
+static void each_field_of_experts_is_looked_at(void **state)
+{
+    (void)state;
+    rig r;
+    cp_err err = {0};
+    build_experts(&r);
+    if (checked(&r, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+    cp_mat ids = r.ops[ROUTE].u.route.ids, logits = r.ops[ROUTE].u.route.in;
+    cp_mat out = r.ops[SUM].u.sum.out, ff = r.ops[GATE_UP].u.experts.out;
+    cp_wref down = r.ops[DOWN].u.experts.w[0].w, norm = r.ops[GATE_UP].u.experts.norm;
+    rig_fini(&r);
+    SPOIL_EXPERTS(route, ROUTE, in, RIG_MATS, "in");
+    SPOIL_EXPERTS(route, ROUTE, in, out, "bias");
+    SPOIL_EXPERTS(route, ROUTE, ids, logits, "weights");
+    SPOIL_EXPERTS(route, ROUTE, weights, ids, "alias");
+    SPOIL_EXPERTS(route, ROUTE, n_groups, 0, "groups");
+    SPOIL_EXPERTS(route, ROUTE, n_groups, 4, "left over");
+    SPOIL_EXPERTS(route, ROUTE, n_groups, 6, "experts used");
+    SPOIL_EXPERTS(route, ROUTE, n_groups_used, 0, "groups used");
+    SPOIL_EXPERTS(route, ROUTE, n_groups_used, 3, "groups used");
+    SPOIL_EXPERTS(route, ROUTE, gate, (cp_gate)0, "gate");
+    SPOIL_EXPERTS(route, ROUTE, gate, (cp_gate)5, "gate");
+    SPOIL_EXPERTS(route, ROUTE, bias, norm, "bias");
+    SPOIL_EXPERTS(route, ROUTE, expert_scale, down, "expert_scale");
+    SPOIL_EXPERTS(experts, GATE_UP, in, ids, "norm");
+    SPOIL_EXPERTS(experts, GATE_UP, ids, RIG_MATS, "ids");
+    SPOIL_EXPERTS(experts, GATE_UP, ids, logits, "left over");
+    SPOIL_EXPERTS(experts, GATE_UP, out, ids, "aliases");
+    SPOIL_EXPERTS(experts, GATE_UP, out, r.ops[GATE_UP].u.experts.in, "aliases");
+    SPOIL_EXPERTS(experts, GATE_UP, by_rank, true, "norm");
+    SPOIL_EXPERTS(experts, GATE_UP, norm, down, "norm");
+    SPOIL_EXPERTS(experts, GATE_UP, w[0].w, -1, "weight");
+    SPOIL_EXPERTS(experts, GATE_UP, w[0].w, norm, "role");
+    SPOIL_EXPERTS(experts, GATE_UP, w[1].w, down, "weight inputs");
+    SPOIL_EXPERTS(experts, GATE_UP, w[1].first, FF + 16, "outputs");
+    SPOIL_EXPERTS(experts, GATE_UP, w[1].first, 8, "outputs");
+    SPOIL_EXPERTS(experts, GATE_UP, w[1].first, -16, "outputs");
+    SPOIL_EXPERTS(experts, GATE_UP, w[0].bias, norm, "bias");
+    SPOIL_EXPERTS(experts, DOWN, by_rank, false, "weight inputs");
+    SPOIL_EXPERTS(experts, DOWN, out, ff, "aliases");
+    SPOIL_EXPERTS(sum, SUM, in, ff, "in");
+    SPOIL_EXPERTS(sum, SUM, weights, logits, "in");
+    SPOIL_EXPERTS(sum, SUM, out, r.ops[SUM].u.sum.shared, "aliases");
+    SPOIL_EXPERTS(sum, SUM, shared, -1, "shared");
+    SPOIL_EXPERTS(sum, SUM, shared, ids, "shared");
+    SPOIL_EXPERTS(sum, SUM, gate, ids, "gate");
+}
+
+/* Gate and up, and the ids, of unequal numbers of experts; more than a ROUTE may have; a LINEAR of
+ * several matrices. */
+static void numbers_of_experts_meet(void **state)
+{
+    (void)state;
+    rig r;
+    build_experts(&r);
+    r.ops[GATE_UP].u.experts.w[1].w = rig_experts(&r, CP_DTYPE_F32, D, 2 * FF, N_EXPERT + 1);
+    r.ops[GATE_UP].u.experts.w[1].bias = -1;
+    refused(&r, "experts", "experts of a weight");
+    rig_fini(&r);
+    build_experts(&r);
+    r.ops[DOWN].u.experts.w[0].w = rig_experts(&r, CP_DTYPE_F32, FF, D, N_USED - 1);
+    refused(&r, "experts", "experts of a weight");
+    rig_fini(&r);
+    build_experts(&r);
+    r.ops[ROUTE].u.route.in = rig_mat(&r, CP_EXPERTS_MAX + 2, CP_ROWS_ALL);
+    refused(&r, "route", "experts is 514");
+    rig_fini(&r);
+    build(&r);
+    r.ops[PROJ].u.linear.w[0].w = rig_experts(&r, CP_DTYPE_F32, 32, WIDTH, 2);
+    refused(&r, "linear", "matrices");
+    rig_fini(&r);
+}
+
 /* A norm that no whole number of spans fits. */
 static void spans_fit(void **state)
 {
@@ -142,6 +268,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_field_is_looked_at),
+        cmocka_unit_test(each_field_of_experts_is_looked_at),
+        cmocka_unit_test(numbers_of_experts_meet),
         cmocka_unit_test(spans_fit),
         cmocka_unit_test(pages_of_unequal_groups),
     };
