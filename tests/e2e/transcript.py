@@ -1,23 +1,29 @@
 """An agent's transcript against a model with recurrent layers: how much of what a turn shares with the turn before is computed again.
 
-    CAPSTAN_BIN=build/release/capstan transcript.py MODEL.gguf [--turns 6] [--tokens 15000] [--answer 150] [--opening 2] [--cold]
+    CAPSTAN_BIN=build/release/capstan transcript.py MODEL.gguf [--make SHAPE] [--turns 6] [--tokens 15000] [--answer 150]
+                                                    [--opening 2] [--cold]
 
 A turn's prompt is the last turn's prompt and answer and what a tool said since; prompts are token ids, so nothing depends on how a
 template or a tokenizer writes history. With --opening N history leaves out the last N tokens of each prompt, as templates do that open
 an answer with `<think>`: a turn shares the prompt before it up to there. Prints, a turn, what it shares, what the cache gave by `usage` and what was computed by the
 engine's count of rows, and the checkpoints' bytes. Exit 1 where `usage` and the engine disagree, or where more is computed again than
 what stands after the last page border (and, from 1,000 shared positions on, than 5 %). --cold: once more without a cache; the answers
-and the bits of their log-probabilities must be the same. Standard library only.
+and the bits of their log-probabilities must be the same. --make: on a model of that shape of bench/make_model.py, with random weights
+and MODEL's tokenizer. Standard library only.
 """
 import argparse
 import itertools
 import json
+import os
 import random
 import re
+import subprocess
 import sys
+import tempfile
 
 from harness import Server
 
+MAKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench", "make_model.py")
 PAGE = 32  # positions, of the CPU backend
 WORDS = 64
 
@@ -86,18 +92,10 @@ def play(model, turns, opening, show):
 
 
 def served(args, *more):
-    # a prompt takes the steps that --max-batch-rows gives, so that both runs may chunk alike or not: bits must not care
     return Server(args.model, "--ctx", str(args.tokens + 1024), "--max-seqs", "4", "--kv-bytes", args.kv_bytes, *more)
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    for name, value in (("turns", 6), ("tokens", 15000), ("answer", 150), ("seed", 26), ("opening", 0)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--kv-bytes", default="2GiB")
-    parser.add_argument("--cold", action="store_true")
-    args = parser.parse_args()
+def transcript(args):
     turns = script(args)
     with served(args) as s:
         print(re.search(r"model \S+: architecture.*", s.log())[0])
@@ -111,6 +109,24 @@ def main():
         print(f"without a cache: the same {sum(len(ids) for ids, _ in said)} tokens and log-probabilities")
     print(f"at most {100 * worst:.1f} % of what a turn shares was computed again")
     return 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    for name, value in (("turns", 6), ("tokens", 15000), ("answer", 150), ("seed", 26), ("opening", 0)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--kv-bytes", default="2GiB")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--make")
+    args = parser.parse_args()
+    if not args.make:
+        return transcript(args)
+    with tempfile.TemporaryDirectory() as folder:
+        source, args.model = args.model, os.path.join(folder, "made.gguf")
+        subprocess.run([sys.executable, MAKER, source, args.model, args.make], check=True)
+        os.environ["XDG_CACHE_HOME"] = folder  # of packed weights
+        return transcript(args)
 
 
 if __name__ == "__main__":
