@@ -4,9 +4,9 @@
  * State slots come first, since every running sequence needs one (a second while it leaves a shared
  * one, a third for its passing checkpoint, a fourth while that is replaced). Then checkpoints: one
  * to as many positions in pages as take the bytes of a state, so that neither is evicted long
- * before the other; a state is large (of qwen35 as 1,600 positions, of lfm2 as 7), so never more
- * than one to 256 positions. All slots together have a quarter of the bytes at most when there are
- * pages too, the rest is pages. Refusals carry the arithmetic.
+ * before the other; a state may be large (of qwen35 0.8B as 1,644 positions) or small, but never
+ * more than one to 256 positions. All slots together have a quarter of the bytes at most when there
+ * are pages too, the rest is pages. Refusals carry the arithmetic.
  */
 #include "engine/memory.h"
 
