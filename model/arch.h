@@ -46,6 +46,7 @@ typedef struct cp_arch {
 #define CP_ARCHS(X)                                                                                \
     X(gemma3)                                                                                      \
     X(gemma4)                                                                                      \
+    X(gptoss)                                                                                      \
     X(lfm2)                                                                                        \
     X(llama)                                                                                       \
     X(qwen2)                                                                                       \

@@ -45,7 +45,6 @@ static const struct {
     {"glm4", "GLM-4"},
     {"glm4moe", "GLM-4.5 to 4.7"},
     {"glm5-next", "GLM-5.3-Flash"},
-    {"gpt-oss", "gpt-oss"},
     {"gpt2", "GPT-2"},
     {"gptneox", "GPT-NeoX and Pythia"},
     {"granite", "Granite"},

@@ -15,7 +15,7 @@ import torch
 CTX = 1024  # a window's long sequence (tests/invariance) is as long as that
 CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
           " + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
-F32, F16, Q4_0, Q5_1, Q8_0 = (gguf.GGMLQuantizationType[t] for t in ("F32", "F16", "Q4_0", "Q5_1", "Q8_0"))
+F32, F16, Q4_0, Q5_1, Q8_0, MXFP4 = (gguf.GGMLQuantizationType[t] for t in ("F32", "F16", "Q4_0", "Q5_1", "Q8_0", "MXFP4"))
 
 
 def as_f32(name):

@@ -30,7 +30,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 TINY = ROOT / "tests/golden/tiny"
 POSITIONS, TOP, BAR, LETTER = 48, 10, 0.02, 64
 # What one version of llama.cpp is known to get otherwise than transformers, and why: name -> (largest difference, reason).
-DEPARTURES = {}
+DEPARTURES = {
+    "gpt-oss": (0.14, "llama.cpp rounds the ramp of YaRN to whole dimensions, transformers does not; rounded here too: 0.005"),
+}
 
 
 def post(url, body):
