@@ -58,6 +58,15 @@ class Recognised(unittest.TestCase):
         self.assertEqual(j["windows"], {"positions": 0, "layers": 0})
         self.assertIn("\nstate   1536 bytes a sequence in 3 of 4 layers\n", capstan("inspect", TINY / "lfm2.gguf").stdout)
 
+    def test_experts_and_blocks_that_are_skipped(self):
+        self.assertEqual(self.inspect(TINY / "qwen3moe.gguf")["experts"], {"count": 7, "used": 3, "shared": 0})
+        self.assertEqual(self.inspect(TINY / "qwen2moe.gguf")["experts"], {"count": 6, "used": 2, "shared": 1})
+        self.assertIn("\nexperts 6, 2 used, 1 shared\n", capstan("inspect", TINY / "qwen2moe.gguf").stdout)
+        self.assertIn("; 6 experts, 2 used, 1 shared", self.start(TINY / "qwen2moe.gguf"))
+        j = self.inspect(TINY / "qwen35-q.gguf")
+        self.assertEqual((j["mtp_blocks_skipped"], j["layers_count"], j["state"]["layers"]), (1, 5, 4))
+        self.assertTrue(self.start(TINY / "qwen35-q.gguf").endswith("in 4 of 5 layers; 1 MTP block skipped"))
+
     def test_the_line_at_start(self):
         self.assertIn("; chat template default; windows of 8 in 5 of 6 layers", self.start(TINY / "gemma3.gguf"))
         self.assertIn("; chat template default; states of 1536 bytes a sequence in 3 of 4 layers", self.start(TINY / "lfm2.gguf"))
