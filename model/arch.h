@@ -53,6 +53,7 @@ typedef struct cp_arch {
     X(qwen2moe)                                                                                    \
     X(qwen3)                                                                                       \
     X(qwen35)                                                                                      \
+    X(qwen35moe)                                                                                   \
     X(qwen3moe)
 
 #define CP_ARCH_DECLARE(name) extern const cp_arch cp_arch_##name;

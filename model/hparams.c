@@ -282,7 +282,7 @@ static cp_code read_layers(cp_params *p, const reader *r)
     }
     memcpy(kv, heads, sizeof kv);
     if ((rc = get_per_layer(r, "attention.head_count_kv", false, 0, 4096, n, kv)) ||
-        (rc = get_per_layer(r, "feed_forward_length", true, 1, 1 << 24, n, ff))) {
+        (rc = get_per_layer(r, "feed_forward_length", !p->arch->gate, 1, 1 << 24, n, ff))) {
         return rc;
     }
     for (int i = 0; i < n; i++) {
@@ -302,6 +302,20 @@ static cp_code read_layers(cp_params *p, const reader *r)
                                         .d_ff = ff[i]};
         p->pub.n_heads_max = heads[i] > p->pub.n_heads_max ? heads[i] : p->pub.n_heads_max;
         p->pub.n_kv_max = kv[i] > p->pub.n_kv_max ? kv[i] : p->pub.n_kv_max;
+    }
+    return CP_OK;
+}
+
+/* Where experts may be, a file need not say both widths: each layer has what it needs. */
+static cp_code check_widths(const cp_params *p, const reader *r)
+{
+    for (int i = 0; i < p->pub.n_layers; i++) {
+        const cp_layer_params *l = &p->layer[i];
+        bool dense = l->ffn != CP_FFN_EXPERTS && !l->d_ff;
+        if (dense || (l->ffn != CP_FFN_DENSE && !p->experts.d_ff)) {
+            return cp_fail(r->err, CP_CORRUPT, "key '%s.%sfeed_forward_length' is missing", r->arch,
+                           dense ? "" : "expert_");
+        }
     }
     return CP_OK;
 }
@@ -483,7 +497,8 @@ cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
         (rc = get_f64(&r, "attention.scale", false, &scale)) ||
         (rc = get_f64(&r, "final_logit_softcapping", false, &softcap)) ||
         (rc = skip_blocks(p, &r)) || (rc = read_layers(p, &r)) ||
-        (p->arch->deltanet && (rc = read_deltanet(p, &r))) || (rc = read_experts(p, &r))) {
+        (p->arch->deltanet && (rc = read_deltanet(p, &r))) || (rc = read_experts(p, &r)) ||
+        (rc = check_widths(p, &r))) {
         return rc;
     }
     p->eps = (float)eps;

@@ -94,7 +94,6 @@ static const struct {
     {"qwen3next", "Qwen3-Next"},
     {"qwen3vl", "Qwen3-VL"},
     {"qwen3vlmoe", "Qwen3-VL MoE"},
-    {"qwen35moe", "Qwen3.5 and 3.6 MoE"},
     {"qwen4exp", "Qwen3.8-Flash-Next"},
     {"rwkv6", "RWKV 6"},
     {"rwkv7", "RWKV 7"},

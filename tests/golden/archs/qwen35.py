@@ -1,11 +1,12 @@
-"""qwen35: Gated DeltaNet layers, each fourth one gated attention with a rotary part of its heads; the last one recurrent.
+"""qwen35, qwen35moe: Gated DeltaNet layers, each fourth one gated attention with a rotary part of its heads; the last one recurrent.
 
 Heads of 32 in the quantized twin: the columns of ssm_out are put into another order by heads.
 """
 import numpy as np
 import transformers as tf
 
-from golden import Tiny, row
+from archs.experts import experts
+from golden import ODD, Tiny, row
 
 LAYERS, N_K, PER_K, TAPS = 5, 2, 3, 4
 NAMES = {"post_attention_layernorm": "post_attention_norm", "linear_attn.in_proj_qkv": "attn_qkv",
@@ -80,7 +81,9 @@ def init(s):
             return 0.7 * r
         if "embed_tokens" in name:
             return 0.7 * r
-        return r if "conv1d" in name else r / r.shape[-1] ** 0.5 if r.ndim == 2 else None
+        if "mlp.gate." in name:
+            return 2.0 * r / r.shape[-1] ** 0.5
+        return r if "conv1d" in name else r / r.shape[-1] ** 0.5 if r.ndim > 1 else None
     return one
 
 
@@ -99,3 +102,24 @@ def qwen35(s):
         return one(name, a)
 
     return Tiny("qwen35", c, tf.Qwen3_5ForCausalLM, kv, NAMES, with_block, init(s), PLUS, ("ssm_conv1d",))
+
+
+@row(ODD)
+def qwen35moe(s):
+    """With experts and one that all rows share, under a gate; the file says no width of a dense feed-forward."""
+    ff, shared = 44, 52
+    c = tf.Qwen3_5MoeTextConfig(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=ff,
+                                shared_expert_intermediate_size=shared, **config(s))
+    kv = {**metadata(s), "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": ff,
+          "expert_shared_feed_forward_length": shared}
+    names = {**NAMES, "mlp.gate": "ffn_gate_inp", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+             "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp"}
+    one = tensors(s)
+
+    def both(name, a):
+        if name.endswith("mlp.shared_expert_gate.weight"):
+            return [(f"blk.{name.split('.')[2]}.ffn_gate_inp_shexp.weight", a[0])]
+        return one(name, a) or experts(name, a)
+
+    return Tiny("qwen35moe", c, tf.Qwen3_5MoeForCausalLM, kv, names, both, init(s), PLUS, ("ssm_conv1d", "ffn_gate_inp"),
+                seed=66)  # no choice of an expert is close (golden.py)
