@@ -5,7 +5,7 @@
 
 HOST is build/release/tests/hot/hot_host. SmolLM2 (CAPSTAN_MODEL) is served under two names, `streams` completions each at any
 time. A run takes the gaps between what comes on a stream, first alone, for as many streams as later, then while the third model
-(bench/make_model.py's, made here, or --third) is packed anew, loaded, asked and unloaded `loads` times. No request may fail,
+(bench/make_model.py's, made here, or --third) is packed anew, loaded and unloaded `loads` times; it is asked once. No request may fail,
 every page must come back, anonymous memory after the last unload is held against that after the second. Prints a line a run and
 the median of the runs' ratios of p99; exits 1 where something failed or memory grew by more than 4 MiB. Standard library only.
 """
@@ -49,12 +49,13 @@ def run(args, third, cache):
         load.fill_pages()
         load.take_gaps()
         sizes, beside, before = [], [], load.done
-        for _ in range(args.loads):
+        for i in range(args.loads):
             forget_packed(cache, keep)
             answer = s.do("load", "three", third, 64 * MIB)
             assert answer == "ok", answer
-            status, _, body = s.request("/v1/completions", {"model": "three", "prompt": "Hello", "max_tokens": 2, "ignore_eos": True})
-            assert status == 200, body
+            if i == 0:  # its own steps hold others up, too, but that is no load's doing
+                status, _, body = s.request("/v1/completions", {"model": "three", "prompt": "Hello", "max_tokens": 2, "ignore_eos": True})
+                assert status == 200, body
             answer = s.do("unload", "three", 0)
             assert answer == "ok", answer
             sizes.append(s.anonymous())
