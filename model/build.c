@@ -64,7 +64,11 @@ static cp_wref take_weight(cp_build *b, const char *name, cp_role role, int64_t 
         return -1;
     }
     cp_program *g = b->g;
-    CP_ASSERT(g->n_weights < CP_BUILD_WEIGHTS);
+    if (g->n_weights == CP_BUILD_WEIGHTS) {
+        b->rc = cp_fail(b->err, CP_UNSUPPORTED, "tensor '%s': more than %d weights in the layers",
+                        name, CP_BUILD_WEIGHTS);
+        return -1;
+    }
     g->weights[g->n_weights] = (cp_weight){t, role};
     return (cp_wref)g->n_weights++;
 }

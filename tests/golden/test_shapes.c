@@ -7,6 +7,7 @@
 #include "tests/support/forward.h"
 
 #include "base/mem.h"
+#include "model/build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,10 +121,35 @@ static void shapes_that_differ_are_refused(void **state)
     }
 }
 
+/* As many layers as a file may have, each with every optional bias, are more weights than there are
+ * places; the limit is the file's to reach, so it is refused, by the name of what is too much. */
+static void weights_beyond_the_places_are_refused(void **state)
+{
+    (void)state;
+    cp_loader_options lo = {0};
+    cp_err err = {0};
+    cp_loaded *file;
+    assert_int_equal(cp_loader_open(&file, MODEL, &lo, &err), CP_OK);
+    int64_t n_vocab = cp_loaded_find(file, "token_embd.weight")->ne[1];
+    cp_program g = {.weights = cp_xcalloc(CP_BUILD_WEIGHTS, sizeof *g.weights),
+                    .n_weights = CP_BUILD_WEIGHTS - 1};
+    cp_build b = {.g = &g, .file = file, .err = &err};
+    cp_wref last = cp_build_weight(&b, "token_embd.weight", CP_ROLE_EMBED, 60, n_vocab, true);
+    assert_int_equal(last, CP_BUILD_WEIGHTS - 1);
+    assert_int_equal(b.rc, CP_OK);
+    assert_int_equal(cp_build_weight(&b, "output_norm.weight", CP_ROLE_VECTOR, 60, 0, true), -1);
+    assert_int_equal(b.rc, CP_UNSUPPORTED);
+    assert_string_equal(err.msg,
+                        "tensor 'output_norm.weight': more than 16384 weights in the layers");
+    free(g.weights);
+    cp_loaded_close(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_that_differ_are_refused),
+        cmocka_unit_test(weights_beyond_the_places_are_refused),
     };
     return cmocka_run_group_tests_name("shapes", tests, NULL, NULL);
 }
