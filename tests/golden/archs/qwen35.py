@@ -66,10 +66,10 @@ def tensors(s):
     return one
 
 
-def init(s):
+def init(s, share=0.7):
     """Decays from nearly 1 down, so that the state matters. What random weights make of noise is kept small, as the quantized
     twin is held to a bar: gains are 1, the stream begins with as much as a layer adds, and a head's k is like its q (where q
-    is at right angles to all k, the norm of the output makes a number of noise)."""
+    is at right angles to all k, the norm of the output makes a number of noise). `share`: the embedding's standard deviation."""
     n = N_K * s.head
 
     def one(name, r):
@@ -80,7 +80,7 @@ def init(s):
         if name.endswith("dt_bias"):
             return 0.7 * r
         if "embed_tokens" in name:
-            return 0.7 * r
+            return share * r
         if "mlp.gate." in name:
             return 2.0 * r / r.shape[-1] ** 0.5
         return r if "conv1d" in name else r / r.shape[-1] ** 0.5 if r.ndim > 1 else None
@@ -104,10 +104,10 @@ def qwen35(s):
     return Tiny("qwen35", c, tf.Qwen3_5ForCausalLM, kv, NAMES, with_block, init(s), PLUS, ("ssm_conv1d",))
 
 
-@row(ODD)
+@row()
 def qwen35moe(s):
     """With experts and one that all rows share, under a gate; the file says no width of a dense feed-forward."""
-    ff, shared = 44, 52
+    ff, shared = (44, 52) if s.suffix == "" else (32, 64)
     c = tf.Qwen3_5MoeTextConfig(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=ff,
                                 shared_expert_intermediate_size=shared, **config(s))
     kv = {**metadata(s), "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": ff,
@@ -121,5 +121,8 @@ def qwen35moe(s):
             return [(f"blk.{name.split('.')[2]}.ffn_gate_inp_shexp.weight", a[0])]
         return one(name, a) or experts(name, a)
 
-    return Tiny("qwen35moe", c, tf.Qwen3_5MoeForCausalLM, kv, names, both, init(s), PLUS, ("ssm_conv1d", "ffn_gate_inp"),
-                seed=66)  # no choice of an expert is close (golden.py)
+    # Of the seeds, that no choice of an expert is close (golden.py). Int8 activations still turn choices that are not, which
+    # brings a position an NMSE of up to 0.2: the twin's embedding is larger, and its seed one where none turns.
+    share, seed = (0.7, 66) if s.suffix == "" else (1.4, 34)
+    return Tiny("qwen35moe", c, tf.Qwen3_5MoeForCausalLM, kv, names, both, init(s, share), PLUS,
+                ("ssm_conv1d", "ffn_gate_inp"), seed=seed)
