@@ -9,7 +9,7 @@ const cp_arch cp_arch_qwen3moe = {
     .real =
         "random ones of 16 experts, 2 used, Q4_0: prompt and ids as in llama.cpp, "
         "log-probabilities 0.004 apart in the mean; two layers at the 30B-A3B's shapes, Q4_K and "
-        "Q6_K: every level gives `ref`'s bits",
+        "Q6_K: base, avx2, avx512 and vnni give `ref`'s bits",
     .rope = CP_ROPE_NEOX,
     .act = CP_ACT_SILU,
     .qk_norm = true,
