@@ -43,7 +43,8 @@ int cp_cmd_version(const cp_options *o)
     for (const char *const *name = cp_backend_names(); *name; name++) {
         printf(" %s", *name);
     }
-    printf("\nisa level: %s\ndefault level: %s\nthreads: %d\nmemory: %.1f of %.1f MiB available\n"
+    printf("\ncuda: " CAPSTAN_CUDA_WORDS
+           "\nisa level: %s\ndefault level: %s\nthreads: %d\nmemory: %.1f of %.1f MiB available\n"
            "libraries: %s\narchitectures:",
            cp_backend_level(b), level, cp_pool_default_threads(), (double)available / 1048576.0,
            (double)total / 1048576.0, CAPSTAN_LIBRARIES);
