@@ -29,7 +29,7 @@ typedef struct cuda_weight {
     size_t matrix_bytes;
 } cuda_weight;
 
-typedef struct cuda_gpu cuda_gpu;         /* gpu.h */
+typedef struct cuda_gpu cuda_gpu;          /* gpu.h */
 typedef struct cuda_function *cuda_kernel; /* CUfunction */
 
 typedef struct cuda_op {
