@@ -4,7 +4,8 @@
  * here; kernels/cpu/v16_*.h repeat the same operations in the same order sixteen lanes wide.
  *
  * All functions pass NaN through. Rounding steps are spelled: fmaf where one rounding is meant,
- * plain * and + elsewhere (the build says -ffp-contract=off).
+ * plain * and + elsewhere (the build says -ffp-contract=off, and -fmad=false to nvcc, whose / and
+ * sqrtf round correctly by default). To CUDA they are functions of the device.
  */
 #ifndef CP_KERNELS_MATH_H
 #define CP_KERNELS_MATH_H
@@ -12,6 +13,12 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#ifdef __CUDACC__
+#define CP_MATH_FN static __device__ __forceinline__
+#else
+#define CP_MATH_FN static inline
+#endif
 
 /* exp: below the first bound 0, above the second infinity; between, n = rint(x log2 e) is normal.
  */
@@ -42,14 +49,14 @@
 #define CP_GELU_2A 1.5957691216f
 #define CP_GELU_2B 0.0713548162726f
 
-static inline uint32_t cp_f32_bits(float x)
+CP_MATH_FN uint32_t cp_f32_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof(u));
     return u;
 }
 
-static inline float cp_f32_from_bits(uint32_t u)
+CP_MATH_FN float cp_f32_from_bits(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof(x));
@@ -57,7 +64,7 @@ static inline float cp_f32_from_bits(uint32_t u)
 }
 
 /* e^x to about 1 ulp; exp(0) == 1, exp(-inf) == 0; results below 2^-126 are 0. */
-static inline float cp_expf(float x)
+CP_MATH_FN float cp_expf(float x)
 {
     float t = fmaf(x, CP_EXP_LOG2E, CP_EXP_MAGIC);
     float n = t - CP_EXP_MAGIC;
@@ -77,7 +84,7 @@ static inline float cp_expf(float x)
 }
 
 /* Natural logarithm of a normal positive x (Cephes logf), about 1 ulp. */
-static inline float cp_logf(float x)
+CP_MATH_FN float cp_logf(float x)
 {
     uint32_t u = cp_f32_bits(x);
     int e = (int)(u >> 23) - 126;
@@ -103,7 +110,7 @@ static inline float cp_logf(float x)
     return fmaf(fe, 0.693359375f, m + y);
 }
 
-static inline float cp_tanhf(float x)
+CP_MATH_FN float cp_tanhf(float x)
 {
     float z = x * x;
     float p = fmaf(CP_TANH_P0, z, CP_TANH_P1);
@@ -118,19 +125,19 @@ static inline float cp_tanhf(float x)
 }
 
 /* x * sigmoid(x) */
-static inline float cp_siluf(float x)
+CP_MATH_FN float cp_siluf(float x)
 {
     return x / (1.0f + cp_expf(-x));
 }
 
-static inline float cp_sigmoidf(float x)
+CP_MATH_FN float cp_sigmoidf(float x)
 {
     return 1.0f / (1.0f + cp_expf(-x));
 }
 
 /* log(1 + e^x) = max(x, 0) + log(1 + u), u = e^-|x|. What rounding 1 + u to w lost is given back:
  * log(w) u / (w - 1), so that small results keep their digits. */
-static inline float cp_softplusf(float x)
+CP_MATH_FN float cp_softplusf(float x)
 {
     float u = cp_expf(-cp_f32_from_bits(cp_f32_bits(x) & 0x7fffffffu)), w = 1.0f + u;
     float l = w == 1.0f ? u : cp_logf(w) * (u / (w - 1.0f));
@@ -138,14 +145,14 @@ static inline float cp_softplusf(float x)
 }
 
 /* The tanh approximation of GELU, as x / (1 + exp(-2u)): the same function without the tanh. */
-static inline float cp_gelu_tanhf(float x)
+CP_MATH_FN float cp_gelu_tanhf(float x)
 {
     float u = x * fmaf(CP_GELU_2B, x * x, CP_GELU_2A);
     return x / (1.0f + cp_expf(-u));
 }
 
 /* gpt-oss: (up + 1) gate sigmoid(alpha gate), the gate bounded above, up on both sides. */
-static inline float cp_swiglu_clampf(float gate, float up)
+CP_MATH_FN float cp_swiglu_clampf(float gate, float up)
 {
     gate = CP_SWIGLU_LIMIT < gate ? CP_SWIGLU_LIMIT : gate;
     up = CP_SWIGLU_LIMIT < up ? CP_SWIGLU_LIMIT : up;
@@ -158,7 +165,7 @@ static inline float cp_swiglu_clampf(float gate, float up)
  * exact), double polynomials (musl's __sindf, __cosdf), rounded once to f32. Branch-free, so that
  * loops over it vectorize; no fma, so that every level gives the same bits.
  */
-static inline void cp_sincosf(float a, float *sine, float *cosine)
+CP_MATH_FN void cp_sincosf(float a, float *sine, float *cosine)
 {
     double x = (double)a;
     double t = x * 6.36619772367581382433e-01 + 0x1.8p52;
@@ -179,7 +186,7 @@ static inline void cp_sincosf(float a, float *sine, float *cosine)
 }
 
 /* SAMPLE's integer weight of w in [0, 1]: rint(w * 2^30), nearest even. */
-static inline uint64_t cp_sample_weight(float w)
+CP_MATH_FN uint64_t cp_sample_weight(float w)
 {
     float y = w * 0x1p30f;
     if (y < 0x1p23f)
@@ -187,13 +194,13 @@ static inline uint64_t cp_sample_weight(float w)
     return (uint64_t)y;
 }
 
-static inline float cp_f32_from_bf16(uint16_t h)
+CP_MATH_FN float cp_f32_from_bf16(uint16_t h)
 {
     return cp_f32_from_bits((uint32_t)h << 16);
 }
 
 /* Nearest even; NaN stays NaN. */
-static inline uint16_t cp_bf16_from_f32(float x)
+CP_MATH_FN uint16_t cp_bf16_from_f32(float x)
 {
     uint32_t u = cp_f32_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u)
@@ -201,7 +208,7 @@ static inline uint16_t cp_bf16_from_f32(float x)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
-static inline float cp_f32_from_f16(uint16_t h)
+CP_MATH_FN float cp_f32_from_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t em = h & 0x7fffu;
@@ -215,19 +222,19 @@ static inline float cp_f32_from_f16(uint16_t h)
 }
 
 /* 2^(e - 128): half of an E8M0 scale. */
-static inline float cp_e8m0_half(uint8_t e)
+CP_MATH_FN float cp_e8m0_half(uint8_t e)
 {
     return cp_f32_from_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
 /* Half of a UE4M3 scale: read as 16 bits it is 2^-7 of that. Bit 7 is not looked at. */
-static inline float cp_ue4m3_half(uint8_t x)
+CP_MATH_FN float cp_ue4m3_half(uint8_t x)
 {
     return cp_f32_from_f16((uint16_t)((x & 0x7f) << 7)) * 128.0f;
 }
 
 /* Nearest even; overflow to infinity, subnormals kept, NaN stays NaN. */
-static inline uint16_t cp_f16_from_f32(float x)
+CP_MATH_FN uint16_t cp_f16_from_f32(float x)
 {
     uint32_t u = cp_f32_bits(x);
     uint32_t sign = (u >> 16) & 0x8000u;

@@ -19,9 +19,6 @@
 
 enum { RADIX = 256 };
 
-/* exp(-22) * 2^30 < 0.5: what lies 22 temperatures below the best weighs nothing. */
-#define NOTHING_BELOW 22.0f
-
 typedef struct row_pick {
     const cpu_run *run;
     cpu_scratch *s;
@@ -418,7 +415,7 @@ static int32_t draw(const row_pick *r, float m)
                   .inv_t = 1.0f / in->temperature,
                   .z_min = in->min_p > CP_SAMPLE_MIN_P ? cp_logf(in->min_p) : -INFINITY};
     uint64_t random = cp_sample_random(in->seed, in->choice, in->position);
-    float nothing_below = m - NOTHING_BELOW * in->temperature;
+    float nothing_below = m - CP_SAMPLE_NOTHING * in->temperature;
     bool cut = (in->top_k > 0 && in->top_k < r->n) || in->top_p < 1.0f;
     return cut ? draw_some(r, &w, nothing_below, random) : draw_all(r, &w, nothing_below, random);
 }
