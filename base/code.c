@@ -91,7 +91,7 @@ cp_code cp_err_prefix(cp_err *err, const char *fmt, ...)
     return err->code;
 }
 
-_Noreturn void cp_assert_fail(const char *expr, const char *file, int line)
+void cp_assert_fail(const char *expr, const char *file, int line)
 {
     fprintf(stderr, "capstan: %s:%d: broken invariant: %s\n", file, line, expr);
     fflush(stderr);

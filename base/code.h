@@ -79,7 +79,7 @@ cp_code cp_err_prefix(cp_err *err, const char *fmt, ...) __attribute__((format(p
 
 /* For broken invariants only (our own bugs), stays on in release: prints expression, file, line,
  * then aborts. */
-_Noreturn void cp_assert_fail(const char *expr, const char *file, int line);
+__attribute__((noreturn)) void cp_assert_fail(const char *expr, const char *file, int line);
 #define CP_ASSERT(e) ((e) ? (void)0 : cp_assert_fail(#e, __FILE__, __LINE__))
 
 #endif

@@ -14,9 +14,6 @@
 #include "kernels/program.h"
 
 /* ---- one step's batch: flat arrays, rebuilt each step, read-only for the backend ---- */
-/* An id that is not known yet: the one that the slot sampled for this position, in a step before
- * this one. As the id of a row, and at the end of a sequence's tokens. */
-#define CP_TOK_PREV (-1)
 typedef struct cp_batch_seq {
     /* The engine's slot, [0, max_seqs), at most once a batch, and the count of its tenants: what a
      * backend keeps from step to step it keeps by them. Another epoch sees nothing of it. */
@@ -40,7 +37,6 @@ typedef struct cp_page_copy {
     uint32_t src, dst;
 } cp_page_copy;
 
-#define CP_MAX_TOP 20
 /* What to do with one output row. All pointers live until collect returns (those of a batch too);
  * where a backend takes several steps, until submit returns. */
 typedef struct cp_sample_in {

@@ -245,6 +245,10 @@ typedef struct cp_kv_group {
 #define CP_DELTA_COLUMNS  16  /* columns of S that lie together */
 #define CP_DELTA_PARTIALS 4   /* partial sums over the rows of S */
 #define CP_EXPERTS_MAX    512 /* experts of a ROUTE */
+#define CP_MAX_TOP        20  /* alternatives of a SAMPLE */
+/* An id that is not known yet: the one that the slot sampled for this position, in a step before
+ * this one. As the id of a row, and at the end of a sequence's tokens. */
+#define CP_TOK_PREV (-1)
 typedef struct cp_program {
     cp_op *ops; /* the forward, without SAMPLE; the last op is the head */
     int n_ops;
