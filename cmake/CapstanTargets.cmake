@@ -60,7 +60,7 @@ function(cp_test name)
     if(CAPSTAN_SANITIZE)
         math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 6") # a shared machine and a slow build
     endif()
-    if("unit" IN_LIST ARG_LABELS OR "sim" IN_LIST ARG_LABELS)
+    if("unit" IN_LIST ARG_LABELS OR "sim" IN_LIST ARG_LABELS OR "fibers" IN_LIST ARG_LABELS)
         set_property(GLOBAL APPEND PROPERTY CP_SANITIZED test_${id})
     endif()
     add_test(NAME test_${id} COMMAND test_${id} ${ARG_ARGS}

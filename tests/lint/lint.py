@@ -16,7 +16,7 @@ import sys
 
 ROOMS = ["base", "loader", "tokenizer", "chat", "kernels", "kv-cache", "model", "engine",
          "server", "app", "bench", "tests"]
-SOURCE = (".c", ".h", ".inc", ".cu", ".cuh")
+SOURCE = (".c", ".h", ".inc", ".cu", ".cuh", ".cpp")
 
 # Who may include whom (docs/ARCHITECTURE.md, Layers). A room may always include itself.
 LAYERS = {
@@ -41,6 +41,12 @@ APART = {"kernels": ["kernels/cpu", "kernels/cuda", "kernels/ref"]}
 
 # Folders whose files lie in sub-folders -> the files (without their suffix) that may lie outside.
 FOLDERS = {"loader/oci": ["reference", "resolve", "pull", "transfer"]}
+
+# What few may hold, by a pattern of the code -> the files that may, and what it is called.
+ONLY = [
+    (r"\.cpp$", None, r"tests/fibers/.*", "C++"),
+    (r"\.cuh?$", r"\basm\b", r"kernels/cuda/device\.cuh", "inline PTX"),
+]
 
 # Header of an external library, or one of ours that few may see -> the files that may include it.
 DOORS = [
@@ -140,6 +146,10 @@ def check_folders(args):
         if allowed is not None and name.split(".")[0] not in allowed:
             bad.append(f"{path}: belongs into a sub-folder of {folder} "
                        f"(outside: {', '.join(allowed)})")
+        for suffix, pattern, door, what in ONLY:
+            if re.search(suffix, path) and not re.fullmatch(door, path) and (
+                    not pattern or re.search(pattern, strip(read(args.root, path)))):
+                bad.append(f"{path}: {what} stands in {door} only")
     return bad
 
 
