@@ -66,34 +66,32 @@ const char *rowtest_run(const char *body, void *in, size_t n_in, void *out, size
 }
 
 enum { MAX_ROWS = 4096 };
+static const ptx_row *rows[MAX_ROWS]; /* of all tables */
 static bool tried[MAX_ROWS];
 
 size_t rowtest_n_rows(void)
 {
-    size_t n = 0;
+    static size_t n;
+    if (n > 0)
+        return n;
     for (const ptx_row *const *t = ptx_tables(); *t; t++) {
-        for (const ptx_row *r = *t; r->text; r++)
-            n++;
+        for (const ptx_row *r = *t; r->text; r++) {
+            assert_true(n < MAX_ROWS);
+            rows[n++] = r;
+        }
     }
-    assert_true(n <= MAX_ROWS);
     return n;
 }
 
 const ptx_row *rowtest_row(size_t index)
 {
-    for (const ptx_row *const *t = ptx_tables(); *t; t++) {
-        for (const ptx_row *r = *t; r->text; r++) {
-            if (index-- == 0)
-                return r;
-        }
-    }
-    return NULL;
+    return index < rowtest_n_rows() ? rows[index] : NULL;
 }
 
 void rowtest_tried(const ptx_row *row)
 {
     for (size_t n = 0; n < rowtest_n_rows(); n++) {
-        if (rowtest_row(n) == row)
+        if (rows[n] == row)
             tried[n] = true;
     }
 }
