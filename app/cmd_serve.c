@@ -127,9 +127,11 @@ static void *load_all(void *arg)
     free(share);
     if (rc == CP_OK) {
         cp_server_ready(s->server);
-        cp_log(CP_LOG_INFO, "ready: %d model%s, %d thread%s, ISA level %s", s->o->n_models,
+        char device[64];
+        cp_stack_words(&s->stack, device, sizeof device);
+        cp_log(CP_LOG_INFO, "ready: %d model%s, %d thread%s, %s", s->o->n_models,
                s->o->n_models == 1 ? "" : "s", s->stack.threads, s->stack.threads == 1 ? "" : "s",
-               cp_backend_level(s->stack.backend));
+               device);
     }
     atomic_store_explicit(&s->loaded, rc == CP_OK ? 1 : -1, memory_order_release);
     cp_signals_nudge(s->signals);

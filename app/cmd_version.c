@@ -3,6 +3,7 @@
 #include "app/compose.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const char *cp_app_version(void)
 {
@@ -18,6 +19,30 @@ static void print_line(void *arg, const char *text)
 {
     (void)arg;
     printf("  %s\n", text);
+}
+
+/* What of cuda is built; the GPU that is used where none is named, or why there is none. */
+static void print_cuda(void)
+{
+    cp_err err = {0};
+    cp_backend *b = NULL;
+    char words[256];
+    const char *const *name = cp_backend_names();
+    while (*name && strcmp(*name, "cuda") != 0) {
+        name++;
+    }
+    puts("cuda: " CAPSTAN_CUDA_WORDS);
+    if (!*name) {
+        return;
+    }
+    cp_backend_config cfg = {.device = "cuda"};
+    if (cp_backend_open(&b, &cfg, &err)) {
+        printf("gpu: none: %s\n", err.msg);
+        return;
+    }
+    cp_backend_default_level(b, words, sizeof words);
+    printf("gpu: %s\n", words);
+    cp_backend_close(b);
 }
 
 int cp_cmd_version(const cp_options *o)
@@ -43,8 +68,9 @@ int cp_cmd_version(const cp_options *o)
     for (const char *const *name = cp_backend_names(); *name; name++) {
         printf(" %s", *name);
     }
-    printf("\ncuda: " CAPSTAN_CUDA_WORDS
-           "\nisa level: %s\ndefault level: %s\nthreads: %d\nmemory: %.1f of %.1f MiB available\n"
+    puts("");
+    print_cuda();
+    printf("isa level: %s\ndefault level: %s\nthreads: %d\nmemory: %.1f of %.1f MiB available\n"
            "libraries: %s\narchitectures:",
            cp_backend_level(b), level, cp_pool_default_threads(), (double)available / 1048576.0,
            (double)total / 1048576.0, CAPSTAN_LIBRARIES);

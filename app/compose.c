@@ -13,19 +13,98 @@
 #include <stdlib.h>
 #include <string.h>
 
-cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
+static bool on_cpu(const cp_stack *s)
+{
+    return strcmp(cp_backend_name(s->backend), "cpu") == 0;
+}
+
+static const char *gemm_name(const cp_options *o)
+{
+    return o->gemm == CP_GEMM_CUBLAS ? "cublas" : "own";
+}
+
+static const char *numerics_name(const cp_options *o)
+{
+    return o->numerics == CP_NUMERICS_EXACT ? "exact" : "default";
+}
+
+/* The CPU's level stands in the line at start. */
+static void say_device(const cp_stack *s, const cp_options *o)
+{
+    char words[256];
+    if (on_cpu(s)) {
+        return;
+    }
+    cp_backend_default_level(s->backend, words, sizeof words);
+    cp_log(CP_LOG_INFO, "device %s: %s; gemm %s, numerics %s%s", cp_backend_name(s->backend), words,
+           gemm_name(o), numerics_name(o),
+           o->gemm == CP_GEMM_CUBLAS ? "; with cublas float models are not batch-invariant" : "");
+}
+
+static cp_code open_backend(cp_stack *s, const cp_options *o, const char *device, cp_err *err)
+{
+    cp_backend_config cfg = {.device = device,
+                             .device_bytes = o->device_bytes,
+                             .exact = o->numerics == CP_NUMERICS_EXACT,
+                             .gemm = (cp_gemm)o->gemm,
+                             .pool = s->pool};
+    cp_code rc = cp_backend_open(&s->backend, &cfg, err);
+    return rc && rc != CP_USAGE ? cp_err_prefix(err, "--device %s", device) : rc;
+}
+
+/* A GPU, else the CPU. What no GPU can be had for is said once, and to who serves. */
+static cp_code open_any(cp_stack *s, const cp_options *o, cp_err *err)
+{
+    cp_err why = {0};
+    if (open_backend(s, o, "cuda", &why) == CP_OK) {
+        return CP_OK;
+    }
+    cp_log(o->command == CP_CMD_SERVE ? CP_LOG_INFO : CP_LOG_DEBUG, "device cpu: %s", why.msg);
+    return open_backend(s, o, "cpu", err);
+}
+
+static cp_code open_on(cp_stack *s, const cp_options *o, const char *device, cp_err *err)
 {
     memset(s, 0, sizeof *s);
     s->threads = o->threads > 0 ? (int)o->threads : cp_pool_default_threads();
     cp_code rc = cp_pool_open(&s->pool, s->threads, err);
     if (rc == CP_OK) {
-        cp_backend_config cfg = {.pool = s->pool};
-        rc = cp_backend_open(&s->backend, &cfg, err);
+        rc = strcmp(device, "auto") == 0 ? open_any(s, o, err) : open_backend(s, o, device, err);
     }
     if (rc) {
         cp_stack_close(s);
     }
     return rc;
+}
+
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
+{
+    cp_code rc = open_on(s, o, o->device, err);
+    if (rc == CP_OK) {
+        say_device(s, o);
+    }
+    return rc;
+}
+
+void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n)
+{
+    const char *level = cp_backend_level(s->backend);
+    if (on_cpu(s)) {
+        cp_snprintf(out, n, "%s", level);
+    } else {
+        cp_snprintf(out, n, "%s-%s-%s-%s", cp_backend_name(s->backend), level, gemm_name(o),
+                    numerics_name(o));
+    }
+}
+
+void cp_stack_words(const cp_stack *s, char *out, size_t n)
+{
+    const char *level = cp_backend_level(s->backend);
+    if (on_cpu(s)) {
+        cp_snprintf(out, n, "ISA level %s", level);
+    } else {
+        cp_snprintf(out, n, "device %s, %s", cp_backend_name(s->backend), level);
+    }
 }
 
 cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
@@ -151,7 +230,7 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     return CP_OK;
 }
 
-/* What a step needs is as small as it may be: none is made. */
+/* What a step needs is as small as it may be: none is made. The files are every device's. */
 static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
 {
     cp_stack s;
@@ -161,7 +240,7 @@ static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
     if (rc) {
         return rc;
     }
-    if ((rc = cp_stack_open(&s, o, err)) == CP_OK) {
+    if ((rc = open_on(&s, o, "cpu", err)) == CP_OK) {
         cp_prepare_config cfg = {.max_rows = 1,
                                  .max_out = 1,
                                  .max_seqs = 1,

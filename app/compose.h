@@ -34,9 +34,14 @@ typedef struct cp_app_model {
     bool check; /* --verify always: compare packed weights with the file's */
 } cp_app_model;
 
-/* Pool of o->threads workers and the cpu backend at its best level (CAPSTAN_CPU caps it); no engine
- * yet. */
+/* Pool of o->threads workers and the backend of o->device (CAPSTAN_CPU caps the cpu's level); no
+ * engine yet. */
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
+/* What a model's bits depend on beside the model: "avx512", "cuda-sm_90-own-default"; at most n
+ * bytes. */
+void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n);
+/* For the line at start: "ISA level avx512", "device cuda, sm_90". */
+void cp_stack_words(const cp_stack *s, char *out, size_t n);
 /* The engine, not started. device_failed, which may be NULL: see cp_engine_config. */
 cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
                         void *arg, cp_err *err);

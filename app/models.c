@@ -221,11 +221,11 @@ static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *
 static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
 {
     const cp_app_model *m = &r->m;
-    char fingerprint[128];
+    char fingerprint[160], numerics[64];
     const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
-    cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(),
-                cp_backend_level(ms->stack->backend), kv_dtype(mo) == CP_DTYPE_F16 ? "f16" : "bf16",
-                hex ? hex + 1 : "");
+    cp_stack_numerics(ms->stack, ms->o, numerics, sizeof numerics);
+    cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(), numerics,
+                kv_dtype(mo) == CP_DTYPE_F16 ? "f16" : "bf16", hex ? hex + 1 : "");
     cp_server_model sm = {.tokenizer = m->tokenizer,
                           .templates = m->templates,
                           .digest = digest,

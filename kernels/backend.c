@@ -12,7 +12,11 @@
 #include <string.h>
 
 /* In the order in which they are thought of where no device is named. */
+#if CAPSTAN_CUDA
+#define BACKENDS(X) X(cpu) X(cuda) X(ref)
+#else
 #define BACKENDS(X) X(cpu) X(ref)
+#endif
 
 static const cp_backend_row *const backends[] = {
 #define X(name) &cp_backend_##name,
@@ -31,10 +35,19 @@ const char *const *cp_backend_names(void)
     return names;
 }
 
-/* The row that device is one of: NAME or NAME:N. */
+static bool is_uuid(const char *device)
+{
+    return strncmp(device, "GPU-", 4) == 0 || strncmp(device, "MIG-", 4) == 0;
+}
+
+/* The row that device is one of: NAME or NAME:N, or a GPU's UUID. */
 static const cp_backend_row *row_of(const char *device)
 {
     size_t n = strcspn(device, ":");
+    if (is_uuid(device)) {
+        device = "cuda";
+        n = strlen(device);
+    }
     for (int i = 0; i < N_BACKENDS; i++)
         if (strlen(backends[i]->name) == n && strncmp(backends[i]->name, device, n) == 0)
             return backends[i];
@@ -66,6 +79,11 @@ void cp_backend_close(cp_backend *b)
         return;
     b->row->close(b);
     free(b);
+}
+
+const char *cp_backend_name(const cp_backend *b)
+{
+    return b->row->name;
 }
 
 const char *cp_backend_level(const cp_backend *b)
@@ -177,19 +195,27 @@ static cp_code take_arena(cp_prepared *p, cp_err *err)
     return rc;
 }
 
-static cp_code make_pools(cp_prepared *p, cp_err *err)
+static cp_code lay_out_pools(cp_prepared *p, size_t *pages, size_t *states, cp_err *err)
 {
     const cp_program *prog = p->prog;
     for (int i = 0; i < prog->n_groups; i++)
         p->state_off[i] = cp_program_state_at(prog, i);
     p->state_bytes = cp_program_state_at(prog, prog->n_groups);
     p->page_bytes = cp_program_page_bytes(prog, p->cfg.page_positions);
-    size_t pages = 0, states = 0;
-    if (!cp_mul(p->cfg.n_pages, p->page_bytes, &pages) ||
-        !cp_mul(p->cfg.n_state_slots, p->state_bytes, &states))
+    if (!cp_mul(p->cfg.n_pages, p->page_bytes, pages) ||
+        !cp_mul(p->cfg.n_state_slots, p->state_bytes, states))
         return cp_fail(err, CP_NO_MEMORY, "page pool: %u pages x %zu bytes, %u states x %zu bytes",
                        p->cfg.n_pages, p->page_bytes, p->cfg.n_state_slots, p->state_bytes);
-    cp_code rc = take(p, &p->pages, pages, false, err); /* zeroed when they are handed out */
+    return CP_OK;
+}
+
+static cp_code make_pools(cp_prepared *p, cp_err *err)
+{
+    size_t pages = 0, states = 0;
+    cp_code rc = lay_out_pools(p, &pages, &states, err);
+    if (rc != CP_OK)
+        return rc;
+    rc = take(p, &p->pages, pages, false, err); /* zeroed when they are handed out */
     if (rc != CP_OK) {
         cp_err_prefix(err, "page pool, %u pages x %zu bytes", p->cfg.n_pages, p->page_bytes);
         return rc;
@@ -297,10 +323,61 @@ static cp_code open_bare(cp_backend *b, const cp_program *prog, const cp_prepare
     return CP_OK;
 }
 
+/* Bytes of the parts of a program. */
+typedef struct parts {
+    size_t arena, vectors, pages, states;
+    cp_own_bytes own;
+} parts;
+
+static cp_code measure(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                       parts *m, cp_err *err)
+{
+    cp_prepared *p;
+    cp_code rc = open_bare(b, prog, cfg, &p, err);
+    if (rc != CP_OK)
+        return rc;
+    *m = (parts){0};
+    rc = lay_out_mats(p, &m->arena, err);
+    if (rc == CP_OK)
+        rc = lay_out_pools(p, &m->pages, &m->states, err);
+    if (rc == CP_OK)
+        rc = measure_vectors(p, &m->vectors, err);
+    if (rc == CP_OK)
+        rc = b->row->measure(p, &m->own, err);
+    cp_prepared_free(p);
+    return rc;
+}
+
+static double mib(uint64_t n)
+{
+    return (double)n / 1048576.0;
+}
+
+/* Memory is at an end: all that the program wants stands beside what could not be had. */
+static cp_code say_parts(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
+                         cp_err *err)
+{
+    parts m;
+    uint64_t total, available;
+    if (measure(b, prog, cfg, &m, NULL) != CP_OK ||
+        b->row->memory(b, &total, &available, NULL) != CP_OK)
+        return CP_NO_MEMORY;
+    uint64_t kv = (uint64_t)m.pages + m.states, arena = (uint64_t)m.arena + m.vectors;
+    uint64_t all = m.own.weights + kv + arena + m.own.scratch + m.own.workspace;
+    cp_err first = *err;
+    return cp_fail(err, CP_NO_MEMORY,
+                   "%s; weights %.1f MiB + KV cache %.1f MiB + arena %.1f MiB + scratch %.1f MiB + "
+                   "workspace %.1f MiB = %.1f MiB, and %.1f MiB of %.1f MiB can be had",
+                   first.msg, mib(m.own.weights), mib(kv), mib(arena), mib(m.own.scratch),
+                   mib(m.own.workspace), mib(all), mib(available), mib(total));
+}
+
 cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                            cp_prepared **out, cp_err *err)
 {
     cp_prepared *p;
+    cp_err mine;
+    err = err ? err : &mine;
     cp_code rc = open_bare(b, prog, cfg, &p, err);
     if (rc != CP_OK)
         return rc;
@@ -311,30 +388,21 @@ cp_code cp_backend_prepare(cp_backend *b, const cp_program *prog, const cp_prepa
         rc = load_vectors(p, err);
     if (rc == CP_OK)
         rc = b->row->prepare(p, err);
-    if (rc != CP_OK) {
-        cp_prepared_free(p);
-        return rc;
+    if (rc == CP_OK) {
+        *out = p;
+        return CP_OK;
     }
-    *out = p;
-    return CP_OK;
+    cp_prepared_free(p);
+    return rc == CP_NO_MEMORY ? say_parts(b, prog, cfg, err) : rc;
 }
 
 cp_code cp_backend_model_bytes(cp_backend *b, const cp_program *prog, const cp_prepare_config *cfg,
                                uint64_t *bytes, cp_err *err)
 {
-    cp_prepared *p;
-    size_t arena = 0, vectors = 0;
-    uint64_t own = 0;
-    cp_code rc = open_bare(b, prog, cfg, &p, err);
-    if (rc != CP_OK)
-        return rc;
-    rc = lay_out_mats(p, &arena, err);
+    parts m;
+    cp_code rc = measure(b, prog, cfg, &m, err);
     if (rc == CP_OK)
-        rc = measure_vectors(p, &vectors, err);
-    if (rc == CP_OK)
-        rc = b->row->measure(p, &own, err);
-    cp_prepared_free(p);
-    *bytes = (uint64_t)arena + vectors + own;
+        *bytes = (uint64_t)m.arena + m.vectors + m.own.weights + m.own.scratch + m.own.workspace;
     return rc;
 }
 

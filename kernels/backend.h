@@ -23,12 +23,19 @@ typedef struct cp_mem {
     size_t bytes;
 } cp_mem;
 
+/* What a row itself takes for a program: its weights; what its steps need; a library's workspace.
+ */
+typedef struct cp_own_bytes {
+    uint64_t weights, scratch, workspace;
+} cp_own_bytes;
+
 typedef struct cp_backend_row {
     const char *name;   /* and the device's, "cuda" of "cuda:1" */
     int page_positions; /* the P it wishes: a power of two that divides CP_SPLIT */
     int depth;          /* steps that may be in flight */
-    /* Take the device that cfg.device names, or refuse it (CP_USAGE); choose the level. May keep
-     * things in b->impl. */
+    /* Take the device that cfg.device names, or refuse it (CP_USAGE: there can be no such device;
+     * CP_UNSUPPORTED, CP_DEVICE_FAILED: why it cannot be had); choose the level. May keep things in
+     * b->impl. */
     cp_code (*open)(cp_backend *b, cp_err *err);
     void (*close)(cp_backend *b);
     const char *(*level)(const cp_backend *b);
@@ -49,7 +56,7 @@ typedef struct cp_backend_row {
                         cp_err *err);
 
     /* What prepare will take of it for p, which is bare (no memory yet) and goes to fini then. */
-    cp_code (*measure)(cp_prepared *p, uint64_t *bytes, cp_err *err);
+    cp_code (*measure)(cp_prepared *p, cp_own_bytes *bytes, cp_err *err);
     cp_code (*prepare)(cp_prepared *p, cp_err *err);
     void (*fini)(cp_prepared *p); /* of a prepare that failed half-way, too */
 
@@ -101,7 +108,7 @@ struct cp_prepared {
     void *impl;
 };
 
-extern const cp_backend_row cp_backend_cpu, cp_backend_ref;
+extern const cp_backend_row cp_backend_cpu, cp_backend_ref, cp_backend_cuda;
 
 extern const char *const cp_op_names[CP_OP_COUNT]; /* "linear" */
 

@@ -106,10 +106,18 @@ typedef struct cp_batch {
 /* ---- backends ---- */
 typedef struct cp_backend cp_backend;
 typedef struct cp_prepared cp_prepared;
+/* Who multiplies float weights with many rows on a GPU: kernels that give a row the same bits in
+ * any company, or cuBLAS, which does not. */
+typedef enum cp_gemm { CP_GEMM_OWN, CP_GEMM_CUBLAS } cp_gemm;
 typedef struct cp_backend_config {
     /* A backend's name, with ":N" where it has several devices, or a device's own UUID; NULL: the
      * first backend that is built. */
     const char *device;
+    /* cuda only: bytes of the device that may be taken (0: 90 % of what is free); every record has
+     * the bits of ref, which is slower; float weights. */
+    uint64_t device_bytes;
+    bool exact;
+    cp_gemm gemm;
     cp_pool *pool;       /* compute pool; NULL: single thread */
     const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else this machine's default */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
@@ -136,11 +144,12 @@ typedef struct cp_prepare_config {
                                    never */
 } cp_prepare_config;
 
-/* CP_USAGE for a device that is not built or that the backend does not have, and for a level that
- * is not built or not there. */
+/* CP_USAGE for a device that is not built or that the backend cannot have, and for a level that is
+ * not built or not there. CP_UNSUPPORTED, CP_DEVICE_FAILED: the device cannot be opened here. */
 cp_code cp_backend_open(cp_backend **out, const cp_backend_config *cfg, cp_err *err);
 void cp_backend_close(cp_backend *b);
 const char *const *cp_backend_names(void);         /* those that are built; ends with NULL */
+const char *cp_backend_name(const cp_backend *b);  /* "cpu" */
 const char *cp_backend_level(const cp_backend *b); /* "avx2"; for ref "ref" */
 /* The level that there is when nobody chooses, and why; at most n bytes. */
 void cp_backend_default_level(const cp_backend *b, char *out, size_t n);

@@ -310,7 +310,7 @@ static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
     return rc;
 }
 
-static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
+static cp_code measure(cp_prepared *p, cp_own_bytes *bytes, cp_err *err)
 {
     needs need = {0};
     size_t packed = 0;
@@ -318,7 +318,7 @@ static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
     const cpu_run *run = p->impl;
     if (rc == CP_OK)
         rc = cp_gemm_weights_bytes(run->weights, run->n_weights, &packed, err);
-    *bytes = packed + scratch_bytes(run, &need);
+    *bytes = (cp_own_bytes){.weights = packed, .scratch = scratch_bytes(run, &need)};
     return rc;
 }
 

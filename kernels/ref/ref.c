@@ -171,11 +171,11 @@ static void default_level(const cp_backend *b, char *out, size_t n)
     cp_snprintf(out, n, "%s", level(b));
 }
 
-static cp_code measure(cp_prepared *p, uint64_t *bytes, cp_err *err)
+static cp_code measure(cp_prepared *p, cp_own_bytes *bytes, cp_err *err)
 {
     (void)p;
     (void)err;
-    *bytes = 0;
+    *bytes = (cp_own_bytes){0};
     return CP_OK;
 }
 

@@ -142,11 +142,26 @@ const char *const *rig_levels(void)
     return levels;
 }
 
+const char *const *rig_backends(void)
+{
+    static const char *names[8];
+    size_t n = 0;
+    for (const char *const *name = cp_backend_names(); *name; name++)
+        if (strcmp(*name, "cuda") != 0 || getenv("CAPSTAN_LIBCUDA"))
+            names[n++] = *name;
+    assert_true(n < sizeof(names) / sizeof(names[0]));
+    return names;
+}
+
 machine machine_open_on(rig *r, const char *device, const char *level, int threads)
 {
     cp_err err = {0};
     machine m = {.r = r};
-    cp_backend_config cfg = {.device = device, .isa_cap = level};
+    cp_backend_config cfg = {.device = device,
+                             .device_bytes = r->device_bytes,
+                             .exact = r->exact,
+                             .gemm = r->gemm,
+                             .isa_cap = level};
     if (level) {
         if (!r->pools[threads])
             assert_int_equal(cp_pool_open(&r->pools[threads], threads, &err), CP_OK);

@@ -17,6 +17,9 @@ typedef struct rig {
     cp_weight weights[RIG_WEIGHTS];
     cp_tensor tensors[RIG_WEIGHTS];
     cp_prepare_config cfg;
+    uint64_t device_bytes; /* as cp_backend_config's, with the next two */
+    bool exact;
+    cp_gemm gemm;
     uint64_t seed;
     cp_pool *pools[5]; /* by thread count; shared by the rig's machines */
 } rig;
@@ -60,6 +63,9 @@ int rig_group(rig *r, cp_kv_group g);
 const char *const *rig_levels(void);
 /* backend "ref" (level NULL) or "cpu" at a level with 1 to 4 threads. */
 machine machine_open(rig *r, const char *level, int threads);
+/* Backends of the build that open here; NULL-terminated. cuda is among them where CAPSTAN_LIBCUDA
+ * names a driver for it: tests do not run on a GPU that happens to be there. */
+const char *const *rig_backends(void);
 /* On the backend of that name; level and threads are the cpu's. */
 machine machine_open_on(rig *r, const char *device, const char *level, int threads);
 void machine_close(machine *m);

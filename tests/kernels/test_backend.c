@@ -130,7 +130,7 @@ enum { MACHINES = 20 };
 static int open_all(rig *r, machine *m)
 {
     int n = 0;
-    for (const char *const *name = cp_backend_names(); *name; name++) {
+    for (const char *const *name = rig_backends(); *name; name++) {
         bool cpu = strcmp(*name, "cpu") == 0;
         if (!cpu)
             m[n++] = machine_open_on(r, *name, NULL, 1);
@@ -283,7 +283,7 @@ static void every_row_walked(void **state)
 {
     (void)state;
     int n = 0;
-    for (const char *const *name = cp_backend_names(); *name; name++, n++) {
+    for (const char *const *name = rig_backends(); *name; name++, n++) {
         cp_err err = {0};
         cp_backend *b = NULL;
         assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = *name}, &err), CP_OK);
@@ -296,6 +296,14 @@ static void every_row_walked(void **state)
     assert_true(n >= 2);
 }
 
+static bool is_built(const char *name)
+{
+    const char *const *n = cp_backend_names();
+    while (*n && strcmp(*n, name) != 0)
+        n++;
+    return *n != NULL;
+}
+
 /* No name: the first one. A device that is not there is refused, with what is. */
 static void a_device_by_its_name(void **state)
 {
@@ -304,20 +312,60 @@ static void a_device_by_its_name(void **state)
         const char *device, *says;
     } wrong[] = {{"cpu:1", "device cpu:1: there is one of the kind, cpu"},
                  {"ref:0", "device ref:0: there is one of the kind, ref"},
-                 {"cp", "device cp is not built; built: cpu ref"},
-                 {"cuda:1", "device cuda:1 is not built; built: cpu ref"},
-                 {"GPU-7f5e", "device GPU-7f5e is not built; built: cpu ref"},
-                 {"", "device  is not built; built: cpu ref"}};
+                 {"cp", "device cp is not built; built:"},
+                 {"cpu-", "device cpu- is not built; built:"},
+                 {"GPU", "device GPU is not built; built:"},
+                 {"", "device  is not built; built:"}};
+    static const struct wrong unbuilt[] = {{"cuda", "device cuda is not built; built: cpu ref"},
+                                           {"cuda:1", "device cuda:1 is not built; built: cpu ref"},
+                                           {"GPU-7f5e", "device GPU-7f5e is not built; built: cpu "
+                                                        "ref"}};
+    static const struct wrong built[] = {{"cuda:x", "device cuda:x: wanted: cuda, cuda:N or a "},
+                                         {"cuda:", "device cuda:: wanted: cuda, cuda:N or a "},
+                                         {"cuda:1x", "device cuda:1x: wanted: cuda, cuda:N or "},
+                                         {"cuda:-1", "device cuda:-1: wanted: cuda, cuda:N or "}};
     cp_err err = {0};
     cp_backend *b = NULL;
     assert_int_equal(cp_backend_open(&b, &(cp_backend_config){0}, &err), CP_OK);
-    assert_string_equal(b->row->name, cp_backend_names()[0]);
+    assert_string_equal(cp_backend_name(b), cp_backend_names()[0]);
     cp_backend_close(b);
-    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        cp_backend_config cfg = {.device = wrong[i].device};
+    const struct wrong *more = is_built("cuda") ? built : unbuilt;
+    size_t n = sizeof(wrong) / sizeof(wrong[0]);
+    size_t n_more =
+        is_built("cuda") ? sizeof(built) / sizeof(built[0]) : sizeof(unbuilt) / sizeof(unbuilt[0]);
+    for (size_t i = 0; i < n + n_more; i++) {
+        const struct wrong *w = i < n ? &wrong[i] : &more[i - n];
+        cp_backend_config cfg = {.device = w->device};
         assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_USAGE);
-        assert_string_equal(err.msg, wrong[i].says);
+        if (strncmp(err.msg, w->says, strlen(w->says)) != 0)
+            fail_msg("%s: %s", w->device, err.msg);
     }
+}
+
+/* What cannot be had is said with all that a program wants: weights, KV cache, arena, workspace. */
+static void memory_at_an_end(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"page pool", "weights ",   "KV cache ",
+                                        "arena ",    "workspace ", "can be had"};
+    rig r;
+    seam_rig(&r);
+    rig_group(&r,
+              (cp_kv_group){
+                  .kind = CP_GROUP_FULL, .n_layers = 64, .n_kv = 64, .k_dim = 256, .v_dim = 256});
+    r.cfg.n_pages = UINT32_MAX; /* no machine addresses so many of these */
+    for (const char *const *name = rig_backends(); *name; name++) {
+        cp_err err = {0};
+        cp_backend *b = NULL;
+        cp_prepared *p = NULL;
+        assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = *name}, &err), CP_OK);
+        assert_int_equal(cp_backend_prepare(b, &r.prog, &r.cfg, &p, &err), CP_NO_MEMORY);
+        for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+            if (!strstr(err.msg, parts[i]))
+                fail_msg("no '%s' in: %s", parts[i], err.msg);
+        cp_backend_close(b);
+    }
+    rig_fini(&r);
 }
 
 /* ---- steps ---- */
@@ -556,6 +604,7 @@ int main(void)
         cmocka_unit_test(measured_as_prepared),      cmocka_unit_test(masks_that_come_late),
         cmocka_unit_test(a_step_that_gives_way),     cmocka_unit_test(calls_in_their_order),
         cmocka_unit_test(the_id_before_by_its_mark), cmocka_unit_test(no_id_of_another_tenant),
+        cmocka_unit_test(memory_at_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
