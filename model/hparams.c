@@ -162,7 +162,10 @@ static cp_code read_scaling(cp_params *p, const reader *r)
     char k[160];
     cp_str type = {"linear", 6};
     double factor = 1.0;
-    cp_meta_str(r->meta, full_key(r, "rope.scaling.type", k), &type);
+    if (!cp_meta_str(r->meta, full_key(r, "rope.scaling.type", k), &type) &&
+        cp_meta_find(r->meta, k)) {
+        return cp_fail(r->err, CP_CORRUPT, "key '%s' is not a text", k);
+    }
     if ((rc = get_f64(r, "rope.scaling.factor", false, &factor)) ||
         (rc = get_f64(r, "rope.scale_linear", false, &factor))) {
         return rc;

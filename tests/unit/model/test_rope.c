@@ -100,7 +100,8 @@ static void put_text(cp_meta *m, const char *key, const char *v)
     assert_true(cp_meta_put(m, &kv));
 }
 
-/* What a llama file with these keys of rope.scaling gives. NULL: it ends the list. */
+/* What a llama file with these keys of rope.scaling gives; type NULL: the number 1. NULL ends the
+ * keys. */
 static cp_code read_keys(cp_params *p, const char *type, const char *const *keys,
                          const double *values, cp_err *err)
 {
@@ -112,7 +113,11 @@ static cp_code read_keys(cp_params *p, const char *type, const char *const *keys
     put_number(m, "llama.feed_forward_length", 64);
     put_number(m, "llama.attention.head_count", 2);
     put_number(m, "llama.attention.layer_norm_rms_epsilon", 1e-5);
-    put_text(m, "llama.rope.scaling.type", type);
+    if (type) {
+        put_text(m, "llama.rope.scaling.type", type);
+    } else {
+        put_number(m, "llama.rope.scaling.type", 1);
+    }
     for (int i = 0; keys[i]; i++) {
         put_number(m, keys[i], values[i]);
     }
@@ -164,6 +169,7 @@ static void odd_keys_are_refused(void **state)
         {"yarn", KEY "original_context_length", 0, CP_CORRUPT, "original_context_length"},
         {"yarn", KEY "yarn_log_multiplier", 0.1, CP_UNSUPPORTED, "yarn_log_multiplier"},
         {"longrope", KEY "attn_factor", 1, CP_UNSUPPORTED, "none, linear, yarn"},
+        {NULL, KEY "factor", 4, CP_CORRUPT, "key 'llama.rope.scaling.type' is not a text"},
     };
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         cp_err err = {0};
