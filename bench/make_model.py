@@ -3,17 +3,17 @@
 
     make_model.py SOURCE.gguf OUT.gguf [SHAPE [TEMPLATE.jinja] | LAYERS EMBD FF HEADS KV_HEADS VOCAB]
 
-SHAPE: llama-3.2-1b (0.76 GB; the default, and what six numbers change), qwen3-0.6b, moe-16x2, qwen35-0.8b. The tokenizer is
-the one of SOURCE, its vocabulary padded with unused tokens, its chat template TEMPLATE's text where that is given. The same input gives the same bytes. Standard library only.
+SHAPE: llama-3.2-1b (0.76 GB; the default, and what six numbers change), qwen3-0.6b, moe-16x2, qwen35-0.8b,
+gemma4-e2b (2.8 GB), gpt-oss-20b-4 (four of its 24 layers, 3.1 GB). The tokenizer is the one of SOURCE, its vocabulary padded with unused tokens, its chat template TEMPLATE's text where that is given. The same input gives the same bytes. Standard library only.
 """
 import random
 import struct
 import sys
 
-F32, Q4_0, Q4_K, Q6_K = 0, 2, 12, 14
-BLOCK = {Q4_0: (32, 18), Q4_K: (256, 144), Q6_K: (256, 210), F32: (1, 4)}
+F32, Q4_0, Q8_0, Q4_K, Q6_K, MXFP4 = 0, 2, 8, 12, 14, 39
+BLOCK = {Q4_0: (32, 18), Q8_0: (32, 34), Q4_K: (256, 144), Q6_K: (256, 210), MXFP4: (32, 17), F32: (1, 4)}
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-U32, F32_KV, STR, ARR, I32 = 4, 6, 8, 9, 5
+U32, F32_KV, BOOL, STR, ARR, I32 = 4, 6, 7, 8, 9, 5
 
 
 class Reader:
@@ -69,9 +69,11 @@ def padded(value, vocab, pad):
 
 
 def value(v):
-    """A metadata value: text, a float, an int, or a list of ints."""
+    """A metadata value: text, a float, an int, or a list of ints or of bools."""
     if isinstance(v, str):
         return STR, string(v.encode())
+    if isinstance(v, list) and isinstance(v[0], bool):
+        return ARR, struct.pack(f"<IQ{len(v)}?", BOOL, len(v), *v)
     if isinstance(v, list):
         return ARR, struct.pack(f"<IQ{len(v)}i", I32, len(v), *v)
     return (F32_KV, struct.pack("<f", v)) if isinstance(v, float) else (U32, struct.pack("<I", v))
@@ -172,7 +174,50 @@ def qwen35():
     return {"arch": "qwen35", "file_type": 15, "tensors": rows, "keys": keys}
 
 
-SHAPES = {"llama-3.2-1b": llama, "qwen3-0.6b": qwen3, "moe-16x2": moe, "qwen35-0.8b": qwen35}
+def gemma4():
+    """E2B: embeddings of each layer's own, full layers with twice the head size, and 20 layers that share caches."""
+    layers, d, heads, window, full, vocab, own, shared = 35, 1536, 8, 256, 512, 262144, 256, 20
+    ff = [6144 * (1 + (i >= layers - shared)) for i in range(layers)]
+    rows = [("token_embd", (d, vocab), Q6_K), ("output_norm", (d,), F32), ("rope_freqs", (full // 2,), F32),
+            ("per_layer_token_embd", (own * layers, vocab), Q4_0), ("per_layer_model_proj", (d, own * layers), Q4_0),
+            ("per_layer_proj_norm", (own,), F32)]
+    for i in range(layers):
+        head = full if i % 5 == 4 else window
+        rows += [(f"blk.{i}.{n}", dims, t) for n, dims, t in attention(d, heads, 1, head, Q4_0, Q4_0)
+                 if i < layers - shared or n not in ("attn_k", "attn_v", "attn_k_norm")]
+        rows += [(f"blk.{i}.{n}", dims, F32 if len(dims) == 1 else Q4_0) for n, dims in (
+            ("post_attention_norm", (d,)), ("ffn_norm", (d,)), ("ffn_gate", (d, ff[i])), ("ffn_up", (d, ff[i])),
+            ("ffn_down", (ff[i], d)), ("post_ffw_norm", (d,)), ("inp_gate", (d, own)), ("proj", (own, d)),
+            ("post_norm", (d,)), ("layer_output_scale", (1,)))]
+    keys = {**heads_of(keys_of(layers, d, ff, heads, 1, full, vocab, 131072, 1e6, 1e-6), full),
+            "attention.key_length_swa": window, "attention.value_length_swa": window, "rope.dimension_count_swa": window,
+            "rope.freq_base_swa": 1e4, "attention.sliding_window": 512, "attention.shared_kv_layers": shared,
+            "attention.sliding_window_pattern": [i % 5 != 4 for i in range(layers)],
+            "embedding_length_per_layer_input": own, "final_logit_softcapping": 30.0}
+    return {"arch": "gemma4", "file_type": 2, "tensors": rows, "keys": keys}
+
+
+def gptoss():
+    """The 20B's layers, four of them: experts in MXFP4, the rest in Q8_0."""
+    layers, d, ff, heads, kv, head, vocab, experts = 4, 2880, 2880, 64, 8, 64, 201088, 32
+    rows = [("token_embd", (d, vocab), Q8_0), ("output", (d, vocab), Q8_0), ("output_norm", (d,), F32)]
+    wide = (("attn_q", d, heads * head), ("attn_k", d, kv * head), ("attn_v", d, kv * head), ("attn_output", heads * head, d))
+    for i in range(layers):
+        rows += [(f"blk.{i}.{n}", dims, t) for n, dims, t in (
+            ("attn_norm", (d,), F32), ("post_attention_norm", (d,), F32), ("attn_sinks", (heads,), F32),
+            *((n, (k, m), Q8_0) for n, k, m in wide), *((f"{n}.bias", (m,), F32) for n, _, m in wide),
+            ("ffn_gate_inp", (d, experts), F32), ("ffn_gate_inp.bias", (experts,), F32),
+            *((f"ffn_{n}_exps", (d, ff, experts), MXFP4) for n in ("gate", "up", "down")),
+            *((f"ffn_{n}_exps.bias", (ff, experts), F32) for n in ("gate", "up", "down")))]
+    keys = {**heads_of(keys_of(layers, d, ff, heads, kv, head, vocab, 131072, 150000.0, 1e-5), head),
+            "attention.sliding_window": 128, "rope.scaling.type": "yarn", "rope.scaling.factor": 32.0,
+            "rope.scaling.original_context_length": 4096, "expert_count": experts, "expert_used_count": 4,
+            "expert_feed_forward_length": ff}
+    return {"arch": "gpt-oss", "file_type": 38, "tensors": rows, "keys": keys}
+
+
+SHAPES = {"llama-3.2-1b": llama, "qwen3-0.6b": qwen3, "moe-16x2": moe, "qwen35-0.8b": qwen35,
+          "gemma4-e2b": gemma4, "gpt-oss-20b-4": gptoss}
 
 
 # ---- bytes ----
@@ -181,7 +226,7 @@ def chunk(kind, rng, blocks):
     """`blocks` blocks of random codes with a sane scale."""
     size = BLOCK[kind][1]
     out = bytearray(rng.randbytes(blocks * size))
-    at, scale = {Q4_0: (0, struct.pack("<e", 0.004)), Q4_K: (0, struct.pack("<ee", 1e-4, 7.5e-4)),
+    at, scale = {Q4_0: (0, struct.pack("<e", 0.004)), Q8_0: (0, struct.pack("<e", 0.0003)), MXFP4: (0, b"\x77"), Q4_K: (0, struct.pack("<ee", 1e-4, 7.5e-4)),
                  Q6_K: (size - 2, struct.pack("<e", 0.0002))}[kind]
     for k, byte in enumerate(scale):
         out[at + k::size] = bytes([byte]) * blocks
@@ -189,8 +234,10 @@ def chunk(kind, rng, blocks):
 
 
 def floats(name, n, rng):
-    """Norms are ones, routers and the like small numbers, decays negative."""
-    if "norm" in name:
+    """Norms and scales are ones, routers and the like small numbers, decays negative."""
+    if name == "rope_freqs.weight":  # a quarter of the dimensions turns
+        return struct.pack(f"<{n}f", *[1.0] * (n // 4), *[1e30] * (n - n // 4))
+    if "norm" in name or "scale" in name:
         return struct.pack(f"<{n}f", *[1.0] * n)
     if name.endswith("ssm_a"):
         return struct.pack(f"<{n}f", *[-rng.uniform(0.1, 4.0) for _ in range(n)])
@@ -221,7 +268,7 @@ def main():
         f.write(head)
         f.write(b"\0" * (-f.tell() % 32))
         piece = {kind: chunk(kind, rng, 4096) for kind in (Q4_0, Q6_K)}
-        piece[Q4_K] = chunk(Q4_K, random.Random(2), 4096)
+        piece.update({kind: chunk(kind, random.Random(2), 4096) for kind in (Q4_K, Q8_0, MXFP4)})
         for name, dims, kind in rows:
             n = 1
             for d in dims:

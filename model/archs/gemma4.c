@@ -16,6 +16,8 @@ const cp_arch cp_arch_gemma4 = {
     .built =
         "text; windows with head sizes of their own, shared caches, an embedding of each layer's "
         "own, K for V, experts beside a dense feed-forward",
+    .real = "random ones at the E2B's shapes, Q4_0: prompt and ids as in llama.cpp, "
+            "log-probabilities 0.001 apart at most",
     .rope = CP_ROPE_NEOX,
     .act = CP_ACT_GELU_TANH,
     .embed_sqrt_d = true,

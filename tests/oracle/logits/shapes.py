@@ -3,7 +3,7 @@
 
     shapes.py [--bin capstan] [--work DIR] [SHAPE...]        needs xllamacpp, gguf (scripts/oracle-venv)
 
-bench/make_model.py makes the models (0.4 to 0.8 GB each); vocabularies and templates are those of llama-cpp-python's sdist
+bench/make_model.py makes the models (0.4 to 3 GB each); vocabularies and templates are those of llama-cpp-python's sdist
 (CAPSTAN_LLAMA_CPP names its models folder, else it is fetched). A chat must be rendered to the same text and cut into the same ids. The
 log-probabilities of its last positions are compared and printed: with quantized weights each server rounds activations in
 its own way, so what must hold is that they are about the same (a mean difference of at most 0.2).
@@ -19,16 +19,22 @@ import tarfile
 
 import twins
 
+sys.path.insert(0, str(twins.ROOT / "tests/oracle/tokenizer"))
+import vocabularies  # noqa: E402
+
 ROOT = twins.ROOT
 SHAPES = {  # vocabulary, template
     "qwen3-0.6b": ("qwen2", "Qwen-Qwen3-0.6B"),
     "moe-16x2": ("starcoder", "Qwen-Qwen3-0.6B"),
     "qwen35-0.8b": ("qwen35", "Qwen3.5-4B"),
+    "gemma4-e2b": ("gemma-4", "google-gemma-4-31B-it"),
+    "gpt-oss-20b-4": ("gpt-oss", "openai-gpt-oss-120b"),
 }
 POSITIONS, MEAN = 33, 0.2
 CHAT = [{"role": "system", "content": "You answer briefly."},
         {"role": "user", "content": "What is 6 × 7?\n\nShow it as code: `print(6 * 7)` — naïve, 東京, 🙂."},
         {"role": "assistant", "content": "42"}, {"role": "user", "content": "And half of it, please?"}]
+ASKED = {"messages": CHAT, "chat_template_kwargs": {"enable_thinking": False}}  # llama.cpp has it on unless told
 
 
 def sdist(work):
@@ -49,7 +55,10 @@ def sdist(work):
 def made(work, models, shape):
     vocab, template = SHAPES[shape]
     path = work / f"{shape}.gguf"
-    subprocess.run([sys.executable, str(ROOT / "bench/make_model.py"), str(models / f"ggml-vocab-{vocab}.gguf"), str(path), shape,
+    source = models / f"ggml-vocab-{vocab}.gguf"
+    if vocab in vocabularies.MADE:
+        source = vocabularies.path(work, vocab)
+    subprocess.run([sys.executable, str(ROOT / "bench/make_model.py"), str(source), str(path), shape,
                     str(models / "templates" / f"{template}.jinja")], check=True)
     return path
 
@@ -58,8 +67,8 @@ def theirs(path):
     """(prompt, ids, log-probabilities) of llama.cpp; runs in its own process."""
     server = twins.llama_server(path, 512)
     url = server.listening_address
-    prompt = twins.post(url + "/apply-template", {"messages": CHAT})["prompt"]
-    ids = twins.post(url + "/tokenize", {"content": prompt, "parse_special": True})["tokens"]
+    prompt = twins.post(url + "/apply-template", ASKED)["prompt"]
+    ids = twins.post(url + "/tokenize", {"content": prompt, "parse_special": True, "add_special": False})["tokens"]
     return prompt, ids, twins.likeliest(url, ids, max(1, len(ids) - POSITIONS))
 
 
@@ -67,10 +76,10 @@ def compare(binary, path, out):
     prompt, ids, likeliest = out
     reader_names = twins.tokens(path)[1]
     with twins.capstan(binary, path) as url:
-        ours = twins.post(url + "/apply-template", {"messages": CHAT})["prompt"]
-        if ours != prompt:
+        ours = twins.post(url + "/apply-template", ASKED)["prompt"]
+        if ours.removeprefix("<bos>") != prompt:  # llama.cpp leaves it to its tokenizer
             return f"the prompts differ: {ours!r} and {prompt!r}", False
-        cut = twins.post(url + "/tokenize", {"content": prompt, "parse_special": True})["tokens"]
+        cut = twins.post(url + "/tokenize", {"content": prompt, "parse_special": True, "add_special": False})["tokens"]
         if cut != ids:
             return f"the ids differ: {cut} and {ids}", False
         rows = twins.scored(url, ids)[-len(likeliest):]

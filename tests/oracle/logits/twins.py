@@ -52,11 +52,15 @@ def byte_alphabet():
 
 
 ALPHABET = byte_alphabet()
+NORMAL, BYTE = 1, 6  # types of tokens
 
 
-def spelled(name, special):
-    """A token of the vocabulary as completions spell it."""
-    raw = name.encode() if special else bytes(ALPHABET[c] for c in name)
+def spelled(name, kind, as_text):
+    """A token of the vocabulary as completions spell it; as_text: the vocabulary is text, not bytes in GPT-2's table."""
+    if as_text:
+        raw = bytes([int(name[1:-1], 16)]) if kind == BYTE else name.replace("\u2581", " ").encode()
+    else:
+        raw = name.encode() if kind != NORMAL else bytes(ALPHABET[c] for c in name)
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -73,7 +77,8 @@ def tokens(path):
         field = reader.get_field(f"tokenizer.ggml.{key}")
         return [field.parts[i] for i in field.data]
 
-    names = [spelled(bytes(n).decode(), t[0] != 1) for n, t in zip(values("tokens"), values("token_type"), strict=True)]
+    as_text = bytes(values("model")[0]).decode() == "gemma4"
+    names = [spelled(bytes(n).decode(), t[0], as_text) for n, t in zip(values("tokens"), values("token_type"), strict=True)]
     rng = random.Random(path.name)
     return [rng.randrange(len(names)) for _ in range(POSITIONS)], names
 
