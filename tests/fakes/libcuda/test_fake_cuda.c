@@ -263,6 +263,8 @@ static void images_are_looked_at(void **state)
     assert_int_equal(version, 12040);
     assert_int_equal(cuModuleLoadData(&m, SUM_PTX_OF("8.5", "sm_80")),
                      CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
+    assert_int_equal(cuModuleLoadData(&m, SUM_PTX_OF("9.0", "sm_80")),
+                     CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
     assert_int_equal(cuModuleLoadData(&m, SUM_PTX_OF("8.4", "sm_80")), 0);
     CUfunction f;
     assert_int_equal(cuModuleGetFunction(&f, m, "k_su"), CUDA_ERROR_NOT_FOUND);
@@ -312,6 +314,8 @@ static void launches_are_looked_at(void **state)
     assert_int_equal(value, 8);
     assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, shared, 64, 53 << 10), 0);
     assert_int_equal(value, 2);
+    assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, f, 129, 0), 0);
+    assert_int_equal(value, 0);
     assert_int_equal(cuCtxSynchronize(), 0);
     assert_int_equal(fake_count("kernels"), 4);
 }

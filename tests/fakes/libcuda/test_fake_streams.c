@@ -336,6 +336,27 @@ static void a_wait_is_for_the_record_of_its_time(void **state)
     assert_int_equal(*out, 2);
 }
 
+/* A source that is not pinned was read when the call returns; what goes to such memory is there. */
+static void pageable_memory_is_read_at_the_call(void **state)
+{
+    (void)state;
+    begin("lazy", 1);
+    CUcontext context;
+    CUstream s;
+    CUdeviceptr d;
+    uint32_t v = 5, out = 0;
+    assert_int_equal(cuInit(0), 0);
+    assert_int_equal(cuDevicePrimaryCtxRetain(&context, 0), 0);
+    assert_int_equal(cuCtxSetCurrent(context), 0);
+    assert_int_equal(cuStreamCreate(&s, CU_STREAM_NON_BLOCKING), 0);
+    assert_int_equal(cuMemAlloc_v2(&d, 4), 0);
+    assert_int_equal(cuMemcpyHtoDAsync_v2(d, &v, 4, s), 0);
+    v = 6;
+    assert_int_equal(cuMemcpyDtoHAsync_v2(&out, d, 4, s), 0);
+    assert_int_equal(out, 5);
+    assert_int_equal(fake_count("pageable"), 2);
+}
+
 static void *without_context(void *seen)
 {
     CUdeviceptr d;
@@ -360,6 +381,9 @@ static void a_context_belongs_to_a_thread(void **state)
     pthread_create(&t, NULL, without_context, &seen);
     pthread_join(t, NULL);
     assert_int_equal(seen, CUDA_ERROR_INVALID_CONTEXT);
+    assert_int_equal(cuDevicePrimaryCtxRelease_v2(0), 0);
+    assert_int_equal(cuMemAlloc_v2(&d, 4), CUDA_ERROR_INVALID_CONTEXT);
+    assert_int_equal(cuDevicePrimaryCtxRelease_v2(0), CUDA_ERROR_INVALID_CONTEXT);
 }
 
 int main(void)
@@ -370,6 +394,7 @@ int main(void)
         cmocka_unit_test(the_default_stream_orders_blocking_streams),
         cmocka_unit_test(a_query_says_yes_in_the_end),
         cmocka_unit_test(a_wait_is_for_the_record_of_its_time),
+        cmocka_unit_test(pageable_memory_is_read_at_the_call),
         cmocka_unit_test(a_context_belongs_to_a_thread),
     };
     return cmocka_run_group_tests_name("fake streams", tests, NULL, NULL);
