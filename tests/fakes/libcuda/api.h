@@ -1,7 +1,7 @@
 /*
  * api: the types and prototypes of the driver. Internal to tests/fakes/libcuda.
  *
- * They are cuda.h's where the build has it (CP_CUDA_H): a function here that differs from its
+ * They are cuda.h's where the build has it: a function here that differs from its
  * prototype there does not compile. Elsewhere they are those of kernels/cuda/driver.h, and of the
  * few calls that only tests make.
  */
@@ -11,7 +11,7 @@
 #pragma GCC visibility push(default)
 #include "kernels/cuda/driver.h"
 
-#ifndef CP_CUDA_H
+#ifndef CUDA_H
 #define X(member, symbol, parameters) CUresult symbol parameters;
 CUDA_DRIVER(X)
 #undef X

@@ -376,7 +376,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
     return fake_leave(r ? r : launch(function, grid, block, shared, stream, parameters, extra));
 }
 
-#ifdef CP_CUDA_H
+#ifdef CUDA_H
 /* Of the attributes, a programmatic dependency alone, which a device may ignore. */
 CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction function, void **parameters,
                           void **extra)
