@@ -68,6 +68,16 @@ function(cp_test name)
     set_tests_properties(test_${id} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
+# cp_on_fake_driver(TEST): that ctest's cuda devices are those of tests/fakes/libcuda. Exit code 77: skipped.
+function(cp_on_fake_driver test)
+    if(TARGET ${test})
+        add_dependencies(${test} fake_cuda fake_cublas)
+    endif()
+    set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
+        "CAPSTAN_LIBCUDA=$<TARGET_FILE:fake_cuda>" "CAPSTAN_LIBCUBLAS=$<TARGET_FILE:fake_cublas>")
+    set_property(TEST ${test} PROPERTY SKIP_RETURN_CODE 77)
+endfunction()
+
 # cp_fuzz(NAME SOURCES fuzz_x.c [DEPS rooms] [EXTERNAL pkg-config names])
 # Preset fuzz: a libFuzzer binary fuzz_NAME. Elsewhere: the same entry point replays
 # tests/fuzz/corpus/NAME once (label fuzz-smoke).
