@@ -71,7 +71,7 @@ static const char *level(const cp_backend *b)
 static void default_level(const cp_backend *b, char *out, size_t n)
 {
     const cuda_gpu *gpu = gpu_of(b);
-    cp_snprintf(out, n, "%s, cuda:%d, %s, %s, driver of CUDA %d.%d, %.1f of %.1f MiB of memory",
+    cp_snprintf(out, n, "%s, cuda:%d, %s, GPU-%s, driver of CUDA %d.%d, %.1f of %.1f MiB of memory",
                 gpu->level, gpu->ordinal, gpu->name, gpu->uuid, gpu->driver / 1000,
                 gpu->driver % 1000 / 10, (double)gpu->cap / 1048576.0,
                 (double)gpu->total / 1048576.0);
@@ -230,6 +230,17 @@ static cp_code bind_ops(cuda_run *run, cp_err *err)
     return rc;
 }
 
+/* The null page and the null slot are never written, and read as zeroes. */
+static cp_code clear_nulls(cuda_run *run, cp_err *err)
+{
+    const cp_prepared *p = run->p;
+    if (p->pages.at)
+        CUDA_TRY(run->gpu, fill(p->pages.at, 0, p->page_bytes, run->stream->stream), err);
+    if (p->states.at)
+        CUDA_TRY(run->gpu, fill(p->states.at, 0, p->state_bytes, run->stream->stream), err);
+    return CP_OK;
+}
+
 static cp_code prepare(cp_prepared *p, cp_err *err)
 {
     const cuda_backend *c = p->b->impl;
@@ -241,6 +252,8 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
     for (int i = 0; i < p->cfg.max_seqs; i++)
         run->last_ids[i] = CP_TOK_PREV;
     rc = cp_cuda_stream_new(run->gpu, &run->stream, err);
+    if (rc == CP_OK)
+        rc = clear_nulls(run, err);
     if (rc == CP_OK)
         rc = take_memory(run, err);
     if (rc == CP_OK)

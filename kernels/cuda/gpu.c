@@ -177,7 +177,7 @@ static cp_code choose(cuda_gpu *gpu, const wish *w, int n_devices, cp_err *err)
         if (right && gpu->capability >= LEAST_CAPABILITY)
             return CP_OK;
         if (at < sizeof(passed))
-            at += cp_snprintf(passed + at, sizeof(passed) - at, "%scuda:%d (%s, %s, %s)",
+            at += cp_snprintf(passed + at, sizeof(passed) - at, "%scuda:%d (%s, %s, GPU-%s)",
                               at ? ", " : "", i, gpu->name, gpu->level, gpu->uuid);
     }
     return no_device(w, n_devices, passed, err);
