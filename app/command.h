@@ -24,6 +24,7 @@ int cp_cmd_bench_engine(const cp_options *o);
 int cp_cmd_bench_perplexity(const cp_options *o);
 int cp_cmd_bench_serve(const cp_options *o);
 int cp_cmd_bench_sse(const cp_options *o);
+int cp_cmd_selftest(const cp_options *o);
 int cp_cmd_version(const cp_options *o);
 
 /* "0.1.0 (abc1234)" */

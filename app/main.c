@@ -23,6 +23,7 @@ static int (*const commands[CP_CMD_COUNT])(const cp_options *) = {
     [CP_CMD_BENCH_PERPLEXITY] = cp_cmd_bench_perplexity,
     [CP_CMD_BENCH_SERVE] = cp_cmd_bench_serve,
     [CP_CMD_BENCH_SSE] = cp_cmd_bench_sse,
+    [CP_CMD_SELFTEST] = cp_cmd_selftest,
     [CP_CMD_VERSION] = cp_cmd_version,
 };
 

@@ -32,6 +32,7 @@ LAYERS = {
     "app": None,  # everything
     "bench/load": ["base"],
     "bench/kernels": ["kernels", "base"],
+    "bench/selftest": ["kernels", "base"],
     "bench/sse": ["server", "engine", "base"],
     "tests": None,
 }
