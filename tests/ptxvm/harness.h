@@ -11,6 +11,7 @@
 
 enum { BUFFER = 4096 };
 static const uint64_t DEVICE = ((uint64_t)1 << 52) + 256;
+static const uint64_t FAR = ((uint64_t)1 << 52) + 64 * BUFFER; /* k_a's first word */
 
 typedef struct harness {
     unsigned blocks, threads;
@@ -56,7 +57,7 @@ static inline bool harness_load(harness *h, const char *body)
 static inline bool harness_launch(harness *h)
 {
     unsigned grid[3] = {h->blocks, 1, 1}, block[3] = {h->threads, 1, 1};
-    uint64_t params[3] = {DEVICE, 0x1122334455667788u, 7};
+    uint64_t params[3] = {DEVICE, FAR, 7};
     return ptx_launch(ptx_find(h->module, "k"), grid, block, h->shared, params, sizeof params,
                       &h->options, &h->stats, h->err, sizeof h->err);
 }

@@ -57,10 +57,9 @@ static bool after_reads(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, c
     if (c->read_epoch != w->block->epoch)
         return true;
     uint32_t first = (uint32_t)__builtin_ctz(c->read_lanes);
-    if (c->read_warp == SEVERAL_WARPS)
-        return race(w, i, lane, at, "writes", first, false, false);
     if (c->read_warp != s->number)
-        return race(w, i, lane, at, "writes", c->read_warp * 32u + first, false, false);
+        return race(w, i, lane, at, "writes",
+                    (c->read_warp == SEVERAL_WARPS ? 0 : c->read_warp * 32u) + first, false, false);
     for (uint32_t left = c->read_lanes & ~(1u << lane); left; left &= left - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(left);
         if (!synced(s, c->read_sync, 1u << l | 1u << lane))

@@ -12,10 +12,9 @@ bool ptx_aligned(ptx_warp *w, const ptx_inst *i)
 bool ptx_together(ptx_warp *w, const ptx_inst *i, int op_members)
 {
     const ptx_u32 *members = ptx_src(ptx_u32, op_members);
-    uint32_t full = ptx_state_of(w)->full;
     for (uint32_t left = w->mask; left; left &= left - 1) {
         unsigned l = (unsigned)__builtin_ctz(left);
-        uint32_t m = members[l] & full;
+        uint32_t m = members[l] & w->live; /* who has left is not waited for */
         if ((m & w->mask) != m || !(m >> l & 1)) {
             ptx_fault(w, i, "divergent warp: lane %u names lanes %08x; lanes %08x are here", l,
                       members[l], w->mask);

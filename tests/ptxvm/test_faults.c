@@ -81,12 +81,13 @@ static const fault faults[] = {
     {"a misaligned row of ldmatrix", 1, 32,
      "mov.u32 %r3, s;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r4}, [%r3+8];\n", "misaligned"},
 
-    {"cp.async read at once", 1, 32, COPY16 "ld.shared.u32 %r7, [%r4];\n", "unwaited cp.async"},
+    {"cp.async read at once", 1, 32, COPY16 "ld.shared.u32 %r7, [%r4];\n",
+     "unwaited cp.async: load"},
     {"cp.async committed only", 1, 32, COPY16 "cp.async.commit_group;\nld.shared.u32 %r7, [%r4];\n",
-     "unwaited cp.async"},
+     "unwaited cp.async: load"},
     {"cp.async waited for too weakly", 1, 32,
      COPY16 "cp.async.commit_group;\ncp.async.wait_group 1;\nld.shared.u32 %r7, [%r4];\n",
-     "unwaited cp.async"},
+     "unwaited cp.async: load"},
     {"the older group of two", 1, 32,
      COPY16 "cp.async.commit_group;\ncp.async.cg.shared.global [%r4+512], [%d2], 16;\n"
             "cp.async.commit_group;\ncp.async.wait_group 1;\nld.shared.u32 %r7, [%r4];\n"
@@ -95,7 +96,7 @@ static const fault faults[] = {
     {"the younger group of two", 1, 32,
      COPY16 "cp.async.commit_group;\ncp.async.cg.shared.global [%r4+512], [%d2], 16;\n"
             "cp.async.commit_group;\ncp.async.wait_group 1;\nld.shared.u32 %r7, [%r4+512];\n",
-     "unwaited cp.async"},
+     "unwaited cp.async: load"},
     {"cp.async waited for", 1, 32, COPY16 "cp.async.wait_all;\nld.shared.u32 %r7, [%r4];\n", NULL},
     {"cp.async waited for, read by another lane", 1, 32,
      COPY16 "cp.async.wait_all;\nxor.b32 %r5, %r4, 16;\nld.shared.u32 %r7, [%r5];\n",
@@ -109,6 +110,22 @@ static const fault faults[] = {
      "mov.u32 %r3, s;\nshl.b32 %r6, %r0, 4;\nadd.u32 %r5, %r3, %r6;\nxor.b32 %r5, %r5, 16;\n"
      "ld.shared.u32 %r7, [%r5];\n" COPY16 "cp.async.wait_all;\n",
      "race in shared memory"},
+
+    {"two lanes copy to one place", 1, 2,
+     "cp.async.cg.shared.global [s], [%d0], 16;\ncp.async.wait_all;\n", "race in shared memory"},
+    {"cp.async waited for by other lanes", 1, 32,
+     COPY16 HALF "cp.async.commit_group;\n@%p1 cp.async.wait_group 0;\n"
+                 "ld.shared.u32 %r7, [%r4];\n",
+     "unwaited cp.async: load"},
+    {"cp.async, barrier, wait, another lane", 1, 32,
+     COPY16 "xor.b32 %r5, %r4, 16;\nbar.sync 0;\ncp.async.wait_all;\nld.shared.u32 %r7, [%r5];\n",
+     "race in shared memory"},
+    {"cp.async of less than it is", 1, 1,
+     "cp.async.cg.shared.global [s], [%d0], 16, 8;\ncp.async.wait_all;\n", "reads 8 of 16"},
+    {"cp.async past the end", 1, 1, "cp.async.cg.shared.global [s], [%d0+4096], 16;\n",
+     "past the end"},
+    {"cp.async of nothing past the end", 1, 1,
+     "cp.async.cg.shared.global [s], [%d0+4096], 16, 0;\ncp.async.wait_all;\n", NULL},
 
     {"another lane's word, no syncwarp", 1, 32, TO_SHARED "ld.shared.u32 %r7, [%r5];\n",
      "no __syncwarp between"},
@@ -144,6 +161,25 @@ static const fault faults[] = {
      TO_SHARED "bar.sync 0;\nxor.b32 %r5, %r4, 128;\nld.shared.u32 %r7, [%r5];\n"
                "st.shared.u32 [%r4], %r7;\n",
      "race in shared memory"},
+    {"what another warp read first", 1, 64,
+     "setp.lt.u32 %p1, %r0, 32;\nand.b32 %r3, %r2, 124;\nmov.u32 %r4, s;\nadd.u32 %r4, %r4, %r3;\n"
+     "@%p1 ld.shared.u32 %r7, [%r4];\n@!%p1 st.shared.u32 [%r4], %r0;\n",
+     "thread 32 writes byte 0, which thread 0 read"},
+    {"over what all lanes of the warp read", 1, 32,
+     "ld.shared.u32 %r7, [s];\nsetp.eq.u32 %p1, %r0, 31;\n@%p1 st.shared.u32 [s], %r7;\n",
+     "which thread 0 of its warp read, with no __syncwarp"},
+    {"what a lane read, syncwarp, another reads and writes", 1, 32,
+     "setp.eq.u32 %p1, %r0, 0;\nsetp.eq.u32 %p2, %r0, 1;\n@%p1 ld.shared.u32 %r7, [s];\n"
+     "bar.warp.sync -1;\n@%p2 ld.shared.u32 %r7, [s];\n@%p2 st.shared.u32 [s], %r7;\n",
+     NULL},
+    {"a chain of syncwarps of two lanes", 1, 3,
+     "setp.eq.u32 %p1, %r0, 0;\nsetp.eq.u32 %p2, %r0, 1;\nsetp.eq.u32 %p3, %r0, 2;\n"
+     "@%p1 ld.shared.u32 %r7, [s];\n@!%p3 bar.warp.sync 3;\n@%p2 st.shared.u32 [s], %r0;\n"
+     "@!%p1 bar.warp.sync 6;\n@%p3 st.shared.u32 [s], %r0;\n",
+     NULL},
+    {"a byte of a word that another lane wrote", 1, 2,
+     "setp.eq.u32 %p1, %r0, 0;\n@%p1 st.shared.u32 [s], %r0;\n@!%p1 st.shared.u8 [s+1], %r0;\n",
+     "thread 1 writes byte 1, which thread 0 of its warp wrote"},
     {"over what two warps read", 1, 96,
      "ld.shared.u32 %r7, [s];\nsetp.eq.u32 %p1, %r0, 70;\n@%p1 st.shared.u32 [s], %r7;\n",
      "race in shared memory"},
@@ -155,11 +191,27 @@ static const fault faults[] = {
     {"atomics of a warp, then a read", 1, 32,
      "red.shared.add.u32 [s], 1;\nld.shared.u32 %r3, [s];\n", "no __syncwarp between"},
 
+    {"atomics of a warp, read by the last alone", 1, 32,
+     "red.shared.add.u32 [s], 1;\nsetp.eq.u32 %p1, %r0, 31;\n@%p1 ld.shared.u32 %r3, [s];\n",
+     "no __syncwarp between"},
+    {"atomics of two warps, syncwarp, a read", 1, 64,
+     "red.shared.add.u32 [s], 1;\nbar.warp.sync -1;\nld.shared.u32 %r3, [s];\n",
+     "race in shared memory"},
+    {"atomics, and half a warp returns", 1, 32,
+     HALF "red.shared.add.u32 [s], 1;\n@%p1 ret;\nbar.warp.sync -1;\nld.shared.u32 %r3, [s];\n",
+     NULL},
+    {"some return, the rest meets those who wait", 1, 32,
+     HALF "setp.gt.u32 %p2, %r0, 24;\n@%p1 bra A;\n@%p2 ret;\nA:\nbar.warp.sync -1;\n", NULL},
+
     {"two blocks write one word", 2, 1, "st.global.u32 [%d0], %r1;\n", "race between blocks"},
     {"two blocks write their words", 2, 1,
      "mul.wide.u32 %d2, %r1, 4;\nadd.s64 %d2, %d2, %d0;\nst.global.u32 [%d2], %r1;\n", NULL},
     {"two blocks write bytes of a word", 2, 1,
      "cvt.u64.u32 %d2, %r1;\nadd.s64 %d2, %d2, %d0;\nst.global.u8 [%d2], %r1;\n", NULL},
+    {"two blocks write their bytes twice", 2, 1,
+     "cvt.u64.u32 %d2, %r1;\nadd.s64 %d2, %d2, %d0;\nst.global.u8 [%d2], %r1;\n"
+     "st.global.u8 [%d2], %r1;\nld.global.u8 %r3, [%d2];\n",
+     NULL},
     {"all blocks read one word", 3, 1, "ld.global.u32 %r3, [%d0];\n", NULL},
     {"a block reads what another wrote", 2, 1,
      "setp.eq.u32 %p1, %r1, 0;\n@%p1 st.global.u32 [%d0], %r1;\n@!%p1 ld.global.u32 %r3, [%d0];\n",
@@ -234,6 +286,58 @@ static void memory_that_was_freed_is_gone(void **state)
     ptx_unload(h.module);
 }
 
+/* An end that no alignment has: what lies before it does not lend it its bounds. */
+static void an_odd_end_is_an_end(void **state)
+{
+    (void)state;
+    harness h = {.blocks = 1, .threads = 1};
+    assert_true(harness_load(&h, "ld.global.v4.u32 {%r3,%r4,%r5,%r6}, [%d0];\n"
+                                 "ld.global.v4.u32 {%r3,%r4,%r5,%r6}, [%d0+16];\n"));
+    assert_true(ptx_memory_add(DEVICE, h.buffer, 31));
+    assert_false(harness_launch(&h));
+    assert_non_null(strstr(h.err, "[%d0+16]"));
+    ptx_memory_remove(DEVICE);
+    ptx_unload(h.module);
+}
+
+/* Lanes may lie in several allocations. */
+static void lanes_in_two_allocations(void **state)
+{
+    (void)state;
+    harness h = {.blocks = 1, .threads = 2, .options = {.race = true, .count = true}};
+    uint32_t far[2] = {0, 0};
+    assert_true(harness_load(&h, "ld.param.u64 %d2, [k_a];\nsetp.eq.u32 %p1, %r0, 1;\n"
+                                 "selp.b64 %d3, %d2, %d0, %p1;\nst.global.u32 [%d3+4], 5;\n"));
+    assert_true(ptx_memory_add(DEVICE, h.buffer, BUFFER));
+    assert_false(harness_launch(&h));
+    assert_non_null(strstr(h.err, "by lane 1: in no allocation"));
+    assert_true(ptx_memory_add(FAR, far, sizeof far));
+    if (!harness_launch(&h))
+        fail_msg("%s", h.err);
+    assert_int_equal(far[1], 5);
+    assert_int_equal(h.buffer[4], 5);
+    ptx_memory_remove(FAR);
+    ptx_memory_remove(DEVICE);
+    ptx_unload(h.module);
+}
+
+/* Blocks write the words 0 and 1, in the next launch the other way round. */
+static void a_word_is_a_blocks_for_one_launch(void **state)
+{
+    (void)state;
+    harness h = {.blocks = 2, .threads = 1, .options = {.race = true}};
+    assert_true(harness_load(&h, "ld.global.u32 %r3, [%d0+64];\nadd.u32 %r3, %r3, %r1;\n"
+                                 "and.b32 %r3, %r3, 1;\nmul.wide.u32 %d2, %r3, 4;\n"
+                                 "add.s64 %d2, %d2, %d0;\nst.global.u32 [%d2], %r1;\n"));
+    assert_true(ptx_memory_add(DEVICE, h.buffer, BUFFER));
+    for (h.buffer[64] = 0; h.buffer[64] < 3; h.buffer[64]++) {
+        if (!harness_launch(&h))
+            fail_msg("%s", h.err);
+    }
+    ptx_memory_remove(DEVICE);
+    ptx_unload(h.module);
+}
+
 static void launches_that_no_device_takes(void **state)
 {
     (void)state;
@@ -263,6 +367,9 @@ int main(void)
         cmocka_unit_test(each_is_stopped_by_its_name),
         cmocka_unit_test(no_order_hides_a_fault),
         cmocka_unit_test(memory_that_was_freed_is_gone),
+        cmocka_unit_test(an_odd_end_is_an_end),
+        cmocka_unit_test(lanes_in_two_allocations),
+        cmocka_unit_test(a_word_is_a_blocks_for_one_launch),
         cmocka_unit_test(launches_that_no_device_takes),
     };
     return cmocka_run_group_tests_name("ptx_faults", tests, NULL, NULL);

@@ -48,7 +48,7 @@ static void every_space_by_its_own_and_by_generic_addresses(void **state)
     harness h = {.blocks = 2, .threads = 64, .shared = 256, .options = {.race = true}};
     /* each thread: local, shared and dynamic memory hold its number plus 1, 2, 3 */
     runs(&h, "mov.u64 %d2, l;\ncvta.local.u64 %d3, %d2;\nadd.u32 %r3, %r0, 1;\n"
-             "st.u32 [%d3+4], %r3;\nld.local.u32 %r4, [l+4];\n"
+             "st.u32 [%d3+4], %r3;\nbar.sync 0;\nld.local.u32 %r4, [l+4];\n"
              "mov.u64 %d4, s;\ncvta.shared.u64 %d5, %d4;\nmul.wide.u32 %d6, %r0, 4;\n"
              "add.s64 %d7, %d5, %d6;\nadd.u32 %r5, %r0, 2;\nst.u32 [%d7], %r5;\n"
              "add.s64 %d8, %d4, %d6;\nld.shared.u32 %r6, [%d8];\n"
@@ -223,10 +223,10 @@ static void sectors_are_counted(void **state)
     runs(&h, "ld.global.u32 %r3, [%d1];\n" /* 4 sectors */
              "mul.wide.u32 %d2, %r0, 64;\nadd.s64 %d2, %d2, %d0;\n"
              "ld.global.v4.u32 {%r4,%r5,%r6,%r7}, [%d2];\n" /* 32 sectors, 2 of them not fresh */
-             "ld.global.u32 %r3, [%d0+4092];\n"             /* 1 */
+             "ld.global.v2.u32 {%r3,%r4}, [%d0+4088];\n"    /* 1 */
              "mul.wide.u32 %d3, %r1, 128;\nadd.s64 %d1, %d1, %d3;\nst.global.u32 [%d1], %r3;\n");
     assert_int_equal(h.stats.load_requests, 6);
-    assert_int_equal(h.stats.load_bytes, 2 * (128 + 512 + 128));
+    assert_int_equal(h.stats.load_bytes, 2 * (128 + 512 + 256));
     assert_int_equal(h.stats.load_bytes_128, 2 * 512);
     assert_int_equal(h.stats.load_sectors, 2 * (4 + 32 + 1));
     assert_int_equal(h.stats.load_sectors_fresh, 4 + 30 + 1);
