@@ -68,6 +68,7 @@ function(cp_cuda_setup)
     set(CP_CUDA_WORDS "${words}" PARENT_SCOPE)
     set(CP_NVCC_VERSION "${version}" PARENT_SCOPE)
     cmake_path(GET CAPSTAN_NVCC PARENT_PATH bin)
+    set(CP_PTXAS "${bin}/ptxas" PARENT_SCOPE)
     foreach(dir "${bin}/../include" "${bin}/../targets/x86_64-linux/include")
         if(EXISTS "${dir}/cuda.h")
             cmake_path(NORMAL_PATH dir)
@@ -78,28 +79,30 @@ function(cp_cuda_setup)
 endfunction()
 cp_cuda_setup()
 
-# One image of a kernel file: sm 0 is PTX. What another preset has made of the same text is taken from build/ptx.
+# One image of a kernel file: sm 0 is PTX, of which ptxas makes the others. PTX that another preset has made of the same text is
+# taken from build/ptx.
 function(cp_cuda_image source sm out)
     cmake_path(GET source STEM name)
-    if(sm EQUAL 0)
-        set(file "${PROJECT_BINARY_DIR}/cuda/${name}.ptx")
-        set(flags --ptx -arch=compute_80)
-    else()
+    set(ptx "${PROJECT_BINARY_DIR}/cuda/ptx/${name}.ptx")
+    if(NOT sm EQUAL 0)
         set(file "${PROJECT_BINARY_DIR}/cuda/${name}.sm_${sm}.cubin")
-        set(flags --cubin -arch=sm_${sm})
+        add_custom_command(OUTPUT "${file}" COMMAND "${CP_PTXAS}" -arch=sm_${sm} -o "${file}" "${ptx}" DEPENDS "${ptx}"
+            COMMENT "ptxas ${name} sm_${sm}" VERBATIM)
+        set(${out} "${file}" PARENT_SCOPE)
+        return()
     endif()
     file(GLOB headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/*.h"
         "${PROJECT_SOURCE_DIR}/kernels/cuda/*.h" "${PROJECT_SOURCE_DIR}/kernels/cuda/*.cuh")
-    list(JOIN CP_NVCC_FLAGS "|" common)
-    list(JOIN flags "|" flags)
+    list(JOIN CP_NVCC_FLAGS "|" flags)
     set(script "${PROJECT_SOURCE_DIR}/cmake/CudaImage.cmake")
-    add_custom_command(OUTPUT "${file}"
+    file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/cuda/ptx")
+    add_custom_command(OUTPUT "${ptx}"
         COMMAND "${CMAKE_COMMAND}" "-DNVCC=${CAPSTAN_NVCC}" "-DVERSION=${CP_NVCC_VERSION}"
-            "-DFLAGS=${common}|${flags}" "-DSOURCE=${source}" "-DOUT=${file}"
+            "-DFLAGS=${flags}|--ptx|-arch=compute_80" "-DSOURCE=${source}" "-DOUT=${ptx}"
             "-DROOT=${PROJECT_SOURCE_DIR}" -P "${script}"
         DEPENDS "${source}" ${headers} "${script}"
-        COMMENT "nvcc ${name} ${sm}" VERBATIM)
-    set(${out} "${file}" PARENT_SCOPE)
+        COMMENT "nvcc ${name}" VERBATIM)
+    set(${out} "${ptx}" PARENT_SCOPE)
 endfunction()
 
 # cp_cuda_images(OUT a.cu ...): OUT is a C file that defines cp_cuda_images (kernels/cuda/images.h).
@@ -126,6 +129,12 @@ function(cp_cuda_images out)
         endforeach()
     endforeach()
     string(APPEND text "const cuda_image cp_cuda_images[] = {\n${rows}    {0, 0, 0, 0}};\n")
+    # what is not made any more is not to be taken for what ships
+    file(GLOB stale "${PROJECT_BINARY_DIR}/cuda/ptx/*.ptx")
+    list(REMOVE_ITEM stale ${files})
+    if(stale)
+        file(REMOVE ${stale})
+    endif()
     set(c "${PROJECT_BINARY_DIR}/cuda/images.c")
     file(CONFIGURE OUTPUT "${c}" CONTENT "${text}" @ONLY)
     set_source_files_properties("${c}" PROPERTIES OBJECT_DEPENDS "${files}" GENERATED TRUE)

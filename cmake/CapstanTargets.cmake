@@ -68,7 +68,8 @@ function(cp_test name)
     set_tests_properties(test_${id} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
-# cp_on_fake_driver(TEST): that ctest's cuda devices are those of tests/fakes/libcuda. Exit code 77: skipped.
+# cp_on_fake_driver(TEST): that ctest's cuda devices are those of tests/fakes/libcuda. Exit code 77: skipped. It leaves what it
+# executed of the kernels in cuda/coverage, for tests/cuda/coverage.py.
 function(cp_on_fake_driver test)
     if(TARGET ${test})
         add_dependencies(${test} fake_cuda fake_cublas)
@@ -76,6 +77,9 @@ function(cp_on_fake_driver test)
     set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
         "CAPSTAN_LIBCUDA=$<TARGET_FILE:fake_cuda>" "CAPSTAN_LIBCUBLAS=$<TARGET_FILE:fake_cublas>")
     set_property(TEST ${test} PROPERTY SKIP_RETURN_CODE 77)
+    set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "FAKE_COVERAGE=${PROJECT_BINARY_DIR}/cuda/coverage/${test}")
+    set_property(TEST ${test} APPEND PROPERTY FIXTURES_REQUIRED cuda_coverage)
+    set_property(GLOBAL APPEND PROPERTY CP_ON_FAKE_DRIVER ${test})
 endfunction()
 
 # cp_fuzz(NAME SOURCES fuzz_x.c [DEPS rooms] [EXTERNAL pkg-config names])

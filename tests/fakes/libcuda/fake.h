@@ -187,5 +187,7 @@ uint64_t fake_leaked_ranges(bool pinned);
 
 /* Append the counts of the lines of PTX to the file that FAKE_COVERAGE names. */
 void fake_cover(void);
+/* The text with the fault that FAKE_MUTANT orders, to be freed; NULL: none for it. */
+char *fake_mutant(const char *text);
 
 #endif

@@ -13,6 +13,7 @@
  *                      codes of a broken context stay, as the real one's do
  *   FAKE_RACE=0        without the machine's race detectors
  *   FAKE_REPORT=file   at exit: calls, counts, leaks and the last fault as JSON
+ *   FAKE_MUTANT=kernel:line:text  that line of the PTX of the module that has the kernel is this
  *   FAKE_COVERAGE=file at exit: appends how often each line of PTX ran
  *
  * Pinned memory is read when a copy runs, and a copy whose source was written between call and run

@@ -8,7 +8,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { POISON = 0xff, POISON_BYTES = 2 << 20, GAP = 4096 };
+enum { POISON = 0xff, POISON_BYTES = 2 << 20 };
+/* Behind a range are no others. Kernels that are code of the host (tests/fibers) need its
+ * addresses, between which there are no gaps. */
+#ifdef FAKE_HOST_ADDRESSES
+enum { GAP = 0, HOST_ADDRESSES = 1 };
+#else
+enum { GAP = 4096, HOST_ADDRESSES = 0 };
+#endif
 
 /* Large ranges are views of one small file, of which a page is copied when it is written. */
 static bool poison_views(unsigned char *at, size_t n)
@@ -67,6 +74,8 @@ static void range_end(fake_memory_range *m)
 static bool range_map(fake_memory_range *m)
 {
     uint64_t at = (fake.next_address + 511) / 512 * 512 + 256;
+    if (HOST_ADDRESSES)
+        at = (uintptr_t)m->host;
     if (!ptx_memory_add(at, m->host, m->n))
         return false;
     m->address = at;

@@ -88,8 +88,9 @@ static CUresult load(CUmodule *out, const void *image, char *log, size_t n_log)
     CUresult r = check_text(image);
     if (r)
         return r;
-    char err[512];
-    fake_image *found = image_of(image, err, sizeof err);
+    char err[512], *mutant = fake_mutant(image);
+    fake_image *found = image_of(mutant ? mutant : image, err, sizeof err);
+    free(mutant);
     if (!found) {
         snprintf(log, n_log, "%s", err);
         return fake_wrong(CUDA_ERROR_INVALID_PTX, "%s", err);
