@@ -11,7 +11,6 @@
  *   FAKE_DRIVER_VERSION=13000   also decides which PTX is refused
  *   FAKE_FAIL=call:n[:code]     the n-th call of that name fails (tests/fakes/libcuda/calls.def);
  *                      codes of a broken context stay, as the real one's do
- *   FAKE_PTX=file      its text is loaded for the image that begins with the same entry
  *   FAKE_RACE=0        without the machine's race detectors
  *   FAKE_REPORT=file   at exit: calls, counts, leaks and the last fault as JSON
  *   FAKE_MUTANT=kernel:line:text  that line of the PTX of the module that has the kernel is this

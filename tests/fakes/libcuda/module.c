@@ -79,40 +79,12 @@ static fake_image *image_of(const char *text, char *err, size_t n_err)
     return i;
 }
 
-static bool same_entry(const char *a, const char *b)
-{
-    const char *x = strstr(a, ".entry"), *y = strstr(b, ".entry");
-    return x && y && strcspn(x, "(") == strcspn(y, "(") && !strncmp(x, y, strcspn(x, "("));
-}
-
-/* The text of the file that FAKE_PTX names, for the image that begins with the same entry. */
-static const char *instead_of(const char *image)
-{
-    static char *text;
-    const char *name = getenv("FAKE_PTX");
-    if (!name || !*name)
-        return image;
-    if (!text) {
-        size_t n = 0;
-        FILE *from = fopen(name, "r"), *to = open_memstream(&text, &n);
-        for (int c; from && to && (c = getc(from)) != EOF;)
-            putc(c, to);
-        if (!from || !to || fclose(to)) {
-            fprintf(stderr, "libcuda_fake: cannot read %s, which FAKE_PTX names\n", name);
-            _exit(2);
-        }
-        fclose(from);
-    }
-    return same_entry(image, text) ? text : image;
-}
-
 static CUresult load(CUmodule *out, const void *image, char *log, size_t n_log)
 {
     if (!out || !image)
         return CUDA_ERROR_INVALID_VALUE;
     if (is_binary(image))
         return CUDA_ERROR_NO_BINARY_FOR_GPU;
-    image = instead_of(image);
     CUresult r = check_text(image);
     if (r)
         return r;

@@ -496,39 +496,6 @@ static void reports_are_written_at_exit(void **state)
     rmdir(dir);
 }
 
-#define ENTRY(name) ".visible .entry " name "()\n{\nret;\n}\n"
-#define HEAD_OF_PTX ".version 8.0\n.target sm_80\n.address_size 64\n"
-
-static void a_text_can_stand_for_an_image(void **state)
-{
-    (void)state;
-    char path[] = "/tmp/fake_cuda.XXXXXX";
-    int file = mkstemp(path);
-    static const char text[] = HEAD_OF_PTX ENTRY("k_x") ENTRY("k_instead");
-    assert_int_equal(write(file, text, sizeof text - 1), sizeof text - 1);
-    close(file);
-    pid_t child = fork();
-    if (!child) { /* the file is read once a process */
-        begin(NULL);
-        setenv("FAKE_PTX", path, 1);
-        CUcontext c;
-        CUmodule x, xy;
-        CUfunction f;
-        cuInit(0);
-        cuDevicePrimaryCtxRetain(&c, 0);
-        cuCtxSetCurrent(c);
-        int wrong = cuModuleLoadData(&x, HEAD_OF_PTX ENTRY("k_x")) ||
-                    cuModuleGetFunction(&f, x, "k_instead") ||
-                    cuModuleLoadData(&xy, HEAD_OF_PTX ENTRY("k_xy")) ||
-                    !cuModuleGetFunction(&f, xy, "k_instead");
-        _exit(wrong);
-    }
-    int status;
-    waitpid(child, &status, 0);
-    unlink(path);
-    assert_int_equal(status, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -542,7 +509,6 @@ int main(void)
         cmocka_unit_test(what_is_no_memory_is_refused),
         cmocka_unit_test(pinned_memory_can_be_mapped),
         cmocka_unit_test(images_are_looked_at),
-        cmocka_unit_test(a_text_can_stand_for_an_image),
         cmocka_unit_test(launches_are_looked_at),
         cmocka_unit_test(the_nth_call_fails),
         cmocka_unit_test(a_context_breaks_for_good),
