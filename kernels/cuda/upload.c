@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum { WEIGHT_ALIGN = 256, ROW_ALIGN = 16, PIECES = 2, MOST_DIM = INT32_MAX / 64 };
-static const size_t piece_bytes = (size_t)64 << 20;
+static const size_t piece_most = (size_t)64 << 20, piece_least = 4096;
 
 /* ---- which weights, and where ---- */
 
@@ -122,10 +122,11 @@ typedef struct ring {
     size_t bytes; /* of a piece */
 } ring;
 
-/* As large as the largest row at least, and no larger than all there is. */
+/* Some pieces for all there is, of one row at least. */
 static size_t ring_bytes(const cuda_run *run)
 {
-    size_t n = run->weight_bytes < piece_bytes ? run->weight_bytes : piece_bytes;
+    size_t n = run->weight_bytes / (2 * PIECES);
+    n = n < piece_least ? piece_least : n < piece_most ? n : piece_most;
     for (int i = 0; i < run->p->prog->n_weights; i++)
         n = run->weights[i].row_bytes > n ? run->weights[i].row_bytes : n;
     return n;
