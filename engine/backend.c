@@ -52,5 +52,6 @@ cp_code cp_engine_default_kv(cp_engine *e, const cp_engine_model *m, uint64_t *b
     cp_prepare_config cfg = cp_resident_prepare_config(m, &d, cp_backend_page_positions(b));
     uint64_t taken;
     cp_code code = cp_backend_model_bytes(b, d.program, &cfg, &taken, err);
+    taken += code == CP_OK ? d.page_bytes + d.state_bytes : 0; /* the null page and slot */
     return code == CP_OK ? cp_backend_kv_bytes(b, taken, bytes, how, n, err) : code;
 }

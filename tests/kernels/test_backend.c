@@ -121,6 +121,7 @@ static void seam_rig(rig *r)
     rig_init(r, 21);
     r->cfg.n_pages = 16;
     r->cfg.max_seqs = 6;
+    r->exact = true; /* every row has the bits of ref */
     mixed_build(r, 0);
 }
 
