@@ -12,15 +12,13 @@
 #define CP_KERNELS_QUANT_H
 
 #include "base/dtype.h"
+#include "kernels/panel_kinds.h"
 
 #define CP_QBLOCK 32
 
-/* What 4-bit codes stand for; NONE: themselves. E2M1 (MXFP4, NVFP4) is doubled, which makes
- * integers of it, and the scale halved. */
-typedef enum cp_codes { CP_CODES_NONE, CP_CODES_E2M1, CP_CODES_IQ4 } cp_codes;
 static const int8_t cp_code_values[][16] = {
-    [CP_CODES_E2M1] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12},
-    [CP_CODES_IQ4] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+    [CP_CODES_E2M1] = {CP_CODES_E2M1_VALUES},
+    [CP_CODES_IQ4] = {CP_CODES_IQ4_VALUES},
 };
 
 /* One 32-element block of a quantized row. */
