@@ -12,8 +12,7 @@
  * integers of it, and the scale halved. */
 typedef enum cp_codes { CP_CODES_NONE, CP_CODES_E2M1, CP_CODES_IQ4 } cp_codes;
 #define CP_CODES_E2M1_VALUES 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
-#define CP_CODES_IQ4_VALUES                                                                        \
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+#define CP_CODES_IQ4_VALUES  -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 
 /* How a block's scales are stored. */
 typedef enum cp_form {

@@ -351,7 +351,9 @@ static cp_code enqueue(cuda_run *run, const cp_batch *batch, int from, int to, c
 static cp_code fill(cuda_run *run, const cp_batch *batch, cp_err *err)
 {
     cp_cuda_blob_fill(run, batch);
-    cp_code rc = cp_cuda_attention_fill(run, batch, err);
+    cp_code rc = cp_cuda_embed_fill(run, batch, err);
+    if (rc == CP_OK)
+        rc = cp_cuda_attention_fill(run, batch, err);
     if (rc == CP_OK && samples(run->p) && !batch->masks_later)
         rc = cp_cuda_sample_fill(run, batch, err);
     return rc == CP_OK ? cp_cuda_blob_copy(run, err) : rc;

@@ -89,6 +89,7 @@ CP_OPS(X)
  * launch (sample's, with masks_later, before the launches of SAMPLE). pages_enqueue: zeroes and
  * copies of pages and states, before the records. collect: after the step's end. fini: what is
  * behind run->attention and run->sample, of a prepare that failed half-way, too. */
+cp_code cp_cuda_embed_fill(cuda_run *run, const cp_batch *batch, cp_err *err);
 cp_code cp_cuda_attention_fill(cuda_run *run, const cp_batch *batch, cp_err *err);
 cp_code cp_cuda_sample_fill(cuda_run *run, const cp_batch *batch, cp_err *err);
 cp_code cp_cuda_pages_enqueue(cuda_run *run, const cp_batch *batch, cp_err *err);

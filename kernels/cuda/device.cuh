@@ -21,6 +21,9 @@
 
 /* A kernel: DEV_KERNEL(256) k_embed(const __grid_constant__ cuda_embed_args a) { ... } */
 #define DEV_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+/* And so many blocks of it are resident on a multiprocessor: registers are shared out for that. */
+#define DEV_KERNEL_RESIDENT(threads, blocks)                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)
 /* The launch's dynamic shared memory as an array of type, aligned to 16. */
 #define DEV_DYNAMIC_SHARED(type, name)                                                             \
     extern __shared__ uint4 dev_dynamic_shared[];                                                  \

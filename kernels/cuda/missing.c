@@ -5,16 +5,13 @@
 #include "kernels/cuda/cuda.h"
 
 #define MISSING(X)                                                                                 \
-    X(EMBED, embed)                                                                                \
     X(ROPE, rope)                                                                                  \
     X(GATHER, gather)                                                                              \
-    X(LINEAR, linear)                                                                              \
     X(ATTENTION, attention)                                                                        \
     X(SHORTCONV, shortconv)                                                                        \
     X(DELTAPREP, deltaprep)                                                                        \
     X(DELTANET, deltanet)                                                                          \
     X(ROUTE, route)                                                                                \
-    X(EXPERTS, experts)                                                                            \
     X(SUM, sum)                                                                                    \
     X(SAMPLE, sample)
 

@@ -46,6 +46,8 @@ typedef struct cuda_plan {
     CUDA_PTR(const cuda_item) items;
 } cuda_plan;
 
+enum { CUDA_GATHERED = 4 }; /* embeddings of a program that are gathered from their files */
+
 typedef struct cuda_step {
     int32_t n_rows, n_seqs, n_out, n_zero_pages, n_copies, n_state_copies;
     CUDA_PTR(const int32_t) tok;      /* [n_rows]; CP_TOK_PREV: last[slot of the row's sequence] */
@@ -58,8 +60,9 @@ typedef struct cuda_step {
     CUDA_PTR(const cuda_copy) state_copies;
     CUDA_PTR(const cuda_table) tables; /* [group * n_seqs + seq] */
     CUDA_PTR(const uint32_t) entries;
-    CUDA_PTR(const cuda_plan) plans; /* by the number that a record's geometry has */
-    CUDA_PTR(const void) samples;    /* [n_out] of sample.c */
+    CUDA_PTR(const cuda_plan) plans;               /* by the number that a record's geometry has */
+    CUDA_PTR(const void) samples;                  /* [n_out] of sample.c */
+    CUDA_PTR(const float) gathered[CUDA_GATHERED]; /* [n_rows][width] rows of embeddings */
 } cuda_step;
 
 #endif

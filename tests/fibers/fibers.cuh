@@ -32,9 +32,10 @@
 
 /* ---- what device.cuh says in PTX ---- */
 
-#define DEV_FN                         static inline
-#define DEV_KERNEL(threads)            extern "C" void
-#define DEV_DYNAMIC_SHARED(type, name) type *const name = (type *)fibers_dynamic_shared
+#define DEV_FN                               static inline
+#define DEV_KERNEL(threads)                  extern "C" void
+#define DEV_KERNEL_RESIDENT(threads, blocks) extern "C" void
+#define DEV_DYNAMIC_SHARED(type, name)       type *const name = (type *)fibers_dynamic_shared
 
 /* ---- types ---- */
 

@@ -1,0 +1,190 @@
+/*
+ * LINEAR on the device: one launch makes inputs of rows (none, where the rows themselves serve or
+ * where the record before left them), and one for each kind of weight the record has multiplies
+ * them. Gate and up of two kinds: up first, into scratch.
+ */
+#include "kernels/cuda/product.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+enum { MAX_WEIGHTS = 4 };
+
+typedef struct linear {
+    cuda_kernel prologue; /* NULL: none is wanted */
+    cuda_prologue_args args;
+    int n_products;
+    cuda_product products[MAX_WEIGHTS];
+    cuda_inputs inputs;
+    size_t up_at; /* up's outputs in scratch, where it has a launch of its own */
+} linear;
+
+static const cuda_weight *weight(const cuda_run *run, const cp_op *op, int i)
+{
+    return &run->weights[op->u.linear.w[i].w];
+}
+
+static int max_rows(const cuda_run *run, const cp_op *op)
+{
+    return op->rows == CP_ROWS_OUT ? run->p->cfg.max_out : run->p->cfg.max_rows;
+}
+
+static bool has_two(const cp_op *op)
+{
+    return op->u.linear.act != CP_ACT_NONE && op->u.linear.mul < 0;
+}
+
+/* The rows are what its weights want. */
+static bool takes_rows(const linear *l, const cp_op *op)
+{
+    return op->u.linear.add < 0 && op->u.linear.norm < 0 && op->u.linear.x_out < 0 &&
+           op->u.linear.in_scale == 1.0f && !l->inputs.want[CUDA_INT8] &&
+           !l->inputs.want[CUDA_BF16] && !l->inputs.want[CUDA_F16];
+}
+
+cp_code cp_cuda_measure_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
+{
+    (void)err;
+    linear *l = o->own = cp_xcalloc(1, sizeof(*l));
+    int rows = max_rows(run, op);
+    l->inputs.k = run->p->prog->mats[op->u.linear.in].width;
+    for (int i = 0; i < op->u.linear.n_w; i++)
+        l->inputs.want[cp_cuda_form_of(run, weight(run, op, i))] = true;
+    cp_cuda_inputs_lay_out(&l->inputs, rows);
+    l->up_at = l->inputs.bytes;
+    size_t bytes = l->up_at;
+    if (has_two(op) && !cp_cuda_products_alike(weight(run, op, 0), weight(run, op, 1)))
+        bytes += (size_t)rows * run->p->ld[op->u.linear.w[0].out] * sizeof(float);
+    cp_cuda_want(run, bytes);
+    return CP_OK;
+}
+
+static cp_addr vector(const cuda_run *run, cp_wref w)
+{
+    return w < 0 ? 0 : run->p->vectors[w];
+}
+
+static cp_addr matrix(const cuda_run *run, cp_mat m, int32_t *ld)
+{
+    *ld = m < 0 ? 0 : (int32_t)run->p->ld[m];
+    return m < 0 ? 0 : run->p->mats[m];
+}
+
+static cp_code bind_prologue(cuda_run *run, const cp_op *op, linear *l, cp_err *err)
+{
+    if (takes_rows(l, op)) {
+        int32_t ld;
+        l->inputs.at = matrix(run, op->u.linear.in, &ld);
+        l->inputs.offset[CUDA_F32] = 0;
+        l->inputs.ld32 = ld;
+        return CP_OK;
+    }
+    cuda_prologue_args *a = &l->args;
+    l->inputs.at = run->scratch.at;
+    a->step = run->step;
+    a->out_rows = op->rows == CP_ROWS_OUT;
+    a->in = matrix(run, op->u.linear.in, &a->ld);
+    a->add = matrix(run, op->u.linear.add, &a->ld_add);
+    a->x_out = matrix(run, op->u.linear.x_out, &a->ld_x_out);
+    a->add_norm = a->add ? vector(run, op->u.linear.add_norm) : 0;
+    a->norm = vector(run, op->u.linear.norm);
+    a->eps = op->u.linear.eps;
+    a->in_scale = op->u.linear.in_scale;
+    cp_cuda_inputs_put(&l->inputs, a);
+    return cp_cuda_kernel(run, "k_prologue", &l->prologue, err);
+}
+
+/* Weight i with its own output. */
+static cuda_part part_of(const cuda_run *run, const cp_op *op, int i)
+{
+    const cuda_weight *w = weight(run, op, i);
+    cuda_part part = {.m = (int32_t)w->m};
+    part.w[0] = cp_cuda_matrix_of(run, w, op->u.linear.w[i].bias, 0);
+    if (op->u.linear.w[i].out >= 0)
+        part.out = matrix(run, op->u.linear.w[i].out, &part.ld);
+    return part;
+}
+
+/* A launch for weight i. */
+static cp_code new_product(cuda_run *run, const cp_op *op, linear *l, int i, cuda_product **out,
+                           cp_err *err)
+{
+    cuda_product *p = *out = &l->products[l->n_products++];
+    cp_code rc = cp_cuda_product_begin(run, p, weight(run, op, i), &l->inputs, err);
+    p->a.out_rows = op->rows == CP_ROWS_OUT;
+    p->a.scale = op->u.linear.scale;
+    p->a.softcap = op->u.linear.softcap;
+    return rc;
+}
+
+static cp_code bind_gated(cuda_run *run, const cp_op *op, linear *l, cp_err *err)
+{
+    cuda_product *p;
+    cuda_part gate = part_of(run, op, 0);
+    cp_code rc = CP_OK;
+    if (op->u.linear.mul >= 0) {
+        gate.mul = matrix(run, op->u.linear.mul, &gate.ld_mul) +
+                   (cp_addr)op->u.linear.mul_at * sizeof(float);
+    } else if (cp_cuda_products_alike(weight(run, op, 0), weight(run, op, 1))) {
+        gate.w[1] = part_of(run, op, 1).w[0];
+    } else {
+        cuda_part up = part_of(run, op, 1);
+        gate.mul = up.out = run->scratch.at + l->up_at;
+        gate.ld_mul = up.ld = gate.ld;
+        rc = new_product(run, op, l, 1, &p, err);
+        cp_cuda_product_add(p, &up);
+    }
+    if (rc != CP_OK)
+        return rc;
+    rc = new_product(run, op, l, 0, &p, err);
+    p->a.activation = (int32_t)op->u.linear.act;
+    cp_cuda_product_add(p, &gate);
+    return rc;
+}
+
+/* Weights of a kind go together. */
+static cp_code bind_plain(cuda_run *run, const cp_op *op, linear *l, cp_err *err)
+{
+    cp_code rc = CP_OK;
+    for (int i = 0; i < op->u.linear.n_w && rc == CP_OK; i++) {
+        cuda_part part = part_of(run, op, i);
+        cuda_product *p = NULL;
+        for (int j = 0; j < l->n_products && !p; j++)
+            if (cp_cuda_products_alike(l->products[j].w, weight(run, op, i)))
+                p = &l->products[j];
+        if (!p)
+            rc = new_product(run, op, l, i, &p, err);
+        cp_cuda_product_add(p, &part);
+    }
+    return rc;
+}
+
+cp_code cp_cuda_bind_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
+{
+    linear *l = o->own;
+    cp_code rc = bind_prologue(run, op, l, err);
+    if (rc != CP_OK)
+        return rc;
+    return op->u.linear.act == CP_ACT_NONE ? bind_plain(run, op, l, err)
+                                           : bind_gated(run, op, l, err);
+}
+
+cp_code cp_cuda_enqueue_linear(cuda_run *run, const cp_op *op, const cuda_op *o,
+                               const cp_batch *batch, cp_err *err)
+{
+    const linear *l = o->own;
+    int n = cp_op_rows(op, batch), width = cuda_log2_tiles(n, 1);
+    cp_code rc = CP_OK;
+    if (n == 0)
+        return CP_OK;
+    if (l->prologue)
+        rc = cp_cuda_launch(run, l->prologue, (cuda_dim){(unsigned)n, 1, 1},
+                            (cuda_dim){CUDA_PROLOGUE_THREADS, 1, 1}, 0, &l->args, err);
+    for (int i = 0; i < l->n_products && rc == CP_OK; i++) {
+        const cuda_product *p = &l->products[i];
+        int w = p->f[width] ? width : 0, rows = CUDA_TILE << w;
+        rc = cp_cuda_product_launch(run, p, w, (n + rows - 1) / rows, err);
+    }
+    return rc;
+}

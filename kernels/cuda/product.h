@@ -1,0 +1,55 @@
+/*
+ * product: what LINEAR and EXPERTS share on the host: the formats in which weights want inputs, and
+ * launches of products. Internal to kernels/cuda.
+ */
+#ifndef CP_KERNELS_CUDA_PRODUCT_H
+#define CP_KERNELS_CUDA_PRODUCT_H
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/linear_args.h"
+
+/* Which kernels a weight is multiplied by, hence which inputs it wants. */
+typedef enum cuda_form {
+    CUDA_INT8, /* panels of integers: cuda_act */
+    CUDA_F32,  /* FMAs by the law: F32, and F16 in exact mode: rows of f32 */
+    CUDA_BF16, /* rows of bf16, in both modes */
+    CUDA_F16,  /* rows of f16, scaled */
+    CUDA_FORMS
+} cuda_form;
+cuda_form cp_cuda_form_of(const cuda_run *run, const cuda_weight *w);
+
+/* Where rows of k inputs lie from `at` on, in each of the forms that are wanted. */
+typedef struct cuda_inputs {
+    int k, ld32, ld16;
+    bool want[CUDA_FORMS];
+    cp_addr at;
+    size_t offset[CUDA_FORMS], scales; /* of f16 rows */
+    size_t bytes;
+} cuda_inputs;
+void cp_cuda_inputs_lay_out(cuda_inputs *x, int64_t rows);
+/* What of a prologue says where it writes. */
+void cp_cuda_inputs_put(const cuda_inputs *x, cuda_prologue_args *a);
+
+/* A launch over weights of one kind. */
+typedef struct cuda_product {
+    cuda_kernel f[3]; /* by log2 of the tiles of a block; NULL: there is no such kernel */
+    cuda_linear_args a;
+    const cuda_weight *w; /* of the first part */
+    int blocks;           /* of CUDA_OUTPUTS outputs */
+    int warps;
+} cuda_product;
+
+/* A product of w with what x holds, without parts. */
+cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight *w,
+                              const cuda_inputs *x, cp_err *err);
+/* Outputs [first, ...) of a weight as a cuda_matrix. bias: -1: none. */
+cuda_matrix cp_cuda_matrix_of(const cuda_run *run, const cuda_weight *w, cp_wref bias, int first);
+/* Another part; its block0 is set. */
+void cp_cuda_product_add(cuda_product *p, const cuda_part *part);
+/* width: as cuda_log2_tiles says; items: of so many tiles. */
+cp_code cp_cuda_product_launch(cuda_run *run, const cuda_product *p, int width, int items,
+                               cp_err *err);
+/* May they be in one launch? */
+bool cp_cuda_products_alike(const cuda_weight *a, const cuda_weight *b);
+
+#endif

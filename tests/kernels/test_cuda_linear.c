@@ -1,0 +1,463 @@
+/*
+ * test_cuda_linear: LINEAR, EXPERTS and EMBED of the cuda backend, on the PTX machine behind the
+ * fake driver. With numerics exact every kind of panel and float, at every row count of a kernel's
+ * widths and lengths of K on both sides of a segment's end, has the bits of ref; in default mode
+ * float weights are near it, and a row alone has the bits that it has among others.
+ */
+#include "tests/kernels/rig.h"
+
+#include "base/mem.h"
+#include "kernels/unpack.h"
+#include "tests/kernels/weights.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { MAX_ROWS = 64, OUTS = 8 };
+
+/* The first type of each kind of panel. */
+static int some_types(cp_dtype types[CP_PANEL_COUNT])
+{
+    bool seen[CP_PANEL_COUNT] = {false};
+    int n = 0;
+    for (const int *t = cp_test_types; *t >= 0; t++) {
+        cp_panel_kind kind = cp_panel_kind_of((cp_dtype)*t);
+        if (!seen[kind])
+            types[n++] = (cp_dtype)*t;
+        seen[kind] = true;
+    }
+    return n;
+}
+
+static bool is_float(cp_dtype t)
+{
+    return cp_panel_is_float(cp_panel_kind_of(t));
+}
+
+/* k, or for types of larger blocks the next whole number of these. */
+static int whole_blocks(cp_dtype t, int k)
+{
+    int block = cp_dtype_info((uint32_t)t)->block;
+    return (k + block - 1) / block * block;
+}
+
+/* ---- ref and cuda side by side ---- */
+
+typedef struct pair {
+    rig *r;
+    machine ref, cuda;
+} pair;
+
+static pair pair_open(rig *r, bool exact)
+{
+    pair p = {.r = r, .ref = machine_open(r, NULL, 1)};
+    r->exact = exact;
+    p.cuda = machine_open_on(r, "cuda", NULL, 1);
+    return p;
+}
+
+static void pair_close(pair *p)
+{
+    machine_close(&p->cuda);
+    machine_close(&p->ref);
+}
+
+/* Rows that are given, for a matrix. */
+typedef struct given {
+    cp_mat m;
+    int n, width;
+    float *x;
+} given;
+
+static void fill(machine *m, uint64_t seed, const given *g)
+{
+    machine_fill(m, seed);
+    for (int row = 0; g && row < g->n; row++)
+        machine_put_row(m, g->m, row, g->x + row * g->width);
+}
+
+/* A step of n rows on both. */
+static void pair_step(pair *p, int n, const given *g)
+{
+    rig_seq q = {.n_rows = n};
+    rig_batch b;
+    uint64_t seed = rig_random(p->r, 1u << 30);
+    rig_batch_init(&b, p->r, &q, 1, false);
+    fill(&p->ref, seed, g);
+    fill(&p->cuda, seed, g);
+    machine_step(&p->ref, &b.b);
+    machine_step(&p->cuda, &b.b);
+    rig_batch_fini(&b);
+}
+
+/* outs ends with -1. */
+static void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
+{
+    for (int i = 0; outs[i] >= 0; i++)
+        machines_equal(&p->ref, &p->cuda, outs[i], n, what);
+}
+
+/* ---- LINEAR ---- */
+
+static const int row_counts[] = {1, 5, 8, 17, 32, 64};
+static const int lengths[] = {32, 480, 512, 544, 2592};
+enum { N_ROWS = sizeof row_counts / sizeof *row_counts, N_K = sizeof lengths / sizeof *lengths };
+
+/* Weight i of op, of a type and m outputs, with a bias if wanted. */
+static void add_weight(rig *r, cp_op *op, cp_dtype t, int k, int m, bool bias)
+{
+    int i = op->u.linear.n_w++;
+    op->u.linear.w[i].w = rig_weight(r, t, k, m, CP_ROLE_LINEAR);
+    op->u.linear.w[i].bias = bias ? rig_vector(r, m, 1) : (cp_wref)-1;
+    op->u.linear.w[i].out = -1;
+}
+
+/* What record number i does with its inputs and outputs beside the product: all of it in turn. */
+static void vary(rig *r, cp_op *op, int k, int m, cp_dtype t, int i, cp_mat *outs)
+{
+    int n_outs = 0;
+    cp_act act = (cp_act)(i % 4);
+    bool mul = act != CP_ACT_NONE && i / 4 % 2;
+    op->u.linear.n_w = 0;
+    add_weight(r, op, t, k, m, i % 3);
+    outs[n_outs++] = op->u.linear.w[0].out = rig_mat(r, m, CP_ROWS_ALL);
+    op->u.linear.act = act;
+    if (mul) {
+        op->u.linear.mul_at = i % 5;
+        op->u.linear.mul = rig_mat(r, m + i % 5 + 1, CP_ROWS_ALL);
+    } else if (act != CP_ACT_NONE) {
+        add_weight(r, op, i % 3 ? t : CP_DTYPE_F32, k, m, i % 2);
+    }
+    if (!mul && i % 5 == 0)
+        op->u.linear.scale = 0.37f;
+    if (!mul && i % 7 == 0)
+        op->u.linear.softcap = 30.0f;
+    if (i % 2)
+        op->u.linear.norm = rig_vector(r, k, 1);
+    if (i % 3 == 0)
+        op->u.linear.add = rig_mat(r, k, CP_ROWS_ALL);
+    if (i % 6 == 0)
+        op->u.linear.add_norm = rig_vector(r, k, 1);
+    if (i % 4 == 1)
+        outs[n_outs++] = op->u.linear.x_out = rig_mat(r, k, CP_ROWS_ALL);
+    if (i % 5 == 1)
+        op->u.linear.in_scale = 0.83f;
+    outs[n_outs] = -1;
+}
+
+/* One record of a type, K and number, at every row count. */
+static void one_record(cp_dtype t, int k, int number)
+{
+    rig r;
+    char what[96];
+    cp_mat outs[OUTS];
+    rig_init(&r, (uint64_t)(number + 7 * k));
+    int m = 1 + (int)rig_random(&r, 70);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    vary(&r, op, k, m, t, number, outs);
+    pair p = pair_open(&r, true);
+    for (int i = 0; i < N_ROWS; i++) {
+        snprintf(what, sizeof what, "%s, k %d, m %d, %d rows, number %d",
+                 cp_dtype_info((uint32_t)t)->name, k, m, row_counts[i], number);
+        pair_step(&p, row_counts[i], NULL);
+        pair_equal(&p, row_counts[i], outs, what);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+static void linears(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = some_types(types), number = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < N_K; j++, number++) {
+            int k = whole_blocks(types[i], lengths[j]);
+            one_record(types[i], is_float(types[i]) && number % 2 ? k - 3 : k, number);
+        }
+}
+
+/* Up to four weights of several kinds, each with an output of its own. */
+static void several_weights(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = some_types(types);
+    for (int seed = 0; seed < 12; seed++) {
+        rig r;
+        cp_mat outs[OUTS];
+        rig_init(&r, (uint64_t)seed);
+        cp_op *op = rig_linear(&r, rig_mat(&r, 768, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+        int n_w = 2 + seed % 3, pool = 1 + (int)rig_random(&r, 4), from = (int)rig_random(&r, 99);
+        op->u.linear.n_w = 0;
+        for (int i = 0; i < n_w; i++) {
+            int m = 1 + (int)rig_random(&r, 70);
+            cp_dtype t = types[(from + (int)rig_random(&r, (uint64_t)pool)) % n];
+            add_weight(&r, op, t, 768, m, rig_random(&r, 2));
+            outs[i] = op->u.linear.w[i].out = rig_mat(&r, m, CP_ROWS_ALL);
+        }
+        outs[n_w] = -1;
+        pair p = pair_open(&r, true);
+        for (int i = seed % 2; i < N_ROWS; i += 2) {
+            pair_step(&p, row_counts[i], NULL);
+            pair_equal(&p, row_counts[i], outs, "several weights");
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
+/* Blocks whose largest value is 0, infinite, a NaN or beyond what int8 takes in one step. */
+static void odd_inputs(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, 5);
+    float *x = cp_xcalloc(8 * 256, sizeof *x);
+    for (int i = 0; i < 8 * 256; i++)
+        x[i] = rig_uniform(&r);
+    for (int i = 0; i < 32; i++) {
+        x[i] = 0.0f;
+        x[256 + i] *= 0x1p-140f;
+        x[512 + i] *= 0x1p+120f;
+    }
+    uint32_t odd[] = {0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f7fffffu};
+    for (int i = 0; i < 4; i++)
+        memcpy(&x[256 * (3 + i) + 37 * i], &odd[i], sizeof *odd);
+    static const cp_dtype types[] = {CP_DTYPE_Q8_0, CP_DTYPE_Q4_K, CP_DTYPE_Q2_K, CP_DTYPE_Q6_K};
+    cp_mat in = rig_mat(&r, 256, CP_ROWS_ALL), outs[5];
+    cp_op *op = rig_linear(&r, in, 0, 0, CP_ROWS_ALL);
+    op->u.linear.n_w = 0;
+    for (int i = 0; i < 4; i++) {
+        add_weight(&r, op, types[i], 256, 20, false);
+        outs[i] = op->u.linear.w[i].out = rig_mat(&r, 20, CP_ROWS_ALL);
+    }
+    outs[4] = -1;
+    pair p = pair_open(&r, true);
+    given g = {in, 8, 256, x};
+    pair_step(&p, 8, &g);
+    for (int row = 0; row < 8; row++) {
+        for (int i = 0; i < 4; i++) {
+            float *a = machine_row(&p.ref, outs[i], row), *b = machine_row(&p.cuda, outs[i], row);
+            for (int o = 0; o < 20; o++) /* which NaN is not said anywhere */
+                if (memcmp(&a[o], &b[o], 4) != 0 && (a[o] == a[o] || b[o] == b[o]))
+                    fail_msg("row %d of %d: %a, ref %a", row, i, (double)b[o], (double)a[o]);
+            free(a);
+            free(b);
+        }
+    }
+    pair_close(&p);
+    free(x);
+    rig_fini(&r);
+}
+
+/* ---- EXPERTS ---- */
+
+/* n_used different experts a row: any, the same for all, or few. */
+static given some_ids(rig *r, cp_mat m, int n, int n_expert, int n_used, int how)
+{
+    given g = {m, n, n_used, cp_xcalloc((size_t)(n * n_used), sizeof(float))};
+    int *deck = cp_xcalloc((size_t)n_expert, sizeof *deck);
+    for (int e = 0; e < n_expert; e++)
+        deck[e] = e;
+    for (int row = 0; row < n; row++) {
+        int from = how == 2 && n_used + 1 < n_expert ? n_used + 1 : n_expert;
+        for (int j = 0; j < n_used; j++) {
+            int i = j + (how == 1 && row ? 0 : (int)rig_random(r, (uint64_t)(from - j)));
+            int e = deck[i];
+            deck[i] = deck[j];
+            deck[j] = e;
+            g.x[row * n_used + j] = (float)e;
+        }
+    }
+    free(deck);
+    return g;
+}
+
+static cp_op *experts_record(rig *r, cp_dtype t, int n_expert, int n_used, int number)
+{
+    bool gated = number % 2, fused = gated && number / 2 % 2;
+    int k = whole_blocks(t, 32 + (int)rig_random(r, 700)) - (is_float(t) ? number % 3 : 0);
+    int m = fused ? 16 * (1 + (int)rig_random(r, 3)) : 1 + (int)rig_random(r, 70);
+    cp_op *op = rig_op(r, CP_OP_EXPERTS, CP_ROWS_ALL);
+    op->u.experts.by_rank = !gated && number / 2 % 2;
+    op->u.experts.in = rig_mat(r, k * (op->u.experts.by_rank ? n_used : 1), CP_ROWS_ALL);
+    op->u.experts.ids = rig_mat(r, n_used, CP_ROWS_ALL);
+    op->u.experts.out = rig_mat(r, m * n_used, CP_ROWS_ALL);
+    op->u.experts.norm = op->u.experts.by_rank || number % 3 ? (cp_wref)-1 : rig_vector(r, k, 1);
+    op->u.experts.eps = 1e-5f;
+    op->u.experts.act = gated ? (cp_act)(1 + number / 4 % 3) : CP_ACT_NONE;
+    for (int i = 0; i < (gated ? 2 : 1); i++) {
+        int outputs = fused ? 2 * m : m;
+        cp_dtype type = i && number % 5 == 0 ? CP_DTYPE_F32 : t;
+        op->u.experts.w[i].first = fused && i ? m : 0;
+        op->u.experts.w[i].w =
+            fused && i ? op->u.experts.w[0].w : rig_experts(r, type, k, outputs, n_expert);
+        op->u.experts.w[i].bias = rig_random(r, 2) ? (cp_wref)-1 : rig_vector(r, outputs, n_expert);
+    }
+    return op;
+}
+
+static void experts(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = some_types(types);
+    for (int number = 0; number < 2 * n; number++) {
+        rig r;
+        rig_init(&r, (uint64_t)number + 900);
+        int n_expert = number % 7 == 0 ? 70 : 1 + (int)rig_random(&r, 12);
+        int n_used = 1 + (int)rig_random(&r, (uint64_t)(n_expert < 4 ? n_expert : 4));
+        cp_op *op = experts_record(&r, types[number % n], n_expert, n_used, number);
+        cp_mat outs[] = {op->u.experts.out, -1};
+        pair p = pair_open(&r, true);
+        for (int i = number % 3; i < N_ROWS; i += 3) {
+            given ids =
+                some_ids(&r, op->u.experts.ids, row_counts[i], n_expert, n_used, (number + i) % 3);
+            pair_step(&p, row_counts[i], &ids);
+            pair_equal(&p, row_counts[i], outs, cp_dtype_info((uint32_t)types[number % n])->name);
+            free(ids.x);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
+/* ---- EMBED ---- */
+
+static void embeds(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = some_types(types);
+    for (int number = 0; number < 2 * n; number++) {
+        rig r;
+        rig_batch b;
+        rig_init(&r, (uint64_t)number + 500);
+        cp_dtype t = types[number % n];
+        int width = 256 * (1 + number % 3), n_vocab = 40;
+        cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
+        op->u.embed.out = rig_mat(&r, width, CP_ROWS_ALL);
+        op->u.embed.table = rig_weight(&r, t, width, n_vocab, CP_ROLE_EMBED);
+        op->u.embed.scale = number % 2 ? 1.0f : 25.298f;
+        if (number >= n) {
+            op->u.embed.in = rig_mat(&r, width, CP_ROWS_ALL);
+            op->u.embed.norm = rig_vector(&r, number % 2 ? 64 : number % 4 ? 256 : 2, 1);
+            op->u.embed.eps = 1e-6f;
+            op->u.embed.mix = 0.70710678f;
+        }
+        rig_seq q = {.n_rows = 9};
+        rig_batch_init(&b, &r, &q, 1, false);
+        for (int i = 0; i < b.b.n_rows; i++)
+            b.tok[i] %= n_vocab;
+        cp_mat outs[] = {op->u.embed.out, -1};
+        pair p = pair_open(&r, true);
+        fill(&p.ref, 3, NULL);
+        fill(&p.cuda, 3, NULL);
+        machine_step(&p.ref, &b.b);
+        machine_step(&p.cuda, &b.b);
+        pair_equal(&p, b.b.n_rows, outs, cp_dtype_info((uint32_t)t)->name);
+        pair_close(&p);
+        rig_batch_fini(&b);
+        rig_fini(&r);
+    }
+}
+
+/* ---- default numerics ---- */
+
+static double distance(const pair *p, cp_mat out, int n)
+{
+    double off = 0.0, all = 0.0;
+    for (int row = 0; row < n; row++) {
+        float *a = machine_row(&p->ref, out, row), *b = machine_row(&p->cuda, out, row);
+        for (int o = 0; o < p->r->mats[out].width; o++) {
+            double d = (double)b[o] - (double)a[o];
+            off += d * d;
+            all += (double)a[o] * (double)a[o];
+        }
+        free(a);
+        free(b);
+    }
+    return off / all;
+}
+
+/* What the cuda machine makes of the first rows is what it makes of each alone. */
+static void assert_rows_alone(pair *p, cp_mat in, cp_mat out, int n)
+{
+    int width = p->r->mats[in].width, m = p->r->mats[out].width;
+    for (int row = 0; row < n; row += 1 + n / 4) {
+        float *want = machine_row(&p->cuda, out, row), *x = machine_row(&p->cuda, in, row);
+        machine alone = machine_open_on(p->r, "cuda", NULL, 1);
+        given g = {in, 1, width, x};
+        rig_seq q = {.n_rows = 1};
+        rig_batch b;
+        rig_batch_init(&b, p->r, &q, 1, false);
+        fill(&alone, 1, &g);
+        machine_step(&alone, &b.b);
+        float *got = machine_row(&alone, out, 0);
+        for (int o = 0; o < m; o++)
+            if (memcmp(&got[o], &want[o], sizeof *got) != 0)
+                fail_msg("row %d of %d, output %d: %a, alone %a", row, n, o, (double)want[o],
+                         (double)got[o]);
+        rig_batch_fini(&b);
+        machine_close(&alone);
+        free(want);
+        free(got);
+        free(x);
+    }
+}
+
+static void halves(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 2 * N_K; number++) {
+        rig r;
+        cp_dtype t = number % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        rig_init(&r, (uint64_t)number + 70);
+        int k = lengths[number / 2] - (number % 3), m = 1 + (int)rig_random(&r, 70);
+        cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), out = rig_mat(&r, m, CP_ROWS_ALL);
+        cp_op *op = rig_linear(&r, in, rig_weight(&r, t, k, m, CP_ROLE_LINEAR), out, CP_ROWS_ALL);
+        if (number % 4 < 2)
+            op->u.linear.norm = rig_vector(&r, k, 1);
+        else
+            op->u.linear.in_scale = number % 4 == 2 ? 1e6f : 1e-6f; /* beyond what f16 holds */
+        pair p = pair_open(&r, false);
+        for (int i = 0; i < N_ROWS; i++) {
+            pair_step(&p, row_counts[i], NULL);
+            double d = distance(&p, out, row_counts[i]);
+            if (!(d <= 1e-5))
+                fail_msg("%s, k %d, %d rows: NMSE %g", cp_dtype_info((uint32_t)t)->name, k,
+                         row_counts[i], d);
+            assert_rows_alone(&p, in, out, row_counts[i]);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
+static bool built(void)
+{
+    for (const char *const *name = cp_backend_names(); *name; name++)
+        if (strcmp(*name, "cuda") == 0)
+            return true;
+    return false;
+}
+
+int main(void)
+{
+    if (!built()) {
+        printf("skipped: the cuda backend is not built (no nvcc)\n");
+        return 77;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linears), cmocka_unit_test(several_weights), cmocka_unit_test(odd_inputs),
+        cmocka_unit_test(experts), cmocka_unit_test(embeds),          cmocka_unit_test(halves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
