@@ -6,8 +6,15 @@ static unsigned different(const uint64_t *v, unsigned n)
 {
     uint64_t table[128];
     uint8_t used[128] = {0};
-    unsigned found = 0;
-    for (unsigned k = 0; k < n; k++) {
+    unsigned found = n > 0, k = 1;
+    while (k < n && v[k] >= v[k - 1]) { /* most come ascending */
+        found += v[k] != v[k - 1];
+        k++;
+    }
+    if (k >= n)
+        return found;
+    found = 0;
+    for (k = 0; k < n; k++) {
         unsigned slot = (unsigned)((v[k] * 0x9e3779b97f4a7c15u) >> 57);
         while (used[slot] && table[slot] != v[k])
             slot = (slot + 1) % 128;

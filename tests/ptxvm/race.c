@@ -115,21 +115,37 @@ static bool touch_cell(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, pt
     return true;
 }
 
-bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, unsigned n, ptx_use use)
+/* A lane's n bytes, of which no word is known as a whole any more. */
+static bool touch_bytes(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, unsigned n,
+                        ptx_use use)
 {
-    for (uint32_t word = at & ~3u; word < at + n; word += 4) {
-        ptx_cell *c = &w->block->cells[word];
-        if (!c->split && n >= 4) {
-            if (!touch_cell(w, i, lane, word, c, use))
-                return false;
-            continue;
-        }
+    for (uint32_t k = at; k < at + n; k++) {
+        ptx_cell *c = &w->block->cells[k & ~3u];
         if (!c->split) {
             c[1] = c[2] = c[3] = *c;
             c->split = true;
         }
-        for (uint32_t k = word < at ? at : word; k < word + 4 && k < at + n; k++) {
-            if (!touch_cell(w, i, lane, k, &w->block->cells[k], use))
+        if (!touch_cell(w, i, lane, k, &w->block->cells[k], use))
+            return false;
+    }
+    return true;
+}
+
+bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
+                     unsigned n, ptx_use use)
+{
+    PTX_EACH(l, mask)
+    {
+        uint32_t at = (uint32_t)address[l];
+        if (n < 4) {
+            if (!touch_bytes(w, i, (int)l, at, n, use))
+                return false;
+            continue;
+        }
+        for (uint32_t word = at; word < at + n; word += 4) {
+            ptx_cell *c = &w->block->cells[word];
+            if (c->split ? !touch_bytes(w, i, (int)l, word, 4, use)
+                         : !touch_cell(w, i, (int)l, word, c, use))
                 return false;
         }
     }
@@ -170,12 +186,14 @@ static void spread_chunk(ptx_block *b, ptx_chunk *c)
     c->owner = SEVERAL_BLOCKS;
 }
 
+/* The bytes of the chunk at address whose bits are set. */
 static bool touch_spread(ptx_warp *w, const ptx_inst *i, ptx_spread *s, uint64_t address,
-                         unsigned n, bool load)
+                         uint64_t bits, bool load)
 {
     uint32_t me = w->block->number + 1;
-    for (unsigned k = 0; k < n; k++) {
-        uint32_t *writer = &s->writer[(address + k) % 64], *reader = &s->reader[(address + k) % 64];
+    for (; bits; bits &= bits - 1) {
+        unsigned k = (unsigned)__builtin_ctzll(bits);
+        uint32_t *writer = &s->writer[k], *reader = &s->reader[k];
         if (*writer && *writer != me &&
             !conflict(w, i, address + k, load ? "reads" : "writes", "wrote", *writer))
             return false;
@@ -197,15 +215,12 @@ static uint64_t fresh_sectors(uint64_t before, uint64_t bits)
     return (uint64_t)((bits & low) && !(before & low)) + ((bits & high) && !(before & high));
 }
 
-bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint64_t address, unsigned n,
-                     ptx_use use)
+/* Bytes of the chunk with that number. */
+static bool touch_chunk(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint64_t number,
+                        uint64_t bits, bool load)
 {
     ptx_block *b = w->block;
-    uint64_t first = r->device / 64, bits = (((uint64_t)1 << n) - 1) << address % 64;
-    bool load = use == PTX_LOAD;
-    if (!r->chunks)
-        r->chunks = ptx_zeroed((size_t)((r->end + 63) / 64 - first), sizeof *r->chunks);
-    ptx_chunk *c = &r->chunks[address / 64 - first];
+    ptx_chunk *c = &r->chunks[number - r->device / 64];
     if (c->launch != b->launch)
         *c = (ptx_chunk){.launch = b->launch, .owner = b->number + 1};
     if (c->owner != b->number + 1) {
@@ -214,7 +229,7 @@ bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint64_t addr
         else {
             if (!c->spread)
                 spread_chunk(b, c);
-            if (!touch_spread(w, i, &b->spreads[c->spread - 1], address, n, load))
+            if (!touch_spread(w, i, &b->spreads[c->spread - 1], number * 64, bits, load))
                 return false;
         }
     }
@@ -222,4 +237,24 @@ bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint64_t addr
         fresh_sectors(load ? c->read : c->written, bits);
     *(load ? &c->read : &c->written) |= bits;
     return true;
+}
+
+/* Lanes that follow each other in one chunk are taken together. */
+bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint32_t mask,
+                     const uint64_t address[32], unsigned n, ptx_use use)
+{
+    uint64_t chunk = address[__builtin_ctz(mask)] / 64, bits = 0;
+    if (!r->chunks)
+        r->chunks = ptx_zeroed((size_t)((r->end + 63) / 64 - r->device / 64), sizeof *r->chunks);
+    PTX_EACH(l, mask)
+    {
+        if (address[l] / 64 != chunk) {
+            if (!touch_chunk(w, i, r, chunk, bits, use == PTX_LOAD))
+                return false;
+            chunk = address[l] / 64;
+            bits = 0;
+        }
+        bits |= (((uint64_t)1 << n) - 1) << address[l] % 64;
+    }
+    return touch_chunk(w, i, r, chunk, bits, use == PTX_LOAD);
 }

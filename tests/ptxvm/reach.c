@@ -10,10 +10,6 @@ static const char *const space_names[PTX_SPACES] = {"generic", "global", "shared
                                                     "parameter"};
 static const char *const use_names[] = {"load", "store", "atomic", "cp.async"};
 
-#define EACH_LANE(l, mask)                                                                         \
-    for (uint32_t l##_left = (mask), l = 0;                                                        \
-         l##_left && ((l = (uint32_t)__builtin_ctz(l##_left)), true); l##_left &= l##_left - 1)
-
 void ptx_addresses(const ptx_warp *w, const ptx_inst *i, int n, int k, uint64_t address[32])
 {
     uint64_t offset = (uint64_t)i->literal[k];
@@ -24,27 +20,25 @@ void ptx_addresses(const ptx_warp *w, const ptx_inst *i, int n, int k, uint64_t 
     }
 }
 
-/* Lowest and highest address of the lanes, and all low bits or-ed. */
-static void extent(uint32_t mask, const uint64_t address[32], uint64_t *low, uint64_t *high,
-                   uint64_t *bits)
+/* Every lane's n bytes lie aligned in the size bytes at host, which have the address base. */
+static bool inside(uint32_t mask, const uint64_t address[32], unsigned n, uint64_t base,
+                   uint64_t size, unsigned char *host, unsigned char *at[32])
 {
-    *low = UINT64_MAX;
-    *high = *bits = 0;
-    PTX_LANES
+    uint64_t bad = size < n, most = size - n;
+    PTX_EACH(l, mask)
     {
-        uint64_t a = address[l], on = 0 - (uint64_t)(mask >> l & 1);
-        uint64_t for_low = a | ~on, for_high = a & on;
-        *low = for_low < *low ? for_low : *low;
-        *high = for_high > *high ? for_high : *high;
-        *bits |= for_high;
+        uint64_t offset = address[l] - base;
+        bad |= (offset > most) | (address[l] & (n - 1));
+        at[l] = host + (offset > most ? 0 : offset);
     }
+    return !bad;
 }
 
 /* One lane's address is out of place: say which. */
 static bool astray(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
                    ptx_space space, unsigned n, ptx_use use, uint64_t size)
 {
-    EACH_LANE(l, mask)
+    PTX_EACH(l, mask)
     {
         uint64_t a = address[l];
         unsigned long long shown = a;
@@ -71,33 +65,45 @@ static bool astray(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t
     return !w->block->failed;
 }
 
+static bool inside_range(ptx_range *r, uint32_t mask, const uint64_t address[32], unsigned n,
+                         unsigned char *at[32])
+{
+    return r && inside(mask, address, n, r->device, r->end - r->device, r->host, at);
+}
+
+/* Lanes in several allocations. */
+static bool reach_apart(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
+                        unsigned n, ptx_use use, unsigned char *at[32])
+{
+    ptx_block *b = w->block;
+    if (!astray(w, i, mask, address, PTX_GLOBAL, n, use, 0))
+        return false;
+    PTX_EACH(l, mask)
+    {
+        ptx_range *r = ptx_range_of(address[l], address[l] + n);
+        if ((b->options.race || b->options.count) &&
+            !ptx_race_global(w, i, r, 1u << l, address, n, use))
+            return false;
+        at[l] = r->host + (address[l] - r->device);
+    }
+    return true;
+}
+
 static bool reach_global(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
                          unsigned n, ptx_use use, unsigned char *at[32])
 {
     ptx_block *b = w->block;
-    uint64_t low, high, bits;
-    extent(mask, address, &low, &high, &bits);
-    ptx_range *r = b->range;
-    if (!r || low < r->device || high + n > r->end)
-        r = ptx_range_of(low, high + n);
-    if ((bits & (n - 1)) || !r || high > UINT64_MAX - n) {
-        if (!astray(w, i, mask, address, PTX_GLOBAL, n, use, 0))
-            return false;
-        r = NULL; /* lanes in several allocations */
-    }
-    if (r)
-        b->range = r;
     if (b->options.count)
         ptx_count_global(b, mask, address, n, use);
-    EACH_LANE(l, mask)
-    {
-        ptx_range *own = r ? r : ptx_range_of(address[l], address[l] + n);
-        if ((b->options.race || b->options.count) &&
-            !ptx_race_global(w, i, own, address[l], n, use))
-            return false;
-        at[l] = own->host + (address[l] - own->device);
+    if (!inside_range(b->range, mask, address, n, at)) {
+        uint64_t first = address[__builtin_ctz(mask)];
+        ptx_range *r = first <= UINT64_MAX - n ? ptx_range_of(first, first + n) : NULL;
+        if (!inside_range(r, mask, address, n, at))
+            return reach_apart(w, i, mask, address, n, use, at);
+        b->range = r;
     }
-    return true;
+    return !(b->options.race || b->options.count) ||
+           ptx_race_global(w, i, b->range, mask, address, n, use);
 }
 
 /* A copy of cp.async is under way into what the lane touches. */
@@ -118,22 +124,19 @@ static bool reach_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const ui
                          unsigned n, ptx_use use, unsigned char *at[32])
 {
     ptx_block *b = w->block;
-    uint64_t low, high, bits;
-    extent(mask, address, &low, &high, &bits);
-    if (((bits & (n - 1)) || b->shared_bytes < n || high > b->shared_bytes - n) &&
+    if (!inside(mask, address, n, 0, b->shared_bytes, b->shared, at) &&
         !astray(w, i, mask, address, PTX_SHARED, n, use, b->shared_bytes))
         return false;
     if (b->options.count)
         ptx_count_shared(b, mask, address, n);
-    EACH_LANE(l, mask)
-    {
-        if (b->n_pending && unwaited(w, i, l, address[l], n, use))
-            return false;
-        if (b->cells && !ptx_race_shared(w, i, (int)l, (uint32_t)address[l], n, use))
-            return false;
-        at[l] = b->shared + address[l];
+    if (b->n_pending) {
+        PTX_EACH(l, mask)
+        {
+            if (unwaited(w, i, l, address[l], n, use))
+                return false;
+        }
     }
-    return true;
+    return !b->cells || ptx_race_shared(w, i, mask, address, n, use);
 }
 
 /* Local memory, of which each thread has its own, and parameters. */
@@ -143,9 +146,8 @@ static bool reach_own(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint6
     ptx_block *b = w->block;
     const ptx_kernel *k = b->kernel;
     size_t size = space == PTX_LOCAL ? k->local_bytes : k->param_bytes;
-    uint64_t low, high, bits;
-    extent(mask, address, &low, &high, &bits);
-    if (((bits & (n - 1)) || size < n || high > size - n) &&
+    unsigned char *start = space == PTX_LOCAL ? b->local : (unsigned char *)(uintptr_t)b->params;
+    if (!inside(mask, address, n, 0, size, start, at) &&
         !astray(w, i, mask, address, space, n, use, size))
         return false;
     if (space == PTX_PARAM && use != PTX_LOAD) {
@@ -153,10 +155,9 @@ static bool reach_own(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint6
         return false;
     }
     size_t thread = (size_t)ptx_state_of(w)->number * 32;
-    EACH_LANE(l, mask)
-    {
-        at[l] = space == PTX_LOCAL ? b->local + (thread + l) * size + address[l]
-                                   : (unsigned char *)(uintptr_t)b->params + address[l];
+    for (uint32_t l = 0; l < 32 && space == PTX_LOCAL; l++) {
+        if (mask >> l & 1)
+            at[l] += (thread + l) * size;
     }
     return true;
 }

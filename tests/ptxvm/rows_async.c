@@ -68,7 +68,9 @@ static bool arrive(ptx_warp *w, const ptx_inst *i, const ptx_copy *c)
     ptx_block *b = w->block;
     ptx_range *r = ptx_range_of(c->src, c->src + c->take);
     mark(b, c->dst, c->n, false);
-    if (b->cells && !ptx_race_shared(w, i, c->lane, c->dst, c->n, PTX_STORE))
+    uint64_t dst[32] = {0};
+    dst[c->lane] = c->dst;
+    if (b->cells && !ptx_race_shared(w, i, 1u << c->lane, dst, c->n, PTX_STORE))
         return false;
     if (c->take)
         memcpy(b->shared + c->dst, r->host + (c->src - r->device), c->take);

@@ -181,11 +181,11 @@ bool ptx_reach(ptx_warp *w, const ptx_inst *i, ptx_space space, const uint64_t a
 /* Addresses of the memory operand at op[n], whose offset is literal k. */
 void ptx_addresses(const ptx_warp *w, const ptx_inst *i, int n, int k, uint64_t address[32]);
 
-/* False: a fault was reported. */
-bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, unsigned n,
-                     ptx_use use);
-bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint64_t address, unsigned n,
-                     ptx_use use);
+/* Of the mask's lanes. False: a fault was reported. */
+bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
+                     unsigned n, ptx_use use);
+bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint32_t mask,
+                     const uint64_t address[32], unsigned n, ptx_use use);
 
 void ptx_count_global(ptx_block *b, uint32_t mask, const uint64_t address[32], unsigned n,
                       ptx_use use);
@@ -193,5 +193,9 @@ void ptx_count_shared(ptx_block *b, uint32_t mask, const uint64_t address[32], u
 
 /* Lanes leave the kernel: false, and a fault, when copies of theirs are under way. */
 bool ptx_async_left(ptx_warp *w, const ptx_inst *i, uint32_t lanes);
+
+#define PTX_EACH(l, mask)                                                                          \
+    for (uint32_t l##_left = (mask), l = 0;                                                        \
+         l##_left && ((l = (uint32_t)__builtin_ctz(l##_left)), true); l##_left &= l##_left - 1)
 
 #endif

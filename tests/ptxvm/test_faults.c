@@ -147,6 +147,8 @@ static const fault faults[] = {
                "st.shared.u32 [%r4], %r7;\n",
      NULL},
     {"two lanes write one word", 1, 2, "st.shared.u32 [s], %r0;\n", "race in shared memory"},
+    {"another thread of another block writes it", 2, 2,
+     "setp.eq.u32 %p1, %r0, %r1;\n@%p1 st.shared.u32 [s], %r0;\n", NULL},
     {"two lanes write bytes of one word", 1, 4,
      "mov.u32 %r3, s;\nadd.u32 %r3, %r3, %r0;\nst.shared.u8 [%r3], %r0;\n", NULL},
     {"a word of which another lane wrote a byte", 1, 4,
@@ -195,7 +197,8 @@ static const fault faults[] = {
      "red.shared.add.u32 [s], 1;\nsetp.eq.u32 %p1, %r0, 31;\n@%p1 ld.shared.u32 %r3, [s];\n",
      "no __syncwarp between"},
     {"atomics of two warps, syncwarp, a read", 1, 64,
-     "red.shared.add.u32 [s], 1;\nbar.warp.sync -1;\nld.shared.u32 %r3, [s];\n",
+     "red.shared.add.u32 [s], 1;\nbar.warp.sync -1;\nsetp.gt.u32 %p1, %r0, 31;\n"
+     "@%p1 ld.shared.u32 %r3, [s];\n",
      "race in shared memory"},
     {"atomics, and half a warp returns", 1, 32,
      HALF "red.shared.add.u32 [s], 1;\n@%p1 ret;\nbar.warp.sync -1;\nld.shared.u32 %r3, [s];\n",

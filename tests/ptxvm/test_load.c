@@ -24,6 +24,7 @@ static const refusal bodies[] = {
     {"ld.global.u32 %r3, [%d99];", "operand '%d99': no such register"},
     {"ld.global.u32 %r03, [%d0];", "no such register"},
     {"ld.global.u32 %h1, [%d0];", "operand '%h1': a register of the wrong width"},
+    {"add.u32 %r3, %r0, %d1;", "operand '%d1': a register of the wrong width"},
     {"ld.global.u32 %p1, [%d0];", "operand '%p1': a predicate"},
     {"ld.global.u32 %r3, %d0;", "operand '%d0': no address"},
     {"ld.global.u32 %r3, [%h1];", "too narrow"},
