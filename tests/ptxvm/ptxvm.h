@@ -42,12 +42,17 @@ void ptx_memory_remove(uint64_t device);
 /* NULL: not all inside one range. */
 void *ptx_memory_host(uint64_t device, size_t n);
 
+/* A warp's loads of global memory (also cp.async's): n bytes at the address of each lane of mask.
+ */
+typedef void ptx_watch_fn(void *arg, uint32_t mask, const uint64_t address[32], unsigned n);
 typedef struct ptx_options {
     uint64_t seed;
     uint64_t limit; /* warp instructions of a block; 0: 2^33. More is a fault: the kernel hangs */
     bool race;      /* find races: in shared memory, and between blocks */
     bool shuffle;   /* blocks, and the warps of a block, take turns in an order by seed */
     bool count;     /* sectors, banks and bytes of the statistics */
+    ptx_watch_fn *watch; /* NULL: nobody asks */
+    void *watch_arg;
 } ptx_options;
 
 /* What launches did, summed: a launch adds to it. */

@@ -95,6 +95,8 @@ static bool reach_global(ptx_warp *w, const ptx_inst *i, uint32_t mask, const ui
     ptx_block *b = w->block;
     if (b->options.count)
         ptx_count_global(b, mask, address, n, use);
+    if (b->options.watch && (use == PTX_LOAD || use == PTX_ASYNC))
+        b->options.watch(b->options.watch_arg, mask, address, n);
     if (!inside_range(b->range, mask, address, n, at)) {
         uint64_t first = address[__builtin_ctz(mask)];
         ptx_range *r = first <= UINT64_MAX - n ? ptx_range_of(first, first + n) : NULL;

@@ -42,6 +42,10 @@ uint64_t fake_calls(const char *name);
 uint64_t fake_count(const char *name);
 /* Allocations, handles and contexts that are not given back. */
 uint64_t fake_leaks(void);
+/* From now on fn is told of kernels' loads from global memory: n bytes at the address of each lane
+ * of mask. NULL: no more. */
+void fake_watch(void (*fn)(void *arg, uint32_t mask, const uint64_t *address, unsigned n),
+                void *arg);
 /* The last fault in words; "" if there was none. */
 const char *fake_fault(void);
 

@@ -285,6 +285,15 @@ static CUresult code_of(const char *err)
     return CUDA_ERROR_LAUNCH_FAILED;
 }
 
+static ptx_watch_fn *watch;
+static void *watch_arg;
+
+void fake_watch(void (*fn)(void *, uint32_t, const uint64_t *, unsigned), void *arg)
+{
+    watch = fn;
+    watch_arg = arg;
+}
+
 static CUresult run_kernel(fake_op *op)
 {
     const fake_function *f = op->f;
@@ -294,7 +303,11 @@ static CUresult run_kernel(fake_op *op)
     if (f->module->dead)
         return fake_wrong(CUDA_ERROR_LAUNCH_FAILED, "%s: its module was unloaded before it ran",
                           ptx_name(f->kernel));
-    ptx_options options = {.seed = fake_random(), .race = fake.race, .shuffle = true};
+    ptx_options options = {.seed = fake_random(),
+                           .race = fake.race,
+                           .shuffle = true,
+                           .watch = watch,
+                           .watch_arg = watch_arg};
     char err[800];
     if (ptx_launch(f->kernel, op->grid, op->block, op->shared, op->data, op->n_data, &options,
                    &fake.stats, err, sizeof err))
