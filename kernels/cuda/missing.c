@@ -7,13 +7,7 @@
 #define MISSING(X)                                                                                 \
     X(ROPE, rope)                                                                                  \
     X(GATHER, gather)                                                                              \
-    X(ATTENTION, attention)                                                                        \
-    X(SHORTCONV, shortconv)                                                                        \
-    X(DELTAPREP, deltaprep)                                                                        \
-    X(DELTANET, deltanet)                                                                          \
-    X(ROUTE, route)                                                                                \
-    X(SUM, sum)                                                                                    \
-    X(SAMPLE, sample)
+    X(ATTENTION, attention)
 
 static cp_code refuse(const cp_op *op, cp_err *err)
 {
@@ -67,25 +61,4 @@ cp_code cp_cuda_pages_enqueue(cuda_run *run, const cp_batch *batch, cp_err *err)
     if (batch->n_zero_pages || batch->n_copies || batch->n_state_copies)
         return cp_fail(err, CP_UNSUPPORTED, "zeroes and copies of pages are not built");
     return CP_OK;
-}
-
-cp_code cp_cuda_sample_fill(cuda_run *run, const cp_batch *batch, cp_err *err)
-{
-    (void)run;
-    (void)batch;
-    (void)err;
-    return CP_OK;
-}
-
-cp_code cp_cuda_sample_collect(cuda_run *run, const cp_batch *batch, cp_err *err)
-{
-    (void)run;
-    (void)batch;
-    (void)err;
-    return CP_OK;
-}
-
-void cp_cuda_sample_fini(cuda_run *run)
-{
-    (void)run;
 }

@@ -61,7 +61,7 @@ typedef struct cuda_step {
     CUDA_PTR(const cuda_table) tables; /* [group * n_seqs + seq] */
     CUDA_PTR(const uint32_t) entries;
     CUDA_PTR(const cuda_plan) plans;               /* by the number that a record's geometry has */
-    CUDA_PTR(const void) samples;                  /* [n_out] of sample.c */
+    CUDA_PTR(const void) samples;                  /* cuda_samples (sampling.h) */
     CUDA_PTR(const float) gathered[CUDA_GATHERED]; /* [n_rows][width] rows of embeddings */
 } cuda_step;
 

@@ -132,10 +132,23 @@ int rig_group(rig *r, cp_kv_group g)
     return r->prog.n_groups++;
 }
 
+static const char *test_device(void)
+{
+    return getenv("CAPSTAN_TEST_DEVICE");
+}
+
+int rig_threads(void)
+{
+    return test_device() ? 1 : 3;
+}
+
 const char *const *rig_levels(void)
 {
     static const char *levels[CP_ISA_COUNT + 1];
     int n = 0;
+    levels[0] = test_device();
+    if (levels[0])
+        return levels;
     for (int i = 0; i < CP_ISA_COUNT; i++)
         if (cp_isa_there((cp_isa)i))
             levels[n++] = cp_isa_name((cp_isa)i);
@@ -175,7 +188,10 @@ machine machine_open_on(rig *r, const char *device, const char *level, int threa
 
 machine machine_open(rig *r, const char *level, int threads)
 {
-    return machine_open_on(r, level ? "cpu" : "ref", level, threads);
+    if (!level || !test_device())
+        return machine_open_on(r, level ? "cpu" : "ref", level, threads);
+    r->exact = true;
+    return machine_open_on(r, test_device(), NULL, 1);
 }
 
 void machine_close(machine *m)

@@ -32,7 +32,7 @@ static void compare_with(rig *r, const cp_batch *b, const cp_mat *outs, const ch
         put(&ref, arg);
     machine_step(&ref, b);
     for (const char *const *level = rig_levels(); *level; level++) {
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= rig_threads(); threads++) {
             machine m = machine_open(r, *level, threads);
             machine_fill(&m, seed);
             if (put)
@@ -518,7 +518,7 @@ static void test_sample(uint64_t seed)
     machine_step(&ref, &b.b);
     machine_close(&ref);
     for (const char *const *level = rig_levels(); *level; level++)
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= rig_threads(); threads++) {
             machine m = machine_open(&r, *level, threads);
             machine_fill(&m, seed);
             b.b.results = got;
