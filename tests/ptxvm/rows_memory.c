@@ -7,25 +7,41 @@ enum { SIGNED = 1 << 12 };
 #define BYTES(i)                  ((unsigned)(i)->row->arg >> 4 & 15)
 #define COUNT(i)                  ((int)((unsigned)(i)->row->arg >> 8 & 15))
 
+/* For constant bytes and width: without a call for each lane. */
+static inline void take_as(uint32_t mask, unsigned char *d, unsigned char *const at[32],
+                           unsigned from, unsigned bytes, unsigned width, bool is_signed)
+{
+    PTX_EACH(l, mask)
+    {
+        uint64_t v = 0; /* little-endian */
+        memcpy(&v, at[l] + from, bytes);
+        if (is_signed)
+            v = (uint64_t)((int64_t)(v << (64 - 8 * bytes)) >> (64 - 8 * bytes));
+        memcpy(d + l * width, &v, width);
+    }
+}
+
 /* Element k of every lane's vector into operand k. */
 static void take(ptx_warp *w, const ptx_inst *i, int k, unsigned char *const at[32])
 {
     unsigned bytes = BYTES(i), from = (unsigned)k * bytes, width = i->width[k];
+    bool is_signed = i->row->arg & SIGNED;
     unsigned char *d = w->regs + i->op[k];
-    if (bytes == 4 && width == 4) {
-        PTX_EACH(l, w->mask)
-        {
-            memcpy(d + 4 * l, at[l] + from, 4);
-        }
-        return;
-    }
-    for (uint32_t left = w->mask; left; left &= left - 1) {
-        unsigned l = (unsigned)__builtin_ctz(left);
-        uint64_t v = 0;
-        memcpy(&v, at[l] + from, bytes);
-        if (i->row->arg & SIGNED)
-            v = (uint64_t)((int64_t)(v << (64 - 8 * bytes)) >> (64 - 8 * bytes));
-        memcpy(d + l * width, &v, width);
+    switch (is_signed && bytes < width ? 0 : bytes * 16 + width) {
+    case 1 * 16 + 2:
+        take_as(w->mask, d, at, from, 1, 2, false);
+        break;
+    case 2 * 16 + 2:
+        take_as(w->mask, d, at, from, 2, 2, false);
+        break;
+    case 4 * 16 + 4:
+        take_as(w->mask, d, at, from, 4, 4, false);
+        break;
+    case 8 * 16 + 8:
+        take_as(w->mask, d, at, from, 8, 8, false);
+        break;
+    default:
+        take_as(w->mask, d, at, from, bytes, width, is_signed);
     }
 }
 
@@ -86,11 +102,20 @@ static void st(ptx_warp *w, const ptx_inst *i)
     ptx_addresses(w, i, 0, 0, address);
     if (!ptx_reach(w, i, SPACE(i), address, bytes * (unsigned)count, PTX_STORE, at))
         return;
-    for (uint32_t left = w->mask; left; left &= left - 1) {
-        unsigned l = (unsigned)__builtin_ctz(left);
-        for (int k = 0; k < count; k++) /* little-endian: the low bytes of a wider register */
-            memcpy(at[l] + (unsigned)k * bytes, w->regs + i->op[1 + k] + l * i->width[1 + k],
-                   bytes);
+    for (int k = 0; k < count; k++) {
+        const unsigned char *v = w->regs + i->op[1 + k];
+        unsigned width = i->width[1 + k], to = (unsigned)k * bytes;
+        if (bytes == 4 && width == 4) {
+            PTX_EACH(l, w->mask)
+            {
+                memcpy(at[l] + to, v + 4 * l, 4);
+            }
+            continue;
+        }
+        PTX_EACH(l, w->mask) /* little-endian: the low bytes of a wider register */
+        {
+            memcpy(at[l] + to, v + l * width, bytes);
+        }
     }
 }
 
