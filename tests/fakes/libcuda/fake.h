@@ -94,6 +94,7 @@ typedef struct fake_memory_range {
     unsigned char *host;
     size_t n, mapped;
     bool pinned;
+    struct fake_memory_range *pinned_next; /* of those that are pinned and not freed */
 } fake_memory_range;
 
 typedef struct fake_image fake_image; /* module.c */

@@ -40,6 +40,8 @@ static bool poison_views(unsigned char *at, size_t n)
     return true;
 }
 
+static fake_memory_range *pinned_ranges;
+
 static fake_memory_range *range_new(size_t n, bool pinned)
 {
     size_t mapped = (n + 4095) & ~(size_t)4095;
@@ -59,11 +61,21 @@ static fake_memory_range *range_new(size_t n, bool pinned)
     m->pinned = pinned;
     m->next = fake.ranges;
     fake.ranges = m;
+    if (pinned) {
+        m->pinned_next = pinned_ranges;
+        pinned_ranges = m;
+    }
     return m;
 }
 
 static void range_end(fake_memory_range *m)
 {
+    for (fake_memory_range **p = &pinned_ranges; *p; p = &(*p)->pinned_next) {
+        if (*p == m) {
+            *p = m->pinned_next;
+            break;
+        }
+    }
     if (m->address)
         ptx_memory_remove(m->address);
     munmap(m->host, m->mapped);
@@ -95,9 +107,9 @@ fake_memory_range *fake_range_of_host(const void *host, size_t n, bool *partly)
 {
     uintptr_t at = (uintptr_t)host;
     *partly = false;
-    for (fake_memory_range *m = fake.ranges; m; m = m->next) {
+    for (fake_memory_range *m = pinned_ranges; m; m = m->pinned_next) {
         uintptr_t first = (uintptr_t)m->host, end = first + m->n;
-        if (!m->host || !m->pinned || at >= end || at + n <= first)
+        if (at >= end || at + n <= first)
             continue;
         if (at >= first && n <= end - at)
             return m;

@@ -15,6 +15,7 @@ struct fake_image {
     fake_image *next;
     ptx_module *ptx;
     uint64_t sum;
+    size_t n;
     char *text;
 };
 
@@ -62,9 +63,9 @@ static bool is_binary(const void *image)
 
 static fake_image *image_of(const char *text, char *err, size_t n_err)
 {
-    uint64_t sum = sum_of(text);
+    size_t n = strlen(text);
     for (fake_image *i = images; i; i = i->next) {
-        if (i->sum == sum && !strcmp(i->text, text))
+        if (i->n == n && !memcmp(i->text, text, n))
             return i;
     }
     ptx_module *ptx;
@@ -72,7 +73,8 @@ static fake_image *image_of(const char *text, char *err, size_t n_err)
         return NULL;
     fake_image *i = fake_new(sizeof *i);
     i->ptx = ptx;
-    i->sum = sum;
+    i->n = n;
+    i->sum = sum_of(text);
     i->text = strdup(text);
     i->next = images;
     images = i;
