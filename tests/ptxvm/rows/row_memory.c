@@ -16,7 +16,7 @@ typedef struct access {
     const char *space; /* global, shared, local, param, generic */
     char type;         /* b u s f */
     int bytes, count, width;
-    bool half;
+    bool half, window; /* window: of generic addresses, those of shared memory */
 } access;
 
 static bool has(const char *text, const char *part)
@@ -57,27 +57,30 @@ static void prepare(rowtest_text *t, const access *a)
                 "add.s64 %%rd2, %%rd0, %%rd2;\nadd.s64 %%rd3, %%rd1, %%rd3;\n"
                 "and.b32 %%r2, %%r0, 1;\nsetp.eq.u32 %%p1, %%r2, 0;\n",
                 strcmp(a->space, "local") == 0 ? "lo" : "sh");
-    if (strcmp(a->space, "global") == 0 || strcmp(a->space, "generic") == 0)
+    const char *filled = a->window ? "shared" : a->space;
+    if (strcmp(filled, "global") == 0 || strcmp(filled, "generic") == 0)
         rowtest_add(t, "mov.b64 %%rd4, %%rd2;\n");
-    else if (strcmp(a->space, "param") == 0)
+    else if (strcmp(filled, "param") == 0)
         rowtest_add(t, "mov.b64 %%rd4, k_in;\n");
-    else if (strcmp(a->space, "shared") == 0)
-        rowtest_add(t, "mov.b64 %%rd4, %%rd5;\n");
     else
-        rowtest_add(t, "mov.b64 %%rd4, lo;\n");
-    if (strcmp(a->space, "shared") == 0 || strcmp(a->space, "local") == 0)
+        rowtest_add(t, "mov.b64 %%rd4, %s;\n", strcmp(filled, "shared") == 0 ? "%rd5" : "lo");
+    if (strcmp(filled, "shared") == 0 || strcmp(filled, "local") == 0)
         rowtest_add(t,
                     "ld.global.b64 %%rd6, [%%rd2];\nld.global.b64 %%rd7, [%%rd2+8];\n"
                     "st.%s.b64 [%%rd4], %%rd6;\nst.%s.b64 [%%rd4+8], %%rd7;\n",
-                    a->space, a->space);
+                    filled, filled);
+    if (a->window)
+        rowtest_add(t, "cvta.shared.u64 %%rd4, %%rd4;\n");
 }
 
 /* The lane's 16 bytes to out + 48. */
 static void dump(rowtest_text *t, const access *a)
 {
-    const char *space = strcmp(a->space, "generic") == 0 ? "global" : a->space;
+    char space[16] = "";
+    if (strcmp(a->space, "generic") != 0)
+        snprintf(space, sizeof space, ".%s", a->space);
     rowtest_add(t,
-                "ld.%s.b64 %%rd6, [%%rd4];\nld.%s.b64 %%rd7, [%%rd4+8];\n"
+                "ld%s.b64 %%rd6, [%%rd4];\nld%s.b64 %%rd7, [%%rd4+8];\n"
                 "st.global.b64 [%%rd3+48], %%rd6;\nst.global.b64 [%%rd3+56], %%rd7;\n",
                 space, space);
 }
@@ -333,9 +336,11 @@ void rowtest_memory(void **state)
         access a = access_of(row);
         for (int width = a.bytes < 2 ? 2 : a.bytes; width <= 8; width *= 2) {
             a.width = width;
-            for (int half = 0; half < 2; half++) {
-                a.half = half;
-                (load ? try_load : try_store)(&a);
+            for (int turn = 0; turn < 4; turn++) {
+                a.half = turn & 1;
+                a.window = turn & 2;
+                if (!a.window || strcmp(a.space, "generic") == 0)
+                    (load ? try_load : try_store)(&a);
             }
         }
         rowtest_tried(row);

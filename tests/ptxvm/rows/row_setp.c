@@ -59,7 +59,9 @@ static const struct pair {
     {"s64 u64 b64", 0x100000000, 0x200000000, LESS},
     {"s64 u64 b64", 0x200000001, 0x100000001, GREATER},
     {"s64", UINT64_MAX, 1, LESS},
+    {"s64", INT64_MAX, (uint64_t)1 << 63, GREATER},
     {"u64 b64", UINT64_MAX, 1, GREATER},
+    {"u64 b64", INT64_MAX, (uint64_t)1 << 63, LESS},
     {"f32", 0x3f800000, 0x3f800000, EQUAL},
     {"f32", 0x80000000, 0x00000000, EQUAL},   /* -0, 0 */
     {"f32", 0x00000000, 0x00000001, LESS},    /* a denormal is no zero */
