@@ -79,7 +79,8 @@ static cp_code read_keys(const cp_options *o, key_list *k, cp_err *err)
 /* ---- models ---- */
 
 /* Every [[model]] kv_bytes first, the rest of the total in equal parts. One model alone, for which
- * nothing is said, gets what the backend can give beside it: 0. */
+ * nothing is said, gets what the backend can give beside it: 0. So does each of several on a GPU,
+ * beside its equal part of what the others are to have, weights included. */
 static cp_code share_memory(const serving *s, uint64_t *share, cp_err *err)
 {
     const cp_options *o = s->o;
@@ -91,7 +92,8 @@ static cp_code share_memory(const serving *s, uint64_t *share, cp_err *err)
         fixed += share[i];
         others += share[i] == 0;
     }
-    if (total == 0 && o->n_models == 1) {
+    if (total == 0 && (o->n_models == 1 || !cp_stack_on_cpu(&s->stack))) {
+        cp_app_models_expect(s->models, others);
         return CP_OK;
     }
     if (total == 0) {

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool on_cpu(const cp_stack *s)
+bool cp_stack_on_cpu(const cp_stack *s)
 {
     return strcmp(cp_backend_name(s->backend), "cpu") == 0;
 }
@@ -32,7 +32,7 @@ static const char *numerics_name(const cp_options *o)
 static void say_device(const cp_stack *s, const cp_options *o)
 {
     char words[256];
-    if (on_cpu(s)) {
+    if (cp_stack_on_cpu(s)) {
         return;
     }
     cp_backend_default_level(s->backend, words, sizeof words);
@@ -89,7 +89,7 @@ cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
 void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n)
 {
     const char *level = cp_backend_level(s->backend);
-    if (on_cpu(s)) {
+    if (cp_stack_on_cpu(s)) {
         cp_snprintf(out, n, "%s", level);
     } else {
         cp_snprintf(out, n, "%s-%s-%s-%s", cp_backend_name(s->backend), level, gemm_name(o),
@@ -100,7 +100,7 @@ void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t
 void cp_stack_words(const cp_stack *s, char *out, size_t n)
 {
     const char *level = cp_backend_level(s->backend);
-    if (on_cpu(s)) {
+    if (cp_stack_on_cpu(s)) {
         cp_snprintf(out, n, "ISA level %s", level);
     } else {
         cp_snprintf(out, n, "device %s, %s", cp_backend_name(s->backend), level);

@@ -37,6 +37,7 @@ typedef struct cp_app_model {
 /* Pool of o->threads workers and the backend of o->device (CAPSTAN_CPU caps the cpu's level); no
  * engine yet. */
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
+bool cp_stack_on_cpu(const cp_stack *s);
 /* What a model's bits depend on beside the model: "avx512", "cuda-sm_90-own-default"; at most n
  * bytes. */
 void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n);

@@ -38,6 +38,7 @@ struct cp_app_models {
     cp_stack *stack;
     cp_server *server;
     pthread_mutex_t turn; /* one load at a time */
+    int expected;         /* loads to come that say no kv_bytes; guarded by turn */
     pthread_mutex_t lock; /* guards what follows; never held over anything that takes long */
     pthread_cond_t change;
     row *list;
@@ -52,6 +53,11 @@ cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server
     pthread_mutex_init(&ms->lock, NULL);
     pthread_cond_init(&ms->change, NULL);
     return ms;
+}
+
+void cp_app_models_expect(cp_app_models *ms, int n)
+{
+    ms->expected = n;
 }
 
 static void row_free(row *r)
@@ -208,6 +214,7 @@ static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *
     cp_engine_model em = {.name = r->ids[0],
                           .ctx = (int)mo->ctx,
                           .kv_bytes = r->kv_bytes,
+                          .kv_sharers = r->kv_bytes ? 0 : ms->expected,
                           .max_seqs = (int)o->max_seqs,
                           .max_batch_rows = (int)o->max_batch_rows,
                           .prefill_chunk = (int)o->prefill_chunk,
@@ -215,6 +222,7 @@ static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *
                           .kv_type = kv_dtype(mo),
                           .prefix_cache = o->prefix_cache,
                           .cancel = &r->cancel};
+    ms->expected -= r->kv_bytes == 0 && ms->expected > 0;
     return cp_app_model_add(&r->m, ms->stack, &em, err);
 }
 

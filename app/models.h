@@ -21,6 +21,9 @@ cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server
 /* No load and no unload may be under way (asserted: both would go on in a closed engine). NULL is
  * fine. */
 void cp_app_models_free(cp_app_models *ms);
+/* So many models that say no kv_bytes will be loaded: the first shares what the backend can give
+ * with the others, and so on. Before the first load. */
+void cp_app_models_expect(cp_app_models *ms, int n);
 /*
  * Load mo, whose strings are copied, and serve it. kv_bytes 0: what --kv-bytes leaves, where it was
  * given, else what the backend can give beside this model now. Errors are those of file, tokenizer,

@@ -50,8 +50,14 @@ cp_code cp_engine_default_kv(cp_engine *e, const cp_engine_model *m, uint64_t *b
     cp_backend *b = e->cfg.backend;
     cp_engine_desc d = describe(e, m);
     cp_prepare_config cfg = cp_resident_prepare_config(m, &d, cp_backend_page_positions(b));
-    uint64_t taken;
+    uint64_t taken, total, available;
     cp_code code = cp_backend_model_bytes(b, d.program, &cfg, &taken, err);
-    taken += code == CP_OK ? d.page_bytes + d.state_bytes : 0; /* the null page and slot */
-    return code == CP_OK ? cp_backend_kv_bytes(b, taken, bytes, how, n, err) : code;
+    if (code == CP_OK)
+        code = cp_backend_memory(b, &total, &available, err);
+    if (code != CP_OK)
+        return code;
+    taken += d.page_bytes + d.state_bytes; /* the null page and slot */
+    if (m->kv_sharers > 1)
+        taken += available - available / (uint64_t)m->kv_sharers;
+    return cp_backend_kv_bytes(b, taken, bytes, how, n, err);
 }

@@ -64,7 +64,8 @@ typedef struct cp_engine_model {
     int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
     int ctx_wish;          /* of the packaging; 0: none */
     uint64_t kv_bytes;
-    int max_seqs;       /* 1..4096 */
+    int kv_sharers; /* cp_engine_default_kv: models, this one too, that are to have equal parts */
+    int max_seqs;   /* 1..4096 */
     int max_batch_rows; /* >= max_seqs */
     int prefill_chunk;  /* rows of a prompt in a step in which others decode; >= 1 */
     cp_dtype kv_type;
