@@ -41,6 +41,9 @@ typedef struct rowtest_operand {
 /* The shape's words; their number. */
 int rowtest_shape(const char *shape, rowtest_operand operands[8]);
 
+/* A module with an instruction of each row, on the standard output. */
+void rowtest_print(void);
+
 /* The files' tests; each ends by failing its own assertions. */
 void rowtest_values(void **state);
 void rowtest_setp(void **state);

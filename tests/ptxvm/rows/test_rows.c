@@ -16,8 +16,12 @@ static void test_no_row_is_untried(void **state)
     assert_int_equal(missing, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--print") == 0) {
+        rowtest_print();
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rowtest_values),         cmocka_unit_test(rowtest_setp),
         cmocka_unit_test(rowtest_matrices),       cmocka_unit_test(rowtest_warps),
