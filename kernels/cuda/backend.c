@@ -304,22 +304,36 @@ cp_code cp_cuda_kernel(cuda_run *run, const char *name, cuda_kernel *out, cp_err
 }
 
 /* A grid without blocks is no launch. */
-cp_code cp_cuda_launch(cuda_run *run, cuda_kernel f, cuda_dim grid, cuda_dim block, size_t shared,
-                       const void *args, cp_err *err)
+static cp_code launch(cuda_run *run, cuda_kernel f, cuda_dim grid, cuda_dim block, size_t shared,
+                      const void *args, cp_err *err)
 {
-    enum { WITHOUT_ASKING = 48 << 10 };
     const cuda_gpu *gpu = run->gpu;
     void *parameters[] = {(void *)(uintptr_t)args};
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
-        return CP_OK;
-    if (shared > WITHOUT_ASKING)
-        CUDA_TRY(gpu, function_set(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared),
-                 err);
     CUDA_TRY(gpu,
              launch(f, grid.x, grid.y, grid.z, block.x, block.y, block.z, (unsigned)shared,
                     run->stream->stream, parameters, NULL),
              err);
     return CP_OK;
+}
+
+cp_code cp_cuda_launch(cuda_run *run, cuda_kernel f, cuda_dim grid, cuda_dim block, size_t shared,
+                       const void *args, cp_err *err)
+{
+    /* 48 KB are there unasked, of which the kernel's own arrays are a part. */
+    enum { WITHOUT_ASKING = 32 << 10 };
+    cuda_gpu *gpu = run->gpu;
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return CP_OK;
+    if (shared <= WITHOUT_ASKING)
+        return launch(run, f, grid, block, shared, args, err);
+    pthread_mutex_lock(&gpu->lock); /* another thread may want another size of the same kernel */
+    CUresult result =
+        gpu->api.function_set(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared);
+    cp_code rc = cp_cuda_check(gpu, result, "function_set", err);
+    if (rc == CP_OK)
+        rc = launch(run, f, grid, block, shared, args, err);
+    pthread_mutex_unlock(&gpu->lock);
+    return rc;
 }
 
 /* ---- steps ---- */

@@ -40,9 +40,10 @@ typedef struct cuda_item {
     int32_t seq, row0, n_rows, split0, split1, merge, result, result0, n_results;
 } cuda_item;
 
-/* The items of the attention records of one geometry. */
+/* The items of the attention records of one geometry; behind them an item of each merge. fused: K
+ * and V are written by the items that read them last. */
 typedef struct cuda_plan {
-    int32_t n_items, n_merges;
+    int32_t n_items, n_merges, fused, pad;
     CUDA_PTR(const cuda_item) items;
 } cuda_plan;
 

@@ -166,6 +166,14 @@ const char *const *rig_backends(void)
     return names;
 }
 
+bool rig_has(const char *device)
+{
+    const char *const *name = rig_backends();
+    while (*name && strcmp(*name, device) != 0)
+        name++;
+    return *name != NULL;
+}
+
 machine machine_open_on(rig *r, const char *device, const char *level, int threads)
 {
     cp_err err = {0};

@@ -69,6 +69,7 @@ machine machine_open(rig *r, const char *level, int threads);
 /* Backends of the build that open here; NULL-terminated. cuda is among them where CAPSTAN_LIBCUDA
  * names a driver for it: tests do not run on a GPU that happens to be there. */
 const char *const *rig_backends(void);
+bool rig_has(const char *device); /* among them */
 /* On the backend of that name; level and threads are the cpu's. */
 machine machine_open_on(rig *r, const char *device, const char *level, int threads);
 void machine_close(machine *m);

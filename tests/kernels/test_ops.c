@@ -3,7 +3,7 @@
  * level of this machine and on 1 to 3 workers against ref, bit for bit, pages and states included.
  * An operation without a test here does not compile.
  */
-#include "tests/kernels/rig.h"
+#include "tests/kernels/attention.h"
 
 #include "base/mem.h"
 #include "tests/kernels/weights.h"
@@ -189,96 +189,12 @@ static void test_linear(uint64_t seed)
     rig_fini(&r);
 }
 
-/* Matrices, rope rows, norms and a group of two layers for an ATTENTION record of random shape. */
-static cp_op *attention_record(rig *r, int group, int n_kv, int k_dim, int v_dim)
-{
-    cp_op *op = rig_op(r, CP_OP_ATTENTION, CP_ROWS_ALL);
-    int heads = group * n_kv;
-    op->u.attention.gated = rig_random(r, 3) == 0;
-    op->u.attention.q =
-        rig_mat(r, heads * (k_dim + (op->u.attention.gated ? v_dim : 0)), CP_ROWS_ALL);
-    op->u.attention.k = rig_mat(r, n_kv * k_dim, CP_ROWS_ALL);
-    op->u.attention.v = rig_mat(r, n_kv * v_dim, CP_ROWS_ALL);
-    op->u.attention.out = rig_mat(r, heads * v_dim, CP_ROWS_ALL);
-    op->u.attention.rope_kind = (cp_rope_kind)rig_random(r, 3);
-    op->u.attention.n_rot = 2 * (1 + (int)rig_random(r, (uint64_t)k_dim / 2));
-    op->u.attention.rope = rig_mat(r, op->u.attention.n_rot, CP_ROWS_ALL);
-    op->u.attention.q_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
-    op->u.attention.k_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
-    op->u.attention.sinks = rig_random(r, 3) ? (cp_wref)-1 : rig_vector(r, heads, 1);
-    op->u.attention.eps = 1e-6f;
-    op->u.attention.scale = 0.3f;
-    op->u.attention.softcap = rig_random(r, 3) ? 0.0f : 5.0f;
-    op->u.attention.n_heads = heads;
-    op->u.attention.n_kv = n_kv;
-    op->u.attention.k_dim = k_dim;
-    op->u.attention.v_dim = v_dim;
-    op->u.attention.layer_in_group = (int)rig_random(r, 2);
-    return op;
-}
-
-/* A record after op that has queries of its own and reads op's K and V. */
-static cp_mat reads_the_same(rig *r, const cp_op *op, cp_rows rows)
-{
-    cp_op *reader = rig_op(r, CP_OP_ATTENTION, rows);
-    reader->u.attention = op->u.attention;
-    reader->u.attention.k = reader->u.attention.v = -1;
-    reader->u.attention.k_norm = -1;
-    reader->u.attention.v_norm = false;
-    reader->u.attention.rope = rig_mat(r, op->u.attention.n_rot, rows);
-    reader->u.attention.q = rig_mat(r, r->mats[op->u.attention.q].width, rows);
-    return reader->u.attention.out = rig_mat(r, r->mats[op->u.attention.out].width, rows);
-}
-
-/* Any of the rows want an output, perhaps none. */
-static void some_outputs(rig *r, rig_batch *b)
-{
-    b->b.n_out = 0;
-    for (int i = 0; i < b->b.n_rows; i++)
-        if (rig_random(r, 3))
-            b->out_rows[b->b.n_out++] = i;
-}
-
 static void test_attention(uint64_t seed)
 {
-    static const int windows[] = {0, 0, 1, 5, 16, 100, 512, 700};
-    rig r;
-    rig_init(&r, seed);
-    int group = 1 + (int)rig_random(&r, seed % 5 ? 4 : 30), n_kv = 1 + (int)rig_random(&r, 2);
-    int k_dim = 2 * (1 + (int)rig_random(&r, 24)), v_dim = 2 * (1 + (int)rig_random(&r, 24));
-    bool k_eq_v = rig_random(&r, 4) == 0;
-    v_dim = k_eq_v ? k_dim : v_dim;
-    cp_op *op = attention_record(&r, group, n_kv, k_dim, v_dim);
-    op->u.attention.v = k_eq_v ? op->u.attention.k : op->u.attention.v;
-    op->u.attention.v_norm = rig_random(&r, 2);
-    op->u.attention.window = windows[rig_random(&r, 8)];
-    op->u.attention.group = rig_group(
-        &r, (cp_kv_group){.kind = op->u.attention.window ? CP_GROUP_WINDOW : CP_GROUP_FULL,
-                          .n_layers = 2,
-                          .n_kv = n_kv,
-                          .k_dim = k_dim,
-                          .v_dim = v_dim,
-                          .window = op->u.attention.window});
-    if (rig_random(&r, 4) == 0) /* pages are larger than this group's contents */
-        rig_group(&r, (cp_kv_group){CP_GROUP_FULL, 2, n_kv, k_dim + 2, v_dim, 0, 0});
-    cp_mat outs[] = {op->u.attention.out, -1, -1};
-    if (rig_random(&r, 2))
-        outs[1] = reads_the_same(&r, op, rig_random(&r, 2) ? CP_ROWS_ALL : CP_ROWS_OUT);
-    r.cfg.page_positions = 16 << rig_random(&r, 6);
-    r.cfg.n_pages = (uint32_t)(7200 * r.prog.n_groups / r.cfg.page_positions + 8);
-    r.cfg.kv_type = seed % 3 ? CP_DTYPE_BF16 : CP_DTYPE_F16;
-    /* Lengths cross up to three splits; odd seeds: decode only (the fused way). */
-    rig_seq q[4];
-    int n = 1 + (int)rig_random(&r, 3);
-    for (int i = 0; i < n; i++)
-        q[i] = (rig_seq){.pos0 = (int)rig_random(&r, rig_random(&r, 2) ? 1700 : 600),
-                         .n_rows = seed % 2 ? 1 : 1 + (int)rig_random(&r, 20)};
-    rig_batch b;
-    rig_batch_init(&b, &r, q, n, false);
-    some_outputs(&r, &b);
-    compare(&r, &b.b, outs, "attention");
-    rig_batch_fini(&b);
-    rig_fini(&r);
+    attention_case c;
+    attention_case_random(&c, seed);
+    compare(&c.r, &c.b.b, c.outs, "attention");
+    attention_case_fini(&c);
 }
 
 static void test_shortconv(uint64_t seed)
@@ -646,29 +562,27 @@ CP_OPS(X)
 static void pages_come_first(void **state)
 {
     (void)state;
-    rig r;
-    rig_init(&r, 5);
-    cp_op *op = attention_record(&r, 2, 1, 16, 16);
-    op->u.attention.group =
-        rig_group(&r, (cp_kv_group){CP_GROUP_FULL, 2, 1, 16, 16, .state_bytes = 0});
-    rig_group(&r, (cp_kv_group){.kind = CP_GROUP_STATE, .n_layers = 1, .state_bytes = 192});
+    attention_case c;
+    attention_case_init(&c, 5, &(attention_shape){2, 1, 16, 16, 0});
+    rig_group(&c.r, (cp_kv_group){.kind = CP_GROUP_STATE, .n_layers = 1, .state_bytes = 192});
+    c.r.cfg.page_positions = 16;
+    c.r.cfg.n_pages = 256;
     rig_seq q = {.pos0 = 40, .n_rows = 1};
-    rig_batch b;
-    rig_batch_init(&b, &r, &q, 1, false);
-    uint32_t zeroes[] = {b.tables[0][0], 203};
-    cp_page_copy copies[] = {{200, b.tables[0][1]}, {b.tables[0][1], 201}, {201, 202}, {203, 204}};
+    rig_batch_init(&c.b, &c.r, &q, 1, false);
+    uint32_t zeroes[] = {c.b.tables[0][0], 203};
+    cp_page_copy copies[] = {
+        {200, c.b.tables[0][1]}, {c.b.tables[0][1], 201}, {201, 202}, {203, 204}};
     cp_page_copy states[] = {{3, 4}, {4, 5}};
-    b.b.zero_pages = zeroes;
-    b.b.n_zero_pages = 2;
-    b.b.copies = copies;
-    b.b.n_copies = 4;
-    b.b.state_copies = states;
-    b.b.n_state_copies = 2;
-    cp_mat outs[] = {op->u.attention.out, -1};
-    compare(&r, &b.b, outs, "pages first");
-    machine m = machine_open(&r, NULL, 1); /* ref itself: what the lists say, and nothing else */
+    c.b.b.zero_pages = zeroes;
+    c.b.b.n_zero_pages = 2;
+    c.b.b.copies = copies;
+    c.b.b.n_copies = 4;
+    c.b.b.state_copies = states;
+    c.b.b.n_state_copies = 2;
+    compare(&c.r, &c.b.b, c.outs, "pages first");
+    machine m = machine_open(&c.r, NULL, 1); /* ref itself: what the lists say, and nothing else */
     machine_fill(&m, 1);
-    machine_step(&m, &b.b);
+    machine_step(&m, &c.b.b);
     uint8_t *p[3] = {machine_page(&m, 200), machine_page(&m, 202), machine_page(&m, 204)};
     for (size_t i = 0; i < m.p->page_bytes; i++)
         assert_int_equal(p[2][i], 0);
@@ -676,8 +590,7 @@ static void pages_come_first(void **state)
     for (int i = 0; i < 3; i++)
         free(p[i]);
     machine_close(&m);
-    rig_batch_fini(&b);
-    rig_fini(&r);
+    attention_case_fini(&c);
 }
 
 /* ---- experts, beyond ref's bits ---- */

@@ -1,0 +1,195 @@
+/*
+ * test_cuda_attention: ATTENTION in the form that a GPU uses by default, by mma. Close to ref, and
+ * the bits of a row are its own: alone, in any chunk of its sequence and beside any other sequence
+ * it has the same. (That the exact form has ref's bits is test_ops'.)
+ */
+#include "tests/kernels/attention.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- close to ref ---- */
+
+/* Mean squared error of b's rows, by the mean square of a's. */
+static double error_of(const machine *a, const machine *b, cp_mat s, int rows)
+{
+    double error = 0, all = 0;
+    for (int r = 0; r < rows; r++) {
+        float *x = machine_row(a, s, r), *y = machine_row(b, s, r);
+        for (int i = 0; i < a->p->prog->mats[s].width; i++) {
+            double e = (double)x[i] - (double)y[i];
+            error += e * e;
+            all += (double)x[i] * (double)x[i];
+        }
+        free(x);
+        free(y);
+    }
+    return rows ? error / all : 0;
+}
+
+/* In a step after which both have the same pages. */
+static void check_close(attention_case *c, uint64_t seed)
+{
+    machine ref = machine_open(&c->r, NULL, 1), m = machine_open_on(&c->r, "cuda", NULL, 1);
+    machine_fill(&ref, seed);
+    machine_fill(&m, seed);
+    machine_step(&ref, &c->b.b);
+    machine_step(&m, &c->b.b);
+    for (int i = 0; c->outs[i] >= 0; i++) {
+        bool out = c->r.mats[c->outs[i]].rows == CP_ROWS_OUT;
+        double e = error_of(&ref, &m, c->outs[i], out ? c->b.b.n_out : c->b.b.n_rows);
+        if (!(e <= 1e-5))
+            fail_msg("seed %d, heads %d and %d wide: NMSE %g", (int)seed, c->op->u.attention.k_dim,
+                     c->op->u.attention.v_dim, e);
+    }
+    machines_equal_memory(&ref, &m, "pages");
+    machine_close(&m);
+    machine_close(&ref);
+}
+
+static void close_to_ref(void **state)
+{
+    static const attention_shape shapes[] = {
+        {4, 2, 64, 64, 0},   {1, 3, 128, 128, 0},  {8, 1, 128, 128, 700}, {3, 1, 96, 96, 0},
+        {2, 1, 256, 256, 0}, {4, 1, 192, 128, 16}, {30, 1, 64, 64, 512},  {2, 2, 80, 80, 0},
+        {2, 1, 72, 20, 100}, {5, 1, 512, 512, 0},
+    };
+    (void)state;
+    for (uint64_t seed = 0; seed < 30; seed++) {
+        attention_case c;
+        attention_case_shaped(&c, seed, &shapes[seed % (sizeof(shapes) / sizeof(shapes[0]))]);
+        check_close(&c, seed);
+        attention_case_fini(&c);
+    }
+    for (uint64_t seed = 0; seed < 10; seed++) { /* widths that only the exact form takes, too */
+        attention_case c;
+        attention_case_random(&c, seed);
+        check_close(&c, seed);
+        attention_case_fini(&c);
+    }
+}
+
+/* ---- a row alone ---- */
+
+/* Rows of one sequence of a batch, at the place of an earlier one: they take its pages. */
+typedef struct part {
+    cp_batch b;
+    cp_batch_seq seq;
+    int32_t tok[64], pos[64], row_seq[64], out_rows[64];
+} part;
+
+static void part_init(part *p, const rig_batch *all, int s, int first, int n)
+{
+    const cp_batch_seq *q = &all->b.seqs[s];
+    memset(p, 0, sizeof(*p));
+    cp_batch_seq seq = {
+        .slot = s, .n_rows = n, .pos0 = q->pos0 + first, .pages = q->pages, .adapter = -1};
+    memcpy(&p->seq, &seq, sizeof(seq));
+    for (int i = 0; i < n; i++)
+        p->pos[i] = q->pos0 + first + i;
+    p->b = (cp_batch){.n_rows = n,
+                      .n_seqs = 1,
+                      .tok = p->tok,
+                      .pos = p->pos,
+                      .row_seq = p->row_seq,
+                      .out_rows = p->out_rows,
+                      .seqs = &p->seq};
+}
+
+/* Row r of what the record reads, of one machine's fill, becomes row `to` of another's. */
+static void move_row(const machine *from, machine *m, const cp_op *op, int r, int to)
+{
+    const cp_mat mats[] = {op->u.attention.q, op->u.attention.k, op->u.attention.v,
+                           op->u.attention.rope};
+    for (size_t i = 0; i < sizeof(mats) / sizeof(mats[0]); i++) {
+        float *x = machine_row(from, mats[i], r);
+        machine_put_row(m, mats[i], to, x);
+        free(x);
+    }
+}
+
+/* The rows of all sequences, chunk by chunk, one sequence after another: as all at once. */
+static void check_chunks(const attention_case *c, const machine *all, const machine *inputs,
+                         int chunk)
+{
+    rig *r = (rig *)(uintptr_t)&c->r;
+    cp_mat out = c->op->u.attention.out;
+    size_t width = (size_t)r->mats[out].width * sizeof(float);
+    machine m = machine_open_on(r, "cuda", NULL, 1);
+    machine_fill(&m, 3);
+    for (int s = 0; s < c->b.b.n_seqs; s++) {
+        const cp_batch_seq *q = &c->b.b.seqs[s];
+        for (int first = 0; first < q->n_rows; first += chunk) {
+            int n = q->n_rows - first < chunk ? q->n_rows - first : chunk;
+            part p;
+            part_init(&p, &c->b, s, first, n);
+            for (int i = 0; i < n; i++)
+                move_row(inputs, &m, c->op, q->row0 + first + i, i);
+            machine_step(&m, &p.b);
+            for (int i = 0; i < n; i++) {
+                float *x = machine_row(all, out, q->row0 + first + i);
+                float *y = machine_row(&m, out, i);
+                if (memcmp(x, y, width) != 0)
+                    fail_msg("sequence %d row %d of %d, in chunks of %d: other bits", s, first + i,
+                             q->n_rows, chunk);
+                free(x);
+                free(y);
+            }
+        }
+    }
+    machines_equal_memory(all, &m, "pages");
+    machine_close(&m);
+}
+
+/* A long chunk over the end of a split beside single rows, near and far. */
+static const rig_seq company[] = {{.pos0 = 490, .n_rows = 41},
+                                  {.pos0 = 1300, .n_rows = 1},
+                                  {.pos0 = 37, .n_rows = 1},
+                                  {.pos0 = 1023, .n_rows = 2}};
+
+static void a_row_alone(void **state)
+{
+    static const attention_shape shapes[] = {{4, 2, 64, 64, 0},
+                                             {3, 1, 128, 128, 300},
+                                             {20, 1, 64, 64, 0},
+                                             {2, 1, 96, 96, 0},
+                                             {1, 2, 256, 256, 0}};
+    (void)state;
+    for (uint64_t seed = 0; seed < sizeof(shapes) / sizeof(shapes[0]); seed++) {
+        attention_case c;
+        attention_case_init(&c, seed, &shapes[seed]);
+        c.r.prog.n_ops = 1; /* without a reader */
+        rig_batch_init(&c.b, &c.r, company, sizeof(company) / sizeof(company[0]), false);
+        machine inputs = machine_open_on(&c.r, "cuda", NULL, 1);
+        machine all = machine_open_on(&c.r, "cuda", NULL, 1);
+        machine_fill(&inputs, 3);
+        machine_fill(&all, 3);
+        machine_step(&all, &c.b.b);
+        check_chunks(&c, &all, &inputs, 1);
+        check_chunks(&c, &all, &inputs, 7);
+        machine_close(&all);
+        machine_close(&inputs);
+        attention_case_fini(&c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(close_to_ref),
+        cmocka_unit_test(a_row_alone),
+    };
+    if (!rig_has("cuda")) {
+        fprintf(stderr, "skipped: no cuda backend, or no driver in CAPSTAN_LIBCUDA\n");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
