@@ -174,13 +174,15 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice d)
     return fake_leave(CUDA_SUCCESS);
 }
 
-/* What the context still has then is reported at exit. */
+/* Given back even where it fails; what the context still has then is reported at exit. */
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d)
 {
     CUresult r = enter_device(FAKE_cuDevicePrimaryCtxRelease_v2, d);
-    if (!r && !fake.devices[d].retained)
+    if (d < 0 || d >= fake.gpus)
+        return fake_leave(r);
+    if (!fake.devices[d].retained)
         r = fake_wrong(CUDA_ERROR_INVALID_CONTEXT, "the primary context was not retained");
-    if (!r && !--fake.devices[d].retained)
+    else if (!--fake.devices[d].retained)
         fake.devices[d].used -= FAKE_CONTEXT_BYTES;
     return fake_leave(r);
 }

@@ -127,7 +127,8 @@ typedef struct fake_state {
     CUresult fail_code;
     const char *coverage, *report;
 
-    uint64_t generation; /* of resets */
+    struct fake_state *past; /* before the last reset */
+    uint64_t generation;     /* of resets */
     uint64_t rng;
     CUresult answer; /* of the call of kind BACK that is in here */
     uint64_t calls[FAKE_CALLS];
