@@ -261,7 +261,7 @@ def why_own(v, text):
         return "long_s"
     if "<|return|>" in v.tokens and any(f in text for f in FRAME):
         return "frame"
-    if v.pre == "deepseek-llm" and "\u3000" in text:
+    if v.pre == "deepseek-llm" and any(c > "\u0800" and c.isspace() for c in text):
         return "wide_space"
     return "case" if patterns.FAMILY_OF.get(v.pre) in ("gpt-4o", "tekken") and not text.isascii() else None
 
