@@ -56,6 +56,7 @@ DEV_FN void put_query(const cuda_attention_args &a, const attend_memory &m, int 
 {
     uint32_t *q = (uint32_t *)m.q;
     int pairs = a.k_dim / 2, all = (a.k_dim + 15) / 16 * 8;
+#pragma unroll 1
     for (int n = threadIdx.x & 31; n < all; n += 32) {
         float x0 = 0.0f, x1 = 0.0f;
         if (x && n < pairs) {

@@ -175,6 +175,7 @@ DEV_FN void values(const cuda_attention_args &a, const attention_unit &u, const 
     for (int w = threadIdx.x; w < pairs * groups; w += CUDA_ATTENTION_THREADS) {
         int d = w % pairs * 2, i0 = w / pairs * GROUP, n = min(u.n_queries - i0, (int)GROUP);
         key_range some = q[i0].keys, all = q[i0].keys;
+#pragma unroll 1
         for (int h = 1; h < n; h++) {
             all.lo = max(all.lo, q[i0 + h].keys.lo);
             all.hi = min(all.hi, q[i0 + h].keys.hi);
@@ -202,6 +203,7 @@ DEV_FN void begin_unit(const cuda_attention_args &a, const cuda_plan &plan, cons
     }
     if (warp == WARPS - 1 && unit_writes(a, plan, u))
         write_kv<F16>(a, m.p, u.item.row0, u.kv);
+#pragma unroll 1
     for (int i = threadIdx.x; i < u.n_queries * a.v_dim; i += CUDA_ATTENTION_THREADS)
         m.o[i] = 0.0f;
     if (threadIdx.x < u.n_queries) {
@@ -239,6 +241,7 @@ DEV_FN void end_unit(const cuda_attention_args &a, const attention_unit &u, cons
         __syncthreads(); /* other threads' o */
         for (int i = threadIdx.x / 32; i < u.n_queries; i += WARPS) {
             head_end e = end_head(a, q[i].sum, unit_row(a, u, i), unit_head(a, u, i));
+#pragma unroll 1
             for (int d = threadIdx.x & 31; d < a.v_dim; d += 32)
                 e.out[d] = end_value(e, m.o[i * a.v_dim + d], d);
         }
@@ -291,6 +294,7 @@ DEV_KERNEL(CUDA_ATTENTION_THREADS) k_merge(const __grid_constant__ cuda_attentio
         for (int d = 2 * (threadIdx.x & 31); d < a.v_dim; d += 64) {
             split_sum sum = {-INFINITY, 0.0f};
             float o[2] = {0.0f, 0.0f};
+#pragma unroll 1
             for (int i = 0; i < it.n_results; i++) {
                 const float *r = result_at(a, it.result0 + i, head);
                 float2 split = *(const float2 *)&r[d], ml = *(const float2 *)&r[a.v_dim];

@@ -39,12 +39,14 @@ DEV_FN void head_norm(float *x, const float *w, int n, float eps)
 {
     int lane = threadIdx.x & 31;
     float p[2] = {0.0f, 0.0f};
+#pragma unroll 1
     for (int i = lane; i < n; i += 64) {
         p[0] = __fmaf_rn(x[i], x[i], p[0]);
         if (i + 32 < n)
             p[1] = __fmaf_rn(x[i + 32], x[i + 32], p[1]);
     }
     float r = cuda_rsqrt(__fadd_rn(__fdiv_rn(cuda_tree(p[0], p[1]), (float)n), eps));
+#pragma unroll 1
     for (int i = lane; i < n; i += 32) {
         float y = __fmul_rn(x[i], r);
         x[i] = w ? __fmul_rn(y, w[i]) : y;
@@ -55,6 +57,7 @@ DEV_FN void head_norm(float *x, const float *w, int n, float eps)
 DEV_FN void head_rope(float *x, const float *cs, int n_rot, int kind)
 {
     int half = n_rot / 2;
+#pragma unroll 1
     for (int i = threadIdx.x & 31; i < half; i += 32) {
         float *a = kind == CUDA_ROPE_NEOX ? &x[i] : &x[2 * i];
         float *b = kind == CUDA_ROPE_NEOX ? &x[half + i] : &x[2 * i + 1];
@@ -69,6 +72,7 @@ DEV_FN void load_head(const cuda_attention_args &a, float *x, const float *from,
                       int row)
 {
     __syncwarp(); /* whoever read x before is done */
+#pragma unroll 2
     for (int i = threadIdx.x & 31; i < a.k_dim; i += 32)
         x[i] = from[i];
     if (norm)
@@ -95,10 +99,12 @@ template <bool F16> DEV_FN void write_kv(const cuda_attention_args &a, float *x,
     uint8_t *page = head_page(a, a.step->row_seq[row], h, pos);
     load_head(a, x, a.k + (int64_t)row * a.ld_k + (int64_t)h * a.k_dim, a.k_norm, row);
     uint32_t *k = (uint32_t *)(page + (int64_t)(in / 16) * 32 * a.k_dim) + in % 16;
+#pragma unroll 1
     for (int i = lane; i < a.k_dim / 2; i += 32)
         k[16 * i] = pack_16<F16>(x[2 * i], x[2 * i + 1]);
     __syncwarp();
     const float *from = a.v + (int64_t)row * a.ld_v + (int64_t)h * a.v_dim;
+#pragma unroll 2
     for (int i = lane; i < a.v_dim; i += 32)
         x[i] = from[i];
     if (a.v_norm)
@@ -106,6 +112,7 @@ template <bool F16> DEV_FN void write_kv(const cuda_attention_args &a, float *x,
     uint16_t *v = (uint16_t *)(page + ((int64_t)a.k_dim << (a.page_shift + 1)) +
                                (int64_t)(in / 2) * 4 * a.v_dim) +
                   in % 2;
+#pragma unroll 1
     for (int i = lane; i < a.v_dim; i += 32)
         v[2 * i] = (uint16_t)pack_16<F16>(x[i], 0.0f);
 }

@@ -1,7 +1,7 @@
 /*
  * test_cuda_attention: ATTENTION in the form that a GPU uses by default, by mma. Close to ref, and
  * the bits of a row are its own: alone, in any chunk of its sequence and beside any other sequence
- * it has the same. (That the exact form has ref's bits is test_ops'.)
+ * it has the same. The exact form has ref's bits with wide heads, too (with small ones: test_ops).
  */
 #include "tests/kernels/attention.h"
 
@@ -55,17 +55,20 @@ static void check_close(attention_case *c, uint64_t seed)
     machine_close(&ref);
 }
 
+static const attention_shape shapes[] = {
+    {4, 2, 64, 64, 0},    {1, 3, 128, 128, 0},  {8, 1, 128, 128, 700}, {3, 1, 96, 96, 0},
+    {2, 1, 256, 256, 0},  {4, 1, 192, 128, 16}, {30, 1, 64, 64, 512},  {2, 2, 80, 80, 0},
+    {2, 1, 72, 20, 100},  {5, 1, 512, 512, 0},  {16, 1, 44, 36, 0},    {3, 1, 48, 48, 0},
+    {2, 1, 112, 112, 33},
+};
+enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
+
 static void close_to_ref(void **state)
 {
-    static const attention_shape shapes[] = {
-        {4, 2, 64, 64, 0},   {1, 3, 128, 128, 0},  {8, 1, 128, 128, 700}, {3, 1, 96, 96, 0},
-        {2, 1, 256, 256, 0}, {4, 1, 192, 128, 16}, {30, 1, 64, 64, 512},  {2, 2, 80, 80, 0},
-        {2, 1, 72, 20, 100}, {5, 1, 512, 512, 0},
-    };
     (void)state;
-    for (uint64_t seed = 0; seed < 30; seed++) {
+    for (uint64_t seed = 0; seed < 4 * SHAPES; seed++) {
         attention_case c;
-        attention_case_shaped(&c, seed, &shapes[seed % (sizeof(shapes) / sizeof(shapes[0]))]);
+        attention_case_shaped(&c, seed, &shapes[seed % SHAPES]);
         check_close(&c, seed);
         attention_case_fini(&c);
     }
@@ -73,6 +76,30 @@ static void close_to_ref(void **state)
         attention_case c;
         attention_case_random(&c, seed);
         check_close(&c, seed);
+        attention_case_fini(&c);
+    }
+}
+
+/* Wide heads by the exact form: the bits of ref. */
+static void exact_as_ref(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 2 * SHAPES; seed++) {
+        attention_case c;
+        attention_case_shaped(&c, seed, &shapes[seed % SHAPES]);
+        c.r.exact = true;
+        machine ref = machine_open(&c.r, NULL, 1), m = machine_open_on(&c.r, "cuda", NULL, 1);
+        machine_fill(&ref, seed);
+        machine_fill(&m, seed);
+        machine_step(&ref, &c.b.b);
+        machine_step(&m, &c.b.b);
+        for (int i = 0; c.outs[i] >= 0; i++) {
+            bool out = c.r.mats[c.outs[i]].rows == CP_ROWS_OUT;
+            machines_equal(&ref, &m, c.outs[i], out ? c.b.b.n_out : c.b.b.n_rows, "wide heads");
+        }
+        machines_equal_memory(&ref, &m, "wide heads");
+        machine_close(&m);
+        machine_close(&ref);
         attention_case_fini(&c);
     }
 }
@@ -157,15 +184,15 @@ static const rig_seq company[] = {{.pos0 = 490, .n_rows = 41},
 
 static void a_row_alone(void **state)
 {
-    static const attention_shape shapes[] = {{4, 2, 64, 64, 0},
-                                             {3, 1, 128, 128, 300},
-                                             {20, 1, 64, 64, 0},
-                                             {2, 1, 96, 96, 0},
-                                             {1, 2, 256, 256, 0}};
+    static const attention_shape some[] = {{4, 2, 64, 64, 0},
+                                           {3, 1, 128, 128, 300},
+                                           {2, 1, 96, 96, 0},
+                                           {20, 1, 64, 64, 0}, /* f16, as the first */
+                                           {1, 2, 256, 256, 0}};
     (void)state;
-    for (uint64_t seed = 0; seed < sizeof(shapes) / sizeof(shapes[0]); seed++) {
+    for (uint64_t seed = 0; seed < sizeof(some) / sizeof(some[0]); seed++) {
         attention_case c;
-        attention_case_init(&c, seed, &shapes[seed]);
+        attention_case_init(&c, seed, &some[seed]);
         c.r.prog.n_ops = 1; /* without a reader */
         rig_batch_init(&c.b, &c.r, company, sizeof(company) / sizeof(company[0]), false);
         machine inputs = machine_open_on(&c.r, "cuda", NULL, 1);
@@ -185,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(close_to_ref),
+        cmocka_unit_test(exact_as_ref),
         cmocka_unit_test(a_row_alone),
     };
     if (!rig_has("cuda")) {
