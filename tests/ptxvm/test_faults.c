@@ -300,7 +300,25 @@ static void an_odd_end_is_an_end(void **state)
     assert_false(harness_launch(&h));
     assert_non_null(strstr(h.err, "[%d0+16]"));
     ptx_memory_remove(DEVICE);
+    assert_true(ptx_memory_add(DEVICE, h.buffer, 15)); /* less than one access */
+    assert_false(harness_launch(&h));
+    assert_non_null(strstr(h.err, "[%d0]"));
+    ptx_memory_remove(DEVICE);
     ptx_unload(h.module);
+}
+
+static void no_shared_memory_is_none(void **state)
+{
+    (void)state;
+    static const char text[] =
+        ".visible .entry k() { .reg .b32 %r<2>; ld.shared.u32 %r0, [0]; ret; }";
+    const unsigned one[3] = {1, 1, 1};
+    char err[400];
+    ptx_module *m;
+    assert_true(ptx_load(&m, text, err, sizeof err));
+    assert_false(ptx_launch(ptx_find(m, "k"), one, one, 0, NULL, 0, NULL, NULL, err, sizeof err));
+    assert_non_null(strstr(err, "at 0 of 0 bytes of shared memory"));
+    ptx_unload(m);
 }
 
 /* Lanes may lie in several allocations. */
@@ -371,6 +389,7 @@ int main(void)
         cmocka_unit_test(no_order_hides_a_fault),
         cmocka_unit_test(memory_that_was_freed_is_gone),
         cmocka_unit_test(an_odd_end_is_an_end),
+        cmocka_unit_test(no_shared_memory_is_none),
         cmocka_unit_test(lanes_in_two_allocations),
         cmocka_unit_test(a_word_is_a_blocks_for_one_launch),
         cmocka_unit_test(launches_that_no_device_takes),

@@ -31,15 +31,47 @@ static void all_of_v4_and_narrow_types(void **state)
         "ld.global.v4.s8 {%h0,%h1,%h2,%h3}, [%d0+64];\nst.global.v4.u16 [%d0], {%h0,%h1,%h2,%h3};\n"
         "ld.global.s8 %r3, [%d0+64];\nst.global.u32 [%d0+8], %r3;\n"
         "ld.global.u8 %r3, [%d0+64];\nst.global.u32 [%d0+12], %r3;\n"
+        "ld.global.u8 %h4, [%d0+64];\nst.global.u16 [%d0+18], %h4;\n"
         "st.global.u8 [%d0+16], %r3;\nst.global.v2.b64 [%d0+32], {%d0, 0x0123456789abcdef};\n");
     const uint16_t want[4] = {0xffff, 2, 0xfffd, 127};
     assert_memory_equal(h.buffer, want, sizeof want);
     assert_int_equal(word(&h, 2), 0xffffffff);
     assert_int_equal(word(&h, 3), 0xff);
-    assert_int_equal(word(&h, 4), 0xff);
+    assert_int_equal(word(&h, 4), 0xff00ff);
     uint64_t pair[2];
     memcpy(pair, h.buffer + 32, 16);
     assert_true(pair[0] == DEVICE && pair[1] == 0x0123456789abcdefu);
+}
+
+/* A whole warp's vectors go a way of their own; wider registers do not. */
+static void vectors_of_a_warp(void **state)
+{
+    (void)state;
+    static const char *const loads[] = {
+        "ld.global.v4.u32 {%r4,%r5,%r6,%r7}, [%d2];\n"
+        "st.global.v4.u32 [%d2+2048], {%r7,%r6,%r5,%r4};\n",
+        "ld.global.v4.u32 {%d4,%d5,%d6,%d7}, [%d2];\n"
+        "st.global.v4.u32 [%d2+2048], {%d7,%d6,%d5,%d4};\n",
+        "ld.global.v2.u64 {%d4,%d5}, [%d2];\nmov.b64 {%r4,%r5}, %d4;\nmov.b64 {%r6,%r7}, %d5;\n"
+        "st.global.v4.u32 [%d2+2048], {%r7,%r6,%r5,%r4};\n",
+        "ld.global.v2.u8 {%h0,%h1}, [%d2];\nld.global.u8 %h2, [%d2+2];\nld.global.u8 %h3, "
+        "[%d2+3];\n"
+        "ld.global.v4.u8 {%h4,%h5,%h6,%h7}, [%d2+12];\n"
+        "ld.global.u32 %r5, [%d2+4];\nld.global.u32 %r6, [%d2+8];\n"
+        "st.global.v4.u8 [%d2+2060], {%h0,%h1,%h2,%h3};\nst.global.u32 [%d2+2052], "
+        "%r6;\nst.global.u32 [%d2+2056], %r5;\n"
+        "st.global.v4.u8 [%d2+2048], {%h4,%h5,%h6,%h7};\n"};
+    for (size_t k = 0; k < sizeof loads / sizeof *loads; k++) {
+        harness h = {.blocks = 1, .threads = 32};
+        char body[1000];
+        for (unsigned t = 0; t < 128; t++)
+            memcpy(h.buffer + 4 * t, &(uint32_t){t * 0x01010305u}, 4);
+        snprintf(body, sizeof body, "mul.wide.u32 %%d2, %%r0, 16;\nadd.s64 %%d2, %%d2, %%d0;\n%s",
+                 loads[k]);
+        runs(&h, body);
+        for (unsigned t = 0; t < 128; t++)
+            assert_int_equal(word(&h, 512 + t), (t / 4 * 4 + 3 - t % 4) * 0x01010305u);
+    }
 }
 
 static void every_space_by_its_own_and_by_generic_addresses(void **state)
@@ -295,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_of_v4_and_narrow_types),
+        cmocka_unit_test(vectors_of_a_warp),
         cmocka_unit_test(every_space_by_its_own_and_by_generic_addresses),
         cmocka_unit_test(parted_lanes_meet_again),
         cmocka_unit_test(lanes_that_returned_do_nothing_more),
