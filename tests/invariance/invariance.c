@@ -2,6 +2,7 @@
  * invariance: a sequence's log-probabilities depend on its own tokens only, bit for bit.
  *
  *   invariance [--digest] MODEL.gguf PROMPTS LONGEST [SEED [WANT]]
+ *   invariance --cuda exact|default MODEL.gguf PROMPTS LONGEST [SEED]
  *
  * PROMPTS random prompts (an eighth of them near LONGEST, the rest shorter), greedy and seeded, run
  * through the real engine: alone in one piece on one thread; then in random batches, in chunks of
@@ -16,6 +17,9 @@
  * --digest runs two scenarios only, alone and in batches, and prints a SHA-256 over all that must
  * not differ: so two builds are compared without keeping either's logits. It is the same for every
  * build of one law of arithmetic, at every level below bf16 dots. Exit 1 when it is not WANT.
+ *
+ * --cuda runs fewer scenarios, with short answers, on device cuda: compared with the cpu backend
+ * alone (exact), or with that device alone (default).
  */
 #include "app/local.h"
 #include "base/digest.h"
@@ -58,6 +62,9 @@ typedef struct bed {
     int window_pages, full_pages; /* the most that one group of a sequence held */
     result *got;
     uint64_t kv_bytes; /* of the next scenarios; 0: as they say */
+    const char *device;
+    bool exact;
+    int most_gen;
 } bed;
 
 typedef struct scenario {
@@ -157,7 +164,7 @@ static void start(bed *b, const scenario *s, running *r)
     cp_err err = {0};
     memset(r, 0, sizeof *r);
     must(cp_pool_open(&r->pool, s->threads, &err), &err);
-    cp_backend_config bc = {.device = "cpu", .pool = r->pool};
+    cp_backend_config bc = {.device = b->device, .exact = b->exact, .pool = r->pool};
     must(cp_backend_open(&r->backend, &bc, &err), &err);
     cp_engine_config ec = {.backend = r->backend, .max_queue = 1024, .max_queue_tokens = INT64_MAX};
     must(cp_engine_open(&r->engine, &ec, &err), &err);
@@ -165,7 +172,7 @@ static void start(bed *b, const scenario *s, running *r)
     for (int i = 0; i < b->n_prompts && !s->shorter_than; i++) {
         longest = b->prompts[i].n > longest ? b->prompts[i].n : longest;
     }
-    int ctx = longest + MAX_GEN + 1;
+    int ctx = longest + b->most_gen + 1;
     const cp_program *prog = cp_model_program(b->model);
     cp_kv_config kv = {
         .groups = prog->groups, .n_groups = prog->n_groups, .page_positions = positions};
@@ -353,9 +360,11 @@ static void hit_at(bed *b, running *r, prompt *p, int boundary, int positions, c
             "a prefix hit");
 }
 
+static const scenario with_hits = {"prefix hits", 2, 64, 512, 4, 0, true, 1, 0};
+
 static void run_hits(bed *b)
 {
-    scenario s = {"prefix hits", 2, 64, 512, 4, 0, true, 1, 0};
+    scenario s = with_hits;
     running r;
     start(b, &s, &r);
     int positions = cp_backend_page_positions(r.backend);
@@ -368,8 +377,14 @@ static void run_hits(bed *b)
     report(b, &s, &r);
     require(cp_metric_get(r.metrics, CP_M_PROMPT_TOKENS_CACHED) > 0, s.name, "a prefix hit");
     stop(&r);
-    /* every boundary of two prompts, each on a fresh cache */
-    int done = 0;
+}
+
+/* Of two prompts, each on a fresh cache. */
+static void run_every_boundary(bed *b)
+{
+    scenario s = with_hits;
+    running r;
+    int done = 0, positions = b->page_positions;
     for (int i = 0; i < b->n_prompts && done < 2; i++) {
         prompt *p = &b->prompts[i];
         int pages = (p->n - 1) / positions;
@@ -541,9 +556,9 @@ static bool large_states(const bed *b)
     return cp_program_state_at(prog, prog->n_groups) > page * (size_t)(256 / b->page_positions);
 }
 
-/* Forced preemptions where states are large: their slots get a quarter of the bytes at most, so
- * that a pool for a few short sequences is none. The prompts of three fill its pages, and their
- * answers do not fit. */
+/* Forced preemptions where states are large, and where there are none and answers are short: slots
+ * get a quarter of the bytes at most, so that a pool for a few short sequences is none. The prompts
+ * of three fill its pages, and their answers do not fit. */
 static void run_crowd(bed *b)
 {
     enum { SLOTS = 4, SEQS = 3, PROMPTS = 6, CHUNK = 64 };
@@ -551,6 +566,10 @@ static void run_crowd(bed *b)
     uint64_t state = cp_program_state_at(prog, prog->n_groups), bytes = 4 * SLOTS * state;
     cp_kv_config kv = {
         .groups = prog->groups, .n_groups = prog->n_groups, .page_positions = b->page_positions};
+    if (state == 0) {
+        bytes = SEQS * (uint64_t)cp_kv_pages_for(&kv, b->page_positions, CHUNK) *
+                cp_program_page_bytes(prog, b->page_positions);
+    }
     uint64_t pages = (bytes - SLOTS * state) / cp_program_page_bytes(prog, b->page_positions);
     bed one = *b;
     prompt crowd[PROMPTS];
@@ -559,7 +578,7 @@ static void run_crowd(bed *b)
         n++;
     }
     for (int i = 0; i < PROMPTS; i++) {
-        crowd[i] = (prompt){.n = n, .n_gen = MAX_GEN, .temperature = i % 2 ? 0.8f : 0.0f};
+        crowd[i] = (prompt){.n = n, .n_gen = b->most_gen, .temperature = i % 2 ? 0.8f : 0.0f};
         random_ids(b, &crowd[i]);
     }
     one.prompts = crowd;
@@ -588,7 +607,7 @@ static void make_prompts(bed *b, int longest)
         p->n = i % 8 == 0 ? longest - (int)draw(b, (uint64_t)longest / 8)
                           : 1 + (int)draw(b, (uint64_t)most);
         random_ids(b, p);
-        p->n_gen = 2 + (int)draw(b, MAX_GEN - 1);
+        p->n_gen = 2 + (int)draw(b, (uint64_t)b->most_gen - 1);
         p->temperature = i % 2 ? 0.8f : 0.0f;
     }
 }
@@ -618,21 +637,64 @@ static void run_everything(bed *b)
         run_crowd(b);
     }
     run_hits(b);
+    run_every_boundary(b);
     run_turns(b);
     run_long(b);
     printf("invariant: %d prompts, every scenario gives the same ids and bits\n", b->n_prompts);
 }
 
+/* Batches, chunks, preemptions and hits, against what stands in the prompts. */
+static void run_cuda(bed *b)
+{
+    const scenario all[] = {
+        {"random batches", 1, 64, 128, 8, 0, false, 8, 0},
+        {"chunks of 7", 1, 7, 8 * 7, 8, 0, false, 8, 0},
+        {"chunks of 1", 1, 1, 8, 8, 0, false, 8, 0},
+    };
+    const cp_program *prog = cp_model_program(b->model);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        run_scenario(b, &all[i]);
+    }
+    run_hits(b);
+    if (!b->exact && cp_program_state_at(prog, prog->n_groups) == 0) {
+        run_crowd(b);
+    }
+    printf("cuda %s: %d prompts, every scenario gives the same ids and bits\n",
+           b->exact ? "exact, as the cpu" : "alone and together", b->n_prompts);
+}
+
+static bool is_built(const char *backend)
+{
+    const char *const *name = cp_backend_names();
+    while (*name && strcmp(*name, backend) != 0) {
+        name++;
+    }
+    return *name != NULL;
+}
+
 int main(int argc, char **argv)
 {
-    bed b = {0};
+    bed b = {.device = "cpu", .most_gen = MAX_GEN};
     cp_err err = {0};
     bool digest = argc > 1 && strcmp(argv[1], "--digest") == 0;
-    argc -= digest;
-    argv += digest;
+    bool cuda = argc > 2 && strcmp(argv[1], "--cuda") == 0;
+    bool exact = cuda && strcmp(argv[2], "exact") == 0;
+    int skip = cuda ? 2 : digest;
+    argc -= skip;
+    argv += skip;
     if (argc < 4) {
-        fprintf(stderr, "usage: invariance [--digest] MODEL.gguf PROMPTS LONGEST [SEED [WANT]]\n");
+        fprintf(stderr,
+                "usage: invariance [--digest] MODEL.gguf PROMPTS LONGEST [SEED [WANT]]\n"
+                "       invariance --cuda exact|default MODEL.gguf PROMPTS LONGEST [SEED]\n");
         return 2;
+    }
+    if (cuda && !is_built("cuda")) {
+        printf("skipped: cuda is not built\n");
+        return 77;
+    }
+    if (cuda) {
+        b.most_gen = MAX_GEN / 6;
+        b.device = exact ? "cpu" : "cuda";
     }
     cp_loader_options lo = {0};
     b.path = argv[1];
@@ -643,7 +705,11 @@ int main(int argc, char **argv)
     b.vocab = cp_model_hparams(b.model)->n_vocab;
     make_prompts(&b, (int)strtol(argv[3], NULL, 10));
     run_alone(&b);
-    if (digest) {
+    if (cuda) {
+        b.device = "cuda";
+        b.exact = exact;
+        run_cuda(&b);
+    } else if (digest) {
         print_digest(&b, argc > 5 ? argv[5] : NULL);
     } else {
         run_everything(&b);
