@@ -174,9 +174,12 @@ static void layer(self_model *m, cp_dtype type, int l, cp_mat x[2], cp_mat y, cp
         op->u.attention.rope = angles;
         op->u.attention.rope_kind = CP_ROPE_NEOX;
         op->u.attention.n_rot = s->head;
-        op->u.attention.q_norm = op->u.attention.k_norm = op->u.attention.sinks = -1;
+        op->u.attention.sinks = -1;
+        /* normed heads: random ones would all look at a single key */
+        op->u.attention.q_norm = weight(m, CP_DTYPE_F32, s->head, 1, CP_ROLE_VECTOR);
+        op->u.attention.k_norm = weight(m, CP_DTYPE_F32, s->head, 1, CP_ROLE_VECTOR);
         op->u.attention.eps = 1e-5f;
-        op->u.attention.scale = 1.0f / sqrtf((float)s->head);
+        op->u.attention.scale = 1.0f / (float)s->head;
         op->u.attention.n_heads = s->n_heads;
         op->u.attention.n_kv = s->n_kv;
         op->u.attention.k_dim = op->u.attention.v_dim = s->head;
@@ -224,7 +227,7 @@ cp_code cp_self_model_new(self_model *m, const self_shape *s, cp_dtype type, uin
 {
     memset(m, 0, sizeof(*m));
     m->shape = *s;
-    open_program(m, 5 * s->n_layers + 6, 5 * s->n_layers + 8, 9 * s->n_layers + 4, s->d);
+    open_program(m, 5 * s->n_layers + 6, 5 * s->n_layers + 8, 11 * s->n_layers + 4, s->d);
     cp_code rc = make_bytes(m, type, most_bytes(s, type), seed, err);
     if (rc != CP_OK)
         return rc;

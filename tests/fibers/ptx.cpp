@@ -48,7 +48,7 @@ template <size_t N> static void call_with(void *function, const void *params)
     };
     ((void (*)(arguments))function)(*(const arguments *)params);
 }
-enum { MAX_WORDS = 256 };
+enum { MAX_WORDS = 512 }; /* 4 KiB, as CUDA has it */
 template <size_t... N> static auto call_of(size_t words, std::index_sequence<N...>)
 {
     static void (*const calls[])(void *, const void *) = {call_with<N + 1>...};
