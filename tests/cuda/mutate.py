@@ -18,6 +18,8 @@ import os
 import pathlib
 import random
 import re
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,10 +53,14 @@ def green(args):
 
 def seen_by(args, mutant):
     k, line, _, new = mutant
-    env = {**os.environ, "FAKE_MUTANT": f"{k.name}:{line}:{new}", "CAPSTAN_LIBCUDA": args.driver}
+    # cmocka: the first failure ends the process, as nobody wants the others
+    env = {**os.environ, "FAKE_MUTANT": f"{k.name}:{line}:{new}", "CAPSTAN_LIBCUDA": args.driver, "CMOCKA_TEST_ABORT": "1"}
+    test = subprocess.Popen(args.run, shell=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        return subprocess.run(args.run, shell=True, env=env, capture_output=True, timeout=args.timeout).returncode != 0
+        return test.wait(args.timeout) != 0
     except subprocess.TimeoutExpired:
+        os.killpg(test.pid, signal.SIGKILL)  # the shell and what it runs
+        test.wait()
         return True  # it hangs, and somebody would notice
 
 
@@ -97,6 +103,7 @@ def options():
 
 def main():
     args = options()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kernels = [k for k in ptx.modules(args.ptx) if re.fullmatch(args.kernels, k.name)]
     if args.list:
         for k, line, kind, new in all_mutants(kernels):
