@@ -53,8 +53,9 @@ def green(args):
 
 def seen_by(args, mutant):
     k, line, _, new = mutant
-    # cmocka: the first failure ends the process, as nobody wants the others
-    env = {**os.environ, "FAKE_MUTANT": f"{k.name}:{line}:{new}", "CAPSTAN_LIBCUDA": args.driver, "CMOCKA_TEST_ABORT": "1"}
+    # cmocka: the first failure ends the process, as nobody wants the others; a loop without end takes seconds
+    env = {**os.environ, "FAKE_MUTANT": f"{k.name}:{line}:{new}", "CAPSTAN_LIBCUDA": args.driver, "CMOCKA_TEST_ABORT": "1",
+           "FAKE_LIMIT": "64M"}
     test = subprocess.Popen(args.run, shell=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         return test.wait(args.timeout) != 0

@@ -120,6 +120,7 @@ typedef struct fake_state {
     /* the environment */
     uint64_t seed;
     bool eager, race;
+    uint64_t limit; /* of the warp instructions of a block */
     int gpus, cc, driver;
     size_t memory;
     fake_call fail; /* FAKE_CALLS: none */

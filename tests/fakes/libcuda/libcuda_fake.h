@@ -12,6 +12,7 @@
  *   FAKE_FAIL=call:n[:code]     the n-th call of that name fails (tests/fakes/libcuda/calls.def);
  *                      codes of a broken context stay, as the real one's do
  *   FAKE_RACE=0        without the machine's race detectors
+ *   FAKE_LIMIT=n       a block that executes more instructions of warps is a fault (2^33)
  *   FAKE_REPORT=file   at exit: calls, counts, leaks and the last fault as JSON
  *   FAKE_MUTANT=kernel:line:text  that line of the PTX of the module that has the kernel is this
  *   FAKE_COVERAGE=file at exit: appends how often each line of PTX ran

@@ -306,6 +306,7 @@ static CUresult run_kernel(fake_op *op)
         return fake_wrong(CUDA_ERROR_LAUNCH_FAILED, "%s: its module was unloaded before it ran",
                           ptx_name(f->kernel));
     ptx_options options = {.seed = fake_random(),
+                           .limit = fake.limit,
                            .race = fake.race,
                            .shuffle = true,
                            .watch = watch,

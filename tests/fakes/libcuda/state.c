@@ -100,6 +100,7 @@ static void read_environment(void)
     fake.seed = number("FAKE_SEED", 1);
     fake.rng = fake.seed * 0x9e3779b97f4a7c15u + 1;
     fake.race = number("FAKE_RACE", 1) != 0;
+    fake.limit = number("FAKE_LIMIT", 0);
     fake.memory = number("FAKE_MEMORY", 512u << 20);
     fake.gpus = (int)number("FAKE_GPUS", 1);
     if (fake.gpus > FAKE_DEVICES)

@@ -16,9 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *const variables[] = {"FAKE_MODE",   "FAKE_SEED",     "FAKE_MEMORY",
-                                        "FAKE_GPUS",   "FAKE_CC",       "FAKE_FAIL",
-                                        "FAKE_REPORT", "FAKE_COVERAGE", "FAKE_DRIVER_VERSION"};
+static const char *const variables[] = {
+    "FAKE_MODE", "FAKE_SEED",   "FAKE_MEMORY",   "FAKE_GPUS",           "FAKE_CC",
+    "FAKE_FAIL", "FAKE_REPORT", "FAKE_COVERAGE", "FAKE_DRIVER_VERSION", "FAKE_LIMIT"};
 
 /* A fresh driver; name=value, or NULL. */
 static void begin(const char *setting)
@@ -274,6 +274,17 @@ static void images_are_looked_at(void **state)
     assert_int_equal(cuModuleGetFunction(&f, m, "k_sum"), CUDA_ERROR_INVALID_HANDLE);
 }
 
+static void a_kernel_without_end_is_ended(void **state)
+{
+    (void)state;
+    begin_here("FAKE_LIMIT=8"); /* k_sum's blocks execute 2 x 12 */
+    sum_args args = {0};
+    void *one[] = {&args};
+    assert_int_equal(cuLaunchKernel(function("k_sum"), 1, 1, 1, 64, 1, 1, 0, NULL, one, NULL), 0);
+    assert_int_not_equal(cuCtxSynchronize(), 0);
+    assert_non_null(strstr(fake_fault(), "no end after 8"));
+}
+
 static void launches_are_looked_at(void **state)
 {
     (void)state;
@@ -510,6 +521,7 @@ int main(void)
         cmocka_unit_test(pinned_memory_can_be_mapped),
         cmocka_unit_test(images_are_looked_at),
         cmocka_unit_test(launches_are_looked_at),
+        cmocka_unit_test(a_kernel_without_end_is_ended),
         cmocka_unit_test(the_nth_call_fails),
         cmocka_unit_test(a_context_breaks_for_good),
         cmocka_unit_test(settings_that_mean_nothing_end_the_process),
