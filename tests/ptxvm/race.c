@@ -131,9 +131,19 @@ static bool touch_bytes(ptx_warp *w, const ptx_inst *i, int lane, uint32_t at, u
     return true;
 }
 
+/* Most reads: of a whole word that nobody has written since the barrier, and that this warp alone
+ * has read, since its last sync. */
+static inline bool read_again(const ptx_state *s, const ptx_cell *c)
+{
+    uint32_t epoch = s->w.block->epoch;
+    return !c->split && c->write_epoch != epoch && c->read_epoch == epoch &&
+           c->read_warp == s->number && c->read_sync == s->syncs;
+}
+
 bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
                      unsigned n, ptx_use use)
 {
+    const ptx_state *s = ptx_state_of(w);
     PTX_EACH(l, mask)
     {
         uint32_t at = (uint32_t)address[l];
@@ -144,8 +154,10 @@ bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64
         }
         for (uint32_t word = at; word < at + n; word += 4) {
             ptx_cell *c = &w->block->cells[word];
-            if (c->split ? !touch_bytes(w, i, (int)l, word, 4, use)
-                         : !touch_cell(w, i, (int)l, word, c, use))
+            if (use == PTX_LOAD && read_again(s, c))
+                c->read_lanes |= 1u << l;
+            else if (c->split ? !touch_bytes(w, i, (int)l, word, 4, use)
+                              : !touch_cell(w, i, (int)l, word, c, use))
                 return false;
         }
     }
