@@ -279,6 +279,8 @@ static void fini(cp_prepared *p)
     if (!run)
         return;
     cp_cuda_enter(run->gpu, NULL);
+    if (run->stream) /* what failed half-way may have work under way, and its memory goes now */
+        run->gpu->api.stream_wait(run->stream->stream);
     cp_cuda_attention_fini(run);
     cp_cuda_sample_fini(run);
     cp_cuda_products_free(run);
