@@ -176,6 +176,8 @@ CUresult fake_push(fake_stream *s, fake_op *op);
 /* Runs what must be done before work number `at` of s is, and it. */
 CUresult fake_run_to(fake_stream *s, uint64_t at);
 CUresult fake_run_device(fake_device *d);
+/* Work that has not run yet uses this memory, or kernels of this module (NULL: not asked). */
+bool fake_in_use(const fake_memory_range *m, const fake_module *module);
 /* eager: some of what may run does. */
 void fake_progress(void);
 

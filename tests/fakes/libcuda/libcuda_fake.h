@@ -19,8 +19,9 @@
  *
  * Pinned memory is read when a copy runs, and a copy whose source was written between call and run
  * is a fault; pageable memory is read at the call. Arguments of kernels are copied at the call.
- * Memory holds 0xff before it is written, is refused once it is freed, and its address has bit 52
- * set: no host can follow it. What is not given back is reported at exit.
+ * Memory holds 0xff before it is written, may not be freed while work in a stream names it (a real
+ * driver may wait then, and promises nothing), is refused once it is freed, and its address has bit
+ * 52 set: no host can follow it. What is not given back is reported at exit.
  *
  * These are for tests that link with it or find it by dlsym; they may come from any thread.
  */

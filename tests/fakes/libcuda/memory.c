@@ -180,6 +180,8 @@ CUresult cuMemFree_v2(CUdeviceptr at)
     for (fake_memory_range *m = fake.ranges; m; m = m->next) {
         if (m->pinned || !m->host || m->address != at)
             continue;
+        if (fake_in_use(m, NULL))
+            fake_wrong(CUDA_SUCCESS, "cuMemFree: work in a stream uses the memory");
         range_end(m);
         m->device->used -= taken(m->n);
         fake.count.memory -= taken(m->n);
@@ -224,6 +226,8 @@ CUresult cuMemFreeHost(void *host)
     if (!m || m->host != host)
         return fake_leave(
             fake_wrong(CUDA_ERROR_INVALID_VALUE, "cuMemFreeHost: %p is no pinned memory", host));
+    if (fake_in_use(m, NULL))
+        fake_wrong(CUDA_SUCCESS, "cuMemFreeHost: work in a stream uses the memory");
     fake.count.pinned -= m->n;
     range_end(m);
     return fake_leave(CUDA_SUCCESS);

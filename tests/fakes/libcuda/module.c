@@ -147,6 +147,8 @@ CUresult cuModuleUnload(CUmodule module)
     fake_module *m = module_of(module);
     if (!m)
         return fake_leave(fake_wrong(CUDA_ERROR_INVALID_HANDLE, "cuModuleUnload: no module"));
+    if (fake_in_use(NULL, m))
+        fake_wrong(CUDA_SUCCESS, "cuModuleUnload: work in a stream runs its kernels");
     m->dead = true;
     return fake_leave(CUDA_SUCCESS);
 }

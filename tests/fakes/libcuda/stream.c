@@ -115,6 +115,35 @@ static bool run_any(void)
     return chosen != NULL;
 }
 
+/* Words of a kernel's arguments that are addresses in [first, first + n). */
+static bool points_into(const fake_op *op, uint64_t first, size_t n)
+{
+    uint64_t word;
+    for (size_t i = 0; op->f && i + sizeof word <= op->n_data; i += sizeof word) {
+        memcpy(&word, op->data + i, sizeof word);
+        if (word - first < n)
+            return true;
+    }
+    return false;
+}
+
+bool fake_in_use(const fake_memory_range *m, const fake_module *module)
+{
+    for (fake_stream *s = fake.streams; s; s = s->next) {
+        for (const fake_op *op = s->device->broken ? NULL : s->first; op; op = op->next) {
+            if (module && op->f && op->f->module == module)
+                return true;
+            if (m && op->pinned && (uintptr_t)op->host - (uintptr_t)m->host < m->n)
+                return true;
+            if (m && m->address &&
+                (op->to - m->address < m->n || op->from - m->address < m->n ||
+                 points_into(op, m->address, m->n)))
+                return true;
+        }
+    }
+    return false;
+}
+
 void fake_progress(void)
 {
     if (!fake.eager)

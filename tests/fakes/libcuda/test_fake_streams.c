@@ -357,6 +357,34 @@ static void pageable_memory_is_read_at_the_call(void **state)
     assert_int_equal(fake_count("pageable"), 2);
 }
 
+/* Said when it is given back, though nobody runs the work any more. */
+static void what_work_names_may_not_go(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        begin("lazy", 1);
+        program p = {0};
+        open_program(&p);
+        sum_args args = {p.in, p.weights, p.out, 1, 0};
+        void *parameters[] = {&args};
+        if (i == 1)
+            cuMemcpyHtoDAsync_v2(p.in, p.in_host[0], 4, p.steps);
+        else if (i == 2)
+            cuMemcpyDtoHAsync_v2(p.in_host[0], p.in, 4, p.steps);
+        else if (i >= 3)
+            cuLaunchKernel(p.sum, 1, 1, 1, 1, 1, 1, 0, p.steps, parameters, NULL);
+        cuMemFree_v2(p.scratch); /* no work names these */
+        cuMemFreeHost(p.in_host[1]);
+        assert_int_equal(fake_count("faults"), 0);
+        if (i == 4)
+            cuModuleUnload(p.module);
+        else
+            cuMemFree_v2(i == 3 ? p.weights : p.in);
+        cuMemFreeHost(p.in_host[0]);
+        assert_int_equal(fake_count("faults"), i == 0 ? 0 : i < 3 ? 2 : 1);
+    }
+}
+
 static void *without_context(void *seen)
 {
     CUdeviceptr d;
@@ -395,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_query_says_yes_in_the_end),
         cmocka_unit_test(a_wait_is_for_the_record_of_its_time),
         cmocka_unit_test(pageable_memory_is_read_at_the_call),
+        cmocka_unit_test(what_work_names_may_not_go),
         cmocka_unit_test(a_context_belongs_to_a_thread),
     };
     return cmocka_run_group_tests_name("fake streams", tests, NULL, NULL);
