@@ -441,6 +441,105 @@ static void halves(void **state)
     }
 }
 
+/* ---- every branch of every kernel (label cuda-long, with CP_EVERY) ---- */
+
+static const int widths[] = {3, 12, 24}; /* one tile of rows, two, four */
+enum { N_WIDTHS = sizeof widths / sizeof *widths, VARIANTS = 28, EXPERT_VARIANTS = 24 };
+
+static void every_variant(cp_dtype t, int number, bool exact)
+{
+    rig r;
+    cp_mat outs[OUTS];
+    rig_init(&r, (uint64_t)number + 4000);
+    static const int ks[] = {64, 3616, 64, 64, 1056, 64, 64, 3104, 64}; /* 1, 8, 3, 7 segments */
+    int k = whole_blocks(t, ks[number % 9]) - (is_float(t) && number % 2 ? 3 : 0);
+    int m = 1 + (int)rig_random(&r, 70);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    vary(&r, op, k, m, t, number, outs);
+    for (int i = 1; op->u.linear.act == CP_ACT_NONE && i < 3; i++) {
+        add_weight(&r, op, t, k, m + i, i % 2);
+        op->u.linear.w[i].out = rig_mat(&r, m + i, CP_ROWS_ALL);
+    }
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < N_WIDTHS; i++) {
+        pair_step(&p, widths[i], NULL);
+        if (exact)
+            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
+        else if (!(distance(&p, outs[0], widths[i]) <= 1e-4))
+            fail_msg("%s number %d, %d rows: NMSE %g", cp_dtype_info((uint32_t)t)->name, number,
+                     widths[i], distance(&p, outs[0], widths[i]));
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+/* What a gated pair gives goes to one other linear alone: it is quantized where it is made. */
+static void every_chain(cp_dtype t, bool exact)
+{
+    rig r;
+    rig_init(&r, 6000);
+    int k = whole_blocks(t, 64);
+    cp_mat outs[] = {rig_mat(&r, 40, CP_ROWS_ALL), -1}, mid = rig_mat(&r, 160, CP_ROWS_ALL);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    op->u.linear.n_w = 0;
+    op->u.linear.act = CP_ACT_SILU;
+    add_weight(&r, op, t, k, 160, false);
+    add_weight(&r, op, t, k, 160, true);
+    op->u.linear.w[0].out = mid;
+    rig_linear(&r, mid, rig_weight(&r, CP_DTYPE_Q8_0, 160, 40, CP_ROLE_LINEAR), outs[0],
+               CP_ROWS_ALL);
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < N_WIDTHS; i++) {
+        pair_step(&p, widths[i], NULL);
+        if (exact)
+            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
+        else
+            assert_true(distance(&p, outs[0], widths[i]) <= 1e-3);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+static void every_experts(cp_dtype t, int number, bool exact)
+{
+    rig r;
+    rig_init(&r, (uint64_t)number + 5000);
+    int n_expert = 1 + number % 5, n_used = 1 + number % (n_expert < 3 ? n_expert : 3);
+    cp_op *op = experts_record(&r, t, n_expert, n_used, number);
+    cp_mat outs[] = {op->u.experts.out, -1};
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < N_WIDTHS; i++) {
+        given ids = some_ids(&r, op->u.experts.ids, widths[i], n_expert, n_used, (number + i) % 3);
+        pair_step(&p, widths[i], &ids);
+        if (exact)
+            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
+        else
+            assert_true(distance(&p, outs[0], widths[i]) <= 1e-4);
+        free(ids.x);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+static void every_branch(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = getenv("CP_EVERY") ? some_types(types) : 0;
+    for (int i = 0; i < n; i++) {
+        bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
+        for (int exact = 1; exact >= !half; exact--) {
+            for (int number = 0; number < VARIANTS; number++)
+                every_variant(types[i], number, exact);
+            for (int number = 35; number <= 49; number += 7) /* a cap with gate and up */
+                every_variant(types[i], number, exact);
+            every_chain(types[i], exact);
+            for (int number = 0; number < EXPERT_VARIANTS; number++)
+                every_experts(types[i], number, exact);
+        }
+    }
+}
+
 static bool built(void)
 {
     for (const char *const *name = cp_backend_names(); *name; name++)
@@ -456,8 +555,10 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears), cmocka_unit_test(several_weights), cmocka_unit_test(odd_inputs),
-        cmocka_unit_test(experts), cmocka_unit_test(embeds),          cmocka_unit_test(halves),
+        cmocka_unit_test(linears),      cmocka_unit_test(several_weights),
+        cmocka_unit_test(odd_inputs),   cmocka_unit_test(experts),
+        cmocka_unit_test(embeds),       cmocka_unit_test(halves),
+        cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
