@@ -49,6 +49,7 @@ class Sizes:
 # Odd sizes (of nothing a multiple of 8 but by chance) in F32, and the quantized twin, whose rows are whole blocks.
 ODD = Sizes("", 60, 92, 20, 271, (1, 7, 70), as_f32)
 TWIN = Sizes("-q", 64, 96, 32, 288, (5, 41), mixed)
+ODD_TOO = dataclasses.replace(ODD, suffix="-odd")  # of rows whose plain name is taken
 # Of the first rows: digests of their bits are written down since before there were others.
 FIRST = [Sizes("", 64, 96, 16, 320, (1, 7, 33, 64), t, 4096, 2.0) for t in (as_f32, as_f16)]
 
