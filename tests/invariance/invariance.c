@@ -19,7 +19,7 @@
  * build of one law of arithmetic, at every level below bf16 dots. Exit 1 when it is not WANT.
  *
  * --cuda runs fewer scenarios, with short answers, on device cuda: compared with the cpu backend
- * alone (exact), or with that device alone (default).
+ * alone (exact), or with that device alone (default). Every other prompt has two choices there.
  */
 #include "app/local.h"
 #include "base/digest.h"
@@ -32,6 +32,7 @@
 
 #define MAX_GEN  96 /* some pages, so that a full pool has to preempt */
 #define N_TOP    3
+#define CHOICES  2
 #define LONG_CTX 4096 /* positions of the sequence that shows the window groups' pages */
 
 typedef struct result {
@@ -45,8 +46,9 @@ typedef struct result {
 typedef struct prompt {
     int32_t *ids;
     int n, n_gen;
+    int n_choices;
     float temperature;
-    result want;
+    result want[CHOICES];
 } prompt;
 
 typedef struct bed {
@@ -60,11 +62,11 @@ typedef struct bed {
     int max_seqs_in_step, max_rows_of_seq;
     int page_positions, max_rows; /* of the current scenario */
     int window_pages, full_pages; /* the most that one group of a sequence held */
-    result *got;
-    uint64_t kv_bytes; /* of the next scenarios; 0: as they say */
+    result *got;                  /* [n_prompts * CHOICES] */
+    uint64_t kv_bytes;            /* of the next scenarios; 0: as they say */
     const char *device;
     bool exact;
-    int most_gen;
+    int most_gen, choices; /* the most tokens and choices of a prompt */
 } bed;
 
 typedef struct scenario {
@@ -125,12 +127,16 @@ static void check_pages(bed *b, const cp_batch_seq *s)
     }
 }
 
+static result *got_of(const bed *b, const prompt *p, int choice)
+{
+    return &b->got[(p - b->prompts) * CHOICES + choice];
+}
+
 static void probe(void *arg, const cp_resident *model, const cp_batch *batch,
                   cp_request *const *row_request, const int32_t *row_choice, const float *logits)
 {
     bed *b = arg;
     (void)model;
-    (void)row_choice;
     b->max_seqs_in_step = batch->n_seqs > b->max_seqs_in_step ? batch->n_seqs : b->max_seqs_in_step;
     for (int i = 0; i < batch->n_seqs; i++) {
         int n = batch->seqs[i].n_rows;
@@ -142,7 +148,7 @@ static void probe(void *arg, const cp_resident *model, const cp_batch *batch,
         int at = batch->pos[batch->out_rows[i]] - (p->n - 1);
         if (at >= 0 && at < MAX_GEN) {
             cp_sha256_of(logits + (size_t)i * (size_t)b->vocab, (size_t)b->vocab * sizeof(float),
-                         b->got[p - b->prompts].row[at]);
+                         got_of(b, p, row_choice[i])->row[at]);
         }
     }
 }
@@ -200,7 +206,7 @@ static void start(bed *b, const scenario *s, running *r)
     cp_engine_set_probe(r->engine, probe, b);
     must(cp_engine_start(r->engine, &err), &err);
     r->local = cp_local_open(cp_engine_front(r->engine));
-    memset(b->got, 0, (size_t)b->n_prompts * sizeof *b->got);
+    memset(b->got, 0, (size_t)b->n_prompts * CHOICES * sizeof *b->got);
 }
 
 static void stop(running *r)
@@ -221,6 +227,7 @@ static void submit(running *r, prompt *p, int n_prompt, int n_gen)
     q->prompt = p->ids;
     q->n_prompt = n_prompt;
     q->max_tokens = n_gen;
+    q->n = p->n_choices;
     q->user = p;
     q->sampling.temperature = p->temperature;
     q->sampling.seed = (uint64_t)p->n;
@@ -237,7 +244,7 @@ static void collect_one(bed *b, running *r)
     for (;;) {
         cp_local_next(r->local, -1, &q, &ev);
         prompt *p = ev.type == CP_EV_END ? NULL : q->user;
-        result *g = p ? &b->got[p - b->prompts] : NULL;
+        result *g = p ? got_of(b, p, ev.choice) : NULL;
         if (ev.type == CP_EV_TOKEN && ev.pos < MAX_GEN) {
             g->id[ev.pos] = ev.id;
             g->logprob[ev.pos] = ev.logprob;
@@ -256,10 +263,10 @@ static void collect_one(bed *b, running *r)
     }
 }
 
-static void compare(const bed *b, int i, const char *name)
+static void compare_choice(const bed *b, int i, int c, const char *name)
 {
     const prompt *p = &b->prompts[i];
-    const result *w = &p->want, *g = &b->got[i];
+    const result *w = &p->want[c], *g = got_of(b, p, c);
     size_t n = (size_t)p->n_gen;
     if (g->n != p->n_gen || memcmp(w->id, g->id, n * sizeof *g->id) ||
         memcmp(w->logprob, g->logprob, n * sizeof(float)) ||
@@ -267,15 +274,22 @@ static void compare(const bed *b, int i, const char *name)
         for (int k = 0; k < p->n_gen; k++) {
             if (w->id[k] != g->id[k] || memcmp(w->row[k], g->row[k], 32)) {
                 fprintf(stderr,
-                        "%s: prompt %d (%d tokens) differs at token %d: id %d and %d, "
+                        "%s: prompt %d (%d tokens), choice %d differs at token %d: id %d and %d, "
                         "log-probability %a and %a\n",
-                        name, i, p->n, k, w->id[k], g->id[k], (double)w->logprob[k],
+                        name, i, p->n, c, k, w->id[k], g->id[k], (double)w->logprob[k],
                         (double)g->logprob[k]);
                 break;
             }
         }
         fprintf(stderr, "%s: NOT invariant\n", name);
         exit(1);
+    }
+}
+
+static void compare(const bed *b, int i, const char *name)
+{
+    for (int c = 0; c < b->prompts[i].n_choices; c++) {
+        compare_choice(b, i, c, name);
     }
 }
 
@@ -355,7 +369,7 @@ static void hit_at(bed *b, running *r, prompt *p, int boundary, int positions, c
     submit(r, p, p->n, p->n_gen);
     collect_one(b, r);
     compare(b, (int)(p - b->prompts), name);
-    result *g = &b->got[p - b->prompts];
+    result *g = got_of(b, p, 0);
     require(g->n_cached >= boundary * positions - positions && g->n_cached < p->n, name,
             "a prefix hit");
 }
@@ -421,7 +435,7 @@ static void take_turn(bed *b, running *r, const scenario *s, int i, bool hits)
     collect_one(b, r);
     compare(b, i, s->name);
     int most = (p->n - 1) / b->page_positions * b->page_positions;
-    require(!hits || b->got[i].n_cached == most, s->name, "a hit on all whole pages");
+    require(!hits || got_of(b, p, 0)->n_cached == most, s->name, "a hit on all whole pages");
 }
 
 /* Two turns: a prompt and its answer, then both with more to come. Prefilled cold, or taken from
@@ -436,10 +450,11 @@ static void run_turns(bed *b)
                             {"a second turn, chunks of 7", 2, 7, 7, 1, 0, false, 1, 0},
                             {"a second turn, cached", 2, 64, 64, 1, 0, true, 1, 0}};
     bed one = *b;
-    prompt turn[2] = {{.n = PROMPT, .n_gen = GEN + REST}, {.n = PROMPT + GEN, .n_gen = REST}};
+    prompt turn[2] = {{.n = PROMPT, .n_gen = GEN + REST, .n_choices = 1},
+                      {.n = PROMPT + GEN, .n_gen = REST, .n_choices = 1}};
     one.prompts = turn;
     one.n_prompts = 2;
-    one.got = cp_xcalloc(2, sizeof *one.got);
+    one.got = cp_xcalloc(2 * CHOICES, sizeof *one.got);
     turn[1].ids = turn[0].ids = cp_xcalloc((size_t)turn[1].n, sizeof *turn[0].ids);
     for (int k = 0; k < turn[0].n; k++) {
         turn[0].ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
@@ -450,10 +465,10 @@ static void run_turns(bed *b)
         if (i == 0) { /* both turns in one answer: what must come */
             submit(&r, &turn[0], turn[0].n, GEN + REST);
             collect_one(&one, &r);
-            turn[0].want = one.got[0];
+            turn[0].want[0] = one.got[0];
             turn[0].n_gen = GEN;
             memcpy(turn[0].ids + turn[0].n, one.got[0].id, GEN * sizeof *one.got[0].id);
-            want_rest(&turn[1].want, &one.got[0], GEN, REST);
+            want_rest(&turn[1].want[0], &one.got[0], GEN, REST);
         }
         take_turn(&one, &r, &all[i], 0, false);
         take_turn(&one, &r, &all[i], 1, all[i].prefix_cache);
@@ -477,10 +492,11 @@ static void run_long(bed *b)
         return;
     }
     bed one = *b;
-    prompt p = {.n = (train < LONG_CTX ? train : LONG_CTX) - MAX_GEN, .n_gen = MAX_GEN};
+    prompt p = {
+        .n = (train < LONG_CTX ? train : LONG_CTX) - MAX_GEN, .n_gen = MAX_GEN, .n_choices = 1};
     one.prompts = &p;
     one.n_prompts = 1;
-    one.got = cp_xcalloc(1, sizeof *one.got);
+    one.got = cp_xcalloc(CHOICES, sizeof *one.got);
     p.ids = cp_xcalloc((size_t)p.n, sizeof *p.ids);
     for (int k = 0; k < p.n; k++) {
         p.ids[k] = (int32_t)draw(b, (uint64_t)b->vocab);
@@ -510,7 +526,7 @@ static void run_alone(bed *b)
     report(b, &alone, &r);
     stop(&r);
     for (int i = 0; i < b->n_prompts; i++) {
-        b->prompts[i].want = b->got[i];
+        memcpy(b->prompts[i].want, got_of(b, &b->prompts[i], 0), sizeof b->prompts[i].want);
     }
 }
 
@@ -523,7 +539,7 @@ static void print_digest(bed *b, const char *want)
     run_scenario(b, &batches);
     cp_sha256 *h = cp_sha256_new();
     for (int i = 0; i < b->n_prompts; i++) {
-        const result *w = &b->prompts[i].want;
+        const result *w = &b->prompts[i].want[0];
         size_t n = (size_t)w->n;
         cp_sha256_add(h, &w->n, sizeof w->n);
         cp_sha256_add(h, w->id, n * sizeof *w->id);
@@ -578,12 +594,13 @@ static void run_crowd(bed *b)
         n++;
     }
     for (int i = 0; i < PROMPTS; i++) {
-        crowd[i] = (prompt){.n = n, .n_gen = b->most_gen, .temperature = i % 2 ? 0.8f : 0.0f};
+        crowd[i] = (prompt){
+            .n = n, .n_gen = b->most_gen, .n_choices = 1, .temperature = i % 2 ? 0.8f : 0.0f};
         random_ids(b, &crowd[i]);
     }
     one.prompts = crowd;
     one.n_prompts = PROMPTS;
-    one.got = cp_xcalloc(PROMPTS, sizeof *one.got);
+    one.got = cp_xcalloc(PROMPTS * CHOICES, sizeof *one.got);
     run_alone(&one);
     one.kv_bytes = bytes;
     for (int cached = 0; cached < 2; cached++) {
@@ -600,7 +617,7 @@ static void run_crowd(bed *b)
 static void make_prompts(bed *b, int longest)
 {
     b->prompts = cp_xcalloc((size_t)b->n_prompts, sizeof *b->prompts);
-    b->got = cp_xcalloc((size_t)b->n_prompts, sizeof *b->got);
+    b->got = cp_xcalloc((size_t)b->n_prompts * CHOICES, sizeof *b->got);
     for (int i = 0; i < b->n_prompts; i++) {
         prompt *p = &b->prompts[i];
         int most = i % 8 == 0 ? longest : longest / 4;
@@ -609,6 +626,7 @@ static void make_prompts(bed *b, int longest)
         random_ids(b, p);
         p->n_gen = 2 + (int)draw(b, (uint64_t)b->most_gen - 1);
         p->temperature = i % 2 ? 0.8f : 0.0f;
+        p->n_choices = i % 2 ? b->choices : 1;
     }
 }
 
@@ -674,7 +692,7 @@ static bool is_built(const char *backend)
 
 int main(int argc, char **argv)
 {
-    bed b = {.device = "cpu", .most_gen = MAX_GEN};
+    bed b = {.device = "cpu", .most_gen = MAX_GEN, .choices = 1};
     cp_err err = {0};
     bool digest = argc > 1 && strcmp(argv[1], "--digest") == 0;
     bool cuda = argc > 2 && strcmp(argv[1], "--cuda") == 0;
@@ -694,6 +712,7 @@ int main(int argc, char **argv)
     }
     if (cuda) {
         b.most_gen = MAX_GEN / 6;
+        b.choices = CHOICES;
         b.device = exact ? "cpu" : "cuda";
     }
     cp_loader_options lo = {0};
