@@ -66,15 +66,14 @@ ptx_word ptx_peek(ptx_parser *p)
 
 bool ptx_is(ptx_word w, const char *text)
 {
-    return strlen(text) == w.n && memcmp(w.at, text, w.n) == 0;
+    return w.n > 0 && *w.at == *text && strlen(text) == w.n && memcmp(w.at, text, w.n) == 0;
 }
 
 bool ptx_take(ptx_parser *p, const char *text)
 {
-    if (!ptx_is(ptx_peek(p), text))
-        return false;
-    ptx_next(p);
-    return true;
+    if (!p->has_peeked)
+        ptx_peek(p);
+    return ptx_is(p->peeked, text) && ptx_next(p).n > 0;
 }
 
 bool ptx_expect(ptx_parser *p, const char *text)
