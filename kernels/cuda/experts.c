@@ -127,7 +127,7 @@ static cp_code add_product(cuda_run *run, const cp_op *op, experts *x, int i, cp
     p->a.out_rows = op->rows == CP_ROWS_OUT;
     p->a.activation = (int32_t)act;
     p->a.places = x->sort_args.places;
-    cp_cuda_product_add(p, part);
+    cp_cuda_product_add(p, part, weight(run, op, i), NULL);
     return rc;
 }
 

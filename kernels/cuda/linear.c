@@ -3,13 +3,14 @@
  * where the record before left them), and one for each kind of weight the record has multiplies
  * them. Gate and up of two kinds: up first, into scratch.
  */
+#include "kernels/cuda/flow.h"
 #include "kernels/cuda/product.h"
 
 #include "base/mem.h"
 
 #include <stdlib.h>
 
-enum { MAX_WEIGHTS = 4 };
+enum { MAX_WEIGHTS = 4, ALIGN = 128 };
 
 typedef struct linear {
     cuda_kernel prologue; /* NULL: none is wanted */
@@ -43,6 +44,13 @@ static bool takes_rows(const linear *l, const cp_op *op)
            !l->inputs.want[CUDA_BF16] && !l->inputs.want[CUDA_F16];
 }
 
+/* Are up's sums kept for a launch that follows: of two kinds, or where cuBLAS may multiply? */
+static bool up_alone(const cuda_run *run, const cp_op *op)
+{
+    return run->p->b->cfg.gemm == CP_GEMM_CUBLAS ||
+           !cp_cuda_products_alike(weight(run, op, 0), weight(run, op, 1));
+}
+
 cp_code cp_cuda_measure_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
 {
     (void)err;
@@ -52,9 +60,10 @@ cp_code cp_cuda_measure_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_er
     for (int i = 0; i < op->u.linear.n_w; i++)
         l->inputs.want[cp_cuda_form_of(run, weight(run, op, i))] = true;
     cp_cuda_inputs_lay_out(&l->inputs, rows);
-    l->up_at = l->inputs.bytes;
-    size_t bytes = l->up_at;
-    if (has_two(op) && !cp_cuda_products_alike(weight(run, op, 0), weight(run, op, 1)))
+    size_t handed = cp_cuda_hands_on(run, op) ? cp_cuda_handed_bytes(run, op) : 0;
+    size_t bytes = l->inputs.bytes + handed + ALIGN;
+    l->up_at = cp_cuda_inputs_at_end(run, op) ? handed : l->inputs.bytes;
+    if (has_two(op) && up_alone(run, op))
         bytes += (size_t)rows * run->p->ld[op->u.linear.w[0].out] * sizeof(float);
     cp_cuda_want(run, bytes);
     return CP_OK;
@@ -73,6 +82,10 @@ static cp_addr matrix(const cuda_run *run, cp_mat m, int32_t *ld)
 
 static cp_code bind_prologue(cuda_run *run, const cp_op *op, linear *l, cp_err *err)
 {
+    if (cp_cuda_is_handed(run, op)) {
+        l->inputs.at = cp_cuda_handed_at(run, op - 1);
+        return CP_OK;
+    }
     if (takes_rows(l, op)) {
         int32_t ld;
         l->inputs.at = matrix(run, op->u.linear.in, &ld);
@@ -103,6 +116,8 @@ static cuda_part part_of(const cuda_run *run, const cp_op *op, int i)
     part.w[0] = cp_cuda_matrix_of(run, w, op->u.linear.w[i].bias, 0);
     if (op->u.linear.w[i].out >= 0)
         part.out = matrix(run, op->u.linear.w[i].out, &part.ld);
+    if (i == 0)
+        part.act = cp_cuda_handed_at(run, op);
     return part;
 }
 
@@ -121,25 +136,28 @@ static cp_code new_product(cuda_run *run, const cp_op *op, linear *l, int i, cud
 static cp_code bind_gated(cuda_run *run, const cp_op *op, linear *l, cp_err *err)
 {
     cuda_product *p;
+    const cuda_weight *alike = NULL; /* up, in one launch with gate */
     cuda_part gate = part_of(run, op, 0);
     cp_code rc = CP_OK;
     if (op->u.linear.mul >= 0) {
         gate.mul = matrix(run, op->u.linear.mul, &gate.ld_mul) +
                    (cp_addr)op->u.linear.mul_at * sizeof(float);
     } else if (cp_cuda_products_alike(weight(run, op, 0), weight(run, op, 1))) {
+        alike = weight(run, op, 1);
         gate.w[1] = part_of(run, op, 1).w[0];
+        gate.up_sums = up_alone(run, op) ? run->scratch.at + l->up_at : 0;
     } else {
         cuda_part up = part_of(run, op, 1);
         gate.mul = up.out = run->scratch.at + l->up_at;
         gate.ld_mul = up.ld = gate.ld;
         rc = new_product(run, op, l, 1, &p, err);
-        cp_cuda_product_add(p, &up);
+        cp_cuda_product_add(p, &up, weight(run, op, 1), NULL);
     }
     if (rc != CP_OK)
         return rc;
     rc = new_product(run, op, l, 0, &p, err);
     p->a.activation = (int32_t)op->u.linear.act;
-    cp_cuda_product_add(p, &gate);
+    cp_cuda_product_add(p, &gate, weight(run, op, 0), alike);
     return rc;
 }
 
@@ -151,11 +169,11 @@ static cp_code bind_plain(cuda_run *run, const cp_op *op, linear *l, cp_err *err
         cuda_part part = part_of(run, op, i);
         cuda_product *p = NULL;
         for (int j = 0; j < l->n_products && !p; j++)
-            if (cp_cuda_products_alike(l->products[j].w, weight(run, op, i)))
+            if (cp_cuda_products_alike(l->products[j].w[0][0], weight(run, op, i)))
                 p = &l->products[j];
         if (!p)
             rc = new_product(run, op, l, i, &p, err);
-        cp_cuda_product_add(p, &part);
+        cp_cuda_product_add(p, &part, weight(run, op, i), NULL);
     }
     return rc;
 }
@@ -184,7 +202,9 @@ cp_code cp_cuda_enqueue_linear(cuda_run *run, const cp_op *op, const cuda_op *o,
     for (int i = 0; i < l->n_products && rc == CP_OK; i++) {
         const cuda_product *p = &l->products[i];
         int w = p->f[width] ? width : 0, rows = CUDA_TILE << w;
-        rc = cp_cuda_product_launch(run, p, w, (n + rows - 1) / rows, err);
+        rc = cp_cuda_gemm_takes(run, p->w[0][0], n)
+                 ? cp_cuda_product_gemm(run, p, n, err)
+                 : cp_cuda_product_launch(run, p, w, (n + rows - 1) / rows, err);
     }
     return rc;
 }

@@ -128,6 +128,19 @@ DEV_FN float cuda_finish(const cuda_linear_args &a, const cuda_matrix &m, int ex
     return y;
 }
 
+/* The output o of a row, whose own part of matrices is at (to, at): of experts row is a place. */
+DEV_FN float cuda_output(const cuda_linear_args &a, const cuda_part &part, int expert, int row,
+                         int64_t to, int at, int o, float sum, float up)
+{
+    float scale = a.row_scale ? a.row_scale[row] : 1.0f;
+    float y = cuda_finish(a, part.w[0], expert, o, __fmul_rn(sum, scale));
+    if (a.activation == CP_ACT_NONE)
+        return y;
+    up = part.mul ? part.mul[to * part.ld_mul + at]
+                  : cuda_finish(a, part.w[1], expert, o, __fmul_rn(up, scale));
+    return cuda_activate(a.activation, y, up);
+}
+
 /* Sums become outputs; a warp has a row. sums: of the part's weight, then of up. */
 template <int NT>
 DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, const float *sums)
@@ -137,24 +150,20 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
     int n_used = a.places.n_used;
     for (int e = threadIdx.x; e < s.n * CUDA_OUTPUTS; e += blockDim.x) {
         int row = s.row0 + e / CUDA_OUTPUTS, o = s.o0 + e % CUDA_OUTPUTS;
-        int pair = n_used ? a.places.pair[row] : row, rank = n_used ? pair % n_used * part.m : 0;
+        int pair = n_used ? a.places.pair[row] : row, at = o;
         int64_t to = n_used ? pair / n_used : row;
-        float scale = a.row_scale ? a.row_scale[row] : 1.0f, y = 0.0f;
-        if (o < part.m) {
-            y = cuda_finish(a, part.w[0], s.expert, o, __fmul_rn(sums[e], scale));
-            if (a.activation != CP_ACT_NONE) {
-                float up = part.mul ? part.mul[to * part.ld_mul + rank + o]
-                                    : cuda_finish(a, part.w[1], s.expert, o,
-                                                  __fmul_rn(sums[SIZE + e], scale));
-                y = cuda_activate(a.activation, y, up);
-            }
-        }
+        if (n_used)
+            at += pair % n_used * part.m;
+        float y = 0.0f;
+        if (o < part.m)
+            y = cuda_output(a, part, s.expert, row, to, at, o, sums[e],
+                            part.w[1].w ? sums[SIZE + e] : 0.0f);
         if (part.act) {
             int n_blocks = (part.m + CUDA_BLOCK - 1) / CUDA_BLOCK;
             cuda_act_put(part.act + (int64_t)(row / CUDA_TILE) * n_blocks + s.o0 / CUDA_BLOCK,
                          row % CUDA_TILE, y);
         } else if (o < part.m) {
-            part.out[to * part.ld + rank + o] = y;
+            part.out[to * part.ld + at] = y;
         }
     }
 }

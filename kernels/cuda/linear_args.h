@@ -19,6 +19,7 @@ enum {
     CUDA_TILES = 4,         /* of a block, at most: as many, or 2, or 1 */
     CUDA_PARTS = 4,
     CUDA_PROLOGUE_THREADS = 256,
+    CUDA_EPILOGUE_THREADS = 256,
     CUDA_SORT_THREADS = 512
 };
 
@@ -34,6 +35,7 @@ typedef struct cuda_part {
     cuda_matrix w[2];          /* w[1]: up */
     CUDA_PTR(float) out;       /* [rows][ld], of experts [rows][n_used][m] */
     CUDA_PTR(const float) mul; /* [rows][ld_mul], in the place of up; 0: none */
+    CUDA_PTR(float) up_sums;   /* [rows][ld], of k_epilogue: what up's product left */
     CUDA_PTR(cuda_act) act;    /* [tiles][ceil(m / 32)] written in the place of out; 0: none */
     int32_t m, ld, ld_mul;
     int32_t block0; /* the first block of this part */

@@ -68,8 +68,8 @@ DEV_FN void cuda_group_tile(const uint32_t a[2][4], const float wd[4], const flo
 }
 
 template <class K, int NT>
-DEV_FN void cuda_block(const uint8_t *p, const cuda_head &head, const cuda_act *const x[NT], int b,
-                       int lane, float acc[NT][8])
+DEV_FN void cuda_block(const uint8_t *p, const cuda_head &head, const cuda_act *x, const int at[NT],
+                       int b, int lane, float acc[NT][8])
 {
     int quad = lane >> 2 & 3, t = lane & 3;
     cuda_raw<K> raw = cuda_load_block<K>(p, quad, t);
@@ -82,13 +82,13 @@ DEV_FN void cuda_block(const uint8_t *p, const cuda_head &head, const cuda_act *
         cuda_minima<K>(raw, head, g, wm);
 #pragma unroll
         for (int n = 0; n < NT; n++)
-            cuda_group_tile<K>(a, wd, wm, g, x[n] + b, lane, acc[n]);
+            cuda_group_tile<K>(a, wd, wm, g, x + (at[n] + b), lane, acc[n]);
     }
 }
 
 /* Blocks [b0, b1) of a segment; b0 is a multiple of CP_SUPER. */
 template <class K, int NT>
-DEV_FN void cuda_segment(const uint8_t *panel, const cuda_act *const x[NT], int b0, int b1,
+DEV_FN void cuda_segment(const uint8_t *panel, const cuda_act *x, const int at[NT], int b0, int b1,
                          int lane, float acc[NT][8])
 {
     enum { UNROLL = NT == 1 ? K::unroll : NT == 2 && K::form != CP_FORM_GM ? 2 : 1 };
@@ -99,7 +99,7 @@ DEV_FN void cuda_segment(const uint8_t *panel, const cuda_act *const x[NT], int 
         p += K::head;
 #pragma unroll UNROLL
         for (int i = 0; i < n; i++)
-            cuda_block<K, NT>(p + i * K::block, head, x, b + i, lane, acc);
+            cuda_block<K, NT>(p + i * K::block, head, x, at, b + i, lane, acc);
     }
 }
 
@@ -119,25 +119,24 @@ template <class K, int NT> struct cuda_linear_q {
     {
         enum { BLOCKS = CP_SEGMENT / CUDA_BLOCK };
         int lane = threadIdx.x % CUDA_WARP, n_blocks = a.k / CUDA_BLOCK, b0 = segment * BLOCKS;
-        const cuda_act *x[NT];
+        int at[NT]; /* where each tile's blocks begin */
         float acc[NT][8];
 #pragma unroll
-        for (int n = 0; n < NT; n++) {
-            int tile = s.row0 / CUDA_TILE + cuda_min(n, s.n_tiles - 1);
-            x[n] = (const cuda_act *)a.act + (int64_t)tile * n_blocks;
-        }
+        for (int n = 0; n < NT; n++)
+            at[n] = (s.row0 / CUDA_TILE + cuda_min(n, s.n_tiles - 1)) * n_blocks;
         cuda_clear<NT>(acc);
-        cuda_segment<K, NT>(w, x, b0, cuda_min(b0 + BLOCKS, n_blocks), lane, acc);
+        cuda_segment<K, NT>(w, (const cuda_act *)a.act, at, b0, cuda_min(b0 + BLOCKS, n_blocks),
+                            lane, acc);
         cuda_put_results<NT>(acc, lane, results);
     }
 };
 
 #define X(name, bits, codes, form, offset, block, head)                                            \
-    DEV_KERNEL_RESIDENT(CUDA_SEGMENT_WARPS *CUDA_WARP, (form) == CP_FORM_GM ? 1 : 2)               \
+    typedef cuda_kind<bits, codes, form, offset, block, head> cuda_##name;                         \
+    DEV_KERNEL_RESIDENT(CUDA_SEGMENT_WARPS *CUDA_WARP, cuda_##name::resident(CUDA_NT))             \
     CUDA_NAME(name)(const __grid_constant__ cuda_linear_args a)                                    \
     {                                                                                              \
-        cuda_linear<cuda_linear_q<cuda_kind<bits, codes, form, offset, block, head>, CUDA_NT>,     \
-                    CUDA_NT>(a);                                                                   \
+        cuda_linear<cuda_linear_q<cuda_##name, CUDA_NT>, CUDA_NT>(a);                              \
     }
 CP_INT_PANELS(X)
 #undef X

@@ -30,7 +30,16 @@ struct cuda_kind {
     static constexpr int groups =
         FORM == CP_FORM_K6 || FORM == CP_FORM_U || FORM == CP_FORM_G || FORM == CP_FORM_GM ? 2 : 1;
     /* blocks of K whose loads are under way at a time, as far as 128 registers go */
-    static constexpr int unroll = BITS == 4 ? 8 : FORM == CP_FORM_G || FORM == CP_FORM_GM ? 2 : 4;
+    static constexpr int unroll = BITS == 4 ? 8 : BITS == 8 && FORM != CP_FORM_H ? 2 : 4;
+    /* Blocks of a kernel of so many tiles that a multiprocessor holds: two, where 128 registers do
+     * for it on every architecture. */
+    static constexpr int resident(int tiles)
+    {
+        return FORM == CP_FORM_GM ||
+                       (tiles == 4 && (FORM == CP_FORM_G || (FORM == CP_FORM_K4 && BITS == 5)))
+                   ? 1
+                   : 2;
+    }
     static constexpr bool min = FORM == CP_FORM_HM || FORM == CP_FORM_K4 || FORM == CP_FORM_GM;
 };
 

@@ -84,7 +84,7 @@ cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight 
     const struct kernel_row *row = &kernels[w->kind];
     const char *const *names = !run->exact && row->fast[0] ? row->fast : row->exact;
     cuda_form form = cp_cuda_form_of(run, w);
-    *p = (cuda_product){.w = w, .warps = warps_for(x->k)};
+    *p = (cuda_product){.warps = warps_for(x->k)};
     p->a =
         (cuda_linear_args){.step = run->step,
                            .act = address(x, form),
@@ -97,6 +97,8 @@ cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight 
     cp_code rc = CP_OK;
     for (int i = 0; i < 3 && rc == CP_OK && names[i]; i++)
         rc = cp_cuda_kernel(run, names[i], &p->f[i], err);
+    if (rc == CP_OK && run->blas)
+        rc = cp_cuda_kernel(run, "k_epilogue", &p->epilogue, err);
     return rc;
 }
 
@@ -112,10 +114,13 @@ cuda_matrix cp_cuda_matrix_of(const cuda_run *run, const cuda_weight *w, cp_wref
     return m;
 }
 
-void cp_cuda_product_add(cuda_product *p, const cuda_part *part)
+void cp_cuda_product_add(cuda_product *p, const cuda_part *part, const cuda_weight *w,
+                         const cuda_weight *up)
 {
     CP_ASSERT(p->a.n_parts < CUDA_PARTS);
-    cuda_part *to = &p->a.parts[p->a.n_parts++];
+    cuda_part *to = &p->a.parts[p->a.n_parts];
+    p->w[p->a.n_parts][0] = w;
+    p->w[p->a.n_parts++][1] = up;
     *to = *part;
     to->block0 = p->blocks;
     p->blocks += (part->m + CUDA_OUTPUTS - 1) / CUDA_OUTPUTS;
@@ -129,6 +134,37 @@ cp_code cp_cuda_product_launch(cuda_run *run, const cuda_product *p, int width, 
     return cp_cuda_launch(run, p->f[width], (cuda_dim){(unsigned)items, (unsigned)p->blocks, 1},
                           (cuda_dim){(unsigned)p->warps * 32, 1, 1},
                           results * outputs * sizeof(float), &p->a, err);
+}
+
+/* Are outputs anything but sums? */
+static bool has_epilogue(const cuda_linear_args *a)
+{
+    bool any =
+        a->activation != CP_ACT_NONE || a->scale != 1.0f || a->softcap != 0.0f || a->row_scale;
+    for (int i = 0; i < a->n_parts; i++)
+        any |= a->parts[i].w[0].bias != 0;
+    return any;
+}
+
+cp_code cp_cuda_product_gemm(cuda_run *run, const cuda_product *p, int rows, cp_err *err)
+{
+    const cuda_linear_args *a = &p->a;
+    int widest = 0;
+    cp_code rc = CP_OK;
+    for (int i = 0; i < a->n_parts && rc == CP_OK; i++) {
+        const cuda_part *part = &a->parts[i];
+        widest = part->m > widest ? part->m : widest;
+        rc = cp_cuda_gemm(run, p->w[i][0], 0, a->act, a->act_ld, rows, part->out, part->ld, err);
+        if (rc == CP_OK && part->up_sums)
+            rc = cp_cuda_gemm(run, p->w[i][1], 0, a->act, a->act_ld, rows, part->up_sums, part->ld,
+                              err);
+    }
+    if (rc != CP_OK || !has_epilogue(a))
+        return rc;
+    unsigned blocks = (unsigned)((widest + CUDA_EPILOGUE_THREADS - 1) / CUDA_EPILOGUE_THREADS);
+    return cp_cuda_launch(run, p->epilogue,
+                          (cuda_dim){(unsigned)rows, blocks, (unsigned)a->n_parts},
+                          (cuda_dim){CUDA_EPILOGUE_THREADS, 1, 1}, 0, a, err);
 }
 
 bool cp_cuda_products_alike(const cuda_weight *a, const cuda_weight *b)

@@ -32,10 +32,11 @@ void cp_cuda_inputs_put(const cuda_inputs *x, cuda_prologue_args *a);
 
 /* A launch over weights of one kind. */
 typedef struct cuda_product {
-    cuda_kernel f[3]; /* by log2 of the tiles of a block; NULL: there is no such kernel */
+    cuda_kernel f[3];     /* by log2 of the tiles of a block; NULL: there is no such kernel */
+    cuda_kernel epilogue; /* behind cuBLAS; NULL: it is never asked */
     cuda_linear_args a;
-    const cuda_weight *w; /* of the first part */
-    int blocks;           /* of CUDA_OUTPUTS outputs */
+    const cuda_weight *w[CUDA_PARTS][2]; /* of each part */
+    int blocks;                          /* of CUDA_OUTPUTS outputs */
     int warps;
 } cuda_product;
 
@@ -44,11 +45,14 @@ cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight 
                               const cuda_inputs *x, cp_err *err);
 /* Outputs [first, ...) of a weight as a cuda_matrix. bias: -1: none. */
 cuda_matrix cp_cuda_matrix_of(const cuda_run *run, const cuda_weight *w, cp_wref bias, int first);
-/* Another part; its block0 is set. */
-void cp_cuda_product_add(cuda_product *p, const cuda_part *part);
+/* Another part, of w and, where it has gate and up, up (else NULL); its block0 is set. */
+void cp_cuda_product_add(cuda_product *p, const cuda_part *part, const cuda_weight *w,
+                         const cuda_weight *up);
 /* width: as cuda_log2_tiles says; items: of so many tiles. */
 cp_code cp_cuda_product_launch(cuda_run *run, const cuda_product *p, int width, int items,
                                cp_err *err);
+/* The same product of so many rows by cuBLAS, which cp_cuda_gemm_takes them. */
+cp_code cp_cuda_product_gemm(cuda_run *run, const cuda_product *p, int rows, cp_err *err);
 /* May they be in one launch? */
 bool cp_cuda_products_alike(const cuda_weight *a, const cuda_weight *b);
 

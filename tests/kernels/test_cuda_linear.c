@@ -257,6 +257,54 @@ static void odd_inputs(void **state)
     rig_fini(&r);
 }
 
+/* A chain of LINEARs; each of its first n - 1 hands int8 blocks to the next, unless another reads
+ * what it wrote: then that is there in f32. */
+static void chains(void **state)
+{
+    (void)state;
+    static const cp_dtype types[] = {CP_DTYPE_Q4_K, CP_DTYPE_Q8_0, CP_DTYPE_F32, CP_DTYPE_Q6_K};
+    for (int number = 0; number < 8; number++) {
+        rig r;
+        cp_mat mats[6];
+        rig_init(&r, (uint64_t)number + 40);
+        int n = 2 + number % 3;
+        bool read = number % 4 == 3;
+        mats[0] = rig_mat(&r, 512, CP_ROWS_ALL);
+        for (int i = 0; i < n; i++) {
+            int k = r.mats[mats[i]].width, m = i < n - 1 ? 256 * (1 + (int)rig_random(&r, 3)) : 45;
+            cp_op *op = rig_linear(&r, mats[i], 0, 0, CP_ROWS_ALL);
+            op->u.linear.n_w = 0;
+            op->u.linear.act = (cp_act)((number + i) % 4);
+            cp_dtype t = types[(number + i) % 4];
+            add_weight(&r, op, i && t == CP_DTYPE_F32 ? CP_DTYPE_Q4_K : t, k, m, i % 2);
+            if (op->u.linear.act != CP_ACT_NONE)
+                add_weight(&r, op, i && number % 2 ? CP_DTYPE_Q5_K : CP_DTYPE_Q4_K, k, m, false);
+            op->u.linear.w[0].out = mats[i + 1] = rig_mat(&r, m, CP_ROWS_ALL);
+        }
+        cp_mat outs[] = {mats[n], read ? mats[1] : (cp_mat)-1, -1};
+        if (read) {
+            cp_op *op = rig_op(&r, CP_OP_LINEAR, CP_ROWS_ALL);
+            *op = *rig_linear(&r, mats[1], 0, 0, CP_ROWS_ALL);
+            r.prog.n_ops--;
+            int k = r.mats[mats[1]].width;
+            op->u.linear.w[0].w = rig_weight(&r, CP_DTYPE_Q8_0, k, 7, CP_ROLE_LINEAR);
+            op->u.linear.w[0].out = rig_mat(&r, 7, CP_ROWS_ALL);
+        }
+        pair p = pair_open(&r, true);
+        for (int i = number % 2; i < N_ROWS; i += 2) {
+            pair_step(&p, row_counts[i], NULL);
+            pair_equal(&p, row_counts[i], outs, "a chain");
+            float *a = machine_row(&p.ref, mats[1], 0), *b = machine_row(&p.cuda, mats[1], 0);
+            if (!read && memcmp(a, b, (size_t)r.mats[mats[1]].width * sizeof *a) == 0)
+                fail_msg("number %d: the first record's rows are there", number);
+            free(a);
+            free(b);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
 /* ---- EXPERTS ---- */
 
 /* n_used different experts a row: any, the same for all, or few. */
@@ -441,6 +489,37 @@ static void halves(void **state)
     }
 }
 
+/* By cuBLAS from 64 rows on, with what comes before and behind. */
+static void gemms(void **state)
+{
+    (void)state;
+    for (int number = 0; number < 24; number++) {
+        rig r;
+        cp_mat outs[OUTS];
+        cp_dtype t = number % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        rig_init(&r, (uint64_t)number + 300);
+        r.gemm = CP_GEMM_CUBLAS;
+        int k = lengths[number % N_K] - number % 3, m = 1 + (int)rig_random(&r, 300);
+        cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+        vary(&r, op, k, m, t, number, outs);
+        if (number % 8 == 0) { /* a second weight of the kind */
+            add_weight(&r, op, t, k, 20, true);
+            op->u.linear.w[1].out = rig_mat(&r, 20, CP_ROWS_ALL);
+        }
+        pair p = pair_open(&r, false);
+        for (int n = 63; n <= 64; n++) {
+            pair_step(&p, n, NULL);
+            double d = distance(&p, outs[0], n);
+            if (number % 8 == 0)
+                d += distance(&p, op->u.linear.w[1].out, n);
+            if (!(d <= 1e-5))
+                fail_msg("number %d, k %d, m %d, %d rows: NMSE %g", number, k, m, n, d);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
 /* ---- every branch of every kernel (label cuda-long, with CP_EVERY) ---- */
 
 static const int widths[] = {3, 12, 24}; /* one tile of rows, two, four */
@@ -558,6 +637,7 @@ int main(void)
         cmocka_unit_test(linears),      cmocka_unit_test(several_weights),
         cmocka_unit_test(odd_inputs),   cmocka_unit_test(experts),
         cmocka_unit_test(embeds),       cmocka_unit_test(halves),
+        cmocka_unit_test(chains),       cmocka_unit_test(gemms),
         cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
