@@ -90,8 +90,8 @@ static const char *const misfits[] = {
     "ld.global.v2.b32 %r8, [%rd0]",
     "ld.global.b64 %r8, [%rd0]",
     "mov.b64 {%r8, %r9, %r10}, %rd8",
-    "mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%r8, %r9, %r10, %r11}, "
-    "{%r12, %r13, %r14, %r15}, {%r16, %r17}, {%r8, %r9, %r10, %r11}",
+    ("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%r8, %r9, %r10, %r11}, "
+     "{%r12, %r13, %r14, %r15}, {%r16, %r17}, {%r8, %r9, %r10, %r11}"),
     "add.rn.f32 %r8, %r9, 0d3ff0000000000000",
 };
 
