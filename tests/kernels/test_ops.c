@@ -574,10 +574,12 @@ static void pages_come_first(void **state)
         {200, c.b.tables[0][1]}, {c.b.tables[0][1], 201}, {201, 202}, {203, 204}};
     cp_page_copy states[] = {{3, 4}, {4, 5}};
     c.b.b.zero_pages = zeroes;
-    c.b.b.n_zero_pages = 2;
     c.b.b.copies = copies;
-    c.b.b.n_copies = 4;
     c.b.b.state_copies = states;
+    c.b.b.n_zero_pages = c.b.b.n_copies = c.b.b.n_state_copies = 1;
+    compare(&c.r, &c.b.b, c.outs, "one of each");
+    c.b.b.n_zero_pages = 2;
+    c.b.b.n_copies = 4;
     c.b.b.n_state_copies = 2;
     compare(&c.r, &c.b.b, c.outs, "pages first");
     machine m = machine_open(&c.r, NULL, 1); /* ref itself: what the lists say, and nothing else */
