@@ -282,9 +282,9 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction fun
 
 static CUresult code_of(const char *err)
 {
-    if (strstr(err, "misaligned") || strstr(err, "not aligned"))
+    if (strstr(err, "misaligned"))
         return CUDA_ERROR_MISALIGNED_ADDRESS;
-    if (strstr(err, "outside"))
+    if (strstr(err, "out of bounds"))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     return CUDA_ERROR_LAUNCH_FAILED;
 }

@@ -229,6 +229,9 @@ static void bugs_are_seen(void **state)
             if (!p.error && !p.wrong)
                 continue;
             seen[i % 2]++;
+            if (b == READ_PAST || b == MISPLACED)
+                assert_int_equal(p.error, b == MISPLACED ? CUDA_ERROR_MISALIGNED_ADDRESS
+                                                         : CUDA_ERROR_ILLEGAL_ADDRESS);
             if (!says(&p, bugs[b].says))
                 fail_msg("%s: '%s'", bugs[b].name, p.says);
         }
