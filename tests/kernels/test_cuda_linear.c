@@ -107,6 +107,9 @@ static void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
 static const int row_counts[] = {1, 5, 8, 17, 32, 64};
 static const int lengths[] = {32, 480, 512, 544, 2592};
 enum { N_ROWS = sizeof row_counts / sizeof *row_counts, N_K = sizeof lengths / sizeof *lengths };
+/* A length at which each warp of a block has a second segment, for rows of each kernel width. */
+enum { LONG = 4640, N_LONG = 3 };
+static const int long_row_counts[N_LONG] = {5, 12, 20};
 
 /* Weight i of op, of a type and m outputs, with a bias if wanted. */
 static void add_weight(rig *r, cp_op *op, cp_dtype t, int k, int m, bool bias)
@@ -135,8 +138,8 @@ static void vary(rig *r, cp_op *op, int k, int m, cp_dtype t, int i, cp_mat *out
     }
     if (!mul && i % 5 == 0)
         op->u.linear.scale = 0.37f;
-    if (!mul && i % 7 == 0)
-        op->u.linear.softcap = 30.0f;
+    if (!mul && (i % 5 == 2 || i % 7 == 0))
+        op->u.linear.softcap = 2.0f; /* so that both branches of its tanh are taken */
     if (i % 2)
         op->u.linear.norm = rig_vector(r, k, 1);
     if (i % 3 == 0)
@@ -150,22 +153,22 @@ static void vary(rig *r, cp_op *op, int k, int m, cp_dtype t, int i, cp_mat *out
     outs[n_outs] = -1;
 }
 
-/* One record of a type, K and number, at every row count. */
-static void one_record(cp_dtype t, int k, int number)
+/* One record of a type, K, number and at most m outputs, at each of the row counts. */
+static void one_record(cp_dtype t, int k, int number, int most, const int *rows, int n_rows)
 {
     rig r;
     char what[96];
     cp_mat outs[OUTS];
     rig_init(&r, (uint64_t)(number + 7 * k));
-    int m = 1 + (int)rig_random(&r, 70);
+    int m = 1 + (int)rig_random(&r, (uint64_t)most);
     cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
     vary(&r, op, k, m, t, number, outs);
     pair p = pair_open(&r, true);
-    for (int i = 0; i < N_ROWS; i++) {
+    for (int i = 0; i < n_rows; i++) {
         snprintf(what, sizeof what, "%s, k %d, m %d, %d rows, number %d",
-                 cp_dtype_info((uint32_t)t)->name, k, m, row_counts[i], number);
-        pair_step(&p, row_counts[i], NULL);
-        pair_equal(&p, row_counts[i], outs, what);
+                 cp_dtype_info((uint32_t)t)->name, k, m, rows[i], number);
+        pair_step(&p, rows[i], NULL);
+        pair_equal(&p, rows[i], outs, what);
     }
     pair_close(&p);
     rig_fini(&r);
@@ -179,8 +182,11 @@ static void linears(void **state)
     for (int i = 0; i < n; i++)
         for (int j = 0; j < N_K; j++, number++) {
             int k = whole_blocks(types[i], lengths[j]);
-            one_record(types[i], is_float(types[i]) && number % 2 ? k - 3 : k, number);
+            one_record(types[i], is_float(types[i]) && number % 2 ? k - 3 : k, number, 70,
+                       row_counts, N_ROWS);
         }
+    for (int i = 0; i < n; i++)
+        one_record(types[i], whole_blocks(types[i], LONG), number + i, 20, long_row_counts, N_LONG);
 }
 
 /* Up to four weights of several kinds, each with an output of its own. */
