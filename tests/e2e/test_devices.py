@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Which device is meant: by number and by UUID, over the fake driver of tests/fakes (CAPSTAN_LIBCUDA), and what is no device at
 all. What cannot be had: test_cuda_absent.py. Standard library only."""
+import json
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import unittest
 from harness import BIN
 
 TINY = str(pathlib.Path(__file__).resolve().parents[1] / "golden/tiny/llama.gguf")
+MODEL = os.environ.get("CAPSTAN_MODEL")  # SmolLM2
 BUILT = re.search(r"^backends:.* cuda\b", subprocess.run([BIN, "version", "-v"], capture_output=True, text=True, check=True).stdout, re.M)
 
 
@@ -53,6 +55,19 @@ class Devices(unittest.TestCase):
         r = run("--device", "cuda", "--gemm", "cublas", "--numerics", "exact")
         self.assertEqual((r.returncode, r.stdout), (2, ""))
         self.assertIn("--gemm cublas beside --numerics exact", r.stderr)
+
+    @unittest.skipUnless(BUILT and MODEL, "cuda is not built, or there is no SmolLM2")
+    def test_a_real_model_answers_as_on_the_cpu(self):
+        def answer(*options):
+            r = subprocess.run([BIN, "run", MODEL, "--raw", "-p", "The three states of matter are", "-n", "16", "--temp", "0", "--json",
+                                "--ctx", "128", *options], capture_output=True, text=True, check=False,
+                               env={**os.environ, "CAPSTAN_CPU": "avx2"}, timeout=500)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            return json.loads(r.stdout)
+
+        want = answer("--device", "cpu")
+        self.assertEqual(want["usage"]["completion_tokens"], 16)
+        self.assertEqual(answer("--device", "cuda", "--numerics", "exact"), want)
 
 
 if __name__ == "__main__":
