@@ -99,8 +99,12 @@ cp_code cp_forward_open(cp_forward **out, const cp_forward_config *cfg, cp_err *
         (rc = cp_pool_open(&f->pool, cfg->threads, err))) {
         goto done;
     }
-    cp_backend_config bc = {
-        .device = cfg->backend, .pool = f->pool, .isa_cap = cfg->level, .act_f32 = cfg->act_f32};
+    cp_backend_config bc = {.device = cfg->backend,
+                            .exact = cfg->exact,
+                            .gemm = cfg->gemm,
+                            .pool = f->pool,
+                            .isa_cap = cfg->level,
+                            .act_f32 = cfg->act_f32};
     if ((rc = cp_backend_open(&f->backend, &bc, err))) {
         goto done;
     }

@@ -14,8 +14,10 @@ typedef struct cp_forward cp_forward;
 
 typedef struct cp_forward_config {
     const char *path;    /* a REF */
-    const char *backend; /* "cpu", "ref" */
+    const char *backend; /* "cpu", "ref", "cuda" */
     const char *level;   /* ISA cap; NULL: best */
+    bool exact;          /* cuda's, as the next */
+    cp_gemm gemm;
     bool act_f32;
     cp_dtype kv_type;
     int threads;
