@@ -31,8 +31,11 @@ DEV_FN float convolved(const cuda_deltaprep_args &a, const cuda_seq &q, const fl
                        int c)
 {
     float y = 0.0f;
-    for (int t = 0; t < a.taps; t++)
+    int t = 0;
+#pragma unroll 1
+    do
         y = __fmaf_rn(a.conv[c * a.taps + t], earlier(a, q, state, i - (a.taps - 1) + t, c), y);
+    while (++t < a.taps);
     return cp_siluf(y);
 }
 
@@ -41,22 +44,22 @@ DEV_FN float convolved(const cuda_deltaprep_args &a, const cuda_seq &q, const fl
 DEV_FN void prep_row(const cuda_deltaprep_args &a, const cuda_seq &q, const float *state, int i,
                      int c0, int n, bool unit, float scale)
 {
-    enum { EACH = CP_DELTA_DIM_MAX / 32 };
     int lane = threadIdx.x % 32;
-    float y[EACH], squares[2] = {0.0f, 0.0f}, r = 1.0f;
+    float low = 0.0f, high = 0.0f;
     float *out = a.out + (size_t)(q.row0 + i) * a.ld + c0;
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        y[e] = lane + 32 * e < n ? convolved(a, q, state, i, c0 + lane + 32 * e) : 0.0f;
-        if (lane + 32 * e < n)
-            squares[e % 2] = __fmaf_rn(y[e], y[e], squares[e % 2]);
+#pragma unroll 1
+    for (int c = lane; c < n; c += 32) {
+        float y = convolved(a, q, state, i, c0 + c);
+        out[c] = y;
+        low = c & 32 ? low : __fmaf_rn(y, y, low);
+        high = c & 32 ? __fmaf_rn(y, y, high) : high;
     }
-    if (unit)
-        r = cuda_rsqrt(__fadd_rn(cuda_tree(squares[0], squares[1]), a.eps));
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (lane + 32 * e < n)
-            out[lane + 32 * e] = unit ? __fmul_rn(__fmul_rn(y[e], r), scale) : y[e];
+    if (!unit)
+        return;
+    float r = cuda_rsqrt(__fadd_rn(cuda_tree(low, high), a.eps));
+#pragma unroll 1
+    for (int c = lane; c < n; c += 32)
+        out[c] = __fmul_rn(__fmul_rn(out[c], r), scale);
 }
 
 DEV_FN void prep_gates(const cuda_deltaprep_args &a, const cuda_seq &q, int from, int to)
@@ -80,6 +83,7 @@ DEV_FN float *prep_state(const cuda_deltaprep_args &a, uint32_t slot)
 DEV_FN void leave(const cuda_deltaprep_args &a, const cuda_seq &q, const float *state, int c)
 {
     float *out = prep_state(a, q.state_out), *save = prep_state(a, q.state_save);
+#pragma unroll 1
     for (int t = 0; t < a.taps - 1; t++) {
         float v = earlier(a, q, state, q.n_rows - (a.taps - 1) + t, c);
         if (out)
@@ -241,25 +245,20 @@ DEV_FN void pass(staged<N> &st, const cuda_deltanet_args &a, const cuda_seq &q, 
 /* A row of a head: rmsnorm(o) * silu(z). A warp. */
 DEV_FN void finish(const cuda_deltanet_args &a, size_t row, int h)
 {
-    enum { EACH = CP_DELTA_DIM_MAX / 32 };
     int lane = threadIdx.x % 32;
     float *o = a.out + row * a.ld_out + h * a.v_dim;
     const float *z = a.z + row * a.ld_z + h * a.v_dim;
-    float y[EACH], squares[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (lane + 32 * e < a.v_dim) {
-            y[e] = o[lane + 32 * e];
-            squares[e % 2] = __fmaf_rn(y[e], y[e], squares[e % 2]);
-        }
-    float mean = __fdiv_rn(cuda_tree(squares[0], squares[1]), (float)a.v_dim);
-    float r = cuda_rsqrt(__fadd_rn(mean, a.eps));
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        int j = lane + 32 * e;
-        if (j < a.v_dim)
-            o[j] = __fmul_rn(__fmul_rn(__fmul_rn(y[e], r), a.norm[j]), cp_siluf(z[j]));
+    float low = 0.0f, high = 0.0f;
+#pragma unroll 1
+    for (int j = lane; j < a.v_dim; j += 64) {
+        low = __fmaf_rn(o[j], o[j], low);
+        high = j + 32 < a.v_dim ? __fmaf_rn(o[j + 32], o[j + 32], high) : high;
     }
+    float mean = __fdiv_rn(cuda_tree(low, high), (float)a.v_dim);
+    float r = cuda_rsqrt(__fadd_rn(mean, a.eps));
+#pragma unroll 1
+    for (int j = lane; j < a.v_dim; j += 32)
+        o[j] = __fmul_rn(__fmul_rn(__fmul_rn(o[j], r), a.norm[j]), cp_siluf(z[j]));
 }
 
 template <int N, bool FULL> DEV_FN void deltanet(const cuda_deltanet_args &a)
@@ -269,8 +268,10 @@ template <int N, bool FULL> DEV_FN void deltanet(const cuda_deltanet_args &a)
     if ((int)blockIdx.y >= a.step->n_seqs)
         return;
     const cuda_seq q = a.step->seqs[blockIdx.y];
-    for (int tile = 0; tile < a.tiles; tile += CUDA_DELTA_WARPS)
+    int tile = 0;
+    do
         pass<N, FULL>(st, a, q, h, tile);
+    while ((tile += CUDA_DELTA_WARPS) < a.tiles);
     __syncthreads(); /* all columns are in `out` */
     for (int i = threadIdx.x / 32; i < q.n_rows; i += CUDA_DELTA_WARPS)
         finish(a, q.row0 + i, h);

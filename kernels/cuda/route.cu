@@ -63,42 +63,37 @@ DEV_FN float probability(int gate, float x)
     return x;
 }
 
-/* Of all experts, into room->p. */
+/* Of all experts, into room->p: each lane its own. */
 DEV_FN void probabilities(const cuda_route_args &a, const float *x, row_room *room)
 {
     int lane = threadIdx.x % 32;
-    float p[EACH], max = -INFINITY, sums[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        p[e] = -INFINITY;
-        if (lane + 32 * e < a.n)
-            p[e] = probability(a.gate,
-                               x[lane + 32 * e] == x[lane + 32 * e] ? x[lane + 32 * e] : -INFINITY);
-        max = fmaxf(max, p[e]);
+    float max = -INFINITY, low = 0.0f, high = 0.0f;
+#pragma unroll 1
+    for (int e = lane; e < a.n; e += 32) {
+        room->p[e] = probability(a.gate, x[e] == x[e] ? x[e] : -INFINITY);
+        max = fmaxf(max, room->p[e]);
     }
-    if (a.gate == CP_GATE_SOFTMAX) {
-        max = max_of_warp(max);
-#pragma unroll
-        for (int e = 0; e < EACH; e++)
-            if (lane + 32 * e < a.n) {
-                p[e] = cp_expf(__fadd_rn(p[e], -max));
-                sums[e % 2] = __fadd_rn(sums[e % 2], p[e]);
-            }
-        float sum = cuda_tree(sums[0], sums[1]);
-#pragma unroll
-        for (int e = 0; e < EACH; e++)
-            p[e] = __fdiv_rn(p[e], sum);
+    if (a.gate != CP_GATE_SOFTMAX)
+        return;
+    max = max_of_warp(max);
+#pragma unroll 1
+    for (int e = lane; e < a.n; e += 32) {
+        float p = cp_expf(__fadd_rn(room->p[e], -max));
+        room->p[e] = p;
+        low = e & 32 ? low : __fadd_rn(low, p);
+        high = e & 32 ? __fadd_rn(high, p) : high;
     }
-#pragma unroll
-    for (int e = 0; e < EACH; e++)
-        if (lane + 32 * e < a.n)
-            room->p[lane + 32 * e] = p[e];
+    float sum = cuda_tree(low, high);
+#pragma unroll 1
+    for (int e = lane; e < a.n; e += 32)
+        room->p[e] = __fdiv_rn(room->p[e], sum);
 }
 
 /* The worth of group g: its two best scores' sum, or its only one. */
 DEV_FN float worth(const float *score, int size)
 {
     float first = -INFINITY, second = -INFINITY;
+#pragma unroll 1
     for (int i = 0; i < size; i++) {
         float s = score[i];
         second = s > first ? first : s > second ? s : second;
@@ -112,22 +107,23 @@ DEV_FN void keep_groups(const cuda_route_args &a, row_room *room)
 {
     int lane = threadIdx.x % 32, size = a.n / a.n_groups;
     uint32_t key[EACH];
-#pragma unroll
-    for (int e = 0; e < EACH; e++) {
-        int g = lane + 32 * e;
-        key[e] = TAKEN;
-        if (g < a.n_groups) {
-            key[e] = order_of(worth(room->score + g * size, size));
-            room->kept[g] = 0;
-        }
+#pragma unroll 1
+    for (int g = lane; g < a.n_groups; g += 32) {
+        room->w[g] = worth(room->score + g * size, size);
+        room->kept[g] = 0;
     }
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
+        key[e] = lane + 32 * e < a.n_groups ? order_of(room->w[lane + 32 * e]) : TAKEN;
     __syncwarp();
+#pragma unroll 1
     for (int i = 0; i < a.n_groups_used; i++) {
         int g = take_best(key);
         if (lane == 0)
             room->kept[g] = 1;
     }
     __syncwarp();
+#pragma unroll 1
     for (int e = lane; e < a.n; e += 32)
         if (!room->kept[e / size])
             room->score[e] = -INFINITY;
@@ -138,11 +134,13 @@ DEV_FN void keep_groups(const cuda_route_args &a, row_room *room)
 DEV_FN void divide(float *w, int n, bool bounded)
 {
     float sum = 0.0f;
+#pragma unroll 1
     for (int j = 0; j < n; j++)
         sum = __fadd_rn(sum, w[j]);
     if (bounded)
         sum = sum < MIN_WEIGHTS ? MIN_WEIGHTS : sum;
     __syncwarp();
+#pragma unroll 1
     for (int j = threadIdx.x % 32; j < n; j += 32)
         w[j] = __fdiv_rn(w[j], sum);
     __syncwarp();
@@ -154,9 +152,11 @@ DEV_FN void weigh(const cuda_route_args &a, row_room *room)
     int lane = threadIdx.x % 32;
     float max = -INFINITY;
     if (a.gate == CP_GATE_SELECTED) {
+#pragma unroll 1
         for (int j = lane; j < a.n_used; j += 32)
             max = room->w[j] > max ? room->w[j] : max;
         max = max_of_warp(max);
+#pragma unroll 1
         for (int j = lane; j < a.n_used; j += 32)
             room->w[j] = cp_expf(__fadd_rn(room->w[j], -max));
         __syncwarp();
@@ -171,6 +171,7 @@ DEV_FN void route(const cuda_route_args &a, int r, row_room *room)
     int lane = threadIdx.x % 32;
     float *ids = a.ids + (size_t)r * a.ld_ids, *weights = a.weights + (size_t)r * a.ld_weights;
     probabilities(a, a.in + (size_t)r * a.ld_in, room);
+#pragma unroll 1
     for (int e = lane; e < a.n; e += 32) {
         float s = room->p[e];
         s = a.bias ? __fadd_rn(s, a.bias[e]) : s;
@@ -183,6 +184,7 @@ DEV_FN void route(const cuda_route_args &a, int r, row_room *room)
 #pragma unroll
     for (int e = 0; e < EACH; e++)
         key[e] = lane + 32 * e < a.n ? order_of(room->score[lane + 32 * e]) : TAKEN;
+#pragma unroll 1
     for (int j = 0; j < a.n_used; j++) {
         int e = take_best(key);
         if (lane == 0) {
@@ -192,6 +194,7 @@ DEV_FN void route(const cuda_route_args &a, int r, row_room *room)
     }
     __syncwarp();
     weigh(a, room);
+#pragma unroll 1
     for (int j = lane; j < a.n_used; j += 32) {
         float w = room->w[j];
         w = a.scale != 1.0f ? __fmul_rn(w, a.scale) : w;

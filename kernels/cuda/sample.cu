@@ -43,6 +43,7 @@ DEV_KERNEL(CUDA_HISTORY_THREADS) k_sample_history(const __grid_constant__ cuda_s
         for (int i = 4 * threadIdx.x; i < a.ld_counts; i += 4 * CUDA_HISTORY_THREADS)
             *(uint4 *)(counts + i) = uint4{0, 0, 0, 0};
     __syncthreads();
+#pragma unroll 1
     for (int i = threadIdx.x; i < h.n; i += CUDA_HISTORY_THREADS)
         see(&counts[h.seen[i].id], h.seen[i].change);
 }
@@ -68,13 +69,14 @@ DEV_FN int four_at(int f)
     return 4 * (f * CUDA_SCAN_THREADS + threadIdx.x);
 }
 
-/* Four of x[len] from i on, -inf behind its end. */
+/* Four of x[len] from i on, -inf behind its end; fours lie in it, or in what a row ends with. */
 DEV_FN float4 load4(const float *x, int i, int len)
 {
-    if (i + 3 < len)
-        return *(const float4 *)(x + i);
-    return {i < len ? x[i] : -INFINITY, i + 1 < len ? x[i + 1] : -INFINITY,
-            i + 2 < len ? x[i + 2] : -INFINITY, -INFINITY};
+    if (i >= len)
+        return {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    float4 v = *(const float4 *)(x + i);
+    return {v.x, i + 1 < len ? v.y : -INFINITY, i + 2 < len ? v.z : -INFINITY,
+            i + 3 < len ? v.w : -INFINITY};
 }
 
 DEV_FN float max4(float4 v)
@@ -266,7 +268,7 @@ typedef struct pick_room {
     float max[PICK_WARPS];
     int bin, id, n_top;
     float lse_max, log_l;
-    int32_t top[CP_MAX_TOP];
+    int32_t top[CP_MAX_TOP + CUDA_PICK_THREADS]; /* and a place for what a thread has not kept */
 } pick_room;
 
 /* A row of logits, or the maxima of its blocks (then block_max is none). */
@@ -299,10 +301,11 @@ DEV_FN float logit_of(uint32_t order)
     return cp_f32_from_bits(order >> 31 ? order & 0x7fffffffu : ~order);
 }
 
-/* May x be drawn at all (NaN may not)? */
+/* May x be drawn at all (NaN may not)? No branch: lanes of a walk stay together. */
 DEV_FN bool allows(const weighing &w, float x)
 {
-    return x > -INFINITY && (!w.on || __fmul_rn(__fadd_rn(x, -w.max), w.inv_t) >= w.z_min);
+    bool likely = __fmul_rn(__fadd_rn(x, -w.max), w.inv_t) >= w.z_min;
+    return (x > -INFINITY) & (likely | !w.on);
 }
 
 DEV_FN unsigned long long weight_of(const weighing &w, float x)
@@ -313,7 +316,7 @@ DEV_FN unsigned long long weight_of(const weighing &w, float x)
 DEV_FN bool keeps(kept k, float x, int id)
 {
     uint32_t o = order_of(x);
-    return o > k.order || (o == k.order && id <= k.id);
+    return (o > k.order) | ((o == k.order) & (id <= k.id));
 }
 
 /* A warp's walk over its share of a list, in ascending order, past blocks that lie below a bound:
@@ -354,7 +357,8 @@ DEV_FN bool walk_next(walk *w, const list &l, float at_least, int (&id)[2 * BATC
         } else {
             id[e] = id[e - 1] + 32;
         }
-        x[e] = id[e] < l.n ? l.x[id[e]] : -INFINITY;
+        x[e] = l.x[min(id[e], l.n - 1)];
+        x[e] = id[e] < l.n ? x[e] : -INFINITY;
     }
     return true;
 }
@@ -407,15 +411,18 @@ DEV_FN void count_digits(const list &l, const weighing &w, bool by_weight, kept 
 {
     int id[2 * BATCH];
     float x[2 * BATCH];
-    for (int i = threadIdx.x; i < BINS; i += CUDA_PICK_THREADS)
-        room->bins[i] = 0;
+    for (int i = 0; i < BINS / CUDA_PICK_THREADS; i++)
+        room->bins[threadIdx.x + i * CUDA_PICK_THREADS] = 0;
     __syncthreads();
     for (walk at = walk_begin(l); walk_next(&at, l, logit_of(lo), id, x);)
 #pragma unroll
         for (int e = 0; e < 2 * BATCH; e++) {
             uint32_t o = order_of(x[e]);
-            if (o >= lo && o <= hi && allows(w, x[e]) && keeps(k, x[e], id[e]))
-                atomicAdd(&room->bins[(o - lo) >> shift], by_weight ? weight_of(w, x[e]) : 1);
+            bool counts = (o >= lo) & (o <= hi) & allows(w, x[e]) & keeps(k, x[e], id[e]);
+            unsigned long long each = by_weight ? weight_of(w, x[e]) : 1;
+            /* what does not count adds nothing to a bin of the lane's own */
+            atomicAdd(&room->bins[counts ? (o - lo) >> shift : threadIdx.x % 32],
+                      counts ? each : 0);
         }
     __syncthreads();
 }
@@ -456,11 +463,9 @@ typedef struct worth {
 
 DEV_FN unsigned long long worth_of(const worth &v, float x, int id)
 {
-    if (!allows(v.w, x) || !keeps(v.k, x, id))
-        return 0;
-    if (v.weighed)
-        return weight_of(v.w, x);
-    return order_of(x) == v.order ? v.each : 0;
+    bool counts = allows(v.w, x) & keeps(v.k, x, id) & (v.weighed | (order_of(x) == v.order));
+    unsigned long long value = v.weighed ? weight_of(v.w, x) : v.each;
+    return counts ? value : 0;
 }
 
 DEV_FN unsigned long long sum_of_warp(unsigned long long x)
@@ -569,20 +574,11 @@ DEV_FN bool wants(const cuda_sample &s, int stage, const list &l)
 {
     int blocks = (l.n + BLOCK - 1) / BLOCK;
     bool draws = s.target < 0 && !s.greedy, counts = draws && s.top_k > 0 && s.top_k < l.n;
-    switch (stage) {
-    case TOP_BOUND:
-        return s.n_top > 0 && s.n_top < blocks;
-    case TOP:
-        return s.n_top > 0;
-    case COUNT_BOUND:
-        return counts && s.top_k < blocks;
-    case COUNT:
-        return counts;
-    case WEIGHT:
-        return draws && s.top_p < 1.0f;
-    default:
-        return s.target < 0;
-    }
+    if (stage <= TOP)
+        return s.n_top > 0 && (stage == TOP || s.n_top < blocks);
+    if (stage <= COUNT)
+        return counts && (stage == COUNT || s.top_k < blocks);
+    return stage == WEIGHT ? draws && s.top_p < 1.0f : s.target < 0;
 }
 
 /* Log-sum-exp of the chunks, ascending, by one warp. */
@@ -623,7 +619,7 @@ DEV_FN float log_probability(const pick_room *room, float x)
 /* What is kept, best first. */
 DEV_FN void put_top(const picking &p, pick_room *room, cuda_sample_out *out)
 {
-    int id[2 * BATCH], rank = 0, t = threadIdx.x;
+    int id[2 * BATCH], rank = 0, t = threadIdx.x, lane = t % 32;
     float x[2 * BATCH];
     const list &l = p.l;
     if (t == 0)
@@ -631,9 +627,13 @@ DEV_FN void put_top(const picking &p, pick_room *room, cuda_sample_out *out)
     __syncthreads();
     for (walk at = walk_begin(l); walk_next(&at, l, logit_of(p.k.order), id, x);)
 #pragma unroll
-        for (int e = 0; e < 2 * BATCH; e++)
-            if (allows(p.w, x[e]) && keeps(p.k, x[e], id[e]))
-                room->top[atomicAdd(&room->n_top, 1)] = id[e];
+        for (int e = 0; e < 2 * BATCH; e++) {
+            bool kept = (x[e] > -INFINITY) & keeps(p.k, x[e], id[e]);
+            uint32_t lanes = __ballot_sync(CUDA_LANES, kept);
+            int at = atomicAdd(&room->n_top, lane ? 0 : __popc(lanes));
+            at = __shfl_sync(CUDA_LANES, at, 0) + __popc(lanes & ((1u << lane) - 1));
+            room->top[kept ? at : CP_MAX_TOP + threadIdx.x] = id[e];
+        }
     __syncthreads();
     if (t == 0)
         out->n_top = room->n_top;
@@ -650,6 +650,7 @@ DEV_FN void put_top(const picking &p, pick_room *room, cuda_sample_out *out)
 DEV_FN float max_of_list(const float *x, int n, pick_room *room)
 {
     float m = -INFINITY;
+#pragma unroll 1
     for (int i = threadIdx.x; i < n; i += CUDA_PICK_THREADS)
         m = fmaxf(m, x[i]);
     return max_of_block(m, room->max, PICK_WARPS);

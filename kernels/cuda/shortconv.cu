@@ -26,6 +26,7 @@ DEV_FN float *state_of(const cuda_shortconv_args &a, uint32_t slot)
 DEV_FN void leave(const cuda_shortconv_args &a, const cuda_seq &q, const float *state, int c)
 {
     float *out = state_of(a, q.state_out), *save = state_of(a, q.state_save);
+#pragma unroll 1
     for (int t = 0; t < a.taps - 1; t++) {
         float v = product(a, q, state, q.n_rows - (a.taps - 1) + t, c);
         if (out)
@@ -47,8 +48,11 @@ DEV_KERNEL(CUDA_CONV_CHANNELS) k_shortconv(const __grid_constant__ cuda_shortcon
     const float *state = state_of(a, q.state_in);
     for (int i = from; i < min(from + CUDA_CONV_ROWS, q.n_rows); i++) {
         float y = 0.0f;
-        for (int t = 0; t < a.taps; t++)
+        int t = 0;
+#pragma unroll 1
+        do
             y = __fmaf_rn(a.conv[c * a.taps + t], product(a, q, state, i - (a.taps - 1) + t, c), y);
+        while (++t < a.taps);
         size_t row = q.row0 + i;
         a.out[row * a.ld_out + c] = __fmul_rn(a.in[row * a.ld_in + a.d + c], y);
     }

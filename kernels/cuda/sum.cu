@@ -15,8 +15,11 @@ DEV_FN float sigmoid_of(const cuda_sum_args &a, size_t r)
 DEV_FN float parts(const cuda_sum_args &a, size_t r, int i)
 {
     float y = 0.0f;
-    for (int j = 0; j < a.n_used; j++)
+    int j = 0;
+#pragma unroll 1
+    do
         y = __fmaf_rn(a.weights[r * a.ld_weights + j], a.in[r * a.ld_in + (size_t)j * a.n + i], y);
+    while (++j < a.n_used);
     return y;
 }
 
@@ -24,14 +27,15 @@ DEV_FN float parts(const cuda_sum_args &a, size_t r, int i)
 DEV_FN float4 parts4(const cuda_sum_args &a, size_t r, int i)
 {
     float4 y = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int j = 0; j < a.n_used; j++) {
+    int j = 0;
+    do {
         float w = a.weights[r * a.ld_weights + j];
         float4 x = *(const float4 *)(a.in + r * a.ld_in + (size_t)j * a.n + i);
         y.x = __fmaf_rn(w, x.x, y.x);
         y.y = __fmaf_rn(w, x.y, y.y);
         y.z = __fmaf_rn(w, x.z, y.z);
         y.w = __fmaf_rn(w, x.w, y.w);
-    }
+    } while (++j < a.n_used);
     return y;
 }
 
@@ -95,6 +99,7 @@ DEV_KERNEL(CUDA_SUM_THREADS) k_sum_norm(const __grid_constant__ cuda_sum_args a)
     float *out = a.out + r * a.ld_out;
     const float *shared = a.shared + r * a.ld_shared;
     int warp = threadIdx.x / 32;
+#pragma unroll 1
     for (int i = threadIdx.x; i < a.n; i += CUDA_SUM_THREADS)
         out[i] = parts(a, r, i);
     __syncthreads();
@@ -104,6 +109,7 @@ DEV_KERNEL(CUDA_SUM_THREADS) k_sum_norm(const __grid_constant__ cuda_sum_args a)
             scale[warp] = s;
     }
     __syncthreads();
+#pragma unroll 1
     for (int i = threadIdx.x; i < a.n; i += CUDA_SUM_THREADS)
         out[i] = __fadd_rn(__fmul_rn(__fmul_rn(out[i], scale[0]), a.norm[i]),
                            __fmul_rn(__fmul_rn(shared[i], scale[1]), a.shared_norm[i]));

@@ -276,7 +276,12 @@ static void test_route(uint64_t seed)
     rig r;
     rig_init(&r, seed);
     int groups = seed % 3 ? 1 : 1 + (int)rig_random(&r, 8);
-    int size = 1 + (int)rig_random(&r, seed % 5 ? 40 : CP_EXPERTS_MAX / 8), n = groups * size;
+    int size = 1 + (int)rig_random(&r, seed % 5 ? 40 : CP_EXPERTS_MAX / 8);
+    if (seed >= 30 && seed < 32) { /* as many as there may be */
+        groups = seed % 2 ? 1 : CP_EXPERTS_MAX;
+        size = CP_EXPERTS_MAX / groups;
+    }
+    int n = groups * size;
     int kept = 1 + (int)rig_random(&r, (uint64_t)groups);
     cp_op *op = route_record(&r, n, 1 + (int)rig_random(&r, (uint64_t)(kept * size)));
     op->u.route.gate = (cp_gate)(1 + seed % 4);
@@ -383,13 +388,14 @@ static void test_sum(uint64_t seed)
     rig r;
     rig_init(&r, seed);
     int n_used = 1 + (int)rig_random(&r, 9), width = 1 + (int)rig_random(&r, seed % 4 ? 80 : 1200);
+    width = seed % 4 < 2 ? 4 * width : width | 1;
     cp_op *op = rig_op(&r, CP_OP_SUM, CP_ROWS_ALL);
     op->u.sum.in = rig_mat(&r, n_used * width, CP_ROWS_ALL);
     op->u.sum.weights = rig_mat(&r, n_used, CP_ROWS_ALL);
     op->u.sum.out = rig_mat(&r, width, CP_ROWS_ALL);
     op->u.sum.shared = seed % 3 ? rig_mat(&r, width, CP_ROWS_ALL) : (cp_mat)-1;
     op->u.sum.gate = seed % 3 == 2 ? rig_mat(&r, 1, CP_ROWS_ALL) : (cp_mat)-1;
-    if (seed % 3 == 1 && rig_random(&r, 2)) {
+    if (seed % 6 == 4) {
         op->u.sum.norm = rig_vector(&r, width, 1);
         op->u.sum.shared_norm = rig_vector(&r, width, 1);
         op->u.sum.eps = 1e-6f;
@@ -463,10 +469,13 @@ static void test_sample(uint64_t seed)
 /* A DeltaNet layer of random shape, the second of its group. */
 static cp_delta_shape some_delta(rig *r, int *group)
 {
+    static const int wide[] = {CP_DELTA_DIM_MAX, 128};
     cp_delta_shape s = {.n_k = 1 + (int)rig_random(r, 3),
                         .k_dim = 1 + (int)rig_random(r, rig_random(r, 4) ? 40 : 256),
                         .v_dim = 1 + (int)rig_random(r, rig_random(r, 4) ? 40 : 256),
                         .taps = 1 + (int)rig_random(r, 5)};
+    if (rig_random(r, 3) == 0)
+        s.k_dim = wide[rig_random(r, 2)];
     s.n_v = s.n_k * (1 + (int)rig_random(r, 3));
     *group = rig_group(r, (cp_kv_group){.kind = CP_GROUP_STATE,
                                         .n_layers = 2,

@@ -138,9 +138,12 @@ static void assert_same(const cp_sample_out *a, const cp_sample_out *b, const ch
 static void same_as_ref(void **state)
 {
     (void)state;
-    static const int vocabs[] = {1, 2, 7, 63, 64, 65, 1000, 4096, 5000, 20001};
+    static const int vocabs[] = {1, 2, 7, 63, 64, 65, 1000, 4096, 5000, 20001, 140001};
     for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++) {
-        int vocab = vocabs[v], rounds = vocab > 4000 ? 12 : rig_threads() > 1 ? 60 : 15;
+        int vocab = vocabs[v], rounds = vocab > 100000      ? 2
+                                        : vocab > 4000      ? 12
+                                        : rig_threads() > 1 ? 60
+                                                            : 15;
         rig r;
         vocab_rig(&r, 100 + v, vocab);
         machine ref = machine_open(&r, NULL, 1), m[16];
