@@ -85,7 +85,7 @@ PTX_FN3(sad_s32, ptx_u32, ptx_s32, ptx_s32, ptx_u32,
         {                                                                                          \
             const T a = as[l], b = bs[l];                                                          \
             zero |= b == 0 ? 1u << l : 0;                                                          \
-            t[l] = b == 0 ? 0 : (T)(i->row->arg ? (remainder) : (quotient));                       \
+            t[l] = (T)(b == 0 ? 0 : i->row->arg ? (remainder) : (quotient));                       \
         }                                                                                          \
         if (zero & w->mask)                                                                        \
             ptx_fault(w, i, "%s by zero: the ISA leaves the result open", i->row->text);           \
