@@ -1,5 +1,5 @@
 # Makes OUT of SOURCE with NVCC FLAGS (separated by |), or takes it from build/ptx, where what each preset made is kept by the
-# digest of all that it may depend on: ROOT/kernels' headers, flags, VERSION. cmake -DNVCC=... -P this.
+# digest of all that it may depend on: ROOT/kernels' headers, flags, VERSION; not on where ROOT lies. cmake -DNVCC=... -P this.
 file(GLOB headers "${ROOT}/kernels/*.h" "${ROOT}/kernels/cuda/*.h" "${ROOT}/kernels/cuda/*.cuh")
 list(SORT headers)
 set(all "${VERSION}|${FLAGS}|${SOURCE}")
@@ -7,6 +7,7 @@ foreach(file IN LISTS SOURCE headers)
     file(SHA256 "${file}" digest)
     string(APPEND all "|${file} ${digest}")
 endforeach()
+string(REPLACE "${ROOT}" "" all "${all}")
 string(SHA256 key "${all}")
 set(kept "${ROOT}/build/ptx/${key}")
 if(NOT EXISTS "${kept}")
