@@ -4,7 +4,8 @@
  * A lane is thread t of the four of row g of an mma. It reads sixteen bytes of line t of the panel
  * that half of the rows have: four outputs, 4 (g % 4) and on, of inputs 4 t and on. Outputs 2 j and
  * 2 j + 1 of these are rows g and g + 8 of the mma number j. So no word moves between lanes, and
- * weights are read as panels hold them (unpack.h).
+ * weights are read as panels hold them (unpack.h), scales like codes by sixteen bytes, of which a
+ * lane keeps its quad's part; but for those that are less than a tenth of a panel.
  */
 #ifndef CP_KERNELS_CUDA_PANEL_CUH
 #define CP_KERNELS_CUDA_PANEL_CUH
@@ -30,7 +31,9 @@ struct cuda_kind {
     static constexpr int groups =
         FORM == CP_FORM_K6 || FORM == CP_FORM_U || FORM == CP_FORM_G || FORM == CP_FORM_GM ? 2 : 1;
     /* blocks of K whose loads are under way at a time, as far as 128 registers go */
-    static constexpr int unroll = BITS == 4 ? 8 : BITS == 8 && FORM != CP_FORM_H ? 2 : 4;
+    static constexpr int unroll = BITS == 8 && FORM != CP_FORM_H    ? 2
+                                  : BITS == 5 && FORM == CP_FORM_HM ? 3
+                                                                    : 4;
     /* Blocks of a kernel of so many tiles that a multiprocessor holds: two, where 128 registers do
      * for it on every architecture. */
     static constexpr int resident(int tiles)
@@ -54,13 +57,27 @@ struct cuda_head {
     uint2 d, dmin;
 };
 
+/* The quad's eight bytes of the 32, or four of the 16, that a panel has at p. */
+DEV_FN uint2 cuda_quad8(const uint8_t *p, int quad)
+{
+    uint4 v = cuda_load<uint4>(p + 16 * (quad >> 1));
+    return quad & 1 ? make_uint2(v.z, v.w) : make_uint2(v.x, v.y);
+}
+
+DEV_FN uint32_t cuda_quad4(const uint8_t *p, int quad)
+{
+    uint4 v = cuda_load<uint4>(p);
+    uint2 half = quad & 2 ? make_uint2(v.z, v.w) : make_uint2(v.x, v.y);
+    return quad & 1 ? half.y : half.x;
+}
+
 template <class K> DEV_FN cuda_head cuda_load_head(const uint8_t *head, int quad)
 {
     cuda_head h = {};
     if (K::head)
-        h.d = cuda_load<uint2>(head + 8 * quad);
+        h.d = cuda_quad8(head, quad);
     if (K::form == CP_FORM_K4)
-        h.dmin = cuda_load<uint2>(head + 32 + 8 * quad);
+        h.dmin = cuda_quad8(head + 32, quad);
     return h;
 }
 
@@ -79,24 +96,28 @@ template <class K> DEV_FN cuda_raw<K> cuda_load_block(const uint8_t *p, int quad
     switch (K::form) {
     case CP_FORM_HM:
     case CP_FORM_H: {
-        uint2 d = cuda_load<uint2>(s + 8 * quad);
+        uint2 d = cuda_quad8(s, quad);
         r.wd[0].x = d.x;
         r.wd[0].y = d.y;
         if (K::min) {
-            uint2 m = cuda_load<uint2>(s + 32 + 8 * quad);
+            uint2 m = cuda_quad8(s + 32, quad);
             r.wm[0].x = m.x;
             r.wm[0].y = m.y;
         }
         break;
     }
     case CP_FORM_K4:
-    case CP_FORM_K6:
+        r.wd[0].x = cuda_quad4(s, quad);
+        r.wm[0].x = cuda_quad4(s + 16, quad);
+        break;
     case CP_FORM_U:
+        r.wd[0].x = cuda_quad4(s, quad);
+        r.wd[1].x = cuda_quad4(s + 16, quad);
+        break;
+    case CP_FORM_K6:
     case CP_FORM_K1:
     case CP_FORM_E:
         r.wd[0].x = cuda_load<uint32_t>(s + 4 * quad);
-        if (K::form == CP_FORM_K4)
-            r.wm[0].x = cuda_load<uint32_t>(s + 16 + 4 * quad);
         if (K::groups == 2)
             r.wd[1].x = cuda_load<uint32_t>(s + 16 + 4 * quad);
         break;

@@ -9,7 +9,9 @@
 #include "kernels/math.h"
 #include "kernels/program.h"
 
-enum { EACH = CP_EXPERTS_MAX / 32, TAKEN = 0 };
+enum { EACH = CP_EXPERTS_MAX / 32 };
+
+#define TAKEN 0u /* the key of what is not there any more */
 
 /* Below this a sum of weights divides no more. */
 #define MIN_WEIGHTS 0x1p-14f

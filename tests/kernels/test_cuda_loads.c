@@ -1,13 +1,13 @@
 /*
- * test_cuda_loads: how kernels read what a step of one row waits for. Of the codes of weights, and
- * of the keys and values of attention, at least nine bytes of ten come by loads of 16 bytes.
- * Scales, which lie beside codes and are a ninth of them and less, are printed and not held to it.
+ * test_cuda_loads: how kernels read what a step of a few rows waits for, and how many launches it
+ * takes. Of weights, with their scales, and of the keys and values of attention at least nine bytes
+ * of ten come by loads of 16 bytes.
  */
 #include "tests/kernels/rig.h"
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/panel_kinds.h"
 #include "tests/fakes/libcuda/libcuda_fake.h"
+#include "tests/kernels/attention.h"
 #include "tests/kernels/mixed.h"
 #include "tests/kernels/weights.h"
 
@@ -24,33 +24,29 @@
  * takes one more. */
 enum { LAYER_LAUNCHES = 9 };
 
-/* What lies at a byte of a region: how much of `period` bytes, from `head` on in blocks of `block`
- * bytes, is codes; the rest are scales. block 0: all is. */
+/* Bytes that were read of a region, by loads of 16 and of fewer; what several lanes of a warp read
+ * at once counts once. */
 typedef struct region {
     cp_addr at;
-    size_t bytes, panel, super, head, block, codes;
-    uint64_t wide, narrow, scales; /* bytes of codes by loads of 16 and of fewer; of scales */
+    size_t bytes;
+    uint64_t wide, narrow;
 } region;
+
+static bool read_before(uint32_t mask, const uint64_t *address, int lane)
+{
+    for (int l = 0; l < lane; l++)
+        if (mask >> l & 1 && address[l] == address[lane])
+            return true;
+    return false;
+}
 
 static void note(void *arg, uint32_t mask, const uint64_t *address, unsigned n)
 {
     region *r = arg;
-    for (int l = 0; l < 32; l++) {
-        if (!(mask >> l & 1) || address[l] < r->at || address[l] - r->at >= r->bytes)
-            continue;
-        size_t off = (size_t)(address[l] - r->at);
-        bool code = true;
-        if (r->block) {
-            off = off % r->panel % r->super;
-            code = off >= r->head && (off - r->head) % r->block < r->codes;
-        }
-        if (!code)
-            r->scales += n;
-        else if (n == 16)
-            r->wide += n;
-        else
-            r->narrow += n;
-    }
+    for (int l = 0; l < 32; l++)
+        if (mask >> l & 1 && address[l] >= r->at && address[l] - r->at < r->bytes &&
+            !read_before(mask, address, l))
+            *(n == 16 ? &r->wide : &r->narrow) += n;
 }
 
 static void watch(region *r)
@@ -67,62 +63,67 @@ static void watch(region *r)
     dlclose(driver);
 }
 
-/* How blocks of a kind lie in a panel of k inputs. */
-static void describe(region *r, cp_panel_kind kind, int64_t k)
-{
-    static const struct {
-        int bits, block, head;
-    } kinds[] = {
-#define X(name, bits, codes, form, offset, block, head) [CP_PANEL_##name] = {bits, block, head},
-        CP_INT_PANELS(X)
-#undef X
-    };
-    r->panel = cp_panel_bytes(kind, k);
-    r->head = (size_t)kinds[kind].head;
-    r->block = (size_t)kinds[kind].block;
-    r->codes = (size_t)kinds[kind].bits * 64; /* 16 outputs of 32 inputs */
-    r->super = r->head + CP_SUPER * r->block;
-}
-
 static void report(const char *what, const region *r)
 {
-    double codes = (double)(r->wide + r->narrow);
-    assert_true(codes > 0);
-    printf("%-6s codes %.1f %% by 16 bytes, with scales %.1f %%\n", what,
-           100.0 * (double)r->wide / codes,
-           100.0 * (double)r->wide / (codes + (double)r->scales / 4)); /* four lanes read each */
-    if ((double)r->wide < 0.9 * codes)
-        fail_msg("%s: %.1f %% of the bytes come by loads of 16", what,
-                 100.0 * (double)r->wide / codes);
+    double share = (double)r->wide / (double)(r->wide + r->narrow);
+    assert_true(r->wide > 0);
+    printf("%-10s %.1f %% by 16 bytes\n", what, 100.0 * share);
+    if (share < 0.9)
+        fail_msg("%s: %.1f %% of the bytes come by loads of 16", what, 100.0 * share);
 }
 
-static void test_codes_of_weights_come_by_16_bytes(void **state)
+static void test_weights_come_by_16_bytes(void **state)
 {
     (void)state;
     enum { K = 1024, M = 64 };
-    static const cp_dtype types[] = {CP_DTYPE_Q4_0, CP_DTYPE_Q4_1,  CP_DTYPE_Q5_0, CP_DTYPE_Q5_1,
-                                     CP_DTYPE_Q8_0, CP_DTYPE_Q4_K,  CP_DTYPE_Q5_K, CP_DTYPE_Q6_K,
-                                     CP_DTYPE_Q2_K, CP_DTYPE_MXFP4, CP_DTYPE_BF16, CP_DTYPE_F16};
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+    bool seen[CP_PANEL_COUNT] = {false};
+    for (const int *t = cp_test_types; *t >= 0; t++) {
+        cp_panel_kind kind = cp_panel_kind_of((cp_dtype)*t);
+        if (seen[kind])
+            continue;
+        seen[kind] = true;
         rig r;
-        rig_init(&r, i + 1);
+        rig_init(&r, (uint64_t)kind + 1);
         cp_mat in = rig_mat(&r, K, CP_ROWS_ALL), out = rig_mat(&r, M, CP_ROWS_ALL);
-        rig_linear(&r, in, rig_weight(&r, types[i], K, M, CP_ROLE_LINEAR), out, CP_ROWS_ALL);
+        rig_linear(&r, in, rig_weight(&r, (cp_dtype)*t, K, M, CP_ROLE_LINEAR), out, CP_ROWS_ALL);
         machine m = machine_open_on(&r, "cuda", NULL, 1);
         rig_batch b;
         rig_batch_init(&b, &r, &(rig_seq){0, 1, 0, 0, 0}, 1, true);
         machine_fill(&m, 1);
         const cuda_weight *w = ((const cuda_run *)m.p->impl)->weights;
         region at = {.at = w->at, .bytes = w->matrix_bytes};
-        if (!w->file_order)
-            describe(&at, w->kind, K);
         watch(&at);
         machine_step(&m, &b.b);
         watch(NULL);
-        report(cp_dtype_info((uint32_t)types[i])->name, &at);
+        report(cp_dtype_info((uint32_t)*t)->name, &at);
         rig_batch_fini(&b);
         machine_close(&m);
         rig_fini(&r);
+    }
+}
+
+/* Rows of sequences that begin a split, are in the middle of one, and have several. */
+static void test_pages_come_by_16_bytes(void **state)
+{
+    (void)state;
+    static const attention_shape shapes[] = {
+        {4, 2, 64, 64, 0}, {8, 1, 128, 128, 0}, {2, 2, 256, 256, 700}, {1, 2, 96, 96, 0}};
+    static const rig_seq seqs[] = {{513, 1, 0, 0, 0}, {200, 1, 0, 0, 0}, {1300, 1, 0, 0, 0}};
+    for (uint64_t seed = 0; seed < sizeof(shapes) / sizeof(shapes[0]); seed++) {
+        attention_case c;
+        char what[32];
+        attention_case_init(&c, seed, &shapes[seed]);
+        rig_batch_init(&c.b, &c.r, seqs, sizeof(seqs) / sizeof(seqs[0]), true);
+        machine m = machine_open_on(&c.r, "cuda", NULL, 1);
+        machine_fill(&m, 1);
+        region at = {.at = m.p->pages.at, .bytes = m.p->pages.bytes};
+        watch(&at);
+        machine_step(&m, &c.b.b);
+        watch(NULL);
+        snprintf(what, sizeof(what), "K V of %d", shapes[seed].k_dim);
+        report(what, &at);
+        machine_close(&m);
+        attention_case_fini(&c);
     }
 }
 
@@ -191,7 +192,8 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest loads[] = {
-        cmocka_unit_test(test_codes_of_weights_come_by_16_bytes),
+        cmocka_unit_test(test_weights_come_by_16_bytes),
+        cmocka_unit_test(test_pages_come_by_16_bytes),
         cmocka_unit_test(test_a_dense_layer_takes_few_launches),
     };
     return cmocka_run_group_tests_name("loads", loads, NULL, NULL);
