@@ -49,6 +49,7 @@ void cp_call_unref(cp_call *c)
     if (c->arena)
         cp_arena_free(c->arena);
     cp_account_close(&c->account);
+    free(c->named);
     free(c->model_id);
     free(c);
 }

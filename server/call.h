@@ -102,6 +102,8 @@ struct cp_call {
     /* made by prepare */
     cp_params p;
     cp_served *m;   /* held until its answer is made */
+    char *named;    /* the model that the path names; NULL: it names none */
+    size_t n_json;  /* of the body; the rest is bytes (api->binary) */
     char *model_id; /* of m, for the access line */
     cp_code code;
     cp_err err;

@@ -18,7 +18,14 @@ enum {
     CP_AT_COUNT = 32, /* /tokenize with messages */
 };
 
-enum { CP_OF_OPENAI = 1, CP_OF_VLLM = 2, CP_OF_LLAMA = 4, CP_OF_SGLANG = 8, CP_OF_AGENTS = 16 };
+enum {
+    CP_OF_OPENAI = 1,
+    CP_OF_VLLM = 2,
+    CP_OF_LLAMA = 4,
+    CP_OF_SGLANG = 8,
+    CP_OF_AGENTS = 16,
+    CP_OF_KSERVE = 32
+};
 typedef enum cp_field_kind {
     CP_FIELD_FAMILY, /* no field: name is the title of those below it */
     CP_FIELD_NUM,

@@ -38,7 +38,7 @@ static const char *const kinds[CP_SAMPLES] = {"null", "default", "empty", "benig
 
 static void origins(cp_buf *b, unsigned from)
 {
-    static const char letters[] = "OVLSA";
+    static const char letters[] = "OVLSAK";
     for (int i = 0; letters[i]; i++)
         if (from & (1u << i))
             cp_buf_addc(b, letters[i]);

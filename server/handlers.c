@@ -1,13 +1,25 @@
 /* These handlers answer what the server says of itself: see handlers.h. */
 #include "server/handlers.h"
 
+#include "server/api/oip.h"
 #include "server/emit.h"
-#include "server/head.h"
 #include "server/reply.h"
 
 #include <string.h>
 
 /* ---- probes ---- */
+
+static bool is_live(const cp_server *s)
+{
+    const cp_engine_api *e = &s->engine;
+    return !atomic_load(&s->ready_to_serve) || !e->alive || e->alive(e->self);
+}
+
+static bool is_ready(cp_server *s)
+{
+    return atomic_load(&s->ready_to_serve) && atomic_load(&s->drain) == CP_RUN &&
+           cp_served_any(&s->models);
+}
 
 /* {"status":"ok|loading|draining","phase":...}; a phase that counts bytes adds them. */
 static void probe(cp_call *c, bool good)
@@ -37,14 +49,12 @@ static void probe(cp_call *c, bool good)
 
 void cp_handle_ready(cp_call *c)
 {
-    probe(c, atomic_load(&c->s->ready_to_serve) && atomic_load(&c->s->drain) == CP_RUN &&
-                 cp_served_any(&c->s->models));
+    probe(c, is_ready(c->s));
 }
 
 void cp_handle_live(cp_call *c)
 {
-    const cp_engine_api *e = &c->s->engine;
-    probe(c, !atomic_load(&c->s->ready_to_serve) || !e->alive || e->alive(e->self));
+    probe(c, is_live(c->s));
 }
 
 void cp_handle_startup(cp_call *c)
@@ -96,7 +106,10 @@ static void emit_model(const cp_served *m, cp_buf *b)
     cp_emit_str(b, m->quantization, strlen(m->quantization));
     cp_buf_adds(b, ",\"digest\":");
     cp_emit_str(b, m->digest, strlen(m->digest));
-    cp_buf_addc(b, '}');
+    /* what KServe's clients of protocol v1 read */
+    cp_buf_adds(b, ",\"name\":");
+    cp_emit_str(b, m->ids[0], strlen(m->ids[0]));
+    cp_buf_adds(b, ",\"ready\":true}");
 }
 
 void cp_handle_models(cp_call *c)
@@ -115,52 +128,99 @@ void cp_handle_models(cp_call *c)
     cp_call_json(c, &b);
 }
 
-static int hex(char ch)
+/* The model that the path names; false: the call has its error. Given back by the caller. */
+static bool named_model(cp_call *c, cp_served **m)
 {
-    return ch >= '0' && ch <= '9'   ? ch - '0'
-           : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
-           : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
-                                    : -1;
-}
-
-/* The rest of a path, percent-decoded once; NULL: malformed. */
-static const char *decode(const char *p, char out[CP_TARGET_MAX + 1])
-{
-    size_t n = 0;
-    for (; *p; p++) {
-        CP_ASSERT(n < CP_TARGET_MAX);
-        if (*p != '%') {
-            out[n++] = *p;
-            continue;
-        }
-        int hi = hex(p[1]), lo = hi < 0 ? -1 : hex(p[2]);
-        if (lo < 0 || hi * 16 + lo == 0)
-            return NULL;
-        out[n++] = (char)(hi * 16 + lo);
-        p += 2;
-    }
-    out[n] = '\0';
-    return out;
+    cp_err err;
+    cp_code code = cp_served_get(&c->s->models, c->named, strlen(c->named), m, &err);
+    if (code != CP_OK)
+        cp_call_error(c, 0, code, &err);
+    return code == CP_OK;
 }
 
 void cp_handle_model(cp_call *c)
 {
-    char name[CP_TARGET_MAX + 1];
-    const char *rest = cp_http_path(c->q) + strlen(c->route->path);
-    const char *id = decode(rest, name);
-    cp_err err;
     cp_served *m;
-    cp_code code = id ? cp_served_get(&c->s->models, id, strlen(id), &m, &err)
-                      : cp_fail_param(&err, CP_MODEL_NOT_FOUND, "model",
-                                      "'%.200s' is no model's name: a byte after %% is two "
-                                      "hexadecimal digits, and not 00",
-                                      rest);
-    if (code != CP_OK) {
-        cp_call_error(c, 0, code, &err);
+    if (!named_model(c, &m))
         return;
-    }
     cp_buf b = {0};
     emit_model(m, &b);
     cp_served_put(&c->s->models, m);
     cp_call_json(c, &b);
+}
+
+/* ---- the Open Inference Protocol ---- */
+
+void cp_handle_oip_server(cp_call *c)
+{
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"name\":\"capstan\",\"version\":");
+    cp_emit_str(&b, c->s->version, strlen(c->s->version));
+    cp_buf_adds(&b, ",\"extensions\":[]}");
+    cp_call_json(c, &b);
+}
+
+/* Both keys: texts of the protocol and its clients do not agree on which one tells of readiness. */
+static void oip_health(cp_call *c, bool live, bool ready, bool good)
+{
+    cp_buf b = {0};
+    cp_buf_printf(&b, "{\"live\":%s,\"ready\":%s}", live ? "true" : "false",
+                  ready ? "true" : "false");
+    cp_call_reply(c, good ? 200 : 503, "application/json", &b);
+}
+
+void cp_handle_oip_live(cp_call *c)
+{
+    bool live = is_live(c->s);
+    oip_health(c, live, is_ready(c->s), live);
+}
+
+void cp_handle_oip_ready(cp_call *c)
+{
+    bool ready = is_ready(c->s);
+    oip_health(c, is_live(c->s), ready, ready);
+}
+
+void cp_handle_oip_models(cp_call *c)
+{
+    cp_served *models[CP_SERVED_MAX];
+    int n = cp_served_all(&c->s->models, 1u << CP_MODEL_READY, models);
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"models\":[");
+    for (int i = 0; i < n; i++) {
+        cp_buf_adds(&b, i > 0 ? "," : "");
+        cp_emit_str(&b, models[i]->ids[0], strlen(models[i]->ids[0]));
+    }
+    cp_served_put_all(&c->s->models, models, n);
+    cp_buf_adds(&b, "]}");
+    cp_call_json(c, &b);
+}
+
+void cp_handle_oip_model(cp_call *c)
+{
+    cp_served *m;
+    if (!named_model(c, &m))
+        return;
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"name\":");
+    cp_emit_str(&b, m->ids[0], strlen(m->ids[0]));
+    cp_buf_adds(&b, ",\"versions\":[\"" CP_OIP_VERSION "\"],\"platform\":\"capstan\",");
+    cp_oip_tensors(&b);
+    cp_buf_addc(&b, '}');
+    cp_served_put(&c->s->models, m);
+    cp_call_json(c, &b);
+}
+
+void cp_handle_oip_model_ready(cp_call *c)
+{
+    cp_served *m;
+    if (!named_model(c, &m))
+        return;
+    bool ready = is_ready(c->s);
+    cp_buf b = {0};
+    cp_buf_adds(&b, "{\"name\":");
+    cp_emit_str(&b, m->ids[0], strlen(m->ids[0]));
+    cp_buf_printf(&b, ",\"ready\":%s}", ready ? "true" : "false");
+    cp_served_put(&c->s->models, m);
+    cp_call_reply(c, ready ? 200 : 503, "application/json", &b);
 }

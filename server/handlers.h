@@ -7,10 +7,12 @@
 
 #include "server/call.h"
 
-#define CP_ROUTE(method, path, prefix, scope, handler) void cp_handle_##handler(cp_call *c);
+#define CP_ROUTE(method, path, scope, handler)         void cp_handle_##handler(cp_call *c);
+#define CP_ROUTE_OF(api, method, path, scope, handler) void cp_handle_##handler(cp_call *c);
 #define CP_ROUTE_API(...)
 #include "server/routes.def"
 #undef CP_ROUTE
+#undef CP_ROUTE_OF
 #undef CP_ROUTE_API
 
 #endif

@@ -56,6 +56,8 @@ typedef struct cp_params {
     cp_val *messages, *tools, *documents; /* lists of dicts; NULL: none */
     cp_val *vars; /* dict: chat_template_kwargs, enable_thinking, reasoning_effort */
     cp_str cache_salt;
+    cp_str given_id;                     /* infer: what the answer repeats; p NULL: none */
+    unsigned outputs;                    /* infer: the tensors that the answer has, 1 << n */
     const char *unknown[CP_UNKNOWN_MAX]; /* printable, shortened */
     int n_unknown;
 } cp_params;
@@ -69,6 +71,8 @@ typedef struct cp_params_model {
 
 typedef struct cp_params_env {
     const struct cp_api *api; /* whose body it is */
+    cp_str model;             /* that the path names: the body's has no say; p NULL: none */
+    size_t n_json; /* of an API with binary: bytes of the body that are JSON; others follow */
     /* Pays for the body's tree, and begins the work with it (cp_account_begin); may be NULL. */
     cp_account *account;
     void *arg;

@@ -149,15 +149,21 @@ static cp_code read_keys(cp_parser *ps, cp_err *err)
     return CP_OK;
 }
 
+cp_code cp_parser_read(cp_parser *ps, cp_err *err)
+{
+    cp_code code = read_keys(ps, err);
+    return code == CP_OK ? ps->api->parse(ps, err) : code;
+}
+
 static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
 {
-    const json_t *name = cp_parser_get(ps, "model");
+    const json_t *name = env->model.p ? NULL : cp_parser_get(ps, "model");
     char say[64];
     if (name && !json_is_string(name))
         return cp_fail_param(err, CP_INVALID_VALUE, "model", "'model' is %s; allowed: a string",
                              cp_json_say(name, say, sizeof(say)));
     /* "" is what front ends send before anybody chose a model. */
-    cp_str want = {0};
+    cp_str want = env->model;
     if (json_string_length(name) > 0)
         want = (cp_str){json_string_value(name), json_string_length(name)};
     cp_params_model m = {0};
@@ -169,8 +175,7 @@ static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
     ps->out->api = ps->api;
     ps->n_vocab = m.n_vocab;
     ps->defaults = m.defaults;
-    code = read_keys(ps, err);
-    return code == CP_OK ? ps->api->parse(ps, err) : code;
+    return cp_parser_read(ps, err);
 }
 
 cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,
@@ -179,13 +184,15 @@ cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena
     memset(out, 0, sizeof(*out));
     cp_json_left left = {.values = CP_JSON_VALUES, .account = env->account};
     cp_json doc;
-    cp_code code = cp_json_load(body, n, NULL, env->api->texts, &left, &doc, err);
+    size_t n_json = env->api->binary && env->n_json < n ? env->n_json : n;
+    cp_code code = cp_json_load(body, n_json, NULL, env->api->texts, &left, &doc, err);
     if (code != CP_OK)
         return code;
     cp_parser ps = {.api = env->api,
                     .arena = arena,
                     .render = render,
                     .body = doc.root,
+                    .tail = {body + n_json, n - n_json},
                     .out = out,
                     .left = &left};
     if (ps.api->other && cp_parser_get(&ps, ps.api->other_if))

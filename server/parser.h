@@ -16,11 +16,16 @@ typedef struct cp_parser {
     const struct cp_api *api;
     cp_arena *arena, *render; /* what stays; the chat's tree */
     const struct json_t *body;
+    cp_str tail; /* bytes that follow the body's JSON, of an API with binary */
     cp_params *out;
     cp_json_left *left;
     const cp_sampling_defaults *defaults;
     int32_t n_vocab;
 } cp_parser;
+
+/* ---- params_json.c ---- */
+/* The body's fields by the API's rows, and what it reads by hand. */
+cp_code cp_parser_read(cp_parser *ps, cp_err *err);
 
 /* ---- parser_json.c: single values ---- */
 /* The field, or NULL when it is absent or null. */

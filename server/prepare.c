@@ -268,8 +268,12 @@ void cp_call_prepare(cp_call *c)
     cp_arena_charge(c->arena, &c->account);
     cp_arena_charge(render, &c->account);
     c->reply.account = &c->account;
-    const cp_params_env env = {
-        .api = c->route->api, .account = &c->account, .arg = c, .find_model = find_model};
+    const cp_params_env env = {.api = c->route->api,
+                               .model = {c->named, c->named ? strlen(c->named) : 0},
+                               .n_json = c->n_json,
+                               .account = &c->account,
+                               .arg = c,
+                               .find_model = find_model};
     cp_err *err = &c->err;
     c->code = cp_params_parse(c->body.p, c->body.n, &env, c->arena, render, &c->p, err);
     cp_buf_fini(&c->body);

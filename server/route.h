@@ -11,9 +11,9 @@
 typedef struct cp_route {
     cp_method method;
     const char *path;
-    bool prefix;                /* path is the beginning; the rest names something */
     unsigned scope;             /* mask of scopes of which one is needed; 0: open */
     const cp_api *api;          /* whose bodies it takes; NULL: none */
+    const cp_api *words;        /* whose words its errors are; NULL: OpenAI's */
     void (*handle)(cp_call *c); /* called when the body, if any, is there; loop thread */
 } cp_route;
 

@@ -4,25 +4,32 @@
  */
 #include "server/routes.h"
 
+#include "server/api/oip.h"
 #include "server/gate.h"
 #include "server/handlers.h"
+#include "server/head.h"
 #include "server/life.h"
 #include "server/origin.h"
 #include "server/reply.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { OPEN = 0, ANY = CP_SCOPE_INFERENCE | CP_SCOPE_ADMIN, USE = CP_SCOPE_INFERENCE };
 
 static const cp_route routes[] = {
-#define CP_ROUTE(method, path, prefix, scope, handler)                                             \
-    {CP_##method, path, prefix, scope, NULL, cp_handle_##handler},
-#define CP_ROUTE_API(path, scope, api) {CP_POST, path, false, scope, &cp_api_##api, cp_call_start},
+#define CP_ROUTE(method, path, scope, handler)                                                     \
+    {CP_##method, path, scope, NULL, NULL, cp_handle_##handler},
+#define CP_ROUTE_OF(api, method, path, scope, handler)                                             \
+    {CP_##method, path, scope, NULL, &cp_api_##api, cp_handle_##handler},
+#define CP_ROUTE_API(path, scope, api)                                                             \
+    {CP_POST, path, scope, &cp_api_##api, &cp_api_##api, cp_call_start},
 #include "server/routes.def"
 #ifdef CP_ROUTES_MORE /* a test's own API: tests/unit/server/toy.def */
 #include CP_ROUTES_MORE
 #endif
 #undef CP_ROUTE
+#undef CP_ROUTE_OF
 #undef CP_ROUTE_API
 };
 enum { N_ROUTES = sizeof(routes) / sizeof(routes[0]) };
@@ -32,18 +39,83 @@ const cp_route *cp_route_at(size_t i)
     return i < N_ROUTES ? &routes[i] : NULL;
 }
 
+/* What clients of KServe's own servers put in front of OpenAI's paths. */
+static const char *without_prefix(const char *path)
+{
+    static const char prefix[] = "/openai";
+    size_t n = sizeof(prefix) - 1;
+    return strncmp(path, prefix, n) == 0 && strncmp(path + n, "/v1/", 4) == 0 ? path + n : path;
+}
+
+/* The name in path where the row has {model}: *n bytes, 1 or more. NULL: the row is of another
+ * path, or (*n 0) of this very one. */
+static const char *name_in(const cp_route *r, const char *path, size_t *n)
+{
+    const char *mark = strstr(r->path, CP_ROUTE_MODEL);
+    *n = 1;
+    if (!mark) {
+        *n = strcmp(path, r->path) != 0;
+        return NULL;
+    }
+    const char *after = mark + strlen(CP_ROUTE_MODEL);
+    size_t front = (size_t)(mark - r->path), back = strlen(after), all = strlen(path);
+    if (all <= front + back || strncmp(path, r->path, front) != 0 ||
+        strcmp(path + all - back, after) != 0)
+        return NULL;
+    *n = all - front - back;
+    return path + front;
+}
+
 static bool path_matches(const cp_route *r, const char *path)
 {
-    if (!r->prefix)
-        return strcmp(path, r->path) == 0;
-    size_t n = strlen(r->path);
-    return strncmp(path, r->path, n) == 0 && path[n];
+    size_t n;
+    return name_in(r, path, &n) || n == 0;
+}
+
+static int hex(char ch)
+{
+    return ch >= '0' && ch <= '9'   ? ch - '0'
+           : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
+           : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
+                                    : -1;
+}
+
+/* The name that path has where r's has {model}, decoded once, into out (at least as long as path,
+ * and a byte). NULL, and words: it is malformed. */
+static const char *model_of(const cp_route *r, const char *path, char *out, cp_err *err)
+{
+    size_t n, k = 0;
+    const char *name = name_in(r, without_prefix(path), &n);
+    CP_ASSERT(name);
+    for (size_t i = 0; i < n; i++) {
+        int hi = 0, lo = 0;
+        if (name[i] == '%') {
+            hi = i + 2 < n ? hex(name[i + 1]) : -1;
+            lo = hi < 0 ? -1 : hex(name[i + 2]);
+        }
+        if (lo < 0 || (name[i] == '%' && hi * 16 + lo == 0)) {
+            cp_fail_param(err, CP_MODEL_NOT_FOUND, "model",
+                          "'%.*s' is no model's name: a byte after %% is two hexadecimal digits, "
+                          "and not 00",
+                          (int)(n < 200 ? n : 200), name);
+            return NULL;
+        }
+        out[k++] = (char)(name[i] == '%' ? hi * 16 + lo : name[i]);
+        i += name[i] == '%' ? 2 : 0;
+    }
+    out[k] = '\0';
+    /* the one version that each model has there may be named */
+    static const char version[] = "/versions/" CP_OIP_VERSION;
+    size_t tail = sizeof(version) - 1;
+    if (r->words == &cp_api_infer && k > tail && strcmp(out + k - tail, version) == 0)
+        out[k - tail] = '\0';
+    return out;
 }
 
 /* *other: a row of the same path, whatever its method. */
 static const cp_route *find_route(const cp_http_req *q, const cp_route **other)
 {
-    const char *path = cp_http_path(q);
+    const char *path = without_prefix(cp_http_path(q));
     cp_method method = cp_http_method(q) == CP_HEAD ? CP_GET : cp_http_method(q);
     *other = NULL;
     for (size_t i = 0; i < N_ROUTES; i++) {
@@ -92,12 +164,35 @@ static void preflight(cp_call *c)
     cp_call_reply(c, 204, NULL, NULL);
 }
 
+/* What path and headers say of the model and of a body to come. */
+static cp_code read_head(cp_call *c, const cp_route *r, cp_err *err)
+{
+    if (strstr(r->path, CP_ROUTE_MODEL)) {
+        char name[CP_TARGET_MAX + 1];
+        if (!model_of(r, cp_http_path(c->q), name, err))
+            return CP_MODEL_NOT_FOUND;
+        c->named = cp_xstrdup(name);
+    }
+    c->n_json = SIZE_MAX;
+    const char *length = cp_http_header(c->q, "Inference-Header-Content-Length");
+    if (!r->api || !r->api->binary || !length)
+        return CP_OK;
+    size_t digits = strspn(length, "0123456789");
+    c->n_json = (size_t)strtoull(length, NULL, 10);
+    if (digits > 0 && digits < 10 && !length[digits])
+        return CP_OK;
+    return cp_fail_param(err, CP_INVALID_VALUE, "Inference-Header-Content-Length",
+                         "the header Inference-Header-Content-Length is '%.32s'; allowed: the "
+                         "bytes of the body's JSON",
+                         length);
+}
+
 void cp_route_head(void *arg, cp_http_req *q, int bad)
 {
     cp_server *s = arg;
     cp_call *c = cp_call_new(s, q);
     const cp_route *other, *route = find_route(q, &other);
-    c->api = other ? other->api : NULL;
+    c->api = other ? other->words : NULL;
     /* Connections are full: probes alone are answered. */
     bool probe_only = bad == 503 && route && route->scope == 0 && !cp_http_has_body(q);
     if (bad && !probe_only) {
@@ -112,6 +207,7 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
     }
     if (code == CP_OK)
         code = cp_gate_check(s, q, route, other, &err);
+    code = code ? code : read_head(c, route, &err);
     if (code != CP_OK) {
         cp_call_error(c, 0, code, &err);
         return;

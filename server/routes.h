@@ -7,6 +7,9 @@
 
 #include "server/route.h"
 
+/* Stands for a model's name in the path of a route. */
+#define CP_ROUTE_MODEL "{model}"
+
 void cp_route_head(void *arg, cp_http_req *q, int bad);
 void cp_route_request(void *arg, cp_http_req *q, int bad);
 /* Row i of the table, NULL past the end. Any thread. */

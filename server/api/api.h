@@ -53,6 +53,7 @@ typedef struct cp_api {
     /* Fields whose text is used, up to a NULL: the only ones in which half a surrogate pair is an
      * error. */
     const char *const *texts;
+    bool binary;                /* bytes may follow the JSON, whose length a header then tells */
     const char *other_if;       /* a body with this field is ... */
     const struct cp_api *other; /* ... of this API; NULL: there is none */
     /* Read by hand what rows cannot say, and check fields together. Errors name the field. */
@@ -77,9 +78,11 @@ typedef struct cp_api {
 } cp_api;
 
 #define CP_ROUTE(...)
+#define CP_ROUTE_OF(...)
 #define CP_ROUTE_API(path, scope, api) extern const cp_api cp_api_##api;
 #include "server/routes.def"
 #undef CP_ROUTE
+#undef CP_ROUTE_OF
 #undef CP_ROUTE_API
 
 #endif

@@ -411,6 +411,14 @@ int h_events(const h_answer *a)
     return n;
 }
 
+void h_path(const cp_route *r, char *out, size_t cap)
+{
+    const char *mark = strstr(r->path, CP_ROUTE_MODEL);
+    int n = mark ? (int)(mark - r->path) : (int)strlen(r->path);
+    cp_snprintf(out, cap, "%.*s%s%s", n, r->path, mark ? "smol" : "",
+                mark ? mark + strlen(CP_ROUTE_MODEL) : "");
+}
+
 const cp_api *h_api(unsigned at)
 {
     const cp_route *r;

@@ -104,6 +104,8 @@ const char *h_error_code(const h_answer *a);
 const char *h_event(const h_answer *a, int i);
 int h_events(const h_answer *a);
 
+/* The route's path, with the harness's model in it. */
+void h_path(const cp_route *r, char *out, size_t cap);
 /* The API of a route that takes bodies of a place (CP_AT_*). */
 const cp_api *h_api(unsigned at);
 
@@ -117,6 +119,7 @@ int run_template_tests(void);
 int run_params_tests(void);
 int run_stops_tests(void);
 int run_openai_tests(void);
+int run_oip_tests(void);
 int run_life_tests(void);
 int run_served_tests(void);
 
