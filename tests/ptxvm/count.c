@@ -37,7 +37,7 @@ void ptx_count_global(ptx_block *b, uint32_t mask, const uint64_t address[32], u
     }
     unsigned sectors = different(sector, lanes);
     ptx_stats *s = &b->stats;
-    if (use == PTX_LOAD) {
+    if (ptx_reads(use)) {
         s->load_requests++;
         s->load_bytes += (uint64_t)lanes * n;
         s->load_bytes_128 += n == 16 ? (uint64_t)lanes * n : 0;

@@ -179,6 +179,7 @@ static void give_block(ptx_block *b)
     free(b->pending);
     free(b->cells);
     free(b->spreads);
+    free(b->traces);
 }
 
 static void run_blocks(ptx_block *b)
@@ -194,6 +195,7 @@ static void run_blocks(ptx_block *b)
         b->id[1] = (unsigned)(at / b->grid[0] % b->grid[1]);
         b->id[2] = (unsigned)(at / b->grid[0] / b->grid[1]);
         b->executed = 0;
+        b->n_traces = 0;
         memset(b->shared, 0xff, b->shared_bytes);
         memset(b->local, 0xff, b->kernel->local_bytes * b->n_warps * 32);
         run_block(b);

@@ -3,9 +3,10 @@
  * it. A module is PTX text; every instruction must have its full opcode in the machine's tables,
  * or the load fails with line and text. A launch runs the blocks one after another on the caller's
  * thread and is deterministic for a seed. It ends at the first fault: an access outside live
- * memory or not aligned, a barrier or a warp operation that not all lanes reach, a race in shared
- * memory (also inside a warp), two blocks that touch one byte of which one writes, a read of what
- * cp.async has not brought yet, a trap. Shared and local memory start as NaNs.
+ * memory or not aligned, a barrier or a warp operation that not all lanes reach, a race between
+ * threads of a block in shared or global memory (also inside a warp), two blocks that touch one
+ * byte of which one writes, a write to what is read as constant, a read of what cp.async has not
+ * brought yet, a trap. Shared and local memory start as NaNs.
  *
  * Launches, and what changes memory, exclude one another; a module belongs to one thread at a time.
  */
@@ -48,7 +49,7 @@ typedef void ptx_watch_fn(void *arg, uint32_t mask, const uint64_t address[32], 
 typedef struct ptx_options {
     uint64_t seed;
     uint64_t limit; /* warp instructions of a block; 0: 2^33. More is a fault: the kernel hangs */
-    bool race;      /* find races: in shared memory, and between blocks */
+    bool race;      /* find races: between threads of a block, and between blocks */
     bool shuffle;   /* blocks, and the warps of a block, take turns in an order by seed */
     bool count;     /* sectors, banks and bytes of the statistics */
     ptx_watch_fn *watch; /* NULL: nobody asks */

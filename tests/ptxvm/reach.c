@@ -8,7 +8,7 @@
 
 static const char *const space_names[PTX_SPACES] = {"generic", "global", "shared", "local",
                                                     "parameter"};
-static const char *const use_names[] = {"load", "store", "atomic", "cp.async"};
+static const char *const use_names[] = {"load", "store", "atomic", "cp.async", "load"};
 
 void ptx_addresses(const ptx_warp *w, const ptx_inst *i, int n, int k, uint64_t address[32])
 {
@@ -95,7 +95,7 @@ static bool reach_global(ptx_warp *w, const ptx_inst *i, uint32_t mask, const ui
     ptx_block *b = w->block;
     if (b->options.count)
         ptx_count_global(b, mask, address, n, use);
-    if (b->options.watch && (use == PTX_LOAD || use == PTX_ASYNC))
+    if (b->options.watch && (ptx_reads(use) || use == PTX_ASYNC))
         b->options.watch(b->options.watch_arg, mask, address, n);
     if (!inside_range(b->range, mask, address, n, at)) {
         uint64_t first = address[__builtin_ctz(mask)];
@@ -152,7 +152,7 @@ static bool reach_own(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint6
     if (!inside(mask, address, n, 0, size, start, at) &&
         !astray(w, i, mask, address, space, n, use, size))
         return false;
-    if (space == PTX_PARAM && use != PTX_LOAD) {
+    if (space == PTX_PARAM && !ptx_reads(use)) {
         ptx_fault(w, i, "%s to a parameter", use_names[use]);
         return false;
     }

@@ -20,6 +20,14 @@ bool ptx_together(ptx_warp *w, const ptx_inst *i, int op_members)
                       members[l], w->mask);
             return false;
         }
+        for (; m; m &= m - 1) {
+            unsigned other = (unsigned)__builtin_ctz(m);
+            if (members[other] == members[l])
+                continue;
+            ptx_fault(w, i, "divergent warp: lane %u names lanes %08x, and lane %u of them %08x", l,
+                      members[l], other, members[other]);
+            return false;
+        }
     }
     return true;
 }

@@ -1,7 +1,7 @@
 /* Rows of memory: ld, st, atom, red, cvta. The argument of a row packs space, element and count. */
 #include "tests/ptxvm/run.h"
 
-enum { SIGNED = 1 << 12 };
+enum { SIGNED = 1 << 12, CONSTANT = 1 << 13 };
 #define FORM(space, bytes, count) ((space) | (bytes) << 4 | (count) << 8)
 #define SPACE(i)                  ((ptx_space)((i)->row->arg & 15))
 #define BYTES(i)                  ((unsigned)(i)->row->arg >> 4 & 15)
@@ -81,7 +81,8 @@ static void ld(ptx_warp *w, const ptx_inst *i)
     unsigned char *at[32];
     int count = COUNT(i);
     ptx_addresses(w, i, count, 0, address);
-    if (!ptx_reach(w, i, SPACE(i), address, BYTES(i) * (unsigned)count, PTX_LOAD, at))
+    if (!ptx_reach(w, i, SPACE(i), address, BYTES(i) * (unsigned)count,
+                   i->row->arg & CONSTANT ? PTX_CONSTANT : PTX_LOAD, at))
         return;
     if (BYTES(i) == 4 && count == 4 && w->mask == 0xffffffffu && words(i)) {
         take_quads(w, i, at);
@@ -288,11 +289,12 @@ static void fence(ptx_warp *w, const ptx_inst *i)
         {"atom." text ".cas.b64", atom, "=l m l l", ATOM(CAS, space, 8), PTX_PLAIN},
 
 const ptx_row ptx_rows_memory[] = {
-    LOADS("", PTX_GENERIC) LOADS(".global", PTX_GLOBAL) LOADS(".global.nc", PTX_GLOBAL)
-        LOADS(".global.L1::no_allocate", PTX_GLOBAL) LOADS(".global.nc.L1::no_allocate", PTX_GLOBAL)
-            LOADS(".global.cg", PTX_GLOBAL) LOADS(".global.cs", PTX_GLOBAL)
-                LOADS(".const", PTX_GLOBAL) LOADS(".shared", PTX_SHARED) LOADS(".local", PTX_LOCAL)
-                    LOADS(".param", PTX_PARAM) STORES("", PTX_GENERIC) STORES(".global", PTX_GLOBAL)
+    LOADS("", PTX_GENERIC) LOADS(".global", PTX_GLOBAL) LOADS(".global.nc", PTX_GLOBAL | CONSTANT)
+        LOADS(".global.L1::no_allocate", PTX_GLOBAL) LOADS(
+            ".global.nc.L1::no_allocate", PTX_GLOBAL | CONSTANT) LOADS(".global.cg", PTX_GLOBAL)
+            LOADS(".global.cs", PTX_GLOBAL) LOADS(".const", PTX_GLOBAL | CONSTANT)
+                LOADS(".shared", PTX_SHARED) LOADS(".local", PTX_LOCAL) LOADS(".param", PTX_PARAM)
+                    STORES("", PTX_GENERIC) STORES(".global", PTX_GLOBAL)
                         STORES(".global.cg", PTX_GLOBAL) STORES(".global.cs", PTX_GLOBAL)
                             STORES(".shared", PTX_SHARED) STORES(".local", PTX_LOCAL)
                                 ATOMICS("shared", PTX_SHARED) ATOMICS("global", PTX_GLOBAL)

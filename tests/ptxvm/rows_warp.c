@@ -6,6 +6,12 @@
 #include "tests/ptxvm/rows.h"
 #include "tests/ptxvm/run.h"
 
+/* Of a lane's member mask, the lanes that are here (one that has left counts no more). */
+static inline uint32_t members(const ptx_warp *w, const ptx_inst *i, int op, int lane)
+{
+    return ptx_src(ptx_u32, op)[lane] & w->mask;
+}
+
 enum { UP, DOWN, BFLY, IDX };
 
 /* The lane that `lane` takes its value from, and whether it lies within the segment. b: lane or
@@ -45,9 +51,12 @@ static void shfl(ptx_warp *w, const ptx_inst *i)
     {
         bool inside = false;
         const int j = source_lane(i->row->arg, l, b[l], c[l], &inside) & 31;
-        if ((w->mask >> l & 1) && !(w->mask >> j & 1)) {
-            ptx_fault(w, i, "divergent warp: lane %d takes the value of lane %d, which is not here",
-                      l, j);
+        if ((w->mask >> l & 1) && !(members(w, i, 5, l) >> j & 1)) {
+            ptx_fault(
+                w, i,
+                "divergent warp: lane %d takes the value of lane %d, which is not here or not "
+                "in its mask",
+                l, j);
             return;
         }
         t[l] = a[j];
@@ -55,12 +64,6 @@ static void shfl(ptx_warp *w, const ptx_inst *i)
     }
     ptx_put(w, i, 0, t, 4);
     ptx_put_pred(w, i, 1, p);
-}
-
-/* Of a lane's member mask, the lanes that are here (one that has left counts no more). */
-static inline uint32_t members(const ptx_warp *w, const ptx_inst *i, int op, int lane)
-{
-    return ptx_src(ptx_u32, op)[lane] & w->mask;
 }
 
 enum { ALL, ANY, UNI };

@@ -75,10 +75,11 @@ const ptx_row *const *ptx_rows_of(const char *text, size_t n_text, size_t *n_row
 
 /* ---- memory ---- */
 
-/* What blocks did to 64 bytes in the launch of that number (race.c). */
+/* What blocks did to 64 bytes in the launch of that number (race_global.c). */
 typedef struct ptx_chunk {
-    uint64_t read, written; /* a bit a byte */
+    uint64_t read, written, constant; /* a bit a byte; constant: read as such */
     uint32_t launch, owner, spread;
+    uint32_t traced, trace; /* of the running block, if it is 1 less than traced */
 } ptx_chunk;
 
 typedef struct ptx_range {
@@ -96,13 +97,23 @@ void ptx_memory_unlock(void);
 
 /* ---- blocks and warps ---- */
 
-/* What threads did to a byte of shared memory; for the word at a multiple of 4 if it is not
- * split (race.c). */
+/* What threads did to a byte; for the word at a multiple of 4 if it is not split (race.c). */
 typedef struct ptx_cell {
     uint32_t write_epoch, write_sync, read_epoch, read_sync, read_lanes;
     uint16_t writer, read_warp;
     bool atomic, mixed, split; /* mixed: atomics of several lanes of the writer's warp */
 } ptx_cell;
+
+/* The bytes that cells are about: of shared memory, or from that global address on. */
+typedef struct ptx_place {
+    ptx_cell *cells;
+    uint64_t base; /* 0: shared memory */
+} ptx_place;
+
+/* Of a chunk that the running block touched. */
+typedef struct ptx_trace {
+    ptx_cell cells[64];
+} ptx_trace;
 
 typedef struct ptx_group {
     uint32_t mask;
@@ -153,6 +164,8 @@ struct ptx_block {
     ptx_range *range; /* the one last used */
     struct ptx_spread *spreads;
     size_t n_spreads, cap_spreads;
+    ptx_trace *traces; /* of this block */
+    size_t n_traces, cap_traces;
     uint32_t launch;
     bool failed;
     char *err;
@@ -169,7 +182,17 @@ ptx_status ptx_run(ptx_state *s, uint64_t quantum);
 
 /* ---- access: reach.c, race.c, count.c ---- */
 
-typedef enum ptx_use { PTX_LOAD, PTX_STORE, PTX_ATOMIC, PTX_ASYNC } ptx_use;
+typedef enum ptx_use {
+    PTX_LOAD,
+    PTX_STORE,
+    PTX_ATOMIC,
+    PTX_ASYNC,
+    PTX_CONSTANT /* a load of what nobody writes in the launch */
+} ptx_use;
+static inline bool ptx_reads(ptx_use use)
+{
+    return use == PTX_LOAD || use == PTX_CONSTANT;
+}
 
 /*
  * Where n bytes at each lane's address lie on the host, for the lanes of w->mask, with every check:
@@ -184,6 +207,9 @@ void ptx_addresses(const ptx_warp *w, const ptx_inst *i, int n, int k, uint64_t 
 /* Of the mask's lanes. False: a fault was reported. */
 bool ptx_race_shared(ptx_warp *w, const ptx_inst *i, uint32_t mask, const uint64_t address[32],
                      unsigned n, ptx_use use);
+/* One lane's n bytes at place->cells[at]. */
+bool ptx_race_lane(ptx_warp *w, const ptx_inst *i, const ptx_place *place, int lane, uint32_t at,
+                   unsigned n, ptx_use use);
 bool ptx_race_global(ptx_warp *w, const ptx_inst *i, ptx_range *r, uint32_t mask,
                      const uint64_t address[32], unsigned n, ptx_use use);
 

@@ -20,6 +20,10 @@ typedef struct fault {
     "mul.wide.u32 %d2, %r0, 16;\nadd.s64 %d2, %d2, %d0;\n"                                         \
     "cp.async.cg.shared.global [%r4], [%d2], 16;\n"
 
+#define TO_GLOBAL                                                                                  \
+    "st.global.u32 [%d1], %r0;\nxor.b32 %r3, %r2, 128;\ncvt.u64.u32 %d2, %r3;\n"                   \
+    "add.s64 %d2, %d2, %d0;\n"
+
 static const fault faults[] = {
     {"a barrier in one branch", 1, 32, HALF "@%p1 bra A;\nbar.sync 0;\nA:\n", "divergent barrier"},
     {"a barrier behind the branch", 1, 32,
@@ -38,6 +42,20 @@ static const fault faults[] = {
      HALF "@%p1 bra A;\nshfl.sync.bfly.b32 %r3, %r0, 16, 31, 0xffff0000;\nA:\n", "divergent warp"},
     {"a lane outside its own mask", 1, 32, "shfl.sync.bfly.b32 %r3, %r0, 0, 31, 1;\n",
      "divergent warp"},
+    {"a shuffle from a lane of another mask", 1, 32,
+     HALF "selp.b32 %r3, 0xffff, 0xffff0000, %p1;\n"
+          "shfl.sync.bfly.b32 %r4, %r0, 16, 31, %r3;\n",
+     "lane 0 takes the value of lane 16, which is not here or not in its mask"},
+    {"shuffles of two masks", 1, 32,
+     HALF "selp.b32 %r3, 0xffff, 0xffff0000, %p1;\n"
+          "shfl.sync.bfly.b32 %r4, %r0, 8, 31, %r3;\n",
+     NULL},
+    {"a redux of masks that overlap", 1, 2,
+     "setp.eq.u32 %p1, %r0, 0;\nselp.b32 %r3, 3, 2, %p1;\nredux.sync.add.u32 %r4, %r0, %r3;\n",
+     "lane 0 names lanes 00000003, and lane 1 of them 00000002"},
+    {"a syncwarp of masks that overlap", 1, 2,
+     "setp.eq.u32 %p1, %r0, 0;\nselp.b32 %r3, 3, 2, %p1;\nbar.warp.sync %r3;\n",
+     "lane 0 names lanes 00000003, and lane 1 of them 00000002"},
     {"a vote in one branch", 1, 32, HALF "@%p1 bra A;\nvote.sync.ballot.b32 %r3, %p1, -1;\nA:\n",
      "divergent warp"},
     {"a redux in one branch", 1, 32, HALF "@%p1 bra A;\nredux.sync.add.u32 %r3, %r0, -1;\nA:\n",
@@ -122,6 +140,11 @@ static const fault faults[] = {
      "race in shared memory"},
     {"cp.async of less than it is", 1, 1,
      "cp.async.cg.shared.global [s], [%d0], 16, 8;\ncp.async.wait_all;\n", "reads 8 of 16"},
+    {"cp.async by L2 alone, of 8 bytes", 1, 1,
+     "cp.async.cg.shared.global [s], [%d0], 8;\ncp.async.wait_all;\n",
+     "cp.async.cg.shared.global of 8 bytes"},
+    {"cp.async of 8 bytes", 1, 1, "cp.async.ca.shared.global [s], [%d0], 8;\ncp.async.wait_all;\n",
+     NULL},
     {"cp.async past the end", 1, 1, "cp.async.cg.shared.global [s], [%d0+4096], 16;\n",
      "past the end"},
     {"cp.async of nothing past the end", 1, 1,
@@ -205,6 +228,51 @@ static const fault faults[] = {
      NULL},
     {"some return, the rest meets those who wait", 1, 32,
      HALF "setp.gt.u32 %p2, %r0, 24;\n@%p1 bra A;\n@%p2 ret;\nA:\nbar.warp.sync -1;\n", NULL},
+
+    {"two threads write one word of global memory", 1, 2, "st.global.u32 [%d0], %r0;\n",
+     "race in global memory"},
+    {"two warps write one word of global memory, a barrier between", 1, 64,
+     "setp.eq.u32 %p1, %r0, 0;\nsetp.eq.u32 %p2, %r0, 32;\n@%p1 st.global.u32 [%d0], %r0;\n"
+     "bar.sync 0;\n@%p2 st.global.u32 [%d0], %r0;\n",
+     NULL},
+    {"two threads write bytes of a word of global memory", 1, 2,
+     "cvt.u64.u32 %d2, %r0;\nadd.s64 %d2, %d2, %d0;\nst.global.u8 [%d2], %r0;\n", NULL},
+    {"another warp's word of global memory", 1, 64, TO_GLOBAL "ld.global.u32 %r7, [%d2];\n",
+     "race in global memory"},
+    {"another warp's word of global memory, barrier", 1, 64,
+     TO_GLOBAL "bar.sync 0;\nld.global.u32 %r7, [%d2];\n", NULL},
+    {"another warp's word of global memory by cp.async", 1, 64,
+     TO_GLOBAL "mov.u32 %r4, s;\nadd.u32 %r4, %r4, %r2;\n"
+               "cp.async.ca.shared.global [%r4], [%d2], 4;\ncp.async.wait_all;\n",
+     "race in global memory"},
+    {"another lane's word of global memory", 1, 32,
+     "st.global.u32 [%d1], %r0;\nxor.b32 %r3, %r2, 4;\ncvt.u64.u32 %d2, %r3;\n"
+     "add.s64 %d2, %d2, %d0;\nld.global.u32 %r7, [%d2];\n",
+     "no __syncwarp between"},
+    {"another lane's word of global memory, syncwarp", 1, 32,
+     "st.global.u32 [%d1], %r0;\nxor.b32 %r3, %r2, 4;\ncvt.u64.u32 %d2, %r3;\n"
+     "add.s64 %d2, %d2, %d0;\nbar.warp.sync -1;\nld.global.u32 %r7, [%d2];\n",
+     NULL},
+    {"over what another warp read of global memory", 1, 64,
+     "ld.global.u32 %r7, [%d0];\nsetp.eq.u32 %p1, %r0, 40;\n@%p1 st.global.u32 [%d0], %r7;\n",
+     "race in global memory"},
+    {"over what another warp read of global memory, barrier", 1, 64,
+     "ld.global.u32 %r7, [%d0];\nsetp.eq.u32 %p1, %r0, 40;\nbar.sync 0;\n"
+     "@%p1 st.global.u32 [%d0], %r7;\n",
+     NULL},
+    {"over what each thread itself read of global memory", 1, 64,
+     "ld.global.u32 %r7, [%d1];\nadd.u32 %r7, %r7, 1;\nst.global.u32 [%d1], %r7;\n", NULL},
+    {"atomics of all threads on global memory", 1, 64, "red.global.add.u32 [%d0], 1;\n", NULL},
+    {"atomics on global memory, then a read", 1, 64,
+     "red.global.add.u32 [%d0], 1;\nld.global.u32 %r3, [%d0];\n", "race in global memory"},
+    {"constant memory that the thread itself wrote", 1, 1,
+     "st.global.u32 [%d0+4], %r0;\nld.global.nc.u32 %r3, [%d0+4];\n",
+     "is read as constant, and was written in this launch"},
+    {"constant memory beside what was written", 1, 1,
+     "st.global.u32 [%d0+4], %r0;\nld.global.nc.u32 %r3, [%d0];\n", NULL},
+    {"a write of what was read as constant", 1, 1,
+     "ld.global.nc.v4.u32 {%r3,%r4,%r5,%r6}, [%d0];\nst.global.u8 [%d0+7], %r0;\n",
+     "is written, and was read as constant in this launch"},
 
     {"two blocks write one word", 2, 1, "st.global.u32 [%d0], %r1;\n", "race between blocks"},
     {"two blocks write their words", 2, 1,
