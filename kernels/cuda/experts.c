@@ -53,7 +53,6 @@ static size_t part_bytes(size_t *at, size_t n)
 
 cp_code cp_cuda_measure_experts(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
 {
-    (void)err;
     experts *x = o->own = cp_xcalloc(1, sizeof(*x));
     const struct cp_mat_desc *mats = run->p->prog->mats;
     bool gated = op->u.experts.act != CP_ACT_NONE;
@@ -75,7 +74,7 @@ cp_code cp_cuda_measure_experts(cuda_run *run, const cp_op *op, cuda_op *o, cp_e
     if (gated && !alike(run, op))
         at += (size_t)rows * run->p->ld[op->u.experts.out] * sizeof(float);
     cp_cuda_want(run, at);
-    return CP_OK;
+    return cp_cuda_check_outputs(op, x->m, err);
 }
 
 static void bind_places(const cuda_run *run, experts *x, cuda_places *places)

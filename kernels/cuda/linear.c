@@ -53,12 +53,14 @@ static bool up_alone(const cuda_run *run, const cp_op *op)
 
 cp_code cp_cuda_measure_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
 {
-    (void)err;
     linear *l = o->own = cp_xcalloc(1, sizeof(*l));
     int rows = max_rows(run, op);
+    int64_t outputs = 0;
     l->inputs.k = run->p->prog->mats[op->u.linear.in].width;
-    for (int i = 0; i < op->u.linear.n_w; i++)
+    for (int i = 0; i < op->u.linear.n_w; i++) {
         l->inputs.want[cp_cuda_form_of(run, weight(run, op, i))] = true;
+        outputs += weight(run, op, i)->m;
+    }
     cp_cuda_inputs_lay_out(&l->inputs, rows);
     size_t handed = cp_cuda_hands_on(run, op) ? cp_cuda_handed_bytes(run, op) : 0;
     size_t bytes = l->inputs.bytes + handed + ALIGN;
@@ -66,7 +68,7 @@ cp_code cp_cuda_measure_linear(cuda_run *run, const cp_op *op, cuda_op *o, cp_er
     if (has_two(op) && up_alone(run, op))
         bytes += (size_t)rows * run->p->ld[op->u.linear.w[0].out] * sizeof(float);
     cp_cuda_want(run, bytes);
-    return CP_OK;
+    return cp_cuda_check_outputs(op, outputs, err);
 }
 
 static cp_addr vector(const cuda_run *run, cp_wref w)

@@ -78,6 +78,17 @@ static int warps_for(int k)
     return (segments + rounds - 1) / rounds;
 }
 
+cp_code cp_cuda_check_outputs(const cp_op *op, int64_t outputs, cp_err *err)
+{
+    /* of a grid's second dimension; each part may end in a block of its own */
+    const int64_t most = (int64_t)(UINT16_MAX - CUDA_PARTS) * CUDA_OUTPUTS;
+    return outputs <= most
+               ? CP_OK
+               : cp_fail(err, CP_UNSUPPORTED,
+                         "cuda: %s, layer %d: weights of %lld outputs; at most %lld",
+                         cp_op_names[op->kind], op->layer, (long long)outputs, (long long)most);
+}
+
 cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight *w,
                               const cuda_inputs *x, cp_err *err)
 {

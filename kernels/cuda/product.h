@@ -40,6 +40,8 @@ typedef struct cuda_product {
     int warps;
 } cuda_product;
 
+/* CP_UNSUPPORTED: the record has more outputs, of all its weights, than a launch has blocks for. */
+cp_code cp_cuda_check_outputs(const cp_op *op, int64_t outputs, cp_err *err);
 /* A product of w with what x holds, without parts. */
 cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight *w,
                               const cuda_inputs *x, cp_err *err);

@@ -49,7 +49,7 @@ cp_code cp_cuda_enqueue_sum(cuda_run *run, const cp_op *op, const cuda_op *o, co
 {
     const bound *b = o->own;
     unsigned rows = (unsigned)cp_op_rows(op, batch);
-    cuda_dim grid = {cp_cuda_blocks(b->args.n, 4 * CUDA_SUM_THREADS), rows, 1};
+    cuda_dim grid = {rows, cp_cuda_blocks(b->args.n, 4 * CUDA_SUM_THREADS), 1};
     if (b->args.norm)
         grid = (cuda_dim){rows, 1, 1};
     return cp_cuda_launch(run, b->kernel, grid, (cuda_dim){CUDA_SUM_THREADS, 1, 1}, 0, &b->args,

@@ -49,11 +49,11 @@ DEV_FN int rows_of(const cuda_sum_args &a)
     return a.of_out_rows ? a.step->n_out : a.step->n_rows;
 }
 
-/* grid: columns / (4 * CUDA_SUM_THREADS), rows */
+/* grid: rows, columns / (4 * CUDA_SUM_THREADS) */
 DEV_KERNEL(CUDA_SUM_THREADS) k_sum(const __grid_constant__ cuda_sum_args a)
 {
-    size_t r = blockIdx.y;
-    int at = 4 * (blockIdx.x * CUDA_SUM_THREADS + threadIdx.x);
+    size_t r = blockIdx.x;
+    int at = 4 * (blockIdx.y * CUDA_SUM_THREADS + threadIdx.x);
     if ((int)r >= rows_of(a) || at >= a.n)
         return;
     float *out = a.out + r * a.ld_out;

@@ -256,6 +256,61 @@ static void in_any_order_that_is_allowed(void **state)
     rig_fini(&r);
 }
 
+/* As many rows as --max-batch-rows may say: more than a grid has blocks in its second dimension. */
+static void as_many_rows_as_there_may_be(void **state)
+{
+    (void)state;
+    enum { MOST = 1 << 16 };
+    rig r;
+    rig_batch b;
+    begin("");
+    rig_init(&r, 4);
+    r.cfg.max_rows = MOST;
+    cp_op *op = rig_op(&r, CP_OP_SUM, CP_ROWS_ALL);
+    op->u.sum.in = rig_mat(&r, 4, CP_ROWS_ALL);
+    op->u.sum.weights = rig_mat(&r, 1, CP_ROWS_ALL);
+    op->u.sum.out = rig_mat(&r, 4, CP_ROWS_ALL);
+    op->u.sum.shared = op->u.sum.gate = -1;
+    rig_batch_init(&b, &r, &(rig_seq){.n_rows = MOST}, 1, false);
+    machine ref = machine_open(&r, NULL, 1), m = machine_open_on(&r, "cuda", NULL, 1);
+    machine_fill(&ref, 5);
+    machine_fill(&m, 5);
+    machine_step(&ref, &b.b);
+    machine_step(&m, &b.b);
+    machines_equal(&ref, &m, op->u.sum.out, MOST, "sum");
+    machine_close(&ref);
+    machine_close(&m);
+    nothing_is_left("in the end");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
+/* More outputs than a grid has blocks for are refused by name before a step could fail by them. */
+static void more_outputs_than_a_grid_has_blocks(void **state)
+{
+    (void)state;
+    enum { MOST = (65535 - 4) * 32 };
+    cp_err err = {0};
+    cp_backend *b;
+    uint64_t bytes;
+    begin("");
+    assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = "cuda"}, &err), CP_OK);
+    for (int more = 0; more < 2; more++) {
+        rig r;
+        rig_init(&r, 5);
+        cp_wref w = rig_weight(&r, CP_DTYPE_Q4_0, 32, MOST + more, CP_ROLE_LINEAR);
+        cp_mat in = rig_mat(&r, 32, CP_ROWS_OUT);
+        rig_linear(&r, in, w, rig_mat(&r, MOST + more, CP_ROWS_OUT), CP_ROWS_OUT);
+        cp_code rc = cp_backend_model_bytes(b, &r.prog, &r.cfg, &bytes, &err);
+        assert_int_equal(rc, more ? CP_UNSUPPORTED : CP_OK);
+        rig_fini(&r);
+    }
+    assert_non_null(
+        strstr(err.msg, "linear, layer 0: weights of 2096993 outputs; at most 2096992"));
+    cp_backend_close(b);
+    nothing_is_left("refused");
+}
+
 int main(void)
 {
     const char *path = getenv("CAPSTAN_LIBCUDA");
@@ -275,6 +330,8 @@ int main(void)
         cmocka_unit_test(a_device_that_is_full),
         cmocka_unit_test(lists_of_any_length),
         cmocka_unit_test(in_any_order_that_is_allowed),
+        cmocka_unit_test(as_many_rows_as_there_may_be),
+        cmocka_unit_test(more_outputs_than_a_grid_has_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
