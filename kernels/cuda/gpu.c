@@ -44,7 +44,10 @@ cp_code cp_cuda_check(const cuda_gpu *gpu, CUresult result, const char *call, cp
     gpu->api.error_name(result, &name);
     gpu->api.error_string(result, &text);
     cp_code code = result == CUDA_ERROR_OUT_OF_MEMORY ? CP_NO_MEMORY : CP_DEVICE_FAILED;
-    return cp_fail(err, code, "cuda:%d: %s: %s (%s)", gpu->ordinal, symbol_of(call),
+    char device[24] = "";
+    if (gpu->ordinal >= 0)
+        cp_snprintf(device, sizeof(device), "cuda:%d: ", gpu->ordinal);
+    return cp_fail(err, code, "%s%s: %s (%s)", device, symbol_of(call),
                    name ? name : "unknown error", text ? text : "no text");
 }
 
@@ -77,18 +80,32 @@ static cp_code open_library(cuda_gpu *gpu, cp_err *err)
     return CP_OK;
 }
 
+/* What hides devices from a process, if it is set. */
+static cp_code hidden(cp_code rc, cp_err *err)
+{
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (!visible || !err)
+        return rc;
+    cp_err why = *err;
+    return cp_fail(err, rc, "%s; CUDA_VISIBLE_DEVICES is '%s'", why.msg, visible);
+}
+
+static cp_code no_devices(cp_err *err)
+{
+    return hidden(cp_fail(err, CP_UNSUPPORTED, "the NVIDIA driver finds no device"), err);
+}
+
 static cp_code start_driver(cuda_gpu *gpu, int *n_devices, cp_err *err)
 {
     CUresult result = gpu->api.init(0);
     if (result == CUDA_ERROR_NO_DEVICE)
-        return cp_fail(err, CP_UNSUPPORTED, "the NVIDIA driver finds no device");
+        return no_devices(err);
     cp_code rc = cp_cuda_check(gpu, result, "init", err);
     if (rc != CP_OK)
         return rc;
     CUDA_TRY(gpu, driver_version(&gpu->driver), err);
     CUDA_TRY(gpu, device_count(n_devices), err);
-    return *n_devices > 0 ? CP_OK
-                          : cp_fail(err, CP_UNSUPPORTED, "the NVIDIA driver finds no device");
+    return *n_devices > 0 ? CP_OK : no_devices(err);
 }
 
 /* ---- which device ---- */
@@ -150,17 +167,24 @@ static cp_code read_wish(wish *w, const char *device, cp_err *err)
     return CP_OK;
 }
 
-static cp_code no_device(const wish *w, int n_devices, const char *passed, cp_err *err)
+static cp_code too_old(const char *passed, cp_err *err)
 {
-    if (w->uuid)
-        return cp_fail(err, CP_UNSUPPORTED, "no device has the UUID %s; there are: %s", w->uuid,
-                       passed);
-    if (w->ordinal >= n_devices)
-        return cp_fail(err, CP_UNSUPPORTED, "there is no device cuda:%d; the driver has %d",
-                       w->ordinal, n_devices);
     return cp_fail(err, CP_UNSUPPORTED,
                    "kernels need compute capability %d.%d or more; there is: %s",
                    LEAST_CAPABILITY / 10, LEAST_CAPABILITY % 10, passed);
+}
+
+static cp_code no_device(const wish *w, int n_devices, const char *passed, cp_err *err)
+{
+    if (w->uuid)
+        return hidden(cp_fail(err, CP_UNSUPPORTED, "no device has the UUID %s; there are: %s",
+                              w->uuid, passed),
+                      err);
+    if (w->ordinal >= n_devices)
+        return hidden(cp_fail(err, CP_UNSUPPORTED, "there is no device cuda:%d; the driver has %d",
+                              w->ordinal, n_devices),
+                      err);
+    return too_old(passed, err);
 }
 
 static cp_code choose(cuda_gpu *gpu, const wish *w, int n_devices, cp_err *err)
@@ -176,9 +200,13 @@ static cp_code choose(cuda_gpu *gpu, const wish *w, int n_devices, cp_err *err)
         bool right = !w->uuid || strcasecmp(w->uuid, gpu->uuid) == 0;
         if (right && gpu->capability >= LEAST_CAPABILITY)
             return CP_OK;
+        bool meant = right && w->uuid; /* and no other */
+        at = meant ? 0 : at;
         if (at < sizeof(passed))
             at += cp_snprintf(passed + at, sizeof(passed) - at, "%scuda:%d (%s, %s, GPU-%s)",
                               at ? ", " : "", i, gpu->name, gpu->level, gpu->uuid);
+        if (meant)
+            return too_old(passed, err);
     }
     return no_device(w, n_devices, passed, err);
 }
@@ -460,6 +488,7 @@ cp_code cp_cuda_gpu_open(cuda_gpu **out, const char *device, uint64_t budget, cp
     if (rc != CP_OK)
         return rc;
     cuda_gpu *gpu = cp_xcalloc(1, sizeof(*gpu));
+    gpu->ordinal = -1; /* none is chosen yet */
     pthread_mutex_init(&gpu->lock, NULL);
     rc = open_device(gpu, &w, budget, err);
     if (rc == CP_OK)

@@ -32,7 +32,7 @@ typedef struct cuda_known {
 struct cuda_gpu {
     cuda_driver api;
     int driver;  /* its version as cuDriverGetVersion says it: 13000 is 13.0 */
-    int ordinal; /* N of cuda:N */
+    int ordinal; /* N of cuda:N; -1: none yet */
     CUdevice device;
     CUcontext context;                  /* NULL: not retained */
     char name[96], uuid[48], level[16]; /* "NVIDIA H100 80GB HBM3", "GPU-…", "sm_90" */

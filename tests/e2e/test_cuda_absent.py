@@ -14,15 +14,21 @@ FAKE = os.environ.get("CAPSTAN_LIBCUDA", "")
 TINY = os.path.join(os.path.dirname(__file__), "..", "golden", "tiny", "llama.gguf")
 BUILT = re.search(r"^backends:.* cuda\b", subprocess.run([BIN, "version", "-v"], capture_output=True, text=True, check=True).stdout, re.M)
 
+OLD = "GPU-63617073-7461-6e27-7320-66616b652001"  # the fake's second
+
 # What is not there: the environment, --device, what is said.
 ABSENT = [
     ("no driver", {"CAPSTAN_LIBCUDA": "/no/such/libcuda.so.1"}, "cuda", r"no NVIDIA driver: /no/such/libcuda.so.1"),
     ("a library that is none", {"CAPSTAN_LIBCUDA": "libm.so.6"}, "cuda", r"libm.so.6 has no cuInit: the NVIDIA driver is too old"),
     ("a driver that fails", {"FAKE_FAIL": "cuInit:1"}, "cuda", r"cuInit: CUDA_ERROR_UNKNOWN"),
-    ("no device", {"FAKE_GPUS": "0"}, "cuda", r"the NVIDIA driver finds no device"),
-    ("no such device", {"FAKE_GPUS": "2"}, "cuda:2", r"there is no device cuda:2; the driver has 2"),
+    ("a driver that fails, of a device", {"FAKE_FAIL": "cuInit:1"}, "cuda:1", r"--device cuda:1: cuInit: CUDA_ERROR_UNKNOWN"),
+    ("no device", {"FAKE_GPUS": "0"}, "cuda", r"the NVIDIA driver finds no device$"),
+    ("no device to be seen", {"FAKE_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}, "cuda", r"finds no device; CUDA_VISIBLE_DEVICES is ''$"),
+    ("no such device", {"FAKE_GPUS": "2"}, "cuda:2", r"there is no device cuda:2; the driver has 2$"),
+    ("a device that is hidden", {"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "4,5"}, "cuda:4", r"the driver has 2; CUDA_VISIBLE_DEVICES is '4,5'$"),
     ("no such UUID", {}, "GPU-7f5e", r"no device has the UUID 7f5e; there are: cuda:0 \(fake sm_80"),
     ("an old device", {"FAKE_CC": "75"}, "cuda", r"kernels need compute capability 8\.0 or more; there is: cuda:0 \(fake sm_75"),
+    ("an old device by its UUID", {"FAKE_CC": "75", "FAKE_GPUS": "2"}, OLD, r"kernels need compute capability 8\.0 or more; there is: cuda:1 \([^,]*, sm_75, " + OLD + r"\)$"),
     ("an old driver", {"FAKE_DRIVER_VERSION": "12040"}, "cuda", r"the NVIDIA driver, of CUDA 12\.4, is too old for the kernels of this build; wanted: R580"),
     ("no memory for a context", {"FAKE_FAIL": "cuDevicePrimaryCtxRetain:1"}, "cuda", r"cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY"),
     ("a module that does not load", {"FAKE_FAIL": "cuModuleLoadDataEx:1"}, "cuda", r"CUDA_ERROR_INVALID_PTX"),
@@ -50,7 +56,7 @@ class Absent(unittest.TestCase):
                 r = subprocess.run([BIN, "serve", TINY, "--port", "0", "--device", device], env=self.env(more), capture_output=True,
                                    text=True, timeout=60, check=False)
                 self.assertEqual(r.returncode, 1, r.stderr)
-                self.assertRegex(r.stderr.splitlines()[-1], rf"^capstan: --device {re.escape(device)}: .*{words}")
+                self.assertRegex(r.stderr.splitlines()[-1], rf"^capstan: (?=--device {re.escape(device)}: ).*{words}")
                 self.nothing_left()
 
     def test_auto_serves_on_the_cpu(self):
