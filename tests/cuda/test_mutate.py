@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""The mutator changes what it says, one instruction at a time, and nothing else."""
+"""The mutator changes what it says, one instruction at a time, and nothing else; the driver tries each in one run of a test.
+
+Usage: test_mutate.py TEST_FAKE_STREAMS
+"""
 import os
 import subprocess
 import sys
@@ -37,7 +40,17 @@ k_a 11 dropped
 """
 
 
-def main():
+# Of k_sum in tests/fakes/libcuda/kernels.h: its launches have fewer elements than threads.
+TRIED = """k_sum 19 setp.gt.u32 %p1, %r6, %r1; seen
+k_sum 27 sub.s32 %r7, %r7, %r8; seen
+k_sum 27 add.s32 %r7, %r8, %r7; same
+k_sum 28 add.s31 %r7, %r7, %r2; refused
+k_sum 29  seen
+k_two 35 exit; never
+"""
+
+
+def list_is_right():
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "a.ptx"), "w", encoding="utf-8") as f:
             f.write(PTX)
@@ -48,6 +61,25 @@ def main():
         kernel, line, kind, _, new = row.split("\t")
         got += f"{kernel} {line} {kind} {new}\n"
     assert got == WANT, f"got\n{got}want\n{WANT}"
+
+
+def each_is_tried(test):
+    with tempfile.TemporaryDirectory() as folder:
+        mutants, verdicts = os.path.join(folder, "mutants"), os.path.join(folder, "verdicts")
+        with open(mutants, "w", encoding="utf-8") as f:
+            for row in TRIED.splitlines():
+                kernel, line, new = row.rsplit(" ", 1)[0].split(" ", 2)
+                f.write(f"{kernel}\t{line}\t{new}\n")
+        subprocess.run([test], check=True, capture_output=True, env={
+            **os.environ, "CP_TEST": "a_right_program*", "CMOCKA_TEST_ABORT": "1", "FAKE_MUTANTS": mutants, "FAKE_VERDICTS": verdicts})
+        with open(verdicts, encoding="utf-8") as f:
+            got = sorted(" ".join(line.rstrip("\n").split("\t")[1:]) for line in f)
+    assert got == sorted(TRIED.splitlines()), got
+
+
+def main():
+    list_is_right()
+    each_is_tried(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -163,7 +163,9 @@ void fake_set_here(fake_device *d);
 /* Something is wrong with what the program did: said on stderr and kept. Returns r. */
 CUresult fake_wrong(CUresult r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t fake_below(uint64_t n); /* [0, n) */
-void *fake_new(size_t n);        /* zeroes; the process ends where there is no memory */
+/* A child of fork() has the lock that its parent held, and must say so, once. */
+void fake_lock_in_child(void);
+void *fake_new(size_t n); /* zeroes; the process ends where there is no memory */
 
 /* ---- stream.c ---- */
 
@@ -194,5 +196,18 @@ uint64_t fake_leaked_ranges(bool pinned);
 void fake_cover(void);
 /* The text with the fault that FAKE_MUTANT orders, to be freed; NULL: none for it. */
 char *fake_mutant(const char *text);
+
+/* ---- mutants.c ---- */
+
+typedef CUresult fake_launch_fn(fake_op *op, ptx_kernel *k, const ptx_options *o);
+typedef struct fake_image_text {
+    const char *text;
+    uint64_t sum;
+} fake_image_text;
+/* run(op, its kernel, o), and all that FAKE_MUTANTS asks for. image: the kernel's module. */
+CUresult fake_mutants_launch(fake_op *op, fake_launch_fn *run, const ptx_options *o,
+                             const fake_image_text *image);
+/* At exit: the verdicts that are left. */
+void fake_mutants_end(void);
 
 #endif

@@ -298,6 +298,15 @@ void fake_watch(void (*fn)(void *, uint32_t, const uint64_t *, unsigned), void *
     watch_arg = arg;
 }
 
+static CUresult launch_now(fake_op *op, ptx_kernel *k, const ptx_options *o)
+{
+    char err[800];
+    if (ptx_launch(k, op->grid, op->block, op->shared, op->data, op->n_data, o, &fake.stats, err,
+                   sizeof err))
+        return CUDA_SUCCESS;
+    return fake_wrong(code_of(err), "%s", err);
+}
+
 static CUresult run_kernel(fake_op *op)
 {
     const fake_function *f = op->f;
@@ -313,11 +322,8 @@ static CUresult run_kernel(fake_op *op)
                            .shuffle = true,
                            .watch = watch,
                            .watch_arg = watch_arg};
-    char err[800];
-    if (ptx_launch(f->kernel, op->grid, op->block, op->shared, op->data, op->n_data, &options,
-                   &fake.stats, err, sizeof err))
-        return CUDA_SUCCESS;
-    return fake_wrong(code_of(err), "%s", err);
+    const fake_image_text image = {f->module->image->text, f->module->image->sum};
+    return fake_mutants_launch(op, launch_now, &options, &image);
 }
 
 static CUresult check_launch(const fake_function *f, const unsigned grid[3],

@@ -228,6 +228,13 @@ CUresult fake_leave(CUresult r)
     return r;
 }
 
+void fake_lock_in_child(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+    memcpy(&lock, &fresh, sizeof lock);
+    pthread_mutex_lock(&lock);
+}
+
 CUresult fake_wrong(CUresult r, const char *format, ...)
 {
     va_list ap;
@@ -383,6 +390,7 @@ __attribute__((destructor)) static void report(void)
     pthread_mutex_lock(&lock);
     if (fake.ready) {
         fake_cover();
+        fake_mutants_end();
         leaks l = find_leaks();
         if (fake_leaks()) {
             fprintf(stderr, "libcuda_fake: not given back: ");
