@@ -28,6 +28,14 @@ typedef enum cp_form {
     CP_FORM_GM
 } cp_form;
 
+/* K has a multiple of so many blocks of 32 in every type of a form: those with a header, or with
+ * float scales of 16-groups, are of 256 inputs, UE4M3's of 64. */
+#define CP_FORM_BLOCKS(form)                                                                       \
+    ((form) == CP_FORM_U ? 2                                                                       \
+     : (form) == CP_FORM_H || (form) == CP_FORM_HM || (form) == CP_FORM_E || (form) == CP_FORM_F   \
+         ? 1                                                                                       \
+         : CP_SUPER)
+
 /* X(NAME, bits, codes, form, offset log2 or -1, block bytes, header bytes): what is written as
  * integers, and what as codes of them */
 #define CP_PLAIN_PANELS(X)                                                                         \

@@ -25,7 +25,7 @@
 typedef struct cuda_weight {
     const cp_tensor *t; /* NULL: a vector, or a weight that no record names */
     cp_addr at;         /* since bind; 0: stays in its file */
-    bool in_file; /* a table that EMBED mixes into what it has: rows are taken from its file */
+    bool in_file; /* a table that no record but an EMBED that mixes has: it stays in its file */
     cp_panel_kind kind;
     bool file_order;
     int64_t k, m, n_matrices;

@@ -1,6 +1,6 @@
 /*
  * EMBED on the device: from the panels of a head that shares the table, or from its rows where it
- * is of floats; a table that stays in its file is read there by the host, row by row, as f32.
+ * is of floats. A record that mixes has its rows from the file, where the host reads them as f32.
  */
 #include "kernels/cuda/embed.h"
 
@@ -9,7 +9,10 @@
 
 typedef struct embed {
     cuda_kernel f;
-    cuda_embed_args args;
+    union {
+        cuda_embed_args table;
+        cuda_mix_args mix;
+    } args;
 } embed;
 
 static const char *const kernels[CP_PANEL_COUNT] = {
@@ -26,12 +29,17 @@ static const cuda_weight *table(const cuda_run *run, const cp_op *op)
     return &run->weights[op->u.embed.table];
 }
 
-/* How many records before this one have gathered tables. */
+static bool mixes(const cp_op *op)
+{
+    return op->kind == CP_OP_EMBED && op->u.embed.in >= 0;
+}
+
+/* How many records before this one have gathered rows. */
 static int number_of(const cuda_run *run, const cp_op *op)
 {
     int n = 0;
     for (const cp_op *o = run->p->ops; o < op; o++)
-        n += o->kind == CP_OP_EMBED && table(run, o)->in_file;
+        n += mixes(o);
     return n;
 }
 
@@ -44,7 +52,7 @@ cp_code cp_cuda_measure_embed(cuda_run *run, const cp_op *op, cuda_op *o, cp_err
 {
     const cuda_weight *w = table(run, op);
     o->own = cp_xcalloc(1, sizeof(embed));
-    if (!w->in_file)
+    if (!mixes(op))
         return CP_OK;
     if (number_of(run, op) >= CUDA_GATHERED)
         return cp_fail(err, CP_UNSUPPORTED,
@@ -55,34 +63,46 @@ cp_code cp_cuda_measure_embed(cuda_run *run, const cp_op *op, cuda_op *o, cp_err
     return CP_OK;
 }
 
+static cuda_mix_args mix_args(const cuda_run *run, const cp_op *op)
+{
+    const cp_prepared *p = run->p;
+    return (cuda_mix_args){.step = run->step,
+                           .out = p->mats[op->u.embed.out],
+                           .in = p->mats[op->u.embed.in],
+                           .norm = p->vectors[op->u.embed.norm],
+                           .k = (int32_t)table(run, op)->k,
+                           .ld = (int32_t)p->ld[op->u.embed.out],
+                           .ld_in = (int32_t)p->ld[op->u.embed.in],
+                           .span = (int32_t)p->prog->weights[op->u.embed.norm].t->ne[0],
+                           .gathered = number_of(run, op),
+                           .scale = op->u.embed.scale,
+                           .eps = op->u.embed.eps,
+                           .mix = op->u.embed.mix};
+}
+
+static cuda_embed_args table_args(const cuda_run *run, const cp_op *op)
+{
+    const cuda_weight *w = table(run, op);
+    return (cuda_embed_args){.step = run->step,
+                             .last = run->last,
+                             .table = w->at,
+                             .out = run->p->mats[op->u.embed.out],
+                             .weight_bytes =
+                                 (int64_t)(w->file_order ? w->row_bytes : w->panel_bytes),
+                             .k = (int32_t)w->k,
+                             .ld = (int32_t)run->p->ld[op->u.embed.out],
+                             .scale = op->u.embed.scale};
+}
+
 cp_code cp_cuda_bind_embed(cuda_run *run, const cp_op *op, cuda_op *o, cp_err *err)
 {
     embed *e = o->own;
-    const cp_prepared *p = run->p;
-    const cuda_weight *w = table(run, op);
-    e->args =
-        (cuda_embed_args){.step = run->step,
-                          .last = run->last,
-                          .table = w->at,
-                          .out = p->mats[op->u.embed.out],
-                          .weight_bytes = (int64_t)(w->file_order ? w->row_bytes : w->panel_bytes),
-                          .k = (int32_t)w->k,
-                          .ld = (int32_t)p->ld[op->u.embed.out],
-                          .gathered = -1,
-                          .scale = op->u.embed.scale,
-                          .eps = op->u.embed.eps,
-                          .mix = op->u.embed.mix};
-    if (w->in_file) {
-        e->args.gathered = number_of(run, op);
-        e->args.weight_bytes = (int64_t)row_bytes(w);
-    }
-    if (op->u.embed.in >= 0) {
-        e->args.in = p->mats[op->u.embed.in];
-        e->args.ld_in = (int32_t)p->ld[op->u.embed.in];
-        e->args.norm = p->vectors[op->u.embed.norm];
-        e->args.span = (int32_t)p->prog->weights[op->u.embed.norm].t->ne[0];
-    }
-    return cp_cuda_kernel(run, kernels[w->in_file ? CP_PANEL_F32 : w->kind], &e->f, err);
+    if (mixes(op))
+        e->args.mix = mix_args(run, op);
+    else
+        e->args.table = table_args(run, op);
+    return cp_cuda_kernel(run, mixes(op) ? "k_embed_mixed" : kernels[table(run, op)->kind], &e->f,
+                          err);
 }
 
 static void gather(const cuda_run *run, const cuda_weight *w, const cp_batch *batch, float *rows)
@@ -101,7 +121,7 @@ cp_code cp_cuda_embed_fill(cuda_run *run, const cp_batch *batch, cp_err *err)
     (void)err;
     for (int i = 0, n = 0; i < p->n_ops; i++) {
         const cp_op *op = &p->ops[i];
-        if (op->kind != CP_OP_EMBED || !table(run, op)->in_file)
+        if (!mixes(op))
             continue;
         const cuda_weight *w = table(run, op);
         size_t bytes = (size_t)batch->n_rows * row_bytes(w);

@@ -1,7 +1,7 @@
 /*
  * embed: rows of a table, by ids, from the panels that a tied head is multiplied with, or from rows
- * of floats. The values are those of cp_dequant_row: panels hold the same integers and scales. A
- * block has a row.
+ * of floats. The values are those of cp_dequant_row: panels hold the same integers and scales. What
+ * is mixed into a matrix comes in rows that the host gathered. A block has a row.
  */
 #include "kernels/cuda/embed.h"
 
@@ -14,29 +14,6 @@ DEV_FN int id_of(const cuda_embed_args &a, int row)
 {
     int id = a.step->tok[row];
     return id >= 0 ? id : a.last[a.step->seqs[a.step->row_seq[row]].slot];
-}
-
-/* x[i] = (rmsnorm(in)[i] + x[i]) * mix, a span a warp. */
-DEV_FN void mix(const cuda_embed_args &a, int row)
-{
-    const float *in = a.in + (int64_t)row * a.ld_in;
-    float *x = a.out + (int64_t)row * a.ld;
-    int lane = threadIdx.x % CUDA_WARP;
-    for (int at = (int)threadIdx.x / CUDA_WARP * a.span; at < a.k;
-         at += CUDA_EMBED_THREADS / CUDA_WARP * a.span) {
-        float low = 0.0f, high = 0.0f;
-        for (int i = lane; i < a.span; i += CP_PARTIALS) {
-            low = __fmaf_rn(in[at + i], in[at + i], low);
-            if (i + CUDA_WARP < a.span)
-                high = __fmaf_rn(in[at + i + CUDA_WARP], in[at + i + CUDA_WARP], high);
-        }
-        float squares = cuda_tree(low, high);
-        float r = cuda_rsqrt(__fadd_rn(__fdiv_rn(squares, (float)a.span), a.eps));
-        for (int i = lane; i < a.span; i += CUDA_WARP) {
-            float y = __fmul_rn(__fmul_rn(in[at + i], r), a.norm[i]);
-            x[at + i] = __fmul_rn(__fadd_rn(y, x[at + i]), a.mix);
-        }
-    }
 }
 
 /* ---- from panels ---- */
@@ -138,9 +115,7 @@ template <int KIND> DEV_FN float value_at(const uint8_t *row, int i)
 
 template <int KIND> DEV_FN void embed_rows(const cuda_embed_args &a, int row)
 {
-    const uint8_t *from = a.gathered >= 0
-                              ? (const uint8_t *)a.step->gathered[a.gathered] + row * a.weight_bytes
-                              : a.table + id_of(a, row) * a.weight_bytes;
+    const uint8_t *from = a.table + id_of(a, row) * a.weight_bytes;
     for (int i = threadIdx.x; i < a.k; i += CUDA_EMBED_THREADS)
         a.out[(int64_t)row * a.ld + i] = __fmul_rn(value_at<KIND>(from, i), a.scale);
 }
@@ -149,13 +124,8 @@ template <int KIND> DEV_FN void embed_rows(const cuda_embed_args &a, int row)
     DEV_KERNEL(CUDA_EMBED_THREADS)                                                                 \
     k_embed_##name(const __grid_constant__ cuda_embed_args a)                                      \
     {                                                                                              \
-        if ((int)blockIdx.x >= a.step->n_rows)                                                     \
-            return;                                                                                \
-        rows(a, blockIdx.x);                                                                       \
-        if (!a.in)                                                                                 \
-            return;                                                                                \
-        __syncthreads();                                                                           \
-        mix(a, blockIdx.x);                                                                        \
+        if ((int)blockIdx.x < a.step->n_rows)                                                      \
+            rows(a, blockIdx.x);                                                                   \
     }
 #define X(name, bits, codes, form, offset, block, head)                                            \
     KERNEL(name, (embed_panels<cuda_kind<bits, codes, form, offset, block, head>>))
@@ -164,3 +134,32 @@ CP_INT_PANELS(X)
 KERNEL(F32, embed_rows<F32>)
 KERNEL(F16, embed_rows<F16>)
 KERNEL(BF16, embed_rows<BF16>)
+
+/* ---- mixed ---- */
+
+/* out[i] = (rmsnorm(in)[i] + row[i] * scale) * mix, a span a warp. */
+DEV_KERNEL(CUDA_EMBED_THREADS) k_embed_mixed(const __grid_constant__ cuda_mix_args a)
+{
+    int64_t row = blockIdx.x;
+    if (row >= a.step->n_rows)
+        return;
+    const float *in = a.in + row * a.ld_in;
+    const float *table = (const float *)a.step->gathered[a.gathered] + row * a.k;
+    float *out = a.out + row * a.ld;
+    int lane = threadIdx.x % CUDA_WARP;
+    for (int at = (int)threadIdx.x / CUDA_WARP * a.span; at < a.k;
+         at += CUDA_EMBED_THREADS / CUDA_WARP * a.span) {
+        float low = 0.0f, high = 0.0f;
+        for (int i = lane; i < a.span; i += CP_PARTIALS) {
+            low = __fmaf_rn(in[at + i], in[at + i], low);
+            if (i + CUDA_WARP < a.span)
+                high = __fmaf_rn(in[at + i + CUDA_WARP], in[at + i + CUDA_WARP], high);
+        }
+        float squares = cuda_tree(low, high);
+        float r = cuda_rsqrt(__fadd_rn(__fdiv_rn(squares, (float)a.span), a.eps));
+        for (int i = lane; i < a.span; i += CUDA_WARP) {
+            float y = __fmul_rn(__fmul_rn(in[at + i], r), a.norm[i]);
+            out[at + i] = __fmul_rn(__fadd_rn(y, __fmul_rn(table[at + i], a.scale)), a.mix);
+        }
+    }
+}

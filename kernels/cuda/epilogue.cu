@@ -13,5 +13,6 @@ k_epilogue(const __grid_constant__ cuda_linear_args a)
         return;
     float *out = part.out + (int64_t)row * part.ld + o;
     float up = part.up_sums ? part.up_sums[(int64_t)row * part.ld + o] : 0.0f;
-    *out = cuda_output(a, part, 0, row, row, o, o, *out, up);
+    float scale = a.row_scale ? a.row_scale[row] : 1.0f;
+    *out = cuda_output(a, part, 0, row, o, o, __fmul_rn(*out, scale), __fmul_rn(up, scale));
 }

@@ -128,21 +128,20 @@ DEV_FN float cuda_finish(const cuda_linear_args &a, const cuda_matrix &m, int ex
     return y;
 }
 
-/* The output o of a row, whose own part of matrices is at (to, at): of experts row is a place. */
-DEV_FN float cuda_output(const cuda_linear_args &a, const cuda_part &part, int expert, int row,
-                         int64_t to, int at, int o, float sum, float up)
+/* The output o of a row, whose own part of matrices is at (to, at). */
+DEV_FN float cuda_output(const cuda_linear_args &a, const cuda_part &part, int expert, int64_t to,
+                         int at, int o, float sum, float up)
 {
-    float scale = a.row_scale ? a.row_scale[row] : 1.0f;
-    float y = cuda_finish(a, part.w[0], expert, o, __fmul_rn(sum, scale));
+    float y = cuda_finish(a, part.w[0], expert, o, sum);
     if (a.activation == CP_ACT_NONE)
         return y;
-    up = part.mul ? part.mul[to * part.ld_mul + at]
-                  : cuda_finish(a, part.w[1], expert, o, __fmul_rn(up, scale));
+    up = part.mul ? part.mul[to * part.ld_mul + at] : cuda_finish(a, part.w[1], expert, o, up);
     return cuda_activate(a.activation, y, up);
 }
 
-/* Sums become outputs; a warp has a row. sums: of the part's weight, then of up. */
-template <int NT>
+/* Sums become outputs; a warp has a row, which of experts is a place. sums: of the part's weight,
+ * then of up. */
+template <class L, int NT>
 DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, const float *sums)
 {
     enum { SIZE = NT * CUDA_TILE * CUDA_OUTPUTS };
@@ -154,10 +153,10 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
         int64_t to = n_used ? pair / n_used : row;
         if (n_used)
             at += pair % n_used * part.m;
-        float y = 0.0f;
+        float y = 0.0f, up = part.w[1].w ? sums[SIZE + e] : 0.0f;
         if (o < part.m)
-            y = cuda_output(a, part, s.expert, row, to, at, o, sums[e],
-                            part.w[1].w ? sums[SIZE + e] : 0.0f);
+            y = cuda_output(a, part, s.expert, to, at, o, L::scaled(a, row, sums[e]),
+                            L::scaled(a, row, up));
         if (part.act) {
             int n_blocks = (part.m + CUDA_BLOCK - 1) / CUDA_BLOCK;
             cuda_act_put(part.act + (int64_t)(row / CUDA_TILE) * n_blocks + s.o0 / CUDA_BLOCK,
@@ -168,9 +167,14 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
     }
 }
 
+struct cuda_unscaled {
+    static DEV_MEMBER float scaled(const cuda_linear_args &, int, float sum) { return sum; }
+};
+
 /*
  * A kernel of linears. L says what it has of its own: where a lane reads weight i of its share
- * (L::weights), and a warp's results of one segment (L::results).
+ * (L::weights), a warp's results of one segment (L::results), and what a sum of them stands for
+ * (L::scaled; cuda_unscaled says: itself).
  */
 template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
 {
@@ -194,7 +198,7 @@ template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
                                   sums + i * SIZE);
         }
     }
-    cuda_put_outputs<NT>(a, s, sums);
+    cuda_put_outputs<L, NT>(a, s, sums);
 }
 
 #endif

@@ -47,7 +47,8 @@ DEV_FN void segment(const uint8_t *w, const void *const x[CUDA_TILE], int k0, in
             acc[r] = __fmaf_rn(v.w, y.w, acc[r]);
         }
     }
-    for (; k < k1; k++) {
+#pragma unroll 1
+    for (; k < k1; k++) { /* three at most */
         float v = one<KIND>(w, k);
 #pragma unroll
         for (int r = 0; r < CUDA_TILE; r++)
@@ -55,7 +56,7 @@ DEV_FN void segment(const uint8_t *w, const void *const x[CUDA_TILE], int k0, in
     }
 }
 
-template <int KIND> struct linear_f {
+template <int KIND> struct linear_f : cuda_unscaled {
     typedef const uint8_t *weights;
 
     static DEV_MEMBER weights weights_of(const cuda_linear_args &a, const cuda_share &s, int i)

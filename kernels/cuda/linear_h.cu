@@ -82,6 +82,11 @@ template <bool F16, int NT> struct linear_h {
         segment<F16, NT>(w.row, x, k0, cuda_min(k0 + CP_SEGMENT, a.k), lane & 3, acc);
         cuda_put_results<NT>(acc, lane, results);
     }
+
+    static DEV_MEMBER float scaled(const cuda_linear_args &a, int row, float sum)
+    {
+        return F16 ? __fmul_rn(sum, a.row_scale[row]) : sum;
+    }
 };
 
 #define X(n)                                                                                       \

@@ -95,15 +95,15 @@ DEV_FN void cuda_segment(const uint8_t *panel, const cuda_act *x, const int at[N
     for (int b = b0; b < b1; b += CP_SUPER) {
         const uint8_t *p = panel + b / CP_SUPER * (K::head + CP_SUPER * K::block);
         cuda_head head = cuda_load_head<K>(p, lane >> 2 & 3);
-        int n = K::head ? CP_SUPER : cuda_min(b1 - b, CP_SUPER);
+        int n = K::together == CP_SUPER ? CP_SUPER : cuda_min(b1 - b, CP_SUPER);
         p += K::head;
 #pragma unroll UNROLL
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < (n & -K::together); i++)
             cuda_block<K, NT>(p + i * K::block, head, x, at, b + i, lane, acc);
     }
 }
 
-template <class K, int NT> struct cuda_linear_q {
+template <class K, int NT> struct cuda_linear_q : cuda_unscaled {
     typedef const uint8_t *weights;
 
     /* Of the block's two panels that which this lane's outputs are in; the last may be alone. */

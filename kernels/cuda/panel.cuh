@@ -30,6 +30,7 @@ struct cuda_kind {
                                               : 256; /* of a block: where they lie */
     static constexpr int groups =
         FORM == CP_FORM_K6 || FORM == CP_FORM_U || FORM == CP_FORM_G || FORM == CP_FORM_GM ? 2 : 1;
+    static constexpr int together = CP_FORM_BLOCKS(FORM);
     /* blocks of K whose loads are under way at a time, as far as 128 registers go */
     static constexpr int unroll = BITS == 8 && FORM != CP_FORM_H    ? 2
                                   : BITS == 5 && FORM == CP_FORM_HM ? 3

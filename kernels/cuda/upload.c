@@ -75,8 +75,8 @@ static cp_code name_weight(cuda_run *run, cp_wref w, bool in_file, cp_err *err)
     cp_code rc = describe(x, run->p->prog->weights[w].t, err);
     if (rc != CP_OK)
         return rc;
-    x->owner = owner_of(run, w);
-    x->in_file = in_file && x->owner == w;
+    x->owner = in_file ? w : owner_of(run, w);
+    x->in_file = in_file;
     if (x->owner != w || x->in_file)
         return CP_OK;
     x->offset = run->weight_bytes;
