@@ -81,18 +81,41 @@ static void fill(machine *m, uint64_t seed, const given *g)
         machine_put_row(m, g->m, row, g->x + row * g->width);
 }
 
+static void both_step(pair *p, const cp_batch *b, const given *g)
+{
+    uint64_t seed = rig_random(p->r, 1u << 30);
+    fill(&p->ref, seed, g);
+    fill(&p->cuda, seed, g);
+    machine_step(&p->ref, b);
+    machine_step(&p->cuda, b);
+}
+
 /* A step of n rows on both. */
 static void pair_step(pair *p, int n, const given *g)
 {
     rig_seq q = {.n_rows = n};
     rig_batch b;
-    uint64_t seed = rig_random(p->r, 1u << 30);
     rig_batch_init(&b, p->r, &q, 1, false);
-    fill(&p->ref, seed, g);
-    fill(&p->cuda, seed, g);
-    machine_step(&p->ref, &b.b);
-    machine_step(&p->cuda, &b.b);
+    both_step(p, &b.b, g);
     rig_batch_fini(&b);
+}
+
+/* A step with n output rows on both, and one more row, of which nothing is wanted: row n of the
+ * outputs stays what it was. */
+static void pair_step_out(pair *p, int n, const cp_mat *outs)
+{
+    rig_seq q = {.n_rows = n + 1};
+    rig_batch b;
+    rig_batch_init(&b, p->r, &q, 1, true);
+    b.b.n_out = n;
+    both_step(p, &b.b, NULL);
+    rig_batch_fini(&b);
+    for (int i = 0; outs[i] >= 0; i++) {
+        float *want = machine_row(&p->ref, outs[i], n), *got = machine_row(&p->cuda, outs[i], n);
+        assert_memory_equal(got, want, (size_t)p->r->mats[outs[i]].width * sizeof *got);
+        free(want);
+        free(got);
+    }
 }
 
 /* outs ends with -1. */
@@ -120,19 +143,21 @@ static void add_weight(rig *r, cp_op *op, cp_dtype t, int k, int m, bool bias)
     op->u.linear.w[i].out = -1;
 }
 
-/* What record number i does with its inputs and outputs beside the product: all of it in turn. */
+/* What record number i does with its inputs and outputs beside the product: all of it in turn. Of
+ * three that add, two norm what they add, and one of these the sum as well. */
 static void vary(rig *r, cp_op *op, int k, int m, cp_dtype t, int i, cp_mat *outs)
 {
     int n_outs = 0;
+    cp_rows rows = op->rows;
     cp_act act = (cp_act)(i % 4);
     bool mul = act != CP_ACT_NONE && i / 4 % 2;
     op->u.linear.n_w = 0;
     add_weight(r, op, t, k, m, i % 3);
-    outs[n_outs++] = op->u.linear.w[0].out = rig_mat(r, m, CP_ROWS_ALL);
+    outs[n_outs++] = op->u.linear.w[0].out = rig_mat(r, m, rows);
     op->u.linear.act = act;
     if (mul) {
         op->u.linear.mul_at = i % 5;
-        op->u.linear.mul = rig_mat(r, m + i % 5 + 1, CP_ROWS_ALL);
+        op->u.linear.mul = rig_mat(r, m + i % 5 + 1, rows);
     } else if (act != CP_ACT_NONE) {
         add_weight(r, op, i % 3 ? t : CP_DTYPE_F32, k, m, i % 2);
     }
@@ -143,11 +168,11 @@ static void vary(rig *r, cp_op *op, int k, int m, cp_dtype t, int i, cp_mat *out
     if (i % 2)
         op->u.linear.norm = rig_vector(r, k, 1);
     if (i % 3 == 0)
-        op->u.linear.add = rig_mat(r, k, CP_ROWS_ALL);
-    if (i % 6 == 0)
+        op->u.linear.add = rig_mat(r, k, rows);
+    if (i % 6 == 0 || i % 12 == 3)
         op->u.linear.add_norm = rig_vector(r, k, 1);
     if (i % 4 == 1)
-        outs[n_outs++] = op->u.linear.x_out = rig_mat(r, k, CP_ROWS_ALL);
+        outs[n_outs++] = op->u.linear.x_out = rig_mat(r, k, rows);
     if (i % 5 == 1)
         op->u.linear.in_scale = 0.83f;
     outs[n_outs] = -1;
@@ -366,7 +391,7 @@ static void experts(void **state)
     for (int number = 0; number < 2 * n; number++) {
         rig r;
         rig_init(&r, (uint64_t)number + 900);
-        int n_expert = number % 7 == 0 ? 70 : 1 + (int)rig_random(&r, 12);
+        int n_expert = number == 7 ? 300 : number % 7 == 0 ? 70 : 1 + (int)rig_random(&r, 12);
         int n_used = 1 + (int)rig_random(&r, (uint64_t)(n_expert < 4 ? n_expert : 4));
         cp_op *op = experts_record(&r, types[number % n], n_expert, n_used, number);
         cp_mat outs[] = {op->u.experts.out, -1};
@@ -385,6 +410,40 @@ static void experts(void **state)
 
 /* ---- EMBED ---- */
 
+enum { EMBED_VOCAB = 40, EMBED_SEQS = 3 };
+
+/* Two steps of three sequences, in the second of which each one's last id is what it sampled in the
+ * first. */
+static void embed_steps(rig *r, const cp_mat *outs, const char *what)
+{
+    static const rig_seq q[EMBED_SEQS] = {{.n_rows = 3}, {.n_rows = 1}, {.n_rows = 5}};
+    cp_sample_in in[EMBED_SEQS];
+    cp_sample_out ids[EMBED_SEQS];
+    rig_batch b;
+    r->prog.n_vocab = EMBED_VOCAB;
+    r->prog.logits = rig_mat(r, EMBED_VOCAB, CP_ROWS_OUT);
+    rig_batch_init(&b, r, q, EMBED_SEQS, false);
+    b.b.samples = in;
+    b.b.results = ids;
+    for (int i = 0; i < EMBED_SEQS; i++) {
+        b.seqs[i].slot = 7 - 2 * i;
+        in[i] = (cp_sample_in){.repetition = 1.0f, .top_p = 1.0f, .target = -1, .n_top = -1};
+    }
+    for (int i = 0; i < b.b.n_rows; i++)
+        b.tok[i] %= EMBED_VOCAB;
+    pair p = pair_open(r, true);
+    for (int step = 0; step < 2; step++) {
+        both_step(&p, &b.b, NULL);
+        pair_equal(&p, b.b.n_rows, outs, what);
+        for (int i = 0; i < EMBED_SEQS; i++)
+            b.tok[b.out_rows[i]] = CP_TOK_PREV;
+        assert_false(step == 0 && ids[0].id == ids[1].id && ids[1].id == ids[2].id);
+    }
+    pair_close(&p);
+    rig_batch_fini(&b);
+}
+
+/* Every kind of table; a thread has one element of a row of floats, and seven. */
 static void embeds(void **state)
 {
     (void)state;
@@ -392,33 +451,53 @@ static void embeds(void **state)
     int n = some_types(types);
     for (int number = 0; number < 2 * n; number++) {
         rig r;
-        rig_batch b;
         rig_init(&r, (uint64_t)number + 500);
         cp_dtype t = types[number % n];
-        int width = 256 * (1 + number % 3), n_vocab = 40;
+        int width = number < n ? 256 : 1792;
         cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
         op->u.embed.out = rig_mat(&r, width, CP_ROWS_ALL);
-        op->u.embed.table = rig_weight(&r, t, width, n_vocab, CP_ROLE_EMBED);
+        op->u.embed.table = rig_weight(&r, t, width, EMBED_VOCAB, CP_ROLE_EMBED);
         op->u.embed.scale = number % 2 ? 1.0f : 25.298f;
-        if (number >= n) {
-            op->u.embed.in = rig_mat(&r, width, CP_ROWS_ALL);
-            op->u.embed.norm = rig_vector(&r, number % 2 ? 64 : number % 4 ? 256 : 2, 1);
-            op->u.embed.eps = 1e-6f;
-            op->u.embed.mix = 0.70710678f;
-        }
-        rig_seq q = {.n_rows = 9};
-        rig_batch_init(&b, &r, &q, 1, false);
-        for (int i = 0; i < b.b.n_rows; i++)
-            b.tok[i] %= n_vocab;
         cp_mat outs[] = {op->u.embed.out, -1};
-        pair p = pair_open(&r, true);
-        fill(&p.ref, 3, NULL);
-        fill(&p.cuda, 3, NULL);
-        machine_step(&p.ref, &b.b);
-        machine_step(&p.cuda, &b.b);
-        pair_equal(&p, b.b.n_rows, outs, cp_dtype_info((uint32_t)t)->name);
-        pair_close(&p);
-        rig_batch_fini(&b);
+        embed_steps(&r, outs, cp_dtype_info((uint32_t)t)->name);
+        rig_fini(&r);
+    }
+}
+
+/* A record that mixes its table, of which it returns the weight. */
+static cp_wref mixing(rig *r, cp_dtype t, int width, int span, cp_mat out)
+{
+    cp_op *op = rig_op(r, CP_OP_EMBED, CP_ROWS_ALL);
+    op->u.embed.out = out;
+    op->u.embed.table = rig_weight(r, t, width, EMBED_VOCAB, CP_ROLE_EMBED);
+    op->u.embed.scale = span % 3 ? 1.0f : 25.298f;
+    op->u.embed.in = rig_mat(r, width, CP_ROWS_ALL);
+    op->u.embed.norm = rig_vector(r, span, 1);
+    op->u.embed.eps = 1e-6f;
+    op->u.embed.mix = 0.70710678f;
+    return op->u.embed.table;
+}
+
+/* Two records that mix, in spans of one element a lane and of up to sixteen. A plain record has the
+ * second's table, too, which so lies on the device, where the mixing one does not look. */
+static void mixed_embeds(void **state)
+{
+    (void)state;
+    static const int spans[] = {2, 24, 48, 64, 96, 160, 200, 256, 352, 448, 512};
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
+        rig r;
+        rig_init(&r, i + 560);
+        int width = 32 * spans[i];
+        cp_dtype t = i % 2 ? CP_DTYPE_Q5_0 : CP_DTYPE_BF16;
+        cp_mat outs[] = {rig_mat(&r, width, CP_ROWS_ALL), rig_mat(&r, width, CP_ROWS_ALL),
+                         rig_mat(&r, width, CP_ROWS_ALL), -1};
+        mixing(&r, t, width, spans[i], outs[0]);
+        cp_wref table = mixing(&r, t, width, spans[i], outs[1]);
+        cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
+        op->u.embed.out = outs[2];
+        op->u.embed.table = table;
+        op->u.embed.scale = 0.5f;
+        embed_steps(&r, outs, "mixed");
         rig_fini(&r);
     }
 }
@@ -470,11 +549,14 @@ static void assert_rows_alone(pair *p, cp_mat in, cp_mat out, int n)
 static void halves(void **state)
 {
     (void)state;
-    for (int number = 0; number < 2 * N_K; number++) {
+    for (int number = 0; number < 2 * N_K + 2; number++) {
         rig r;
         cp_dtype t = number % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
         rig_init(&r, (uint64_t)number + 70);
-        int k = lengths[number / 2] - (number % 3), m = 1 + (int)rig_random(&r, 70);
+        bool is_long = number >= 2 * N_K;
+        const int *rows = is_long ? long_row_counts : row_counts;
+        int k = (is_long ? LONG : lengths[number / 2]) - number % 3;
+        int m = 1 + (int)rig_random(&r, 70);
         cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), out = rig_mat(&r, m, CP_ROWS_ALL);
         cp_op *op = rig_linear(&r, in, rig_weight(&r, t, k, m, CP_ROLE_LINEAR), out, CP_ROWS_ALL);
         if (number % 4 < 2)
@@ -482,13 +564,13 @@ static void halves(void **state)
         else
             op->u.linear.in_scale = number % 4 == 2 ? 1e6f : 1e-6f; /* beyond what f16 holds */
         pair p = pair_open(&r, false);
-        for (int i = 0; i < N_ROWS; i++) {
-            pair_step(&p, row_counts[i], NULL);
-            double d = distance(&p, out, row_counts[i]);
+        for (int i = 0; i < (is_long ? N_LONG : N_ROWS); i++) {
+            pair_step(&p, rows[i], NULL);
+            double d = distance(&p, out, rows[i]);
             if (!(d <= 1e-5))
-                fail_msg("%s, k %d, %d rows: NMSE %g", cp_dtype_info((uint32_t)t)->name, k,
-                         row_counts[i], d);
-            assert_rows_alone(&p, in, out, row_counts[i]);
+                fail_msg("%s, k %d, %d rows: NMSE %g", cp_dtype_info((uint32_t)t)->name, k, rows[i],
+                         d);
+            assert_rows_alone(&p, in, out, rows[i]);
         }
         pair_close(&p);
         rig_fini(&r);
@@ -536,18 +618,22 @@ static void every_variant(cp_dtype t, int number, bool exact)
     rig r;
     cp_mat outs[OUTS];
     rig_init(&r, (uint64_t)number + 4000);
-    static const int ks[] = {64, 3616, 64, 64, 1056, 64, 64, 3104, 64}; /* 1, 8, 3, 7 segments */
+    static const int ks[] = {64, 3616, 64, 1056, 64, 64, 64, 3104, 64}; /* 1, 8, 3, 7 segments */
+    cp_rows rows = number % 5 == 2 ? CP_ROWS_OUT : CP_ROWS_ALL;
     int k = whole_blocks(t, ks[number % 9]) - (is_float(t) && number % 2 ? 3 : 0);
     int m = 1 + (int)rig_random(&r, 70);
-    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, rows), 0, 0, rows);
     vary(&r, op, k, m, t, number, outs);
     for (int i = 1; op->u.linear.act == CP_ACT_NONE && i < 3; i++) {
         add_weight(&r, op, t, k, m + i, i % 2);
-        op->u.linear.w[i].out = rig_mat(&r, m + i, CP_ROWS_ALL);
+        op->u.linear.w[i].out = rig_mat(&r, m + i, rows);
     }
     pair p = pair_open(&r, exact);
     for (int i = 0; i < N_WIDTHS; i++) {
-        pair_step(&p, widths[i], NULL);
+        if (rows == CP_ROWS_OUT)
+            pair_step_out(&p, widths[i], outs);
+        else
+            pair_step(&p, widths[i], NULL);
         if (exact)
             pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
         else if (!(distance(&p, outs[0], widths[i]) <= 1e-4))
@@ -644,7 +730,7 @@ int main(void)
         cmocka_unit_test(odd_inputs),   cmocka_unit_test(experts),
         cmocka_unit_test(embeds),       cmocka_unit_test(halves),
         cmocka_unit_test(chains),       cmocka_unit_test(gemms),
-        cmocka_unit_test(every_branch),
+        cmocka_unit_test(mixed_embeds), cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,6 +180,24 @@ static void test_none_is_missing(void **state)
     }
 }
 
+/* K of each type is a whole number of the blocks that a kernel takes of its kind at a time. */
+static void test_blocks_come_together(void **state)
+{
+    (void)state;
+    static const struct {
+        int kind, blocks;
+    } rows[] = {
+#define X(name, bits, codes, form, offset, block, head) {CP_PANEL_##name, CP_FORM_BLOCKS(form)},
+        CP_INT_PANELS(X)
+#undef X
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (const int *t = cp_test_types; *t >= 0; t++)
+            if ((int)cp_panel_kind_of((cp_dtype)*t) == rows[i].kind)
+                assert_int_equal(cp_dtype_info((uint32_t)*t)->block % (rows[i].blocks * CP_QBLOCK),
+                                 0);
+}
+
 /* Every byte that a scale of one byte can be. */
 static void test_every_scale(void **state)
 {
@@ -215,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_every_kind),
         cmocka_unit_test(test_none_is_missing),
         cmocka_unit_test(test_every_scale),
+        cmocka_unit_test(test_blocks_come_together),
     };
     return cmocka_run_group_tests_name("unpack", tests, NULL, NULL);
 }
