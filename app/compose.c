@@ -52,14 +52,14 @@ static cp_code open_backend(cp_stack *s, const cp_options *o, const char *device
     return rc && rc != CP_USAGE ? cp_err_prefix(err, "--device %s", device) : rc;
 }
 
-/* A GPU, else the CPU. What no GPU can be had for is said once, and to who serves. */
+/* A GPU, else the CPU: why no GPU can be had is said in one line. */
 static cp_code open_any(cp_stack *s, const cp_options *o, cp_err *err)
 {
     cp_err why = {0};
     if (open_backend(s, o, "cuda", &why) == CP_OK) {
         return CP_OK;
     }
-    cp_log(o->command == CP_CMD_SERVE ? CP_LOG_INFO : CP_LOG_DEBUG, "device cpu: %s", why.msg);
+    cp_log(CP_LOG_INFO, "device cpu: %s", why.msg);
     return open_backend(s, o, "cpu", err);
 }
 

@@ -73,6 +73,14 @@ class Absent(unittest.TestCase):
                 self.assertEqual(s.process.wait(60), 0)
                 self.nothing_left()
 
+    def test_so_do_other_commands(self):
+        name, more, _, words = ABSENT[0]
+        for command in (["run", TINY, "-p", "Once", "-n", "2", "--temp", "0"], ["bench", "engine", "-m", TINY, "-p", "4", "-n", "2"]):
+            with self.subTest(command[0]):
+                r = subprocess.run([BIN, *command, "--device", "auto"], env=self.env(more), capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(r.returncode, 0, r.stderr)
+                self.assertEqual(len(re.findall(rf"^.* device cpu: .*{words}", r.stderr, re.M)), 1, r.stderr)
+
     def test_no_cublas(self):
         for library, words in (("/no/such/libcublas.so", r"can be opened"), ("libm.so.6", r"has no cublasCreate_v2")):
             r = subprocess.run([BIN, "serve", TINY, "--port", "0", "--device", "cuda", "--gemm", "cublas"],

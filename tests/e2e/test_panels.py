@@ -31,7 +31,7 @@ class Panels(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.folder.chmod(0o755)
         self.cache = self.folder / "cache"
-        self.env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "XDG_CACHE_HOME": str(self.cache),
+        self.env = {"CAPSTAN_DEVICE": "cpu", "PATH": os.environ["PATH"], "HOME": str(self.folder), "XDG_CACHE_HOME": str(self.cache),
                     **{k: v for k, v in os.environ.items() if k.startswith(("ASAN_", "UBSAN_", "TSAN_"))}}
         self.model = self.folder / "m.gguf"
         shutil.copy(TINY / "llama.gguf", self.model)

@@ -24,7 +24,7 @@ class Stdio(unittest.TestCase):
         empty = shell("$C tokenize -m $T </dev/null")
         closed = shell("$C tokenize -m $T <&-")
         self.assertEqual((closed.returncode, closed.stdout), (0, empty.stdout), closed.stderr)
-        r = shell("$C run $T --kv-bytes 1MiB -p - -n 2 --raw --json <&-")
+        r = shell("$C run $T --device cpu --kv-bytes 1MiB -p - -n 2 --raw --json <&-")
         self.assertEqual((r.returncode, r.stderr, r.stdout), (2, "capstan: the prompt is empty\n", ""))
         r = shell("$C run $T --kv-bytes 1MiB <&-")
         self.assertEqual((r.returncode, r.stdout), (0, ""), r.stderr)
