@@ -395,8 +395,7 @@ static cp_code submit(cp_prepared *p, const cp_batch *batch, cp_err *err)
     cuda_run *run = p->impl;
     cp_code rc = cp_cuda_enter(run->gpu, err);
     run->batch = batch;
-    if (rc == CP_OK)
-        rc = cp_cuda_blob_begin(run, err);
+    cp_cuda_blob_begin(run);
     if (rc == CP_OK)
         rc = fill(run, batch, err);
     if (rc == CP_OK)
@@ -451,7 +450,7 @@ static cp_code collect(cp_prepared *p, cp_err *err)
     cp_code rc = cp_cuda_enter(run->gpu, err);
     beat(batch);
     if (rc == CP_OK)
-        rc = cp_cuda_stream_await(run->gpu, run->stream, err);
+        rc = cp_cuda_stream_await(run->gpu, run->stream, batch->beat, err);
     if (rc == CP_OK && p->n_steps >= run->fails_from)
         rc = cp_fail(err, CP_DEVICE_FAILED, "step %" PRIu64 " fails by CAPSTAN_FAULT", p->n_steps);
     if (rc == CP_OK && samples(p)) {

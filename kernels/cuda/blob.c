@@ -2,11 +2,11 @@
  * blob: what changes from step to step goes to the device in one copy, before the step's first
  * launch, to an address that stays: the cuda_step, and behind it what it points at.
  *
- * It is written to pinned memory first, of which there are two, so that a step can be filled while
- * the copy of the one before may not have run. Where SAMPLE is enqueued apart a second copy
- * follows, of what was put since and of the header again, out of its own place: the first may not
- * have run. What finds no room (long lists of a request, more pages than usual) stays in pinned
- * memory, where kernels can read it too: slower, and right.
+ * It is written to pinned memory first, of which there are two places, so that a step can be filled
+ * while nothing of the one before has run; the step before that has ended. Where SAMPLE is enqueued
+ * apart a second copy follows, of what was put since and of the header again, out of its own place:
+ * the first may not have run. What finds no room (long lists of a request, more pages than usual)
+ * stays in pinned memory, where kernels can read it too: slower, and right.
  */
 #include "kernels/cuda/run.h"
 
@@ -36,9 +36,13 @@ typedef struct slot {
     uint8_t *back;   /* [fetch_bytes] what is copied to the host */
     spare spares[SPARES];
     int n_spares;
-    CUevent copied;
-    bool marked; /* copied was recorded */
 } slot;
+
+/* Memory that is not of the device: it lives as long as the step. */
+typedef struct junk {
+    struct junk *next;
+    _Alignas(PUT_ALIGN) uint8_t bytes[];
+} junk;
 
 struct cuda_blob {
     cp_mem mem;
@@ -46,8 +50,8 @@ struct cuda_blob {
     size_t fetched;             /* of back */
     slot slots[SLOTS];
     int slot;
-    uint8_t *junk; /* what found no room anywhere is written here */
-    cp_err err;    /* why */
+    junk *junk; /* what found no room anywhere is written here, a piece each */
+    cp_err err; /* why */
     bool failed;
 };
 
@@ -79,10 +83,7 @@ static cp_code open_slot(cuda_run *run, slot *s, size_t bytes, cp_err *err)
         rc = cp_cuda_pinned_take(run->gpu, (void **)&s->again, sizeof(cuda_step), err);
     if (rc == CP_OK && run->fetch_bytes)
         rc = cp_cuda_pinned_take(run->gpu, (void **)&s->back, run->fetch_bytes, err);
-    if (rc != CP_OK)
-        return rc;
-    CUDA_TRY(run->gpu, event_new(&s->copied, CU_EVENT_DISABLE_TIMING), err);
-    return CP_OK;
+    return rc;
 }
 
 cp_code cp_cuda_blob_open(cuda_run *run, cp_err *err)
@@ -98,6 +99,15 @@ cp_code cp_cuda_blob_open(cuda_run *run, cp_err *err)
     return rc;
 }
 
+static void free_junk(struct cuda_blob *b)
+{
+    while (b->junk) {
+        junk *next = b->junk->next;
+        free(b->junk);
+        b->junk = next;
+    }
+}
+
 void cp_cuda_blob_free(cuda_run *run)
 {
     struct cuda_blob *b = run->blob;
@@ -110,32 +120,27 @@ void cp_cuda_blob_free(cuda_run *run)
         cp_cuda_pinned_give(run->gpu, s->pinned);
         cp_cuda_pinned_give(run->gpu, s->again);
         cp_cuda_pinned_give(run->gpu, s->back);
-        if (s->copied)
-            run->gpu->api.event_free(s->copied);
     }
     if (b->mem.at)
         cp_cuda_give(run->gpu, &b->mem);
-    free(b->junk);
+    free_junk(b);
     free(b);
     run->blob = NULL;
 }
 
 /* ---- put ---- */
 
-cp_code cp_cuda_blob_begin(cuda_run *run, cp_err *err)
+void cp_cuda_blob_begin(cuda_run *run)
 {
     struct cuda_blob *b = run->blob;
     b->slot = (b->slot + 1) % SLOTS;
     slot *s = &b->slots[b->slot];
-    if (s->marked)
-        CUDA_TRY(run->gpu, event_wait(s->copied), err);
-    s->marked = false;
     for (int i = 0; i < s->n_spares; i++)
         s->spares[i].used = 0;
     b->used = round_up(sizeof(cuda_step));
     b->copied = b->fetched = 0;
     b->failed = false;
-    return CP_OK;
+    free_junk(b);
 }
 
 /* A spare of the slot with room for n bytes, or NULL with the reason. */
@@ -170,10 +175,11 @@ static void *room_in_spare(cuda_run *run, size_t n, uint64_t *at)
     if (!x) {
         b->err = b->failed ? b->err : err;
         b->failed = true;
-        free(b->junk);
-        b->junk = cp_xmalloc(n + 1);
+        junk *j = cp_xmalloc(sizeof(*j) + n);
+        j->next = b->junk;
+        b->junk = j;
         *at = b->mem.at;
-        return b->junk;
+        return j->bytes;
     }
     void *p = x->pinned + x->used;
     *at = x->at + x->used;
@@ -218,8 +224,6 @@ cp_code cp_cuda_blob_copy(cuda_run *run, cp_err *err)
                          run->stream->stream),
                  err);
     b->copied = b->used;
-    CUDA_TRY(run->gpu, event_record(s->copied, run->stream->stream), err);
-    s->marked = true;
     return CP_OK;
 }
 

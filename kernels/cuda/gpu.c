@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/images.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -328,10 +329,35 @@ cp_code cp_cuda_stream_mark(cuda_gpu *gpu, cuda_stream *s, cp_err *err)
     return CP_OK;
 }
 
-cp_code cp_cuda_stream_await(cuda_gpu *gpu, cuda_stream *s, cp_err *err)
+/* A nap is a share of what was waited, so that it adds no more than that to a step; one that is
+ * shorter than the system's own slack is none. */
+cuda_patience cp_cuda_patience(int64_t waited_ns)
 {
-    CUDA_TRY(gpu, event_wait(s->done), err);
-    return CP_OK;
+    static const int64_t share = 64, least = 50000, most = 5000000, hangs = 120000000000;
+    int64_t nap = waited_ns / share;
+    nap = nap < most ? nap : most;
+    return (cuda_patience){.nap_ns = nap < least ? 0 : nap, .beats = waited_ns < hangs};
+}
+
+/* The driver's own wait would tell nobody that the device is at work. */
+cp_code cp_cuda_stream_await(cuda_gpu *gpu, cuda_stream *s, _Atomic int64_t *beat, cp_err *err)
+{
+    int64_t start = cp_now_ns();
+    CUresult result;
+    for (bool said = false; (result = gpu->api.event_query(s->done)) == CUDA_ERROR_NOT_READY;) {
+        int64_t now = cp_now_ns();
+        cuda_patience patience = cp_cuda_patience(now - start);
+        if (patience.beats && beat)
+            atomic_store_explicit(beat, now, memory_order_relaxed); /* it orders nothing */
+        if (!patience.beats && !said)
+            cp_log(CP_LOG_ERROR, "cuda:%d: a step has not ended after %d s: the device hangs",
+                   gpu->ordinal, (int)((now - start) / 1000000000));
+        said = !patience.beats;
+        struct timespec nap = {.tv_nsec = (long)patience.nap_ns};
+        if (patience.nap_ns)
+            nanosleep(&nap, NULL);
+    }
+    return cp_cuda_check(gpu, result, "event_query", err);
 }
 
 cp_code cp_cuda_stream_drain(cuda_gpu *gpu, cuda_stream *s, cp_err *err)

@@ -84,9 +84,17 @@ cp_code cp_cuda_copy_out(cuda_gpu *gpu, void *to, cp_addr from, size_t n, cp_err
 
 cp_code cp_cuda_stream_new(cuda_gpu *gpu, cuda_stream **out, cp_err *err);
 void cp_cuda_stream_free(cuda_gpu *gpu, cuda_stream *s); /* NULL is fine */
-/* Mark the end of what was enqueued; wait for the latest mark; wait for all of it. */
+/* Mark the end of what was enqueued; wait for the latest mark, beating meanwhile as cp_batch says
+ * (NULL: for nobody), until the device is thought to hang; wait for all of it. */
 cp_code cp_cuda_stream_mark(cuda_gpu *gpu, cuda_stream *s, cp_err *err);
-cp_code cp_cuda_stream_await(cuda_gpu *gpu, cuda_stream *s, cp_err *err);
+cp_code cp_cuda_stream_await(cuda_gpu *gpu, cuda_stream *s, _Atomic int64_t *beat, cp_err *err);
+/* Who has waited so long sleeps for nap_ns before asking again, or asks at once, and says that the
+ * device works (beats), or no longer. */
+typedef struct cuda_patience {
+    int64_t nap_ns;
+    bool beats;
+} cuda_patience;
+cuda_patience cp_cuda_patience(int64_t waited_ns);
 cp_code cp_cuda_stream_drain(cuda_gpu *gpu, cuda_stream *s, cp_err *err);
 
 /* The kernel `name`, whose image is loaded where it is not yet. CP_UNSUPPORTED: no image has it. */

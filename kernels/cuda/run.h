@@ -20,8 +20,9 @@ size_t cp_cuda_blob_bytes(const cuda_run *run);
 /* Takes it; sets run->step. */
 cp_code cp_cuda_blob_open(cuda_run *run, cp_err *err);
 void cp_cuda_blob_free(cuda_run *run); /* one that was not opened, too */
-/* A step begins: puts go to the pinned memory that the step before did not use. */
-cp_code cp_cuda_blob_begin(cuda_run *run, cp_err *err);
+/* A step begins: puts go to the pinned memory that the step before did not use. The step before
+ * that has ended. */
+void cp_cuda_blob_begin(cuda_run *run);
 /* What batch says becomes run->host and what it points at. */
 void cp_cuda_blob_fill(cuda_run *run, const cp_batch *batch);
 /* Enqueue the copies of what was put since the latest of these calls, and of run->host. */

@@ -1,10 +1,11 @@
 """A driver that fails while a model is loaded or served (tests/fakes/libcuda, every call of the former in
 tests/kernels/test_cuda_faults.c): running requests end with device_failed, readiness goes, the process drains and exits with 1,
-and nothing is left behind in the driver; memory that is not enough is said with all that wants it; two models stay within a
-budget. Standard library only."""
+and nothing is left behind in the driver; a model fails whose file shrinks; memory that is not enough is said with all that wants
+it; two models stay within a budget. Standard library only."""
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,20 @@ class Faults(unittest.TestCase):
             for word in ("weights", "KV cache", "arena", "workspace"):
                 self.assertIn(word, r.stderr)
             self.left()
+
+    def test_a_table_in_a_file_that_shrinks(self):
+        """Weights lie on the device, but for embeddings that steps gather from the file."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        for name, status, code in (("gemma4", 503, "model_failed"), ("llama", 200, None)):
+            model = os.path.join(folder.name, f"{name}.gguf")
+            shutil.copy(os.path.join(TINY, f"{name}.gguf"), model)
+            with self.subTest(name), Server(model, *ARGS[1:], env=self.env()) as s:
+                self.assertEqual(s.request("/v1/completions", BODY)[0], 200)
+                os.truncate(model, 4096)
+                got, _, answer = s.request("/v1/completions", BODY)
+                self.assertEqual((got, json.loads(answer).get("error", {}).get("code")), (status, code))
+                self.assertIsNone(s.process.poll())
 
     def test_two_models_keep_within_a_budget(self):
         config = tempfile.NamedTemporaryFile("w", suffix=".toml")

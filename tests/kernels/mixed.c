@@ -30,6 +30,20 @@ static cp_op *block_in(rig *r, model *m)
     return op;
 }
 
+/* A second row of each token, mixed into the first: a device leaves such a table in its file. */
+static void embed_block(rig *r, model *m)
+{
+    cp_op *op = rig_op(r, CP_OP_EMBED, CP_ROWS_ALL);
+    op->u.embed.in = m->x[m->cur];
+    m->cur = 1 - m->cur;
+    op->u.embed.out = m->x[m->cur];
+    op->u.embed.table = rig_weight(r, CP_DTYPE_Q8_0, D, VOCAB, CP_ROLE_EMBED);
+    op->u.embed.norm = rig_vector(r, D / 4, 1);
+    op->u.embed.eps = 1e-6f;
+    op->u.embed.scale = 8.0f;
+    op->u.embed.mix = 0.70710678f;
+}
+
 static void attention_block(rig *r, model *m, int group, int window)
 {
     cp_op *op = block_in(r, m);
@@ -177,6 +191,7 @@ void mixed_build(rig *r, int dense)
         int state = rig_group(r, (cp_kv_group){.kind = CP_GROUP_STATE,
                                                .n_layers = 1,
                                                .state_bytes = 2 * D * sizeof(float)});
+        embed_block(r, &m);
         attention_block(r, &m, window, WINDOW);
         ffn_block(r, &m);
         conv_block(r, &m, state);

@@ -1,6 +1,6 @@
 /*
  * mixed: a small model with every operation of a forward (full and window attention, a short
- * convolution, gated FFN, experts, several weight types) as a rig's program.
+ * convolution, gated FFN, experts, several weight types, two embeddings) as a rig's program.
  */
 #ifndef CP_TESTS_KERNELS_MIXED_H
 #define CP_TESTS_KERNELS_MIXED_H

@@ -4,41 +4,20 @@
  * said, nothing is used that is gone, and all that was taken is given back. Only where something
  * was given back, or everything was over, may it go unnoticed.
  */
+#include "tests/kernels/fake_driver.h"
 #include "tests/kernels/mixed.h"
 
 #include "kernels/cuda/driver.h"
 
 #include "tests/support/cmocka.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { SEQS = 2, STEPS = 3, FEW_ROWS = 8, BLAS_ROWS = 70, VOCAB = MIXED_VOCAB };
 
-/* The fake's own functions (tests/fakes/libcuda). */
-static struct {
-    void (*reset)(void);
-    uint64_t (*calls)(const char *name);
-    uint64_t (*count)(const char *name);
-    uint64_t (*leaks)(void);
-    const char *(*fault)(void);
-} fake;
-
-static void find_fake(void)
-{
-    void *library = dlopen(getenv("CAPSTAN_LIBCUDA"), RTLD_NOW | RTLD_LOCAL);
-    assert_non_null(library);
-#define FIND(member, symbol)                                                                       \
-    assert_non_null(fake.member = (__typeof__(fake.member))(uintptr_t)dlsym(library, symbol))
-    FIND(reset, "fake_reset");
-    FIND(calls, "fake_calls");
-    FIND(count, "fake_count");
-    FIND(leaks, "fake_leaks");
-    FIND(fault, "fake_fault");
-#undef FIND
-}
+static fake_driver fake;
 
 static const char *const calls[] = {
 #define X(member, symbol, parameters) #symbol,
@@ -267,13 +246,8 @@ int main(void)
         cmocka_unit_test(each_call_fails_once),
         cmocka_unit_test(so_does_each_of_cublas),
     };
-    bool there = false;
-    for (const char *const *name = rig_backends(); *name; name++)
-        there |= strcmp(*name, "cuda") == 0;
-    if (!there) {
-        fprintf(stderr, "skipped: no cuda backend, or no driver in CAPSTAN_LIBCUDA\n");
+    if (!fake_driver_there())
         return 77;
-    }
-    find_fake();
+    fake = fake_driver_find();
     return cmocka_run_group_tests_name("cuda faults", tests, NULL, NULL);
 }

@@ -1,13 +1,12 @@
 /*
  * test_cuda_host: the cuda backend's host side over the fake driver (tests/fakes/libcuda): budgets,
- * that all memory goes back, and what a step copies. The program is of operations without weights;
- * what kernels compute is other tests' matter.
+ * that all memory goes back, and what a step copies. What kernels compute is other tests' matter.
  */
-#include "tests/kernels/rig.h"
+#include "tests/kernels/fake_driver.h"
+#include "tests/kernels/mixed.h"
 
 #include "base/log.h"
 
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,48 +17,16 @@
 
 enum { N_ROT = 8, ROWS = 6 };
 
-/* The fake that the backend opens, which counts. */
-static struct fake {
-    void (*reset)(void);
-    uint64_t (*calls)(const char *name);
-    uint64_t (*count)(const char *name);
-    uint64_t (*leaks)(void);
-    const char *(*fault)(void);
-} fake;
+static fake_driver fake;
 
-static void find_fake(const char *path)
-{
-    void *library = dlopen(path, RTLD_NOW);
-    if (!library)
-        fail_msg("%s", dlerror());
-    fake.reset = (void (*)(void))(uintptr_t)dlsym(library, "fake_reset");
-    fake.calls = (uint64_t(*)(const char *))(uintptr_t)dlsym(library, "fake_calls");
-    fake.count = (uint64_t(*)(const char *))(uintptr_t)dlsym(library, "fake_count");
-    fake.leaks = (uint64_t(*)(void))(uintptr_t)dlsym(library, "fake_leaks");
-    fake.fault = (const char *(*)(void))(uintptr_t)dlsym(library, "fake_fault");
-    assert_true(fake.reset && fake.calls && fake.count && fake.leaks && fake.fault);
-}
-
-/* The driver begins anew; setting: NAME=VALUE or "". */
 static void begin(const char *setting)
 {
-    static const char *const names[] = {"FAKE_FAIL", "FAKE_MEMORY", "FAKE_MODE", "FAKE_SEED"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        unsetenv(names[i]);
-    if (*setting) {
-        char text[96];
-        snprintf(text, sizeof(text), "%s", setting);
-        char *value = strchr(text, '=');
-        *value++ = 0;
-        setenv(text, value, 1);
-    }
-    fake.reset();
+    fake_driver_begin(&fake, setting);
 }
 
 static void nothing_is_left(const char *when)
 {
-    if (fake.leaks() || fake.count("memory") || fake.count("pinned") || fake.count("faults"))
-        fail_msg("%s: %d things not given back, %s", when, (int)fake.leaks(), fake.fault());
+    fake_driver_is_clean(&fake, when);
 }
 
 /* Angles of the rows' positions, and those of output rows. */
@@ -79,7 +46,15 @@ static void host_rig(rig *r, cp_mat *angles, cp_mat *out)
     gather->u.gather.out = *out;
     rig_group(
         r, (cp_kv_group){.kind = CP_GROUP_FULL, .n_layers = 1, .n_kv = 1, .k_dim = 2, .v_dim = 2});
+    rig_group(r, (cp_kv_group){.kind = CP_GROUP_STATE, .n_layers = 1, .state_bytes = 4096 + 192});
     r->cfg.page_positions = 16;
+}
+
+static void mixed_rig(rig *r)
+{
+    rig_init(r, 5);
+    r->cfg.n_pages = 24;
+    mixed_build(r, 0);
 }
 
 static const rig_seq seqs[] = {{.pos0 = 0, .n_rows = 4}, {.pos0 = 40, .n_rows = 2}};
@@ -109,6 +84,155 @@ static void taken_as_measured(void **state)
     rig_fini(&r);
 }
 
+/* So it is with a program of every kind of record, of whose weights one goes to cuBLAS. */
+static void all_is_said(void **state)
+{
+    (void)state;
+    rig r;
+    cp_err err = {0};
+    cp_backend *b;
+    cp_prepared *p;
+    begin("");
+    mixed_rig(&r);
+    cp_mat wide = rig_mat(&r, 64, CP_ROWS_ALL), x = rig_mat(&r, 64, CP_ROWS_ALL);
+    rig_linear(&r, x, rig_weight(&r, CP_DTYPE_BF16, 64, 64, CP_ROLE_LINEAR), wide, CP_ROWS_ALL);
+    cp_backend_config cfg = {.device = "cuda", .gemm = CP_GEMM_CUBLAS};
+    assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_OK);
+    assert_int_equal(cp_backend_prepare(b, &r.prog, &r.cfg, &p, &err), CP_OK);
+    uint64_t taken = fake.count("memory"), said = cp_prepared_bytes(p);
+    assert_true(taken >= said && taken - said < 512 * fake.calls("cuMemAlloc_v2"));
+    cp_prepared_free(p);
+    cp_backend_close(b);
+    nothing_is_left("in the end");
+    rig_fini(&r);
+}
+
+/* What the KV cache may take can be had beside the model, and little is left then. */
+static void the_rest_is_for_pages(void **state)
+{
+    (void)state;
+    enum { ROUNDING = 64 * 512 };
+    rig r;
+    char how[128];
+    cp_err err = {0};
+    cp_backend *b;
+    cp_prepared *p;
+    uint64_t model = 0, kv = 0, total, left;
+    begin("");
+    mixed_rig(&r);
+    cp_backend_config cfg = {.device = "cuda", .device_bytes = (uint64_t)16 << 20};
+    size_t page = cp_program_page_bytes(&r.prog, r.cfg.page_positions);
+    size_t states = r.cfg.n_state_slots * cp_program_state_at(&r.prog, r.prog.n_groups);
+    for (int whole = 0; whole < 2; whole++) { /* then without what is too little for a page */
+        assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_OK);
+        assert_int_equal(cp_backend_model_bytes(b, &r.prog, &r.cfg, &model, &err), CP_OK);
+        assert_int_equal(cp_backend_kv_bytes(b, model, &kv, how, sizeof(how), &err), CP_OK);
+        cfg.device_bytes -= (kv - states) % page;
+        if (!whole)
+            cp_backend_close(b);
+    }
+    assert_int_equal((kv - states) % page, 0);
+    r.cfg.n_pages = (uint32_t)((kv - states) / page);
+    if (cp_backend_prepare(b, &r.prog, &r.cfg, &p, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(cp_backend_memory(b, &total, &left, &err), CP_OK);
+    assert_true(left <= ROUNDING);
+    cp_prepared_free(p);
+
+    cp_backend_close(b);
+    nothing_is_left("in the end");
+    rig_fini(&r);
+}
+
+/* What is left is no more than the device has, whatever the budget says. */
+static void others_use_the_device_too(void **state)
+{
+    (void)state;
+    enum { REST = 8 << 20 };
+    cp_err err = {0};
+    cp_backend *b, *other;
+    cp_mem m;
+    uint64_t total, left;
+    begin("");
+    cp_backend_config cfg = {.device = "cuda", .device_bytes = 2 * REST};
+    assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_OK);
+    cfg.device_bytes = (uint64_t)512 << 20;
+    assert_int_equal(cp_backend_open(&other, &cfg, &err), CP_OK);
+    assert_int_equal(other->row->memory(other, &total, &left, &err), CP_OK);
+    assert_int_equal(other->row->take(other, &m, left - REST, false, &err), CP_OK);
+    assert_int_equal(b->row->memory(b, &total, &left, &err), CP_OK);
+    assert_int_equal(left, REST);
+    other->row->give(other, &m);
+    assert_int_equal(b->row->memory(b, &total, &left, &err), CP_OK);
+    assert_int_equal(left, 2 * REST);
+    cp_backend_close(other);
+    cp_backend_close(b);
+    nothing_is_left("in the end");
+}
+
+/* Of a cap that is no multiple of the driver's blocks the broken one cannot be had; what could not
+ * be had is not in the book. */
+static void the_last_block(void **state)
+{
+    (void)state;
+    cp_err err = {0};
+    cp_backend *b;
+    cp_mem m, rest;
+    uint64_t total, left;
+    begin("");
+    cp_backend_config cfg = {.device = "cuda", .device_bytes = 3 * 512 + 100};
+    assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_OK);
+    if (b->row->take(b, &m, 1, false, &err) != CP_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(b->row->memory(b, &total, &left, &err), CP_OK);
+    assert_int_equal(left, 2 * 512 + 100);
+    assert_int_equal(b->row->take(b, &rest, 2 * 512 + 100, false, &err), CP_NO_MEMORY);
+    assert_int_equal(b->row->take(b, &rest, 2 * 512, false, &err), CP_OK);
+    assert_true(fake.count("memory_peak") <= cfg.device_bytes);
+    b->row->give(b, &rest);
+    b->row->give(b, &m);
+    cp_backend_close(b);
+    nothing_is_left("in the end");
+
+    begin("FAKE_FAIL=cuMemAlloc_v2:1");
+    cfg.device_bytes = 1 << 20;
+    assert_int_equal(cp_backend_open(&b, &cfg, &err), CP_OK);
+    assert_int_equal(b->row->take(b, &m, 1 << 20, false, &err), CP_NO_MEMORY);
+    assert_int_equal(b->row->take(b, &m, 1 << 20, false, &err), CP_OK);
+    b->row->give(b, &m);
+    cp_backend_close(b);
+    nothing_is_left("refused once");
+}
+
+/* Page 0 and state slot 0 are zeroes to every step. */
+static void nulls_are_zeroes(void **state)
+{
+    (void)state;
+    rig r;
+    rig_batch batch;
+    cp_err err = {0};
+    begin("");
+    mixed_rig(&r);
+    machine m = machine_open_on(&r, "cuda", NULL, 1);
+    rig_batch_init(&batch, &r, (const rig_seq[]){{.n_rows = 1, .state_out = 1}}, 1, false);
+    batch.tok[0] = 0;
+    machine_step(&m, &batch.b);
+    size_t n[] = {m.p->page_bytes, m.p->state_bytes};
+    cp_addr at[] = {m.p->pages.at, m.p->states.at};
+    for (int i = 0; i < 2; i++) {
+        uint8_t *bytes = malloc(n[i]);
+        assert_true(n[i] > 0);
+        assert_int_equal(m.b->row->get(m.b, bytes, at[i], n[i], &err), CP_OK);
+        for (size_t k = 0; k < n[i]; k++)
+            assert_int_equal(bytes[k], 0);
+        free(bytes);
+    }
+    machine_close(&m);
+    nothing_is_left("in the end");
+    rig_batch_fini(&batch);
+    rig_fini(&r);
+}
+
 /* Two programs on one device within a budget; a third finds none, and does when one has gone. */
 static void budgets_are_absolute(void **state)
 {
@@ -124,6 +248,7 @@ static void budgets_are_absolute(void **state)
     assert_int_equal(cp_backend_open(&b, &(cp_backend_config){.device = "cuda"}, &err), CP_OK);
     assert_int_equal(cp_backend_model_bytes(b, &r.prog, &r.cfg, &one, &err), CP_OK);
     one += (uint64_t)r.cfg.n_pages * cp_program_page_bytes(&r.prog, r.cfg.page_positions);
+    one += (uint64_t)r.cfg.n_state_slots * cp_program_state_at(&r.prog, r.prog.n_groups);
     cp_backend_close(b);
 
     cp_backend_config cfg = {.device = "cuda", .device_bytes = 2 * one + one / 2};
@@ -223,6 +348,38 @@ static void lists_of_any_length(void **state)
     rig_fini(&r);
 }
 
+/* Zeroes of pages, copies of pages and copies of states, each alone in a step. */
+static void each_alone(void **state)
+{
+    (void)state;
+    static const uint32_t zeroes[] = {3, 5};
+    static const cp_page_copy copies[] = {{7, 9}, {2, 3}};
+    rig r;
+    rig_batch b;
+    cp_mat angles, out;
+    begin("");
+    host_rig(&r, &angles, &out);
+    machine ref = machine_open(&r, NULL, 1), m = machine_open_on(&r, "cuda", NULL, 1);
+    machine_fill(&ref, 5);
+    machine_fill(&m, 5);
+    rig_batch_init(&b, &r, seqs, 2, false);
+    b.b.zero_pages = zeroes;
+    b.b.copies = b.b.state_copies = copies;
+    for (int kind = 0; kind < 4; kind++) { /* the last: none of them */
+        b.b.n_zero_pages = kind == 0 ? 2 : 0;
+        b.b.n_copies = kind == 1 ? 2 : 0;
+        b.b.n_state_copies = kind == 2 ? 2 : 0;
+        machine_step(&ref, &b.b);
+        machine_step(&m, &b.b);
+        machines_equal_memory(&ref, &m, "pages and states");
+    }
+    machine_close(&ref);
+    machine_close(&m);
+    nothing_is_left("in the end");
+    rig_batch_fini(&b);
+    rig_fini(&r);
+}
+
 /* Steps one after another, in whatever order a driver runs what it may. */
 static void in_any_order_that_is_allowed(void **state)
 {
@@ -313,22 +470,21 @@ static void more_outputs_than_a_grid_has_blocks(void **state)
 
 int main(void)
 {
-    const char *path = getenv("CAPSTAN_LIBCUDA");
-    const char *const *name = cp_backend_names();
-    while (*name && strcmp(*name, "cuda") != 0)
-        name++;
-    if (!*name || !path) {
-        printf("skipped: %s\n",
-               *name ? "CAPSTAN_LIBCUDA names no fake driver" : "cuda is not built");
+    if (!fake_driver_there())
         return 77;
-    }
     cp_log_setup(CP_LOG_ERROR, false); /* that the driver is a fake is known */
-    find_fake(path);
+    fake = fake_driver_find();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(taken_as_measured),
+        cmocka_unit_test(all_is_said),
+        cmocka_unit_test(the_rest_is_for_pages),
+        cmocka_unit_test(others_use_the_device_too),
+        cmocka_unit_test(the_last_block),
+        cmocka_unit_test(nulls_are_zeroes),
         cmocka_unit_test(budgets_are_absolute),
         cmocka_unit_test(a_device_that_is_full),
         cmocka_unit_test(lists_of_any_length),
+        cmocka_unit_test(each_alone),
         cmocka_unit_test(in_any_order_that_is_allowed),
         cmocka_unit_test(as_many_rows_as_there_may_be),
         cmocka_unit_test(more_outputs_than_a_grid_has_blocks),

@@ -61,6 +61,8 @@ static int some_seqs(rig *r, rig_seq *q, int max_pos)
     for (int i = 0; i < n; i++)
         q[i] = (rig_seq){.pos0 = (int)rig_random(r, (uint64_t)max_pos),
                          .n_rows = rig_random(r, 2) ? 1 : 1 + (int)rig_random(r, 12)};
+    if (rig_random(r, 3) == 0) /* more than a kernel may take at once */
+        q[rig_random(r, (uint64_t)n)].n_rows = 17 + (int)rig_random(r, 8);
     return n;
 }
 

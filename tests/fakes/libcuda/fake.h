@@ -120,6 +120,7 @@ typedef struct fake_state {
     /* the environment */
     uint64_t seed;
     bool eager, race;
+    bool hold;      /* fake_hold */
     uint64_t limit; /* of the warp instructions of a block */
     int gpus, cc, driver;
     size_t memory;

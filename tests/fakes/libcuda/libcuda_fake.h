@@ -50,6 +50,8 @@ uint64_t fake_leaks(void);
  * of mask. NULL: no more. */
 void fake_watch(void (*fn)(void *arg, uint32_t mask, const uint64_t *address, unsigned n),
                 void *arg);
+/* While on, no query says that work has ended, whether it has or not. */
+void fake_hold(bool on);
 /* The last fault in words; "" if there was none. */
 const char *fake_fault(void);
 

@@ -286,6 +286,13 @@ void *fake_memory(uint64_t device, size_t n, const char *what)
     return p;
 }
 
+void fake_hold(bool on)
+{
+    pthread_mutex_lock(&lock);
+    fake.hold = on;
+    pthread_mutex_unlock(&lock);
+}
+
 const char *fake_fault(void)
 {
     return fake.fault;

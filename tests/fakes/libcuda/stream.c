@@ -227,7 +227,7 @@ static CUresult query(fake_stream *s, uint64_t at)
         fake_run_to(s, at);
     if (s->device->broken)
         return s->device->broken;
-    return s->done < at ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+    return s->done < at || fake.hold ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
 CUresult cuStreamQuery(CUstream stream)
