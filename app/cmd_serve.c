@@ -5,7 +5,7 @@
  */
 #include "app/command.h"
 #include "app/compose.h"
-#include "app/models.h"
+#include "app/host.h"
 #include "app/signals.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -20,7 +20,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { JOBS_THREADS = 2, DRAIN_POLL_MS = 50 };
+enum {
+    JOBS_THREADS = 2,
+    DRAIN_POLL_MS = 50,
+    ORDERS = 16,         /* loads and unloads at once, a thread each */
+    ORDERS_END_MS = 1000 /* for loads to come to a stop at which they can end */
+};
 
 typedef struct serving {
     const cp_options *o;
@@ -30,6 +35,7 @@ typedef struct serving {
     cp_server *server;
     cp_metrics *metrics;
     cp_app_models *models;
+    cp_app_host host;
     cp_err load_err; /* written by the loader thread before `loaded` */
     _Atomic bool device_failed;
     _Atomic int loaded; /* 0 loading, 1 ready, -1 failed; release by the loader, acquire by main */
@@ -168,6 +174,7 @@ static int wait_for_end(serving *s)
         }
         if (news & CP_SIGNAL_END) {
             cp_log(CP_LOG_INFO, "draining");
+            cp_app_models_end(s->models);
             draining = true;
         }
         if (news & CP_SIGNAL_AGAIN) {
@@ -180,6 +187,16 @@ static int wait_for_end(serving *s)
             cp_log(CP_LOG_INFO, "stopped%s", clean ? "" : ", some requests were cut off");
             return clean && !atomic_load(&s->device_failed) ? 0 : 1;
         }
+    }
+}
+
+/* Loads that cannot be stopped (a pull, a file system that hangs) do not keep the process. */
+static void end_orders(serving *s, int exit_code)
+{
+    cp_app_models_end(s->models);
+    if (!cp_orders_end(s->host.orders, ORDERS_END_MS)) {
+        cp_log(CP_LOG_INFO, "stopped beside a load or unload that did not end");
+        cp_signals_leave(s->signals, exit_code);
     }
 }
 
@@ -246,6 +263,9 @@ int cp_cmd_serve(const cp_options *o)
         goto done;
     }
     s.models = cp_app_models_new(o, &s.stack, s.server);
+    s.host = (cp_app_host){.models = s.models, .orders = cp_orders_new(ORDERS)};
+    const cp_server_host table = cp_app_host_table(&s.host);
+    cp_server_set_host(s.server, &table);
     cp_signals_serve(s.signals, s.server);
     fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
     if (pthread_create(&loader, NULL, load_all, &s) != 0) {
@@ -255,6 +275,7 @@ int cp_cmd_serve(const cp_options *o)
     }
     rc = wait_for_end(&s);
     pthread_join(loader, NULL);
+    end_orders(&s, rc);
 done:
     if (s.server) {
         cp_signals_serve(s.signals, NULL);
@@ -268,6 +289,10 @@ done:
     cp_jobs_close(s.jobs);
     cp_stack_close(&s.stack);
     cp_app_models_free(s.models);
+    if (s.host.orders) {
+        (void)cp_orders_end(s.host.orders, 0);
+    }
+    cp_orders_free(s.host.orders);
     cp_metrics_free(s.metrics);
     return cp_signals_close(s.signals) ? 1 : rc;
 }

@@ -43,6 +43,7 @@ struct cp_app_models {
     pthread_cond_t change;
     row *list;
     uint64_t rows;
+    bool ending; /* nothing is loaded any more */
 };
 
 cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server *server)
@@ -106,12 +107,23 @@ static row *row_new(const cp_model_options *mo)
 static void list_add(cp_app_models *ms, row *r)
 {
     pthread_mutex_lock(&ms->lock);
+    atomic_store(&r->cancel, ms->ending);
     r->serial = ++ms->rows;
     row **end = &ms->list;
     while (*end) {
         end = &(*end)->next;
     }
     *end = r;
+    pthread_mutex_unlock(&ms->lock);
+}
+
+void cp_app_models_end(cp_app_models *ms)
+{
+    pthread_mutex_lock(&ms->lock);
+    ms->ending = true;
+    for (row *r = ms->list; r; r = r->next) {
+        atomic_store(&r->cancel, true);
+    }
     pthread_mutex_unlock(&ms->lock);
 }
 
@@ -178,26 +190,43 @@ static cp_code share(cp_app_models *ms, row *r, uint64_t want, cp_err *err)
     if (fits) {
         return CP_OK;
     }
+    char asks[64] = "and it says no kv_bytes";
+    if (want > 0) {
+        cp_snprintf(asks, sizeof asks, "and it asks for %.1f MiB", (double)want / 1048576.0);
+    }
     return cp_fail(err, CP_NO_MEMORY,
                    "%s: the models that are loaded take %.1f MiB of --kv-bytes %.1f MiB, which "
-                   "leaves %.1f MiB; it asks for %.1f MiB",
+                   "leaves %.1f MiB, %s",
                    r->ids[0], (double)taken / 1048576.0, (double)total / 1048576.0,
-                   (double)left / 1048576.0, (double)want / 1048576.0);
+                   (double)left / 1048576.0, asks);
 }
+
+/* Of whom a load's progress is told. */
+typedef struct watcher {
+    cp_server *server;
+    cp_served *served;
+} watcher;
 
 static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
 {
-    cp_server_phase(arg, phase, done, total, rate);
+    const watcher *w = arg;
+    cp_server_phase(w->server, w->served, phase, done, total, rate);
 }
 
 static cp_code open_file(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
 {
     cp_progress p;
+    watcher w = {ms->server, r->served};
+    cp_options o = *ms->o; /* with what is this model's own */
+    o.platform = mo->platform;
+    o.variant = mo->variant;
+    o.source[CP_OPT_platform] = mo->platform ? CP_FROM_FILE : CP_FROM_DEFAULT;
+    o.source[CP_OPT_variant] = mo->variant ? CP_FROM_FILE : CP_FROM_DEFAULT;
     cp_progress_init(&p, r->ids[0], false);
     p.watch = watch;
-    p.watch_arg = ms->server;
-    cp_code rc = cp_app_model_open(&r->m, r->ref, mo->chat_template_file, ms->o, cp_progress_report,
-                                   &p, err);
+    p.watch_arg = &w;
+    cp_code rc =
+        cp_app_model_open(&r->m, r->ref, mo->chat_template_file, &o, cp_progress_report, &p, err);
     cp_progress_end(&p);
     return rc;
 }
@@ -210,13 +239,13 @@ static cp_dtype kv_dtype(const cp_model_options *mo)
 static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
 {
     const cp_options *o = ms->o;
-    cp_server_phase(ms->server, "warming", 0, 0, 0);
+    cp_server_phase(ms->server, r->served, "warming", 0, 0, 0);
     cp_engine_model em = {.name = r->ids[0],
                           .ctx = (int)mo->ctx,
                           .kv_bytes = r->kv_bytes,
                           .kv_sharers = r->kv_bytes ? 0 : ms->expected,
-                          .max_seqs = (int)o->max_seqs,
-                          .max_batch_rows = (int)o->max_batch_rows,
+                          .max_seqs = (int)mo->max_seqs,
+                          .max_batch_rows = (int)mo->max_batch_rows,
                           .prefill_chunk = (int)o->prefill_chunk,
                           .step_ms = (int)o->step_ms,
                           .kv_type = kv_dtype(mo),
@@ -229,7 +258,9 @@ static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *
 static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
 {
     const cp_app_model *m = &r->m;
+    cp_engine_memory mem;
     char fingerprint[160], numerics[64];
+    cp_engine_describe(m->engine, &mem);
     const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
     cp_stack_numerics(ms->stack, ms->o, numerics, sizeof numerics);
     cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(), numerics,
@@ -241,6 +272,8 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
                           .fingerprint = fingerprint,
                           .defaults = cp_app_sampling_defaults(
                               m->file, r->ids[0], ms->o->sampling_defaults, &mo->sampling),
+                          .ref = r->ref,
+                          .kv_bytes = mem.kv_bytes,
                           .engine = m->engine,
                           .created = cp_wall_sec(),
                           .metrics = m->metrics};
@@ -305,14 +338,26 @@ static cp_code cancelled(const row *r, cp_err *err)
     return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", r->ids[0]);
 }
 
+/* The words for a load that was given up because the process ends. */
+static cp_code ended(cp_app_models *ms, cp_code rc, cp_err *err)
+{
+    pthread_mutex_lock(&ms->lock);
+    bool ending = ms->ending;
+    pthread_mutex_unlock(&ms->lock);
+    return ending && rc == CP_CANCELLED ? cp_fail(err, CP_OVERLOADED, "the server is shutting down")
+                                        : rc;
+}
+
 static cp_code load(cp_app_models *ms, row *r, const cp_model_options *mo, uint64_t kv_bytes,
                     cp_err *err)
 {
+    cp_model_options full = *mo;    /* nobody changes the options during a turn */
     cp_code rc = cancelled(r, err); /* it waited for its turn */
+    rc = rc ? rc : cp_model_options_fill(&full, ms->o, err);
     rc = rc ? rc : share(ms, r, kv_bytes, err);
-    rc = rc ? rc : open_file(ms, r, mo, err);
-    rc = rc ? rc : add_to_engine(ms, r, mo, err);
-    rc = rc ? rc : publish(ms, r, mo, err);
+    rc = rc ? rc : open_file(ms, r, &full, err);
+    rc = rc ? rc : add_to_engine(ms, r, &full, err);
+    rc = rc ? rc : publish(ms, r, &full, err);
     if (rc == CP_OK) {
         describe(r);
     }
@@ -347,24 +392,31 @@ cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64
     pthread_mutex_unlock(&ms->turn);
     rc = settle(ms, r, rc, err);
     if (rc) {
-        cp_server_phase(ms->server, "failed", 0, 0, 0);
+        cp_server_phase(ms->server, r->served, "failed", 0, 0, 0);
         take_apart(ms, r, cp_now_ns());
     }
-    return rc;
+    return ended(ms, rc, err);
 }
 
 /* ---- unload ---- */
 
 cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_ms, cp_err *err)
 {
+    int64_t end_ns = drain_ms > 0 ? cp_now_ns() + drain_ms * 1000000 : 0;
     pthread_mutex_lock(&ms->lock);
     row *r = find(ms, name);
-    bool mine = r && !r->loading && !r->leaving;
+    bool mine = r && !r->loading && !r->leaving, given_up = r && r->loading;
     if (mine) {
         r->leaving = true;
     } else if (r) { /* its loader, or who came first, takes it apart */
         uint64_t serial = r->serial;
+        if (given_up) {
+            cp_log(CP_LOG_INFO, "model %s: its load is given up at its next stop", name);
+        }
         atomic_store(&r->cancel, true);
+        if (end_ns) {
+            cp_server_hasten(ms->server, name, end_ns);
+        }
         while (is_listed(ms, serial)) {
             pthread_cond_wait(&ms->change, &ms->lock);
         }
@@ -375,7 +427,7 @@ cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_
     }
     if (mine) {
         cp_log(CP_LOG_INFO, "model %s: unloading", r->ids[0]);
-        take_apart(ms, r, drain_ms > 0 ? cp_now_ns() + drain_ms * 1000000 : 0);
+        take_apart(ms, r, end_ns);
         cp_log(CP_LOG_INFO, "model %s: unloaded", name);
     }
     return CP_OK;

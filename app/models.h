@@ -21,21 +21,25 @@ cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server
 /* No load and no unload may be under way (asserted: both would go on in a closed engine). NULL is
  * fine. */
 void cp_app_models_free(cp_app_models *ms);
+/* The process ends: loads that are under way end at their next stop, and none is begun any more
+ * (CP_OVERLOADED). Any thread. */
+void cp_app_models_end(cp_app_models *ms);
 /* So many models that say no kv_bytes will be loaded: the first shares what the backend can give
  * with the others, and so on. Before the first load. */
 void cp_app_models_expect(cp_app_models *ms, int n);
 /*
- * Load mo, whose strings are copied, and serve it. kv_bytes 0: what --kv-bytes leaves, where it was
- * given, else what the backend can give beside this model now. Errors are those of file, tokenizer,
- * program and engine, CP_INVALID_VALUE for a name that is taken, CP_CANCELLED when it was unloaded
- * meanwhile; nothing is left of it then.
+ * Load mo, whose strings are copied, and serve it; what it leaves open the options fill. kv_bytes
+ * 0: what --kv-bytes leaves, where it was given, else what the backend can give beside this model
+ * now. Errors are those of file, tokenizer, program and engine, CP_INVALID_VALUE for a name that is
+ * taken, CP_CANCELLED when it was unloaded meanwhile; nothing is left of it then.
  */
 cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64_t kv_bytes,
                            cp_err *err);
 /*
  * Unload the model of this name. From now on requests for it are refused; what has begun has
  * drain_ms (0: as long as it takes) and then ends with an error. A load ends at its next stop. Who
- * unloads what is being unloaded already waits for its end, too. CP_MODEL_NOT_FOUND.
+ * unloads what is being unloaded already waits for its end, too, and may bring it nearer.
+ * CP_MODEL_NOT_FOUND.
  */
 cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_ms, cp_err *err);
 

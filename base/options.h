@@ -79,9 +79,9 @@ typedef struct cp_sampling_options {
 } cp_sampling_options;
 
 /*
- * One model to serve: a REF of the command line, then the file's [[model]]s in order. ctx, kv_type
- * and chat_template_file are already filled from the options of the same name where the entry has
- * none of its own; kv_bytes is 0 unless the entry gives it.
+ * One model to serve: a REF of the command line, then the file's [[model]]s in order. What an entry
+ * leaves open is already filled from the options of the same name; kv_bytes is 0 unless the entry
+ * gives it.
  */
 typedef struct cp_model_options {
     uint32_t given; /* 1u << CP_MODEL_x: set by the entry itself */
@@ -112,6 +112,18 @@ typedef struct cp_options {
     uint8_t source[CP_OPT_COUNT]; /* cp_source */
     cp_arena *arena;
 } cp_options;
+#undef CP_FIELD_STR
+#undef CP_FIELD_TEXT
+#undef CP_FIELD_INT
+#undef CP_FIELD_FLOAT
+#undef CP_FIELD_SIZE
+#undef CP_FIELD_TIME
+#undef CP_FIELD_ENUM
+#undef CP_FIELD_ONOFF
+#undef CP_FIELD_SWITCH
+#undef CP_FIELD_LIST
+#undef CP_FIELD_CSV
+#undef CP_FIELD_INTS
 
 /*
  * Parse argv (argv[0] is skipped) and environ (NULL-terminated, may be NULL), and the file that
@@ -126,6 +138,18 @@ static inline bool cp_option_given(const cp_options *o, cp_option id)
 {
     return o->source[id] > CP_FROM_OTHER;
 }
+
+struct cp_toml_value;
+/*
+ * Set a key of [[model]], or with "sampling." in front one of [model.sampling], from a value that
+ * did not come out of a file; strings are copied into arena. CP_INVALID_VALUE names the key (also
+ * as its param), the value and what is allowed, as for a file; CP_UNSUPPORTED_FIELD: no such key.
+ */
+cp_code cp_model_option_set(cp_model_options *m, const char *key, const struct cp_toml_value *v,
+                            cp_arena *arena, cp_err *err);
+/* Fill what m leaves open from the options of the same name. CP_USAGE: its rows are too few for its
+ * sequences. */
+cp_code cp_model_options_fill(cp_model_options *m, const cp_options *o, cp_err *err);
 
 /*
  * The flags with which another command of this program gets what was given here (by flag,

@@ -242,13 +242,11 @@ static cp_code wrong_kind(parse *ps, const cp_opt_row *row, const cp_toml_value 
                    allowed);
 }
 
-/* Set a row from a TOML value: scalars, and arrays of scalars for lists. */
-static cp_code set_from_toml(parse *ps, const cp_opt_row *row, void *base, const cp_toml_entry *e)
+/* Set a row from a value of a file or a request: scalars, and arrays of scalars for lists. */
+static cp_code set_from_value(parse *ps, const cp_opt_row *row, void *base, const cp_toml_value *v,
+                              const char *where)
 {
-    key_place place;
     char buf[48];
-    const char *where = place_of(ps, e, &place);
-    const cp_toml_value *v = e->value;
     bool array = v->type == CP_TOML_ARRAY && cp_opt_is_list(row->type);
     for (const cp_toml_value *item = array ? v->v.array.first : v; item;
          item = array ? item->next : NULL) {
@@ -260,6 +258,12 @@ static cp_code set_from_toml(parse *ps, const cp_opt_row *row, void *base, const
             return code;
     }
     return CP_OK;
+}
+
+static cp_code set_from_toml(parse *ps, const cp_opt_row *row, void *base, const cp_toml_entry *e)
+{
+    key_place place;
+    return set_from_value(ps, row, base, e->value, place_of(ps, e, &place));
 }
 
 static const cp_opt_row *find_row(const cp_opt_row *rows, int n, const char *name)
@@ -610,6 +614,39 @@ static void find_config(parse *ps, char *const *environment)
 
 /* ---- rules across options ---- */
 
+/*
+ * A step has a row for each sequence that runs, the choices of a request included: with fewer, the
+ * youngest would hold a slot and pages and never get a row while the others decode.
+ */
+static cp_code rows_for_seqs(const cp_model_options *m, cp_err *err)
+{
+    if (m->max_batch_rows >= m->max_seqs)
+        return CP_OK;
+    return cp_fail(err, CP_USAGE,
+                   "%.200s: key 'max_batch_rows': got %lld, with max_seqs %lld; allowed: as many "
+                   "rows as sequences, or more",
+                   m->ref, (long long)m->max_batch_rows, (long long)m->max_seqs);
+}
+
+cp_code cp_model_options_fill(cp_model_options *m, const cp_options *o, cp_err *err)
+{
+#define FILL(key) m->key = m->given & 1u << CP_MODEL_##key ? m->key : o->key
+    FILL(ctx);
+    FILL(kv_type);
+    FILL(chat_template_file);
+    FILL(platform);
+    FILL(variant);
+    FILL(max_seqs);
+    FILL(max_batch_rows);
+#undef FILL
+    /* Where an entry says one of the two, what the options say of the other follows. */
+    if (!(m->given & 1u << CP_MODEL_max_seqs) && m->max_seqs > m->max_batch_rows)
+        m->max_seqs = m->max_batch_rows;
+    if (!(m->given & 1u << CP_MODEL_max_batch_rows) && m->max_batch_rows < m->max_seqs)
+        m->max_batch_rows = m->max_seqs;
+    return rows_for_seqs(m, err);
+}
+
 /* serve: REFs, then the file's entries; what an entry leaves open comes from the options. */
 static cp_code resolve_models(parse *ps)
 {
@@ -628,17 +665,12 @@ static cp_code resolve_models(parse *ps)
         memcpy(all + n_refs, o->models, (size_t)o->n_models * sizeof(*all));
     if (o->alias.n)
         all[0].alias = o->alias;
-    for (cp_model_options *m = all; m < all + n; m++) {
-        if (!(m->given & 1u << CP_MODEL_ctx))
-            m->ctx = o->ctx;
-        if (!(m->given & 1u << CP_MODEL_kv_type))
-            m->kv_type = o->kv_type;
-        if (!(m->given & 1u << CP_MODEL_chat_template_file))
-            m->chat_template_file = o->chat_template_file;
-    }
     o->models = all;
     o->n_models = n;
-    return CP_OK;
+    cp_code code = CP_OK;
+    for (cp_model_options *m = all; m < all + n && code == CP_OK; m++)
+        code = cp_model_options_fill(m, o, ps->err);
+    return code;
 }
 
 static cp_code check_required(parse *ps)
@@ -655,11 +687,7 @@ static cp_code check_required(parse *ps)
     return CP_OK;
 }
 
-/*
- * A step has a row for each sequence that runs, the choices of a request included: with fewer, the
- * youngest would hold a slot and pages and never get a row while the others decode. Where only one
- * of the two is given, the other one follows.
- */
+/* As rows_for_seqs, of the options; where only one of the two is given, the other one follows. */
 static cp_code relate_rows(parse *ps)
 {
     cp_options *o = ps->o;
@@ -718,6 +746,31 @@ done:
         cp_options_free(o);
     else
         *out = o;
+    return code;
+}
+
+cp_code cp_model_option_set(cp_model_options *m, const char *key, const cp_toml_value *v,
+                            cp_arena *arena, cp_err *err)
+{
+    static const char prefix[] = "sampling.";
+    cp_options o = {.arena = arena};
+    parse ps = {.o = &o, .err = err};
+    char where[80], param[sizeof(err->param)];
+    bool sampling = strncmp(key, prefix, sizeof(prefix) - 1) == 0;
+    const cp_opt_row *rows = sampling ? cp_sampling_rows : cp_model_rows;
+    int n = sampling ? CP_SAMPLING_COUNT : CP_MODEL_KEY_COUNT;
+    const cp_opt_row *row = find_row(rows, n, sampling ? key + sizeof(prefix) - 1 : key);
+    if (!row)
+        return cp_fail_param(err, CP_UNSUPPORTED_FIELD, key, "'%.40s' is no key of a model", key);
+    cp_snprintf(where, sizeof(where), "'%.60s'", key);
+    cp_snprintf(param, sizeof(param), "%s", key);
+    cp_code code = set_from_value(&ps, row, sampling ? (void *)&m->sampling : (void *)m, v, where);
+    if (code == CP_USAGE) {
+        err->code = code = CP_INVALID_VALUE;
+        cp_strcopy(err->param, sizeof(err->param), param);
+    } else if (code == CP_OK) {
+        *(sampling ? &m->sampling.given : &m->given) |= 1u << (row - rows);
+    }
     return code;
 }
 

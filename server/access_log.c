@@ -8,7 +8,8 @@
  * so far. */
 static void generation(const cp_call *c, cp_buf *b)
 {
-    if (!c->route || !c->route->api || c->route->api->reply || c->on_job || !c->model_id)
+    if (!c->route || !c->route->api || c->route->api->reply || c->route->api->act || c->on_job ||
+        !c->model_id)
         return;
     int completion = 0, cached = 0;
     for (int i = 0; i < c->n_choices; i++)

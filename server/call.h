@@ -91,6 +91,7 @@ struct cp_call {
     _Atomic int refs;  /* the loop's one, and one for each part the engine has */
     _Atomic int state; /* cp_call_state; the loop writes it, a job may look */
     bool on_job;       /* what prepare writes is not the loop's to read */
+    bool acted;        /* what its API does was begun */
     char request_id[CP_REQUEST_ID_BYTES];
     char id[CP_ID_BYTES];
     char path[128]; /* for the access line */

@@ -28,6 +28,7 @@ struct cp_server {
     cp_metrics *metrics;
     cp_budget *budget; /* bodies, trees, and what calls hold */
     cp_served_table models;
+    cp_server_host host; /* set before ready_to_serve; self NULL: none */
     _Atomic bool ready_to_serve;
     _Atomic(const char *) phase;
     _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */

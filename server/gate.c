@@ -17,11 +17,29 @@ static const char *key_of(const cp_http_req *q)
     return key ? key : cp_http_header(q, "X-Api-Key");
 }
 
+/* What lies here changes the server or looks into it, so loopback is no lock for it. */
+static bool is_admin(const char *path)
+{
+    return strncmp(path, "/admin/", 7) == 0 || strncmp(path, "/debug/", 7) == 0;
+}
+
+/* Scopes of which a key needs one (0: none is needed), 0 where nothing is known of the path. */
+static unsigned scopes_for(const cp_http_req *q, const cp_route *route)
+{
+    return is_admin(cp_http_path(q)) ? CP_SCOPE_ADMIN : route ? route->scope : 0;
+}
+
 /* CP_OK, or why this key may not use the route (NULL: a path that has no row). */
 static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_route *route,
                          cp_err *err)
 {
-    if (s->n_keys == 0 || (route && route->scope == 0))
+    unsigned needed = scopes_for(q, route);
+    if (s->n_keys == 0 && needed == CP_SCOPE_ADMIN)
+        return cp_fail(err, CP_PERMISSION,
+                       "%.200s needs a key of scope admin, and this server has no keys; give it "
+                       "one with --api-key-file (a line: KEY scopes=admin)",
+                       cp_http_path(q));
+    if (s->n_keys == 0 || (route && needed == 0))
         return CP_OK;
     const char *key = key_of(q);
     unsigned scopes = key ? cp_auth_scopes(s->keys, s->n_keys, key) : 0;
@@ -30,7 +48,7 @@ static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_rout
                        key ? "the API key is not known; send a valid one as 'Authorization: Bearer "
                              "KEY'"
                            : "an API key is needed; send it as 'Authorization: Bearer KEY'");
-    if (route && !(scopes & route->scope))
+    if (needed && !(scopes & needed))
         return cp_fail(err, CP_PERMISSION, "this API key's scopes do not include this route");
     return CP_OK;
 }

@@ -25,15 +25,21 @@ static void log_unknown(cp_call *c)
     }
 }
 
-static void job(void *arg)
+/* To the loop; its thread touches neither call nor server after this. */
+static void back(cp_call *c)
 {
-    cp_call *c = arg;
     cp_server *s = c->s;
-    if (cp_call_wanted(c))
-        cp_call_prepare(c);
     cp_mpsc_push(&s->parsed, &c->parsed_link);
     cp_http_wake(s->http);
     atomic_fetch_sub_explicit(&s->n_jobs, 1, memory_order_release);
+}
+
+static void job(void *arg)
+{
+    cp_call *c = arg;
+    if (cp_call_wanted(c))
+        cp_call_prepare(c);
+    back(c);
 }
 
 void cp_call_start(cp_call *c)
@@ -57,14 +63,44 @@ void cp_call_start(cp_call *c)
     cp_call_error(c, 0, cp_fail(&err, CP_OVERLOADED, "too many requests are being parsed"), &err);
 }
 
+/* On a thread of the host's. What it does is done, whether or not its client still waits. */
+static void act(void *arg)
+{
+    cp_call *c = arg;
+    c->code = c->p.api->act(c, &c->err);
+    back(c);
+}
+
+/* True: a thread has it now, and it will be parsed once more. */
+static bool set_to_work(cp_call *c)
+{
+    cp_server *s = c->s;
+    if (c->code != CP_OK || !c->p.api->act || c->acted)
+        return false;
+    c->acted = c->on_job = true;
+    atomic_fetch_add(&s->n_jobs, 1);
+    if (s->host.self && s->host.run(s->host.self, act, c))
+        return true;
+    c->on_job = false;
+    atomic_fetch_sub(&s->n_jobs, 1);
+    c->code = s->host.self
+                  ? cp_fail(&c->err, CP_OVERLOADED,
+                            "so many loads and unloads are under way as there may be, or the "
+                            "server is shutting down")
+                  : cp_fail(&c->err, CP_NOT_FOUND, "this server's models do not change");
+    return false;
+}
+
 void cp_call_parsed(cp_call *c)
 {
     c->on_job = false;
+    if (cp_call_wanted(c) && set_to_work(c))
+        return;
     if (cp_call_wanted(c)) {
         log_unknown(c);
         if (c->code != CP_OK)
             cp_call_error(c, 0, c->code, &c->err);
-        else if (c->p.api->reply)
+        else if (c->p.api->reply || c->p.api->act)
             cp_call_json(c, &c->reply);
         else
             cp_call_submit(c);

@@ -58,6 +58,7 @@ typedef struct cp_params {
     cp_str cache_salt;
     cp_str given_id;                     /* infer: what the answer repeats; p NULL: none */
     unsigned outputs;                    /* infer: the tensors that the answer has, 1 << n */
+    const void *order;                   /* what an API that acts is to do: its own */
     const char *unknown[CP_UNKNOWN_MAX]; /* printable, shortened */
     int n_unknown;
 } cp_params;

@@ -155,8 +155,22 @@ cp_code cp_parser_read(cp_parser *ps, cp_err *err)
     return code == CP_OK ? ps->api->parse(ps, err) : code;
 }
 
+static cp_code read_of(cp_parser *ps, const cp_params_model *m, cp_err *err)
+{
+    cp_params_init(ps->out, m->defaults);
+    ps->out->model = m->handle;
+    ps->out->api = ps->api;
+    ps->n_vocab = m->n_vocab;
+    ps->defaults = m->defaults;
+    return cp_parser_read(ps, err);
+}
+
 static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
 {
+    if (ps->api->no_model) {
+        const cp_sampling_defaults off = cp_sampling_defaults_off();
+        return read_of(ps, &(cp_params_model){.defaults = &off}, err);
+    }
     const json_t *name = env->model.p ? NULL : cp_parser_get(ps, "model");
     char say[64];
     if (name && !json_is_string(name))
@@ -168,14 +182,7 @@ static cp_code parse_body(cp_parser *ps, const cp_params_env *env, cp_err *err)
         want = (cp_str){json_string_value(name), json_string_length(name)};
     cp_params_model m = {0};
     cp_code code = env->find_model(env->arg, want, &m, err);
-    if (code != CP_OK)
-        return code;
-    cp_params_init(ps->out, m.defaults);
-    ps->out->model = m.handle;
-    ps->out->api = ps->api;
-    ps->n_vocab = m.n_vocab;
-    ps->defaults = m.defaults;
-    return cp_parser_read(ps, err);
+    return code == CP_OK ? read_of(ps, &m, err) : code;
 }
 
 cp_code cp_params_parse(char *body, size_t n, const cp_params_env *env, cp_arena *arena,

@@ -277,7 +277,7 @@ void cp_call_prepare(cp_call *c)
     cp_err *err = &c->err;
     c->code = cp_params_parse(c->body.p, c->body.n, &env, c->arena, render, &c->p, err);
     cp_buf_fini(&c->body);
-    if (c->code == CP_OK)
+    if (c->code == CP_OK && !c->p.api->act)
         c->code =
             c->p.api->reply ? c->p.api->reply(c, render, err) : prepare_generation(c, render, err);
     if (c->code == CP_OK && c->reply.failed)

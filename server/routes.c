@@ -15,7 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPEN = 0, ANY = CP_SCOPE_INFERENCE | CP_SCOPE_ADMIN, USE = CP_SCOPE_INFERENCE };
+enum {
+    OPEN = 0,
+    ANY = CP_SCOPE_INFERENCE | CP_SCOPE_ADMIN,
+    USE = CP_SCOPE_INFERENCE,
+    ADMIN = CP_SCOPE_ADMIN
+};
 
 static const cp_route routes[] = {
 #define CP_ROUTE(method, path, scope, handler)                                                     \

@@ -19,6 +19,7 @@ static void free_row(cp_served *m)
     for (size_t i = 0; i < m->n_ids; i++)
         free(m->ids[i]);
     free(m->ids);
+    free(m->ref);
     free(m->digest);
     free(m->quantization);
     free(m->fingerprint);
@@ -80,7 +81,8 @@ cp_code cp_served_reserve(cp_served_table *t, const char *const *ids, size_t n_i
         code = cp_fail(err, CP_OVERLOADED, "more than %d models", CP_SERVED_MAX);
     for (size_t i = 0; i < n_ids && code == CP_OK; i++)
         if (find(t, ids[i], strlen(ids[i])))
-            code = cp_fail(err, CP_INVALID_VALUE, "two models are called '%s'", ids[i]);
+            code = cp_fail_param(err, CP_INVALID_VALUE, "alias", "two models are called '%.200s'",
+                                 ids[i]);
     if (code == CP_OK)
         *out = t->list[t->n++] = new_row(ids, n_ids);
     pthread_mutex_unlock(&t->lock);
@@ -95,6 +97,8 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
         return cp_fail(err, CP_INTERNAL, "the engine has no model '%s'", m->ids[0]);
     m->tokenizer = cfg->tokenizer;
     m->templates = cfg->templates;
+    m->ref = copy(cfg->ref);
+    m->kv_bytes = cfg->kv_bytes;
     m->digest = copy(cfg->digest);
     m->quantization = copy(cfg->quantization);
     m->fingerprint = copy(cfg->fingerprint);
@@ -116,6 +120,31 @@ void cp_served_unload(cp_served_table *t, cp_served *m, int64_t end_ns)
     m->state = CP_MODEL_DRAINING;
     m->end_ns = end_ns;
     pthread_mutex_unlock(&t->lock);
+}
+
+void cp_served_hasten(cp_served_table *t, const char *name, int64_t end_ns)
+{
+    pthread_mutex_lock(&t->lock);
+    cp_served *m = find(t, name, strlen(name));
+    if (m && m->state == CP_MODEL_DRAINING && (m->end_ns == 0 || m->end_ns > end_ns))
+        m->end_ns = end_ns;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void cp_served_phase(cp_served *m, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
+{
+    atomic_store_explicit(&m->phase, phase, memory_order_relaxed);
+    atomic_store_explicit(&m->load_done, done, memory_order_relaxed);
+    atomic_store_explicit(&m->load_total, total, memory_order_relaxed);
+    atomic_store_explicit(&m->load_rate, rate, memory_order_relaxed);
+}
+
+cp_model_state cp_served_state(cp_served_table *t, const cp_served *m)
+{
+    pthread_mutex_lock(&t->lock);
+    cp_model_state state = m->state;
+    pthread_mutex_unlock(&t->lock);
+    return state;
 }
 
 void cp_served_forget(cp_served_table *t, cp_served *m)

@@ -22,12 +22,16 @@ struct cp_served {
     /* written before it is READY */
     const cp_tokenizer *tokenizer;
     cp_templates templates; /* borrowed */
-    char *digest, *quantization, *fingerprint;
+    char *ref, *digest, *quantization, *fingerprint;
+    uint64_t kv_bytes;
     cp_sampling_defaults defaults;
     cp_engine_limits limits;
     cp_resident *engine;
     int64_t created;
     cp_metrics *metrics; /* NULL: none */
+    /* of its load; each value is exact, together they may be of two moments */
+    _Atomic(const char *) phase; /* NULL: it waits for its turn */
+    _Atomic uint64_t load_done, load_total, load_rate;
     /* guarded by the table's lock */
     cp_model_state state;
     int64_t end_ns; /* of a drain; 0: none */
@@ -51,6 +55,9 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
                           const cp_engine_api *e, cp_err *err);
 void cp_served_unload(cp_served_table *t, cp_served *m, int64_t end_ns);
 void cp_served_forget(cp_served_table *t, cp_served *m);
+void cp_served_hasten(cp_served_table *t, const char *name, int64_t end_ns);
+void cp_served_phase(cp_served *m, const char *phase, uint64_t done, uint64_t total, uint64_t rate);
+cp_model_state cp_served_state(cp_served_table *t, const cp_served *m);
 
 /* A reference to the READY model of this name, name[n], or to the first one (NULL). Else why there
  * is none: CP_LOADING, or CP_MODEL_NOT_FOUND with words. */

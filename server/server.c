@@ -255,8 +255,11 @@ bool cp_server_exposed(const cp_server *s)
     return cp_http_port(s->http) != 0 && !cp_http_loopback(s->http);
 }
 
-void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
+void cp_server_phase(cp_server *s, cp_served *x, const char *phase, uint64_t done, uint64_t total,
+                     uint64_t rate)
 {
+    if (x)
+        cp_served_phase(x, phase, done, total, rate);
     /* Each value is exact; a probe that falls between two of them shows two moments. */
     atomic_store(&s->phase, phase);
     atomic_store(&s->load_done, done);
@@ -291,7 +294,18 @@ void cp_server_forget_model(cp_server *s, cp_served *x)
 void cp_server_ready(cp_server *s)
 {
     atomic_store(&s->ready_to_serve, true);
-    cp_server_phase(s, "serving", 0, 0, 0);
+    cp_server_phase(s, NULL, "serving", 0, 0, 0);
+}
+
+void cp_server_hasten(cp_server *s, const char *name, int64_t end_ns)
+{
+    cp_served_hasten(&s->models, name, end_ns);
+}
+
+void cp_server_set_host(cp_server *s, const cp_server_host *host)
+{
+    CP_ASSERT(!atomic_load(&s->ready_to_serve));
+    s->host = *host;
 }
 
 /* ---- drain and close ---- */

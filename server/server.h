@@ -15,6 +15,7 @@
 #include "base/code.h"
 #include "base/jobs.h"
 #include "base/metrics.h"
+#include "base/options.h"
 #include "chat/chat.h"
 #include "engine/engine.h"
 #include "tokenizer/tokenizer.h"
@@ -86,6 +87,8 @@ typedef struct cp_server_model {
     const char *quantization; /* "Q4_K_M" */
     const char *fingerprint;  /* system_fingerprint: build, ISA level, KV type, digest */
     cp_sampling_defaults defaults;
+    const char *ref;     /* where it came from; NULL: not told */
+    uint64_t kv_bytes;   /* of its pages and states */
     cp_resident *engine; /* the model in the engine */
     int64_t created;     /* seconds since the epoch */
     cp_metrics *metrics; /* written by /metrics; may be NULL */
@@ -107,11 +110,12 @@ int cp_server_port(const cp_server *s); /* 0 with a Unix socket */
 bool cp_server_exposed(const cp_server *s);
 
 /*
- * What the probes and /metrics say while loading: a static string such as "pulling", and bytes
- * done, bytes in all (0: not known) and bytes a second; a phase that counts no bytes gives 0 for
- * all three. Any one thread at a time.
+ * What the probes and /metrics say while loading, and /admin/models of the model x (NULL: of none):
+ * a static string such as "pulling", and bytes done, bytes in all (0: not known) and bytes a
+ * second; a phase that counts no bytes gives 0 for all three. Any one thread at a time.
  */
-void cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total, uint64_t rate);
+void cp_server_phase(cp_server *s, cp_served *x, const char *phase, uint64_t done, uint64_t total,
+                     uint64_t rate);
 /*
  * A model's way through the server; any thread, also while requests are served. reserve takes the
  * names it will answer to (the first is its id) and tells requests for it to come again:
@@ -126,6 +130,27 @@ cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_i
 cp_code cp_server_publish_model(cp_server *s, cp_served *x, const cp_server_model *m, cp_err *err);
 void cp_server_unload_model(cp_server *s, cp_served *x, int64_t end_ns);
 void cp_server_forget_model(cp_server *s, cp_served *x);
+/* Of the model of this name that is being unloaded: what has begun ends at end_ns, unless it ends
+ * sooner. Nothing, where there is none. Any thread. */
+void cp_server_hasten(cp_server *s, const char *name, int64_t end_ns);
+
+/*
+ * Who loads and unloads models when a client asks for it. load and unload return when it is done;
+ * they are called on a thread that `run` has given. All three: any thread, until the server is
+ * closed.
+ */
+typedef struct cp_server_host {
+    void *self;
+    /* Call fn(arg) on a thread of its own. False: too many run already, or the process ends. */
+    bool (*run)(void *self, void (*fn)(void *arg), void *arg);
+    /* mo says what its `given` names; the rest is the host's to fill. Errors are those of a client
+     * where the client is to blame; words are shown to it, whatever the code. */
+    cp_code (*load)(void *self, const cp_model_options *mo, cp_err *err);
+    /* drain_ms 0: what has begun goes on to its end. CP_MODEL_NOT_FOUND. */
+    cp_code (*unload)(void *self, const char *name, int64_t drain_ms, cp_err *err);
+} cp_server_host;
+/* Before cp_server_ready; copied. Without one models cannot be loaded over HTTP. */
+void cp_server_set_host(cp_server *s, const cp_server_host *host);
 /* All models of the start are there: requests are taken, and /readyz is 200 while one is published.
  * Any thread. */
 void cp_server_ready(cp_server *s);

@@ -2,8 +2,9 @@
  * api: a table of functions says what one API of the server makes of bodies, events and errors.
  *
  * A route names its API (server/routes.def), and nothing else of the server tells APIs apart. An
- * API that generates has begin, event, end and whole; one that only answers has reply. What the
- * engine says reaches an API as a stream of cp_said, whose order within a choice is
+ * API that generates has begin, event, end and whole; one that only answers has reply, one that
+ * changes the server has act. What the engine says reaches an API as a stream of cp_said, whose
+ * order within a choice is
  *
  *   (CONTENT | REASONING | TOOL_BEGIN ARGUMENTS* TOOL_END)* FINISH
  *
@@ -62,6 +63,11 @@ typedef struct cp_api {
     /* Write c->reply. `render` holds the chat's tree and is given back afterwards. NULL: the API
      * generates. */
     cp_code (*reply)(cp_call *c, cp_arena *render, cp_err *err);
+    /* ---- of an API that is about the server ---- */
+    bool no_model; /* its bodies name none, and need none */
+    /* In the place of reply; may take long, and a client that leaves does not end it. Not on Jobs:
+     * on a thread that the server's host gives. */
+    cp_code (*act)(cp_call *c, cp_err *err);
     /* ---- of an API that generates ---- */
     const char *id_prefix;
     const char *top_field;      /* that asks for log-probabilities */

@@ -38,8 +38,8 @@ void __wrap_cp_app_model_close(cp_app_model *m);
 cp_code __wrap_cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_ids,
                                        cp_served **out, cp_err *err);
 void __wrap_cp_server_forget_model(cp_server *s, cp_served *m);
-void __wrap_cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total,
-                            uint64_t rate);
+void __wrap_cp_server_phase(cp_server *s, cp_served *x, const char *phase, uint64_t done,
+                            uint64_t total, uint64_t rate);
 int __real_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
 int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
 int __real_pthread_cond_broadcast(pthread_cond_t *c);
@@ -107,10 +107,11 @@ void __wrap_cp_server_forget_model(cp_server *s, cp_served *m)
         sched_yield();
 }
 
-void __wrap_cp_server_phase(cp_server *s, const char *phase, uint64_t done, uint64_t total,
-                            uint64_t rate)
+void __wrap_cp_server_phase(cp_server *s, cp_served *x, const char *phase, uint64_t done,
+                            uint64_t total, uint64_t rate)
 {
     (void)s;
+    (void)x;
     (void)phase;
     (void)done;
     (void)total;

@@ -106,6 +106,8 @@ void h_open(harness *h, const h_config *cfg)
         m.defaults.max_tokens = cfg->default_max_tokens;
     assert_int_equal(cp_server_reserve_model(h->s, ids, 3, &h->model, &err), CP_OK);
     assert_int_equal(cp_server_publish_model(h->s, h->model, &m, &err), CP_OK);
+    if (cfg->loader)
+        cp_server_set_host(h->s, cfg->loader);
     if (!cfg->loading)
         cp_server_ready(h->s);
     h_say(h, "Hello");

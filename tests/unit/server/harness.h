@@ -49,10 +49,11 @@ typedef struct h_config {
     const char *tool_use, *rag; /* templates of these names; NULL: none */
     const char *cors[3];        /* up to a NULL */
     const char *allowed_host, *host;
-    bool add_bos;                /* the tokenizer puts BOS in front */
-    bool loading;                /* do not call cp_server_ready */
-    const cp_engine_api *engine; /* behind the server in place of the fake one; NULL: the fake */
-    cp_resident *resident;       /* the model in it */
+    bool add_bos;                 /* the tokenizer puts BOS in front */
+    bool loading;                 /* do not call cp_server_ready */
+    const cp_engine_api *engine;  /* behind the server in place of the fake one; NULL: the fake */
+    cp_resident *resident;        /* the model in it */
+    const cp_server_host *loader; /* who loads models; NULL: nobody */
 } h_config;
 
 void h_open(harness *h, const h_config *cfg);
@@ -110,6 +111,7 @@ void h_path(const cp_route *r, char *out, size_t cap);
 const cp_api *h_api(unsigned at);
 
 /* Groups; each returns the number of failed tests. */
+int run_admin_tests(void);
 int run_auth_tests(void);
 int run_budget_tests(void);
 int run_http_tests(void);

@@ -395,11 +395,11 @@ static void test_probes_while_loading(void **state)
     (void)state;
     harness h;
     h_open(&h, &(h_config){.loading = true});
-    cp_server_phase(h.s, "mapping", 0, 0, 0);
+    cp_server_phase(h.s, NULL, "mapping", 0, 0, 0);
     h_answer a = h_call(&h, "GET", "/readyz", "", NULL);
     assert_string_equal(a.body.p, "{\"status\":\"loading\",\"phase\":\"mapping\"}");
     h_answer_fini(&a);
-    cp_server_phase(h.s, "pulling", 3, 10, 7);
+    cp_server_phase(h.s, NULL, "pulling", 3, 10, 7);
     a = h_call(&h, "GET", "/metrics", "", NULL);
     assert_non_null(strstr(a.body.p, "\ncapstan_load_bytes 3\n"));
     assert_non_null(strstr(a.body.p, "\ncapstan_load_size_bytes 10\n"));
