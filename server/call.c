@@ -69,7 +69,7 @@ void cp_call_let_go(cp_call *c)
         c->prev->next = c->next;
     else
         s->calls = c->next;
-    if (c->route && c->route->api)
+    if (c->route && cp_route_counts(c->route))
         atomic_fetch_sub(&s->n_active, 1);
     cp_call_unref(c);
 }

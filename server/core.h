@@ -34,7 +34,7 @@ struct cp_server {
     _Atomic uint64_t load_done, load_total, load_rate; /* bytes; see cp_server_phase */
     _Atomic int drain; /* cp_drain; the loop moves it on, drain_begin and drain_now start it */
     _Atomic bool cut_asked, clean;
-    _Atomic int n_active; /* calls of routes that take a body; a drain waits for them */
+    _Atomic int n_active; /* calls for which a drain waits: cp_route_counts */
     _Atomic int n_jobs;   /* jobs that will still touch the server */
     _Atomic bool closing;
     cp_mpsc ready;  /* requests with events, from the engine */

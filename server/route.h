@@ -17,4 +17,10 @@ typedef struct cp_route {
     void (*handle)(cp_call *c); /* called when the body, if any, is there; loop thread */
 } cp_route;
 
+/* Does a drain wait for its calls? Not for those that change the server. */
+static inline bool cp_route_counts(const cp_route *r)
+{
+    return r->api && !r->api->act;
+}
+
 #endif

@@ -218,9 +218,9 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
         return;
     }
     c->route = route;
-    if (route->api)
+    if (cp_route_counts(route))
         atomic_fetch_add(&s->n_active, 1);
-    else
+    if (!route->api)
         cp_http_ignore_body(q);
 }
 
