@@ -443,25 +443,26 @@ static void embed_steps(rig *r, const cp_mat *outs, const char *what)
     rig_batch_fini(&b);
 }
 
-/* Every kind of table; a thread has one element of a row of floats, and seven. */
+/* Every kind of table, rows that end within the first turn of a block's threads, with a turn, and
+ * after nine. */
 static void embeds(void **state)
 {
     (void)state;
+    static const int widths_of[][5] = {{256, 2304, -1}, {96, 1024, 1792, 2304, -1}};
     cp_dtype types[CP_PANEL_COUNT];
     int n = some_types(types);
-    for (int number = 0; number < 2 * n; number++) {
-        rig r;
-        rig_init(&r, (uint64_t)number + 500);
-        cp_dtype t = types[number % n];
-        int width = number < n ? 256 : 1792;
-        cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
-        op->u.embed.out = rig_mat(&r, width, CP_ROWS_ALL);
-        op->u.embed.table = rig_weight(&r, t, width, EMBED_VOCAB, CP_ROLE_EMBED);
-        op->u.embed.scale = number % 2 ? 1.0f : 25.298f;
-        cp_mat outs[] = {op->u.embed.out, -1};
-        embed_steps(&r, outs, cp_dtype_info((uint32_t)t)->name);
-        rig_fini(&r);
-    }
+    for (int number = 0; number < n; number++)
+        for (const int *width = widths_of[is_float(types[number])]; *width >= 0; width++) {
+            rig r;
+            rig_init(&r, (uint64_t)(number + *width) + 500);
+            cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
+            op->u.embed.out = rig_mat(&r, *width, CP_ROWS_ALL);
+            op->u.embed.table = rig_weight(&r, types[number], *width, EMBED_VOCAB, CP_ROLE_EMBED);
+            op->u.embed.scale = number % 2 ? 1.0f : 25.298f;
+            cp_mat outs[] = {op->u.embed.out, -1};
+            embed_steps(&r, outs, cp_dtype_info((uint32_t)types[number])->name);
+            rig_fini(&r);
+        }
 }
 
 /* A record that mixes its table, of which it returns the weight. */
@@ -483,12 +484,12 @@ static cp_wref mixing(rig *r, cp_dtype t, int width, int span, cp_mat out)
 static void mixed_embeds(void **state)
 {
     (void)state;
-    static const int spans[] = {2, 24, 48, 64, 96, 160, 200, 256, 352, 448, 512};
+    static const int spans[] = {2, 24, 48, 64, 96, 128, 160, 200, 256, 352, 448, 512};
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
         rig r;
         rig_init(&r, i + 560);
-        int width = 32 * spans[i];
-        cp_dtype t = i % 2 ? CP_DTYPE_Q5_0 : CP_DTYPE_BF16;
+        int width = (i % 3 ? 32 : 5) * spans[i]; /* of eight warps some have none */
+        cp_dtype t = width % CP_QBLOCK ? CP_DTYPE_BF16 : CP_DTYPE_Q5_0;
         cp_mat outs[] = {rig_mat(&r, width, CP_ROWS_ALL), rig_mat(&r, width, CP_ROWS_ALL),
                          rig_mat(&r, width, CP_ROWS_ALL), -1};
         mixing(&r, t, width, spans[i], outs[0]);
