@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Faults planted in the kernels' PTX: the suite has to see each.
 
-Usage: mutate.py --ptx DIR --driver LIBCUDA --run 'COMMAND' [--run ...] [--kernels REGEX] [--random N] [--seed S] [--most N]
-                 [--jobs N] [--share S] [--log FILE] [--list]
+Usage: mutate.py --ptx DIR --driver LIBCUDA --run 'COMMAND' [--run ...] [--kernels REGEX] [--random N] [--seed S] [--thin N]
+                 [--most N] [--jobs N] [--share S] [--log FILE] [--list]
 
 Without --random the structural list is planted (mutants.py: every barrier and wait taken out, each pair of mma's registers
 exchanged, its types changed, guards negated, bounds moved by one, loads shifted, operands of fma exchanged, roundings changed);
@@ -44,11 +44,28 @@ def all_mutants(kernels):
                 yield Mutant(k, line, kind, new)
 
 
+def template_of(kernel):
+    return re.sub(r"_([A-Z0-9]+|b?f16)$", "", kernel.name)
+
+
+def thinned(every, n, seed):
+    """One kernel of each template in full, the longest; of the others every n-th, from a place that the seed draws."""
+    longest, rng = {}, random.Random(seed)
+    for m in every:
+        k = longest.setdefault(template_of(m.kernel), m.kernel)
+        if len(m.kernel.instructions) > len(k.instructions):
+            longest[template_of(m.kernel)] = m.kernel
+    full = {k.name for k in longest.values()}
+    others = [m for m in every if m.kernel.name not in full]
+    kept = others[rng.randrange(n)::n]
+    return sorted([m for m in every if m.kernel.name in full] + kept, key=lambda m: (m.kernel.name, m.line)) if n > 1 else every
+
+
 def chosen(args, kernels):
     every = list(all_mutants(kernels))
     if args.random:
         return sorted(random.Random(args.seed).sample(every, min(args.random, len(every))), key=lambda m: (m.kernel.name, m.line))
-    every = [m for m in every if m.kind in mutants.STRUCTURAL]
+    every = thinned([m for m in every if m.kind in mutants.STRUCTURAL], args.thin, args.seed)
     if args.most and len(every) > args.most:
         every = [every[i * len(every) // args.most] for i in range(args.most)]
     return every
@@ -149,6 +166,7 @@ def options():
     parser.add_argument("--random", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=0, help="of the structural list, as many, spread evenly")
+    parser.add_argument("--thin", type=int, default=1, help="of the structural list: one kernel of a template in full, of its others every n-th")
     parser.add_argument("--share", type=float, default=1.0, help="of all that must be seen")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=6 * 3600, help="of a command, in seconds")

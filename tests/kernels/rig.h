@@ -19,6 +19,7 @@ typedef struct rig {
     cp_prepare_config cfg;
     uint64_t device_bytes; /* as cp_backend_config's, with the next two */
     bool exact;
+    bool odd; /* machine_fill: a row of three has values at which something changes, and ties */
     cp_gemm gemm;
     uint64_t seed;
     cp_pool *pools[5]; /* by thread count; shared by the rig's machines */
@@ -82,7 +83,8 @@ void machine_put_row(machine *m, cp_mat s, int r, const float *x);
 float *machine_row(const machine *m, cp_mat s, int r); /* a copy, to be freed */
 void *machine_page(const machine *m, uint32_t page);
 void machine_get_row(const machine *m, cp_mat s, int r, float *x);
-/* Fails with the first differing element of the first `rows` rows. */
+/* Fails with the first differing element; it looks beyond the `rows` rows of the step and beside
+ * them, too, where nothing but what machine_fill put may stand. */
 void machines_equal(const machine *a, const machine *b, cp_mat s, int rows, const char *what);
 /* Whole page pool and state pool. */
 void machines_equal_memory(const machine *a, const machine *b, const char *what);

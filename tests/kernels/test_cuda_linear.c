@@ -56,7 +56,7 @@ typedef struct pair {
 static pair pair_open(rig *r, bool exact)
 {
     pair p = {.r = r, .ref = machine_open(r, NULL, 1)};
-    r->exact = exact;
+    r->exact = r->odd = exact;
     p.cuda = machine_open_on(r, "cuda", NULL, 1);
     return p;
 }

@@ -26,6 +26,7 @@ static void compare_with(rig *r, const cp_batch *b, const cp_mat *outs, const ch
                          put_inputs *put, const void *arg)
 {
     uint64_t seed = rig_random(r, 1u << 30);
+    r->odd = seed % 2;
     machine ref = machine_open(r, NULL, 1);
     machine_fill(&ref, seed);
     if (put)
