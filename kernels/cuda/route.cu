@@ -104,7 +104,7 @@ DEV_FN float worth(const float *score, int size)
     return size > 1 ? __fadd_rn(first, second) : first;
 }
 
-/* The scores of experts in groups that are not among the best become -inf. */
+/* The scores of experts in groups that are not among the best become -inf; each lane its own. */
 DEV_FN void keep_groups(const cuda_route_args &a, row_room *room)
 {
     int lane = threadIdx.x % 32, size = a.n / a.n_groups;
@@ -129,10 +129,9 @@ DEV_FN void keep_groups(const cuda_route_args &a, row_room *room)
     for (int e = lane; e < a.n; e += 32)
         if (!room->kept[e / size])
             room->score[e] = -INFINITY;
-    __syncwarp();
 }
 
-/* x = x / sum, whose terms are added by ranks ascending. */
+/* x = x / sum, whose terms are added by ranks ascending; each lane has divided its own then. */
 DEV_FN void divide(float *w, int n, bool bounded)
 {
     float sum = 0.0f;
@@ -145,7 +144,6 @@ DEV_FN void divide(float *w, int n, bool bounded)
 #pragma unroll 1
     for (int j = threadIdx.x % 32; j < n; j += 32)
         w[j] = __fdiv_rn(w[j], sum);
-    __syncwarp();
 }
 
 /* room->w: from the probabilities of the ranks to their weights. */
@@ -163,6 +161,8 @@ DEV_FN void weigh(const cuda_route_args &a, row_room *room)
             room->w[j] = cp_expf(__fadd_rn(room->w[j], -max));
         __syncwarp();
         divide(room->w, a.n_used, false);
+        if (a.normalize)
+            __syncwarp();
     }
     if (a.normalize)
         divide(room->w, a.n_used, true);

@@ -50,6 +50,8 @@ void rig_init(rig *r, uint64_t seed);
 void rig_fini(rig *r);
 uint64_t rig_random(rig *r, uint64_t below);
 float rig_uniform(rig *r); /* [-1, 1) */
+/* Value n of those at which something changes, or that round or compare oddly; over and over. */
+float rig_odd(uint64_t n);
 cp_mat rig_mat(rig *r, int width, cp_rows rows);
 cp_wref rig_weight(rig *r, cp_dtype t, int64_t k, int64_t m, cp_role role);
 cp_wref rig_experts(rig *r, cp_dtype t, int64_t k, int64_t m, int64_t n_expert);

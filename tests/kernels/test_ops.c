@@ -26,7 +26,8 @@ static void compare_with(rig *r, const cp_batch *b, const cp_mat *outs, const ch
                          put_inputs *put, const void *arg)
 {
     uint64_t seed = rig_random(r, 1u << 30);
-    r->odd = seed % 2;
+    /* the gates of DELTANET are logarithms of decays: odd ones make its state overflow */
+    r->odd = seed % 2 && r->ops[0].kind != CP_OP_DELTANET;
     machine ref = machine_open(r, NULL, 1);
     machine_fill(&ref, seed);
     if (put)
@@ -246,7 +247,7 @@ static void put_rows(machine *m, const void *arg)
         machine_put_row(m, s->mat, i, s->x + (size_t)i * (size_t)s->width);
 }
 
-/* Router logits with equal ones, some that are no number, and some that are -inf. */
+/* Router logits with equal ones, some that are no number, some that are -inf, and odd rows. */
 static void random_logits(rig *r, some_rows *s)
 {
     s->x = cp_xcalloc((size_t)s->n * (size_t)s->width, sizeof(*s->x));
@@ -256,8 +257,12 @@ static void random_logits(rig *r, some_rows *s)
             s->x[i] = 0.5f * rintf(s->x[i]);
         if (rig_random(r, 40) == 0)
             s->x[i] = rig_random(r, 2) ? NAN : -INFINITY;
+        if (i / s->width % 5 == 4)
+            s->x[i] = rig_odd(rig_random(r, 1024));
+        if (i / s->width % 10 == 4)
+            s->x[i] = -fabsf(s->x[i]); /* of which 0 is the largest */
         if (i % s->width == 0)
-            s->x[i] = 25.0f * rig_uniform(r); /* never all of them -inf */
+            s->x[i] = i / s->width % 10 == 4 ? 0.0f : 25.0f * rig_uniform(r); /* never all -inf */
     }
 }
 
@@ -280,6 +285,10 @@ static void test_route(uint64_t seed)
     rig_init(&r, seed);
     int groups = seed % 3 ? 1 : 1 + (int)rig_random(&r, 8);
     int size = 1 + (int)rig_random(&r, seed % 5 ? 40 : CP_EXPERTS_MAX / 8);
+    if (seed >= 32 && seed < 36) { /* of two, and all of a row in one lane's reach */
+        groups = 17 + (int)rig_random(&r, 40);
+        size = 2;
+    }
     if (seed >= 30 && seed < 32) { /* as many as there may be */
         groups = seed % 2 ? 1 : CP_EXPERTS_MAX;
         size = CP_EXPERTS_MAX / groups;
@@ -407,7 +416,12 @@ static void test_sum(uint64_t seed)
     rig_batch b;
     rig_batch_init(&b, &r, q, some_seqs(&r, q, 100), false);
     cp_mat outs[] = {op->u.sum.out, -1};
-    compare(&r, &b.b, outs, "sum");
+    some_rows gates = {op->u.sum.gate, b.b.n_rows, 1,
+                       cp_xcalloc((size_t)b.b.n_rows, sizeof(float))};
+    for (int i = 0; i < b.b.n_rows; i++)
+        gates.x[i] = seed % 2 ? 4.0f * rig_uniform(&r) : rig_odd(7 * seed + (uint64_t)i);
+    compare_with(&r, &b.b, outs, "sum", op->u.sum.gate >= 0 ? put_rows : NULL, &gates);
+    free(gates.x);
     rig_batch_fini(&b);
     rig_fini(&r);
 }
@@ -564,7 +578,7 @@ static void test_deltanet(uint64_t seed)
 static const uint64_t rounds[CP_OP_COUNT] = {
     [CP_OP_EMBED] = 30,     [CP_OP_ROPE] = 20,      [CP_OP_GATHER] = 10,    [CP_OP_LINEAR] = 40,
     [CP_OP_ATTENTION] = 60, [CP_OP_SHORTCONV] = 30, [CP_OP_SAMPLE] = 6,     [CP_OP_ROUTE] = 60,
-    [CP_OP_EXPERTS] = 62,   [CP_OP_SUM] = 12,       [CP_OP_DELTAPREP] = 20, [CP_OP_DELTANET] = 20,
+    [CP_OP_EXPERTS] = 62,   [CP_OP_SUM] = 24,       [CP_OP_DELTAPREP] = 20, [CP_OP_DELTANET] = 20,
 };
 CP_OPS(X)
 #undef X

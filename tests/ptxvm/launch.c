@@ -196,8 +196,9 @@ static void run_blocks(ptx_block *b)
         b->id[2] = (unsigned)(at / b->grid[0] / b->grid[1]);
         b->executed = 0;
         b->n_traces = 0;
-        memset(b->shared, 0xff, b->shared_bytes);
-        memset(b->local, 0xff, b->kernel->local_bytes * b->n_warps * 32);
+        int fill = b->options.shuffle && draw(b, 2) ? 0x7f : 0xff; /* numbers, or NaNs */
+        memset(b->shared, fill, b->shared_bytes);
+        memset(b->local, fill, b->kernel->local_bytes * b->n_warps * 32);
         run_block(b);
     }
 }

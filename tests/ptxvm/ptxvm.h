@@ -6,7 +6,8 @@
  * memory or not aligned, a barrier or a warp operation that not all lanes reach, a race between
  * threads of a block in shared or global memory (also inside a warp), two blocks that touch one
  * byte of which one writes, a write to what is read as constant, a read of what cp.async has not
- * brought yet, a trap. Shared and local memory start as NaNs.
+ * brought yet, a trap. Shared and local memory start as NaNs,
+ * with shuffle in some blocks as large numbers.
  *
  * Launches, and what changes memory, exclude one another; a module belongs to one thread at a time.
  */
