@@ -5,6 +5,7 @@
  */
 #include "app/command.h"
 #include "app/compose.h"
+#include "app/exporter.h"
 #include "app/host.h"
 #include "app/signals.h"
 #include "base/clock.h"
@@ -32,6 +33,7 @@ typedef struct serving {
     cp_stack stack;
     cp_jobs *jobs;
     cp_signals *signals;
+    cp_child exporter; /* of traces */
     cp_server *server;
     cp_metrics *metrics;
     cp_app_models *models;
@@ -228,7 +230,8 @@ static cp_code open_server(serving *s, cp_err *err)
                                 .drain_grace_ms = o->drain_grace,
                                 .drain_timeout_ms = o->drain_timeout,
                                 .version = cp_app_version(),
-                                .metrics = s->metrics};
+                                .metrics = s->metrics,
+                                .trace_fd = s->exporter.pid ? s->exporter.fd : 0};
         rc = cp_server_open(&s->server, &cfg, err);
     }
     if (rc == CP_OK && keys.n == 0 && cp_server_exposed(s->server)) {
@@ -253,8 +256,10 @@ int cp_cmd_serve(const cp_options *o)
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
-    /* signals first: every other thread inherits that they are blocked */
-    if (cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
+    /* children before threads; then signals: every other thread inherits that they are blocked */
+    if ((o->otlp_endpoint && *o->otlp_endpoint &&
+         cp_exporter_start(&s.exporter, o->otlp_endpoint, cp_app_version(), &err)) ||
+        cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
                         o->drain_grace + o->drain_timeout, &err) ||
         cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, end_in_order, &s, &err) ||
         cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||
@@ -294,5 +299,6 @@ done:
     }
     cp_orders_free(s.host.orders);
     cp_metrics_free(s.metrics);
+    cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
     return cp_signals_close(s.signals) ? 1 : rc;
 }

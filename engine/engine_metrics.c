@@ -14,6 +14,7 @@ static double seconds(int64_t ns)
 
 void cp_metrics_admitted(const cp_sched *s, const cp_task *t)
 {
+    atomic_store_explicit(&t->r->admitted_ns, s->now_ns, memory_order_relaxed);
     cp_metric_observe(s->cfg.metrics, CP_M_QUEUE_TIME, seconds(s->now_ns - t->submit_ns));
     cp_metric_observe(s->cfg.metrics, CP_M_REQUEST_PROMPT_TOKENS, (double)t->r->n_prompt);
 }
@@ -22,8 +23,10 @@ void cp_metrics_token(const cp_sched *s, const cp_seq *q)
 {
     if (q->last_ns)
         cp_metric_observe(s->cfg.metrics, CP_M_INTER_TOKEN, seconds(s->now_ns - q->last_ns));
-    else if (q->choice == 0)
-        cp_metric_observe(s->cfg.metrics, CP_M_TTFT, seconds(s->now_ns - q->task->submit_ns));
+    if (q->last_ns || q->choice != 0)
+        return;
+    atomic_store_explicit(&q->task->r->first_token_ns, s->now_ns, memory_order_relaxed);
+    cp_metric_observe(s->cfg.metrics, CP_M_TTFT, seconds(s->now_ns - q->task->submit_ns));
 }
 
 void cp_metrics_ended(const cp_sched *s, const cp_task *t)

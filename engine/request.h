@@ -85,6 +85,9 @@ struct cp_request {
     void *user;   /* front end's own */
     void (*free_fn)(cp_request *r); /* called once, on the front end's thread: see release */
     /* shared */
+    /* cp_now_ns() times of the step in which it was admitted, and of its first token; 0: not yet.
+     * The engine writes, the front end may read. */
+    _Atomic int64_t admitted_ns, first_token_ns;
     _Atomic bool cancel; /* front end sets (client gone, stop string met); read once a step */
     _Atomic int refs;    /* set to 2 by submit */
     _Atomic int ready;   /* CP_READY_x: see cp_request_announce and cp_request_popped */

@@ -109,6 +109,9 @@ cp_call *cp_call_new(cp_server *s, cp_http_req *q)
     c->account.budget = s->budget;
     atomic_init(&c->refs, 1);
     take_request_id(c);
+    if (s->trace_fd >= 0)
+        cp_trace_begin(&c->trace, cp_http_header(q, "traceparent"),
+                       cp_http_header(q, "tracestate"));
     cp_strcopy(c->path, sizeof(c->path), cp_http_path(q));
     c->next = s->calls;
     if (c->next)

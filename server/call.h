@@ -27,6 +27,7 @@
 #include "server/params.h"
 #include "server/route.h"
 #include "server/text.h"
+#include "server/trace.h"
 
 enum {
     CP_CALL_ARENA = 96 << 20,    /* bytes of one call: strings and ids */
@@ -95,6 +96,7 @@ struct cp_call {
     char request_id[CP_REQUEST_ID_BYTES];
     char id[CP_ID_BYTES];
     char path[128]; /* for the access line */
+    cp_trace_context trace;
     int64_t created;
     cp_account account; /* pays for all that follows which grows with the request */
     cp_arena *arena;
@@ -106,6 +108,7 @@ struct cp_call {
     char *named;    /* the model that the path names; NULL: it names none */
     size_t n_json;  /* of the body; the rest is bytes (api->binary) */
     char *model_id; /* of m, for the access line */
+    cp_code told;   /* the error that its client was told; CP_OK: none */
     cp_code code;
     cp_err err;
     int64_t n_prompt_tokens; /* of the prompt that was too long, else of all */
@@ -119,6 +122,7 @@ struct cp_call {
     /* the answer under way */
     int n_open; /* parts the engine has not ended */
     bool streaming;
+    int64_t submit_ns; /* cp_now_ns(), when the engine was given its parts; 0: it was not */
     int64_t last_write;
     cp_buf chunk_head; /* a chunk up to its choice's index */
 };

@@ -26,6 +26,7 @@ struct cp_server {
     char *version;
     int64_t deadline_ns, grace_ns, timeout_ns, comment_ns, slow_ns;
     cp_metrics *metrics;
+    int trace_fd;      /* where spans go (trace.h); -1: nowhere */
     cp_budget *budget; /* bodies, trees, and what calls hold */
     cp_served_table models;
     cp_server_host host; /* set before ready_to_serve; self NULL: none */

@@ -229,7 +229,7 @@ void cp_call_submit(cp_call *c)
     cp_call_move(c, CP_CALL_RUNNING);
     cp_call_fresh_id(c->api->id_prefix, c->id, sizeof(c->id));
     c->created = cp_wall_sec();
-    c->last_write = cp_now_ns();
+    c->last_write = c->submit_ns = cp_now_ns();
     c->api->begin(c);
     for (int i = 0; i < c->n_parts; i++) {
         cp_part *p = &c->parts[i];

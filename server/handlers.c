@@ -79,6 +79,7 @@ void cp_handle_metrics(cp_call *c)
     cp_metrics *list[CP_SERVED_MAX + 1];
     cp_served *models[CP_SERVED_MAX];
     int n = 0;
+    cp_trace_collect(s->trace_fd, s->metrics);
     cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
     cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
     cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));

@@ -7,6 +7,7 @@
 #include "server/events.h"
 #include "server/prepare.h"
 #include "server/reply.h"
+#include "server/spans.h"
 
 #include <string.h>
 
@@ -161,6 +162,7 @@ void cp_call_cut(cp_call *c, const cp_err *err)
 void cp_call_done(cp_call *c)
 {
     cp_access_log(c);
+    cp_spans_send(c);
     c->q = NULL;
     cp_call_cancel(c);
     /* What a stalled stream has left in its ring may hold the end: the engine says it once. */

@@ -11,6 +11,11 @@ static void common_headers(cp_call *c)
 {
     cp_http_add_header(c->q, "X-Request-Id", c->request_id);
     const cp_server *s = c->s;
+    if (s->trace_fd >= 0) {
+        char parent[56];
+        cp_trace_header(&c->trace, parent);
+        cp_http_add_header(c->q, "traceparent", parent);
+    }
     const char *origin =
         cp_origin_allowed(cp_http_header(c->q, "Origin"), s->cors_origins, s->n_cors_origins);
     if (s->n_cors_origins > 0)
@@ -49,6 +54,7 @@ static void write_error(const cp_call *c, const cp_told *told, cp_buf *out)
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
 {
     cp_metric_error(c->s->metrics, code);
+    c->told = code;
     /* while a job has the call its account is not ours to read */
     if (c->q && ((!c->on_job && c->account.refused) || cp_http_account(c->q)->refused))
         cp_metric_add(c->s->metrics, CP_M_BUDGET_REFUSED_BODIES, 1);
@@ -83,6 +89,7 @@ void cp_call_fail(cp_call *c, cp_code code, const cp_err *err)
     cp_buf *out = NULL;
     if (state == CP_CALL_RUNNING && c->streaming && cp_http_answered(c->q)) {
         cp_metric_error(c->s->metrics, code);
+        c->told = code;
         out = cp_http_stream(c->q);
     } else {
         cp_call_error(c, 0, code, err);

@@ -202,6 +202,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     s->comment_ns = MS(cfg->keepalive_comment_ms > 0 ? cfg->keepalive_comment_ms : COMMENT_MS);
     s->slow_ns = MS(cfg->slow_reader_ms > 0 ? cfg->slow_reader_ms : SLOW_READER_MS);
     s->metrics = cfg->metrics;
+    s->trace_fd = cfg->trace_fd > 0 ? cfg->trace_fd : -1;
     s->budget = cp_budget_new(cfg->body_bytes > 0 ? cfg->body_bytes : BODY_BYTES);
     atomic_init(&s->phase, "starting");
     cp_mpsc_init(&s->ready);

@@ -59,6 +59,7 @@ typedef struct cp_server_config {
     int max_connections;          /* 0: CP_SERVER_CONNECTIONS, or less where descriptors are few */
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */
+    int trace_fd;                 /* a socket of packets for spans (server/trace.h); 0: none */
 } cp_server_config;
 
 enum { CP_DEFAULT_STOPS = 16, CP_DEFAULT_STOP_BYTES = 64 };

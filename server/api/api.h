@@ -70,6 +70,7 @@ typedef struct cp_api {
     cp_code (*act)(cp_call *c, cp_err *err);
     /* ---- of an API that generates ---- */
     const char *id_prefix;
+    const char *operation;      /* gen_ai.operation.name of its spans; NULL: none */
     const char *top_field;      /* that asks for log-probabilities */
     int max_tokens;             /* where nothing says how many; 0: the rest of the context */
     int token_bytes, top_bytes; /* JSON of a token's log-probability, and of each alternative */

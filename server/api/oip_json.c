@@ -503,6 +503,7 @@ const cp_api cp_api_infer = {
     .parse = parse,
     .prompt_field = "inputs",
     .id_prefix = "infer-",
+    .operation = "text_completion",
     .top_field = "logprobs",
     .max_tokens = 16,
     .token_bytes = 80,

@@ -140,6 +140,7 @@ const cp_api cp_api_chat = {
     .parse = parse,
     .prompt_field = "messages",
     .id_prefix = "chatcmpl-",
+    .operation = "chat",
     .top_field = "top_logprobs",
     .token_bytes = 96,
     .top_bytes = 96, /* its bytes, too */

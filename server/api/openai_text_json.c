@@ -287,6 +287,7 @@ const cp_api cp_api_text = {
     .parse = parse,
     .prompt_field = "prompt",
     .id_prefix = "cmpl-",
+    .operation = "text_completion",
     .top_field = "logprobs",
     .max_tokens = 16,
     .token_bytes = 80,
