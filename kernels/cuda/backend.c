@@ -224,7 +224,7 @@ static cp_code take_memory(cuda_run *run, cp_err *err)
 static cp_code bind_ops(cuda_run *run, cp_err *err)
 {
     const cp_prepared *p = run->p;
-    cp_code rc = CP_OK;
+    cp_code rc = cp_cuda_pages_bind(run, err);
     for (int i = 0; i < p->n_ops && rc == CP_OK; i++)
         rc = operations[p->ops[i].kind].bind(run, &p->ops[i], &run->ops[i], err);
     return rc;
@@ -328,13 +328,13 @@ cp_code cp_cuda_launch(cuda_run *run, cuda_kernel f, cuda_dim grid, cuda_dim blo
         return CP_OK;
     if (shared <= WITHOUT_ASKING)
         return launch(run, f, grid, block, shared, args, err);
-    pthread_mutex_lock(&gpu->lock); /* another thread may want another size of the same kernel */
+    pthread_mutex_lock(&gpu->sizes); /* another thread may want another size of the same kernel */
     CUresult result =
         gpu->api.function_set(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)shared);
     cp_code rc = cp_cuda_check(gpu, result, "function_set", err);
     if (rc == CP_OK)
         rc = launch(run, f, grid, block, shared, args, err);
-    pthread_mutex_unlock(&gpu->lock);
+    pthread_mutex_unlock(&gpu->sizes);
     return rc;
 }
 

@@ -60,6 +60,7 @@ typedef struct cuda_run {
     cp_mem last_mem;
     cp_addr last;      /* [max_seqs] i32: the id that each slot sampled last; CP_TOK_PREV: none */
     int32_t *last_ids; /* [max_seqs] the same for the host, of steps that were collected */
+    cuda_kernel pages; /* of pages.c */
     struct cuda_stream *stream;
     void *attention;            /* attention.c: plans by geometry */
     void *sample;               /* sample.c */
@@ -85,6 +86,9 @@ typedef cp_code cuda_enqueue_fn(cuda_run *run, const cp_op *op, const cuda_op *o
 CP_OPS(X)
 #undef X
 
+/* Bound with the records. Nothing is looked up in a step: what is not loaded yet may have to be
+ * compiled first. */
+cp_code cp_cuda_pages_bind(cuda_run *run, cp_err *err);
 /* Once a step each, not of a record. fill: puts what the step's records will read, before its first
  * launch (sample's, with masks_later, before the launches of SAMPLE). pages_enqueue: zeroes and
  * copies of pages and states, before the records. collect: after the step's end. fini: what is
@@ -126,7 +130,7 @@ static inline void cp_cuda_want_fetch(cuda_run *run, size_t n)
     run->fetch_bytes += (n + 15) / 16 * 16;
 }
 
-/* The kernel of that name, which every build has. */
+/* The kernel of that name, which every build has. While a program is prepared. */
 cp_code cp_cuda_kernel(cuda_run *run, const char *name, cuda_kernel *out, cp_err *err);
 typedef struct cuda_dim {
     unsigned x, y, z;

@@ -516,6 +516,7 @@ cp_code cp_cuda_gpu_open(cuda_gpu **out, const char *device, uint64_t budget, cp
     cuda_gpu *gpu = cp_xcalloc(1, sizeof(*gpu));
     gpu->ordinal = -1; /* none is chosen yet */
     pthread_mutex_init(&gpu->lock, NULL);
+    pthread_mutex_init(&gpu->sizes, NULL);
     rc = open_device(gpu, &w, budget, err);
     if (rc == CP_OK)
         *out = gpu;
@@ -540,5 +541,6 @@ void cp_cuda_gpu_close(cuda_gpu *gpu)
         gpu->api.context_release(gpu->device);
     }
     pthread_mutex_destroy(&gpu->lock);
+    pthread_mutex_destroy(&gpu->sizes);
     free(gpu);
 }

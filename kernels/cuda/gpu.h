@@ -40,8 +40,9 @@ struct cuda_gpu {
     int multiprocessors, shared_bytes;  /* shared: of a block, at most */
     uint64_t total, cap;                /* bytes of the device; of them ours at most */
     _Atomic uint64_t taken;
-    CUstream copies;      /* of put and get */
-    pthread_mutex_t lock; /* guards what follows */
+    CUstream copies;       /* of put and get */
+    pthread_mutex_t sizes; /* of kernels' shared memory, from asking for one to the launch */
+    pthread_mutex_t lock;  /* guards what follows; held for as long as a driver compiles */
     cuda_module modules[CUDA_MODULES];
     int n_modules;
     cuda_known known[CUDA_FUNCTIONS];

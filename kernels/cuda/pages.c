@@ -5,6 +5,11 @@
 
 #include "kernels/cuda/cuda.h"
 
+cp_code cp_cuda_pages_bind(cuda_run *run, cp_err *err)
+{
+    return cp_cuda_kernel(run, "k_pages", &run->pages, err);
+}
+
 cp_code cp_cuda_pages_enqueue(cuda_run *run, const cp_batch *batch, cp_err *err)
 {
     const cp_prepared *p = run->p;
@@ -17,10 +22,7 @@ cp_code cp_cuda_pages_enqueue(cuda_run *run, const cp_batch *batch, cp_err *err)
                          .state_bytes = p->state_bytes};
     size_t bytes = p->page_bytes > p->state_bytes ? p->page_bytes : p->state_bytes;
     size_t block = CUDA_PAGES_THREADS * 16;
-    cuda_kernel f;
-    cp_code rc = cp_cuda_kernel(run, "k_pages", &f, err);
-    if (rc != CP_OK)
-        return rc;
-    return cp_cuda_launch(run, f, (cuda_dim){(unsigned)((bytes + block - 1) / block), 1, 1},
+    return cp_cuda_launch(run, run->pages,
+                          (cuda_dim){(unsigned)((bytes + block - 1) / block), 1, 1},
                           (cuda_dim){CUDA_PAGES_THREADS, 1, 1}, 0, &a, err);
 }

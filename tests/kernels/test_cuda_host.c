@@ -326,7 +326,7 @@ static void lists_of_any_length(void **state)
     }
     machine_fill(&ref, 5);
     machine_fill(&m, 5);
-    uint64_t pinned = 0;
+    uint64_t pinned = 0, found = fake.calls("cuModuleGetFunction");
     for (int i = 0, n = MANY; i < 5; i++, n = i == 4 ? 3 : MANY) {
         b.b.zero_pages = zeroes;
         b.b.n_zero_pages = n;
@@ -341,6 +341,7 @@ static void lists_of_any_length(void **state)
         pinned = fake.count("pinned");
     }
     assert_true(fake.calls("cuMemHostGetDevicePointer_v2") > 0);
+    assert_int_equal(fake.calls("cuModuleGetFunction"), found); /* no step loads a kernel */
     machine_close(&ref);
     machine_close(&m);
     nothing_is_left("in the end");
