@@ -198,6 +198,32 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     return rc;
 }
 
+/* The engine's words may begin with the model's name: once is enough. */
+static void strip_name(cp_err *err, const char *name)
+{
+    size_t n = strlen(name);
+    if (err && strncmp(err->msg, name, n) == 0 && strncmp(err->msg + n, ": ", 2) == 0) {
+        memmove(err->msg, err->msg + n + 2, strlen(err->msg + n + 2) + 1);
+    }
+}
+
+static cp_code load_model(cp_app_model *m, cp_stack *s, cp_engine_model *em, cp_err *err)
+{
+    char how[128] = "";
+    cp_code rc = em->kv_bytes
+                     ? CP_OK
+                     : cp_engine_default_kv(s->engine, em, &em->kv_bytes, how, sizeof how, err);
+    if (rc == CP_OK && (rc = cp_engine_load(s->engine, em, &m->engine, err)) == CP_OK) {
+        return CP_OK;
+    }
+    strip_name(err, em->name);
+    if (rc == CP_NO_MEMORY && em->kv_bytes && *how) { /* the sum that did not suffice */
+        cp_err_prefix(err, "--kv-bytes is %s", how);
+    }
+    cp_err_prefix(err, "%s", m->ref);
+    return rc;
+}
+
 cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err)
 {
     cp_engine_model em = *limits;
@@ -209,16 +235,8 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
     m->metrics = cp_metrics_new(em.name);
     em.metrics = m->metrics;
-    char how[128] = "";
-    cp_code rc = em.kv_bytes
-                     ? CP_OK
-                     : cp_engine_default_kv(s->engine, &em, &em.kv_bytes, how, sizeof how, err);
-    rc = rc ? rc : cp_engine_load(s->engine, &em, &m->engine, err);
+    cp_code rc = load_model(m, s, &em, err);
     if (rc) {
-        if (rc == CP_NO_MEMORY && *how) {
-            cp_err_prefix(err, "--kv-bytes is %s", how);
-        }
-        cp_err_prefix(err, "%s", m->ref);
         return rc;
     }
     /* A first start packed the weights and touched all of the file, which steps read little of. */

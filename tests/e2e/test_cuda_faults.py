@@ -104,6 +104,21 @@ class Faults(unittest.TestCase):
                 self.assertEqual((got, json.loads(answer).get("error", {}).get("code")), (status, code))
                 self.assertIsNone(s.process.poll())
 
+    def test_a_budget_that_leaves_nothing_for_the_kv_cache(self):
+        r = subprocess.run([BIN, "serve", LLAMA, "--device", "cuda", "--device-bytes", "1MiB", "--port", "0"], env=self.env(), timeout=60,
+                           capture_output=True, text=True, check=False)
+        self.assertEqual(r.returncode, 1, r.stderr)
+        self.assertRegex(r.stderr.splitlines()[-1], rf"^capstan: {re.escape(LLAMA)}: nothing is left for the KV cache: weights, arena and "
+                                                    r"workspace take [0-9.]+ MiB of the 1\.0 MiB that are left of --device-bytes 1\.0 MiB$")
+        self.left()
+
+    def test_a_warm_up_that_fails_says_so_once(self):
+        r = subprocess.run([BIN, "serve", *ARGS, "--port", "0"], env=self.env(FAKE_FAIL="cuLaunchKernel:1:2"), timeout=60,
+                           capture_output=True, text=True, check=False)
+        self.assertEqual(r.returncode, 1, r.stderr)
+        self.assertRegex(r.stderr.splitlines()[-1], rf"^capstan: {re.escape(LLAMA)}: cuda:0: cuLaunchKernel: CUDA_ERROR_OUT_OF_MEMORY")
+        self.left()
+
     def test_two_models_keep_within_a_budget(self):
         config = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.addCleanup(config.close)
