@@ -91,6 +91,20 @@ static void close_to_ref(void **state)
     }
 }
 
+/* The widest heads that the mma form takes, and any: both within the shared memory of the smallest
+ * device. */
+static void the_widest_heads(void **state)
+{
+    (void)state;
+    static const attention_shape widest[] = {{1, 1, 640, 640, 0}, {2, 1, 1024, 1024, 0}};
+    for (uint64_t seed = 0; seed < 2; seed++) {
+        attention_case c;
+        attention_case_shaped(&c, seed, &widest[seed]);
+        check_close(&c, seed);
+        attention_case_fini(&c);
+    }
+}
+
 /* Wide heads by the exact form: the bits of ref. */
 static void exact_as_ref(void **state)
 {
@@ -223,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(close_to_ref),
+        cmocka_unit_test(the_widest_heads),
         cmocka_unit_test(exact_as_ref),
         cmocka_unit_test(a_row_alone),
     };

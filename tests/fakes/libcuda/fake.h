@@ -30,8 +30,9 @@ enum {
     FAKE_SM_THREADS = 2048,
     FAKE_SM_BLOCKS = 32,
     FAKE_SHARED = 48 << 10,
-    FAKE_SHARED_OPTIN = 163 << 10,
-    FAKE_SHARED_SM = 164 << 10,
+    /* of the smallest devices that kernels run on (sm_86, 89, 120), whatever FAKE_CC is */
+    FAKE_SHARED_OPTIN = 99 << 10,
+    FAKE_SHARED_SM = 100 << 10,
 };
 
 typedef struct fake_stream fake_stream;

@@ -310,21 +310,21 @@ static void launches_are_looked_at(void **state)
     assert_int_equal(cuLaunchKernel(shared, 1, 1, 1, 1024, 1, 1, 47 << 10, NULL, one, NULL), 0);
     assert_int_equal(cuLaunchKernel(shared, 1, 1, 1, 1, 1, 1, (47 << 10) + 1, NULL, one, NULL), no);
     const CUfunction_attribute most = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    assert_int_equal(cuFuncSetAttribute(shared, most, (162 << 10) + 1), no);
-    assert_int_equal(cuFuncSetAttribute(shared, most, 162 << 10), 0);
+    assert_int_equal(cuFuncSetAttribute(shared, most, (98 << 10) + 1), no);
+    assert_int_equal(cuFuncSetAttribute(shared, most, 98 << 10), 0);
     int value;
     assert_int_equal(cuFuncGetAttribute(&value, most, shared), 0);
-    assert_int_equal(value, 162 << 10);
+    assert_int_equal(value, 98 << 10);
     assert_int_equal(cuFuncGetAttribute(&value, (CUfunction_attribute)1, shared), 0);
     assert_int_equal(value, 1024);
-    assert_int_equal(cuLaunchKernel(shared, 1, 1, 1, 1, 1, 1, 162 << 10, NULL, one, NULL), 0);
+    assert_int_equal(cuLaunchKernel(shared, 1, 1, 1, 1, 1, 1, 98 << 10, NULL, one, NULL), 0);
     assert_int_equal(
         cuLaunchKernel((CUfunction)(void *)&args, 1, 1, 1, 1, 1, 1, 0, NULL, one, NULL),
         CUDA_ERROR_INVALID_HANDLE);
     assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, shared, 256, 0), 0);
     assert_int_equal(value, 8);
-    assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, shared, 64, 53 << 10), 0);
-    assert_int_equal(value, 2);
+    assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, shared, 64, 31 << 10), 0);
+    assert_int_equal(value, 3);
     assert_int_equal(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, f, 129, 0), 0);
     assert_int_equal(value, 0);
     assert_int_equal(cuCtxSynchronize(), 0);
