@@ -43,8 +43,6 @@ DEV_KERNEL(CUDA_CONV_CHANNELS) k_shortconv(const __grid_constant__ cuda_shortcon
     if ((int)blockIdx.y >= a.step->n_seqs || c >= a.d)
         return;
     const cuda_seq q = a.step->seqs[blockIdx.y];
-    if (from >= q.n_rows)
-        return;
     const float *state = state_of(a, q.state_in);
     for (int i = from; i < min(from + CUDA_CONV_ROWS, q.n_rows); i++) {
         float y = 0.0f;
