@@ -553,30 +553,57 @@ static void test_deltaprep(uint64_t seed)
     rig_fini(&r);
 }
 
-static void test_deltanet(uint64_t seed)
+static void check_deltanet(rig *r, cp_delta_shape s, int group)
 {
-    rig r;
-    int group;
-    rig_init(&r, seed);
-    cp_delta_shape s = some_delta(&r, &group);
-    cp_op *op = rig_op(&r, CP_OP_DELTANET, CP_ROWS_ALL);
-    op->u.deltanet.in = rig_mat(&r, (int)cp_delta_channels(&s), CP_ROWS_ALL);
-    op->u.deltanet.gates = rig_mat(&r, 2 * s.n_v, CP_ROWS_ALL);
-    op->u.deltanet.z = rig_mat(&r, s.n_v * s.v_dim, CP_ROWS_ALL);
-    op->u.deltanet.out = rig_mat(&r, s.n_v * s.v_dim, CP_ROWS_ALL);
-    op->u.deltanet.norm = rig_vector(&r, s.v_dim, 1);
+    cp_op *op = rig_op(r, CP_OP_DELTANET, CP_ROWS_ALL);
+    op->u.deltanet.in = rig_mat(r, (int)cp_delta_channels(&s), CP_ROWS_ALL);
+    op->u.deltanet.gates = rig_mat(r, 2 * s.n_v, CP_ROWS_ALL);
+    op->u.deltanet.z = rig_mat(r, s.n_v * s.v_dim, CP_ROWS_ALL);
+    op->u.deltanet.out = rig_mat(r, s.n_v * s.v_dim, CP_ROWS_ALL);
+    op->u.deltanet.norm = rig_vector(r, s.v_dim, 1);
     op->u.deltanet.eps = 1e-6f;
     op->u.deltanet.shape = s;
     op->u.deltanet.group = group;
     op->u.deltanet.layer_in_group = 1;
     rig_seq q[4];
     rig_batch b;
-    rig_batch_init(&b, &r, q, some_states(&r, q), false);
-    fewer_outputs(&r, &b);
+    rig_batch_init(&b, r, q, some_states(r, q), false);
+    fewer_outputs(r, &b);
     cp_mat outs[] = {op->u.deltanet.out, -1};
-    compare(&r, &b.b, outs, "deltanet");
+    compare(r, &b.b, outs, "deltanet");
     rig_batch_fini(&b);
+}
+
+static void test_deltanet(uint64_t seed)
+{
+    rig r;
+    int group;
+    rig_init(&r, seed);
+    cp_delta_shape s = some_delta(&r, &group);
+    check_deltanet(&r, s, group);
     rig_fini(&r);
+}
+
+/* Where a head ends: in each four rows of a column, and around warps and blocks of columns. */
+static void op_deltanet_widths(void **state)
+{
+    static const int columns[] = {16, 128, 33, 64, 256, 200, 96, 32, 127};
+    enum { N = sizeof(columns) / sizeof(columns[0]) };
+    (void)state;
+    for (int n = 0; n < CP_DELTA_DIM_MAX / 4 + N; n++) {
+        rig r;
+        rig_init(&r, (uint64_t)n);
+        cp_delta_shape s = {.n_k = 1,
+                            .n_v = 2,
+                            .k_dim = n < CP_DELTA_DIM_MAX / 4 ? 4 * n + 2 : 128,
+                            .v_dim = n < CP_DELTA_DIM_MAX / 4 ? 1 + n % 3 : columns[n % N],
+                            .taps = 1};
+        int group = rig_group(&r, (cp_kv_group){.kind = CP_GROUP_STATE,
+                                                .n_layers = 2,
+                                                .state_bytes = cp_delta_state_bytes(&s) + 64});
+        check_deltanet(&r, s, group);
+        rig_fini(&r);
+    }
 }
 
 /* One cmocka test an operation, from the list itself. */
@@ -757,6 +784,7 @@ int main(void)
 #undef X
             cmocka_unit_test(pages_come_first),
         cmocka_unit_test(routes_by_hand),
+        cmocka_unit_test(op_deltanet_widths),
         cmocka_unit_test(a_row_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
