@@ -64,6 +64,9 @@ int cp_cmd_pull(const cp_options *o)
 {
     const char *ref = o->args.p[0];
     cp_pull_options po = pull_options(o);
+    if (o->args.n > 1) { /* as KServe calls what initializes its storage */
+        po.loader.store = o->args.p[1];
+    }
     cp_progress p;
     cp_err err = {0};
     cp_ref parsed;

@@ -4,7 +4,7 @@ MODELS=${CAPSTAN_MODELS:-$ROOT/build/models}
 BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libarchive-dev libzstd-dev libssl-dev libcurl4-openssl-dev"
 RUN_PACKAGES="curl ca-certificates python3 python3-pip"
 REGISTRY_PACKAGES="docker-registry skopeo umoci nginx-light apache2-utils zstd openssl"
-CONTAINER_PACKAGES="buildah podman runc"
+CONTAINER_PACKAGES="buildah podman runc mmdebstrap"
 TEST_PACKAGES="libcmocka-dev python3-venv g++ clang clang-format-14 git procps"
 
 say() { printf '%s\n' "== $*" >&2; }

@@ -5,9 +5,9 @@
  * levels, each entry chosen by variant.c.
  */
 #include "loader/oci/resolve.h"
-#include "loader/formats/foreign.h"
 
 #include "loader/oci/content/choice.h"
+#include "loader/oci/content/model_folder.h"
 #include "loader/oci/store/blobs.h"
 #include "loader/oci/store/folder.h"
 #include "loader/oci/store/walk.h"
@@ -159,12 +159,6 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
 
 static cp_code resolve_path(cp_resolved *r, cp_err *err)
 {
-    struct stat st;
-    if (stat(r->ref.path, &st) != 0)
-        return cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
-                       r->ref.path, strerror(errno));
-    if (S_ISDIR(st.st_mode))
-        return cp_foreign_folder(r->ref.path, CP_UNSUPPORTED, err);
     char *real = realpath(r->ref.path, NULL);
     bool fits = real && cp_strcopy(r->absolute, sizeof(r->absolute), real);
     free(real);
@@ -288,6 +282,16 @@ static cp_code resolve_layout(cp_resolved *r, const cp_loader_options *opt, cp_e
     return code;
 }
 
+/* A folder becomes what lies in it. */
+static cp_code look_at_path(cp_ref *ref, cp_err *err)
+{
+    struct stat st;
+    if (stat(ref->path, &st) != 0)
+        return cp_fail(err, errno == ENOENT || errno == ENOTDIR ? CP_NOT_FOUND : CP_IO, "%s: %s",
+                       ref->path, strerror(errno));
+    return S_ISDIR(st.st_mode) ? cp_model_folder(ref, err) : CP_OK;
+}
+
 /* See resolve.h. */
 cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *opt, cp_err *err)
 {
@@ -295,6 +299,8 @@ cp_code cp_resolve(cp_resolved *out, const char *ref, const cp_loader_options *o
                          .progress = opt ? opt->progress : NULL,
                          .progress_arg = opt ? opt->progress_arg : NULL};
     cp_code code = cp_ref_parse(&out->ref, ref, opt ? opt->default_registry : NULL, NULL, err);
+    if (!code && out->ref.kind == CP_REF_PATH)
+        code = look_at_path(&out->ref, err);
     if (!code)
         code =
             out->ref.kind == CP_REF_PATH ? resolve_path(out, err) : resolve_layout(out, opt, err);

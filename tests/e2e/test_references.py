@@ -41,7 +41,7 @@ class References(unittest.TestCase):
         """(exit code, last line of stderr); a proxy that nobody runs keeps every request here."""
         done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=60, env={**self.env, "https_proxy": "http://127.0.0.1:1"},
                               stdin=subprocess.DEVNULL, cwd=self.top, check=False)
-        return done.returncode, done.stderr.strip().splitlines()[-1]
+        return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
     def test_forms_of_other_tools(self):
         commands = [*READERS, ["pull", "REF"], ["rm", "REF"], ["pack", "x.gguf", "-t", "REF"]]
@@ -73,6 +73,7 @@ class References(unittest.TestCase):
         """{path: what the message says}"""
         (self.top / "d").mkdir()
         (self.top / "d/b.gguf").write_bytes(b"GGUF" + bytes(20_000))
+        (self.top / "d/c.gguf").write_bytes(b"GGUF" + bytes(20_000))
         with tarfile.open(self.top / "save.tar", "w") as t:
             t.add(self.top / "d", "d")
         tar = (self.top / "save.tar").read_bytes()
@@ -94,6 +95,25 @@ class References(unittest.TestCase):
             subprocess.run(["zstd", "-q", self.top / "save.tar", "-o", self.top / "save.tar.zst"], check=True)
             files["./save.tar.zst"] = "zstd: decompress it"
         return files
+
+    def test_a_folder_with_one_model(self):
+        """As volumes and images are mounted: what else lies there does not matter, and two models are none."""
+        folder = self.top / "models"
+        folder.mkdir()
+        shutil.copy(TINY, folder / "m.gguf")
+        (folder / "mmproj-m.gguf").write_bytes(b"GGUF")
+        (folder / "README.md").write_text("x")
+        for ref in (str(folder), "./models", "./models/"):
+            self.assertEqual(self.capstan(["run", ref, "-p", "x", "-n", "1"])[0], 0, ref)
+        (folder / "m.gguf").rename(folder / "m-00001-of-00002.gguf")
+        (folder / "m-00002-of-00002.gguf").write_bytes(b"GGUF")
+        self.assertEqual(self.capstan(["run", str(folder), "-p", "x", "-n", "1"])[0], 0)  # the first shard, which says nothing of others
+        (folder / "n.gguf").write_bytes(b"GGUF")
+        self.assertIn("name the file in it", self.capstan(["run", str(folder), "-p", "x"])[1])
+        self.capstan(["pack", str(TINY), "-t", "one:v1", "--store", str(self.top / "layout2")])
+        self.assertEqual(self.capstan(["run", str(self.top / "layout2"), "-p", "x", "-n", "1"])[0], 0)
+        self.capstan(["pack", str(TINY), "-t", "two:v1", "--format", "docker", "--store", str(self.top / "layout2")])
+        self.assertRegex(self.capstan(["run", str(self.top / "layout2"), "-p", "x"])[1], "holds 2 entries")
 
     def test_files_that_are_no_gguf(self):
         files = self.files()

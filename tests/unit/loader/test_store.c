@@ -205,7 +205,10 @@ static void packs_and_opens(void **state)
     refused(r, "BAD", CP_USAGE, "lower-case");
     snprintf(ref, sizeof(ref), "oci:%s", r->dir);
     refused(r, ref, CP_CORRUPT, "no OCI image-layout");
-    refused(r, r->dir, CP_UNSUPPORTED, "is a directory");
+    opens(r, r->dir); /* the one model in it */
+    snprintf(ref, sizeof(ref), "%s/.", r->store);
+    refused(r, ref, CP_USAGE, "holds 2 entries");
+    refused(r, "/proc/self/fdinfo", CP_UNSUPPORTED, "is a directory");
 }
 
 /* A name in full form finds what a pull stores; a typed name goes first. */
