@@ -124,7 +124,7 @@ def plant(args, command, planted, verdicts, folder):
 
 def equal_mutants():
     """(kind, kernel, line, reason), patterns but for the reason."""
-    rows = [line.split("|") for line in (HERE / "equal_mutants.txt").read_text().split("\n") if line and not line.startswith("#")]
+    rows = [line.split(" | ") for line in (HERE / "equal_mutants.txt").read_text().split("\n") if line and not line.startswith("#")]
     return [tuple(word.strip() for word in row) for row in rows]
 
 
@@ -186,6 +186,8 @@ def main():
     planted, began = chosen(args, kernels), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         verdicts = Verdicts(args.log or pathlib.Path(folder, "log"), planted)
+        if not args.run:  # what the log says
+            verdicts.read()
         for command in args.run:
             left = verdicts.open(planted)
             code = plant(args, command, left, verdicts, folder) if left else 0

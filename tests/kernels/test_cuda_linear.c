@@ -484,7 +484,8 @@ static cp_wref mixing(rig *r, cp_dtype t, int width, int span, cp_mat out)
 static void mixed_embeds(void **state)
 {
     (void)state;
-    static const int spans[] = {2, 24, 48, 64, 96, 128, 160, 200, 256, 352, 448, 512};
+    static const int spans[] = {2,   24,  48,  64,  96,  128, 160, 200,
+                                256, 300, 352, 364, 428, 492, 512};
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
         rig r;
         rig_init(&r, i + 560);
