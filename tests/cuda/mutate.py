@@ -2,7 +2,7 @@
 """Faults planted in the kernels' PTX: the suite has to see each.
 
 Usage: mutate.py --ptx DIR --driver LIBCUDA --run 'COMMAND' [--run ...] [--kernels REGEX] [--random N] [--seed S] [--thin N]
-                 [--most N] [--jobs N] [--share S] [--log FILE] [--list]
+                 [--most N] [--jobs N] [--share S] [--patience N] [--log FILE] [--list]
 
 Without --random the structural list is planted (mutants.py: every barrier and wait taken out, each pair of mma's registers
 exchanged, its types changed, guards negated, bounds moved by one, loads shifted, operands of fma exchanged, roundings changed);
@@ -110,7 +110,7 @@ def plant(args, command, planted, verdicts, folder):
             file = pathlib.Path(folder, f"mutants{job}")
             file.write_text("".join(f"{m.kernel.name}\t{m.line}\t{m.new}\n" for m in part))
             env = {**os.environ, "CAPSTAN_LIBCUDA": args.driver, "CMOCKA_TEST_ABORT": "1", "FAKE_MUTANTS": str(file),
-                   "FAKE_VERDICTS": str(verdicts.path)}
+                   "FAKE_VERDICTS": str(verdicts.path), "FAKE_PATIENCE": str(args.patience)}
             with open(f"{folder}/out{job}", "wb") as out:
                 tests.append(subprocess.Popen(command, shell=True, env=env, stdout=out, stderr=out, start_new_session=True))
         codes = [test.wait(args.timeout) for test in tests]
@@ -170,6 +170,7 @@ def options():
     parser.add_argument("--share", type=float, default=1.0, help="of all that must be seen")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=6 * 3600, help="of a command, in seconds")
+    parser.add_argument("--patience", type=int, default=0, help="launches after which a mutant that showed is given up; 0: none")
     parser.add_argument("--log", type=pathlib.Path)
     parser.add_argument("--list", action="store_true", help="print the mutants of every kind, run nothing")
     return parser.parse_args()

@@ -17,6 +17,7 @@
  *   FAKE_MUTANT=kernel:line:text  that line of the PTX of the module that has the kernel is this
  *   FAKE_MUTANTS=file  many such faults in one run, a child of the process for each that shows;
  *   FAKE_VERDICTS=file what became of each is appended to it (mutants.c)
+ *   FAKE_PATIENCE=n    launches of its kernel after which such a child gives up
  *   FAKE_COVERAGE=file at exit: appends how often each line of PTX ran
  *
  * Pinned memory is read when a copy runs, and a copy whose source was written between call and run

@@ -6,8 +6,9 @@
  * line that just executed. Where that leaves the same bytes in all memory of the device, nobody can
  * see the fault yet. Where it does not, or the machine stops it, the process forks: the child goes
  * on with the fault in, and how it ends is what the suite says. As it ran all that was left, its
- * word is the last. Verdicts are appended to FAKE_VERDICTS, a line each: sum of the text, kernel,
- * line, text, verdict.
+ * word is the last. With FAKE_PATIENCE=n it gives up after n further launches of the kernel; a
+ * later launch may plant the fault again, for three children in all. Verdicts are appended to
+ * FAKE_VERDICTS, a line each: sum of the text, kernel, line, text, verdict.
  */
 #include "tests/fakes/libcuda/fake.h"
 
@@ -21,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHILD_SECONDS = 300, CHILD_WALL_SECONDS = 3600 };
+enum { CHILD_SECONDS = 300, CHILD_WALL_SECONDS = 3600, CHILDREN = 3, GAVE_UP = 42 };
 
 typedef struct mutant {
     char *kernel, *text;
@@ -29,6 +30,7 @@ typedef struct mutant {
     uint64_t sum;
     const char *verdict; /* so far: "never" ran, or left the "same" bytes */
     bool settled;
+    int children;       /* that gave up */
     ptx_module *module; /* its kernel alone; NULL: not yet */
     ptx_kernel *code;
 } mutant;
@@ -36,6 +38,7 @@ typedef struct mutant {
 static mutant *mutants;
 static size_t n_mutants, n_open;
 static mutant *planted; /* in a child */
+static long patience;   /* of this child, in launches; 0: no end */
 static bool is_read;
 
 static _Noreturn void die(const char *what, const char *name)
@@ -230,6 +233,10 @@ static void become_child(mutant *m)
     alarm(CHILD_WALL_SECONDS);
     unsetenv("FAKE_COVERAGE"); /* the parent's */
     unsetenv("FAKE_REPORT");
+    setenv("FAKE_LIMIT", "64M", 0); /* a loop without end takes seconds */
+    fake.limit = fake.limit ? fake.limit : UINT64_C(64) << 20;
+    const char *text = getenv("FAKE_PATIENCE");
+    patience = text ? strtol(text, NULL, 10) : 0;
     fake.coverage = fake.report = NULL;
     fake_lock_in_child();
     planted = m;
@@ -249,6 +256,12 @@ static bool goes_on(mutant *m)
     }
     if (waitpid(child, &status, 0) != child)
         die("lost the child of", m->kernel);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == GAVE_UP && ++m->children < CHILDREN) {
+        m->verdict = "missed";
+        return false;
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == GAVE_UP)
+        status = 0;
     bool hung = WIFSIGNALED(status) && (WTERMSIG(status) == SIGXCPU ||
                                         WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGALRM);
     settle(m, hung ? "hung" : status ? "seen" : "missed");
@@ -295,7 +308,7 @@ static bool try_each(fake_op *op, fake_launch_fn *run, const ptx_options *o, con
             settle(m, "refused");
             continue;
         }
-        m->verdict = "same";
+        m->verdict = m->children ? "missed" : "same";
         restore(&before);
         *answer = run(op, m->code, o);
         if ((*answer || !equal(&after)) && goes_on(m))
@@ -340,7 +353,11 @@ CUresult fake_mutants_launch(fake_op *op, fake_launch_fn *run, const ptx_options
     if (path && *path && !is_read)
         read_mutants(path);
     is_read = true;
+    if (planted && strcmp(planted->kernel, name) != 0)
+        return run(op, op->f->kernel, o);
+    if (planted && patience && --patience == 0)
+        _Exit(GAVE_UP);
     if (planted)
-        return run(op, strcmp(planted->kernel, name) ? op->f->kernel : planted->code, o);
+        return run(op, planted->code, o);
     return wanted(name) ? try_all(op, run, o, image) : run(op, op->f->kernel, o);
 }
