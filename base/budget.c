@@ -19,8 +19,8 @@ enum {
 };
 
 struct cp_budget {
-    uint64_t limit;
-    pthread_mutex_t lock; /* guards what follows */
+    _Atomic uint64_t limit; /* written under the lock */
+    pthread_mutex_t lock;   /* guards what follows */
     pthread_cond_t freed;
     uint64_t used, arriving, peak;
     uint64_t working, ended; /* works going on, and those that are over */
@@ -49,6 +49,14 @@ void cp_budget_free(cp_budget *b)
 uint64_t cp_budget_limit(const cp_budget *b)
 {
     return b->limit;
+}
+
+void cp_budget_set_limit(cp_budget *b, uint64_t limit_bytes)
+{
+    pthread_mutex_lock(&b->lock);
+    b->limit = limit_bytes;
+    pthread_cond_broadcast(&b->freed);
+    pthread_mutex_unlock(&b->lock);
 }
 
 uint64_t cp_budget_arriving_max(const cp_budget *b)
@@ -88,7 +96,8 @@ size_t cp_malloc_bytes(size_t n)
 /* Under the lock: n more bytes, if they fit. */
 static bool fits(const cp_budget *b, const cp_account *a, uint64_t n)
 {
-    if (n > b->limit - b->used)
+    uint64_t limit = b->limit; /* may have come to lie below what is used */
+    if (b->used > limit || n > limit - b->used)
         return false;
     return !a->arriving || a->held + n <= SMALL_BYTES ||
            b->arriving + n <= cp_budget_arriving_max(b);
@@ -157,7 +166,8 @@ bool cp_account_begin(cp_account *a, size_t n)
     if (a->arriving)
         b->arriving -= a->held;
     a->arriving = false;
-    bool never = n > b->limit || a->held > b->limit - n;
+    uint64_t limit = b->limit;
+    bool never = n > limit || a->held > limit - n;
     uint64_t until = b->ended + b->working; /* what began later is not waited for */
     b->waiting++;
     while (!never && !fits(b, a, n) && b->ended < until)

@@ -31,6 +31,8 @@ typedef struct cp_budget cp_budget;
 cp_budget *cp_budget_new(uint64_t limit_bytes); /* never NULL */
 void cp_budget_free(cp_budget *b);              /* everything must have been given back */
 uint64_t cp_budget_limit(const cp_budget *b);
+/* From now on. Below what is in use: nothing more is given until so much has come back. */
+void cp_budget_set_limit(cp_budget *b, uint64_t limit_bytes);
 uint64_t cp_budget_arriving_max(const cp_budget *b); /* the quarter */
 uint64_t cp_budget_used(cp_budget *b);
 /* True once after the budget had filled and is nearly empty again: a good time to give free memory

@@ -233,7 +233,10 @@ static void markdown_option(cp_buf *out, const cp_opt_row *row)
             }
         }
     }
-    cp_buf_adds(out, " | ");
+    static const char *const reloads[] = {
+        [CP_RELOAD_false] = "", [CP_RELOAD_true] = "yes", [CP_RELOAD_anew] = "models anew"};
+    cp_buf_printf(out, " | %s | ",
+                  row->commands & 1u << CP_CMD_SERVE ? reloads[row->reloadable] : "");
     add_cell(out, row->doc);
     cp_buf_adds(out, " |\n");
 }
@@ -311,8 +314,12 @@ void cp_docs_configuration(cp_buf *out)
         "`capstan version -v` names with its reason. A level that this build or machine lacks "
         "is exit code 2, with the list\nof those that are there.\n\n"
         "## Options\n\n"
-        "| option | type | default | range | commands | meaning |\n"
-        "|---|---|---|---|---|---|\n");
+        "SIGHUP reads the file again: `yes` counts from then on, `models anew` loads the models "
+        "that "
+        "take it anew beside those that serve, and swaps\nthem; another value of what is neither "
+        "waits for a restart (docs/OPERATIONS.md, Reload).\n\n"
+        "| option | type | default | range | commands | SIGHUP | meaning |\n"
+        "|---|---|---|---|---|---|---|\n");
     for (int i = 0; i < CP_OPT_COUNT; i++)
         markdown_option(out, &cp_opt_rows[i]);
     cp_buf_adds(out, "\n## models.toml\n\nThe top table takes any option. Each `[[model]]` is one "

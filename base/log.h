@@ -12,7 +12,7 @@
 
 typedef enum cp_log_level { CP_LOG_ERROR, CP_LOG_WARN, CP_LOG_INFO, CP_LOG_DEBUG } cp_log_level;
 
-/* Process-wide settings; call before threads start. */
+/* Process-wide settings; any thread, also while others log: their next line has them. */
 void cp_log_setup(cp_log_level level, bool json);
 void cp_log(cp_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* At most `burst` lines a second for this call site; what was dropped is counted in the next line.

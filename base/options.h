@@ -23,6 +23,8 @@ typedef enum cp_command {
     CP_CMD_NONE = CP_CMD_COUNT /* no command: `capstan --help` */
 } cp_command;
 
+enum { CP_CONFIG_BYTES = 2 << 20 /* of the file that --config names */ };
+
 typedef struct cp_strings {
     const char **p;
     int n;
@@ -70,6 +72,9 @@ typedef enum cp_model_key {
     CP_MODEL_KEY_COUNT
 } cp_model_key;
 
+/* What SIGHUP does with another value of an option: see options.def. */
+typedef enum cp_reloadable { CP_RELOAD_false, CP_RELOAD_true, CP_RELOAD_anew } cp_reloadable;
+
 /* [model.sampling]: fields hold a value only where their bit (1u << CP_SAMPLING_x) is in `given`.
  */
 typedef struct cp_sampling_options {
@@ -110,6 +115,9 @@ typedef struct cp_options {
     cp_model_options *models; /* serve only */
     int n_models;
     uint8_t source[CP_OPT_COUNT]; /* cp_source */
+    /* What it was parsed from; borrowed. */
+    int argc;
+    char *const *argv, *const *environment;
     cp_arena *arena;
 } cp_options;
 #undef CP_FIELD_STR
@@ -133,6 +141,9 @@ typedef struct cp_options {
 cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
                          cp_err *err);
 void cp_options_free(cp_options *o);
+/* Parse once more what o was parsed from; text[n] is what the file of --config holds by now. */
+cp_code cp_options_again(const cp_options *o, const char *text, size_t n, cp_options **out,
+                         cp_err *err);
 /* Was the option set by flag, environment or file? */
 static inline bool cp_option_given(const cp_options *o, cp_option id)
 {
@@ -150,6 +161,20 @@ cp_code cp_model_option_set(cp_model_options *m, const char *key, const struct c
 /* Fill what m leaves open from the options of the same name. CP_USAGE: its rows are too few for its
  * sequences. */
 cp_code cp_model_options_fill(cp_model_options *m, const cp_options *o, cp_err *err);
+
+/* ---- what has changed (options_same.c) ---- */
+const char *cp_option_name(cp_option id);
+/* CP_RELOAD_true where the command does not know the option: nothing reads it. */
+cp_reloadable cp_option_reloadable(cp_option id, cp_command command);
+bool cp_option_same(const cp_options *a, const cp_options *b, cp_option id);
+/* o takes from's value of an option, whose strings are from's then. */
+void cp_option_keep(cp_options *o, cp_option id, const cp_options *from);
+/* Do a and b say the same, the keys (1u << CP_MODEL_x) of `but` left out? Sampling is not looked
+ * at. */
+bool cp_model_options_same(const cp_model_options *a, const cp_model_options *b, uint32_t but);
+bool cp_sampling_options_same(const cp_sampling_options *a, const cp_sampling_options *b);
+/* *out is m with strings of its own, in arena. False: the arena is full. */
+bool cp_model_options_copy(cp_model_options *out, const cp_model_options *m, cp_arena *arena);
 
 /*
  * The flags with which another command of this program gets what was given here (by flag,

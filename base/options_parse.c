@@ -9,6 +9,7 @@
 #include "base/options.h"
 
 #include "base/io.h"
+#include "base/meta.h"
 #include "base/options_rows.h"
 #include "base/toml.h"
 
@@ -27,7 +28,8 @@ typedef struct parse {
     cp_options *o;
     flag *flags;
     int n_flags;
-    const char *file; /* of --config; NULL: none */
+    const char *file;   /* of --config; NULL: none */
+    const cp_str *text; /* what it holds; NULL: it is read */
     cp_err *err;
 } parse;
 
@@ -366,12 +368,13 @@ static cp_code apply_file(parse *ps)
     cp_buf text = {0};
     cp_toml *doc = NULL;
     cp_err why;
-    cp_code code = cp_file_read(ps->file, (size_t)2 << 20, &text, &why);
+    cp_code code = ps->text ? CP_OK : cp_file_read(ps->file, CP_CONFIG_BYTES, &text, &why);
     if (code) {
         code = cp_fail(ps->err, CP_USAGE, "--config: %s", why.msg);
         goto done;
     }
-    code = cp_toml_parse(&doc, ps->file, text.p ? text.p : "", text.n, ps->err);
+    cp_str whole = ps->text ? *ps->text : (cp_str){text.p ? text.p : "", text.n};
+    code = cp_toml_parse(&doc, ps->file, whole.p, whole.n, ps->err);
     if (code)
         goto done;
     for (const cp_toml_entry *e = cp_toml_root(doc)->v.table.first; e && !code; e = e->next) {
@@ -713,14 +716,17 @@ static cp_code relate_rows(parse *ps)
     return CP_OK;
 }
 
-cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
-                         cp_err *err)
+static cp_code parse_with(const cp_str *text, cp_options **out, int argc, char *const *argv,
+                          char *const *environment, cp_err *err)
 {
     if (argc > ARGS_MAX)
         return cp_fail(err, CP_USAGE, "%d arguments; allowed: up to %d", argc, ARGS_MAX);
     cp_options *o = cp_xcalloc(1, sizeof(*o));
     o->arena = cp_arena_new(ARENA_BYTES);
-    parse ps = {.o = o, .err = err};
+    parse ps = {.o = o, .err = err, .text = text};
+    o->argc = argc;
+    o->argv = argv;
+    o->environment = environment;
     int next = argc;
     cp_code code = find_command(&ps, argc, argv, &next);
     if (!code && !o->help && o->command != CP_CMD_NONE)
@@ -747,6 +753,18 @@ done:
     else
         *out = o;
     return code;
+}
+
+cp_code cp_options_parse(cp_options **out, int argc, char *const *argv, char *const *environment,
+                         cp_err *err)
+{
+    return parse_with(NULL, out, argc, argv, environment, err);
+}
+
+cp_code cp_options_again(const cp_options *o, const char *text, size_t n, cp_options **out,
+                         cp_err *err)
+{
+    return parse_with(&(cp_str){text, n}, out, o->argc, o->argv, o->environment, err);
 }
 
 cp_code cp_model_option_set(cp_model_options *m, const char *key, const cp_toml_value *v,

@@ -27,8 +27,18 @@ const cp_command_row cp_command_rows[CP_CMD_COUNT] = {
 const cp_opt_row cp_opt_rows[CP_OPT_COUNT] = {
 #define CP_OPTION(name, letter, type, def, range, unit, metavar, reloadable, commands, required,   \
                   doc)                                                                             \
-    {#name,   letter,     CP_OPT_TYPE_##type, def,      range, unit,                               \
-     metavar, reloadable, commands,           required, doc,   offsetof(cp_options, name)},
+    {#name,                                                                                        \
+     letter,                                                                                       \
+     CP_OPT_TYPE_##type,                                                                           \
+     def,                                                                                          \
+     range,                                                                                        \
+     unit,                                                                                         \
+     metavar,                                                                                      \
+     CP_RELOAD_##reloadable,                                                                       \
+     commands,                                                                                     \
+     required,                                                                                     \
+     doc,                                                                                          \
+     offsetof(cp_options, name)},
 #include "base/options.def"
 };
 

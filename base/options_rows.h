@@ -30,7 +30,7 @@ typedef struct cp_opt_row {
     char letter; /* short flag, or 0 */
     cp_opt_type type;
     const char *def, *range, *unit, *metavar;
-    bool reloadable;
+    cp_reloadable reloadable;
     uint32_t commands, required; /* bits 1u << cp_command */
     const char *doc;
     size_t offset; /* of the field in its struct */

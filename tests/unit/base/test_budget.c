@@ -162,6 +162,31 @@ static void arenas_pay_for_their_blocks(void **state)
     cp_budget_free(b);
 }
 
+/* A limit below what is in use takes nothing away, and gives nothing until so much has come back.
+ */
+static void the_limit_changes(void **state)
+{
+    (void)state;
+    cp_budget *b = cp_budget_new(1000);
+    cp_account x = {.budget = b}, y = {.budget = b};
+    assert_true(cp_account_take(&x, 900));
+    cp_budget_set_limit(b, 500);
+    assert_int_equal(cp_budget_limit(b), 500);
+    assert_int_equal(cp_budget_arriving_max(b), 125);
+    assert_false(cp_account_take(&y, 1));
+    assert_true(y.refused && !y.never);
+    cp_account_give(&x, 399);
+    assert_false(cp_account_take(&y, 1));
+    cp_account_give(&x, 2);
+    assert_true(cp_account_take(&y, 1));
+    assert_false(cp_account_take(&y, 1));
+    cp_budget_set_limit(b, 2000);
+    assert_true(cp_account_take(&y, 1500));
+    cp_account_close(&x);
+    cp_account_close(&y);
+    cp_budget_free(b);
+}
+
 int suite_budget(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +195,7 @@ int suite_budget(void)
         cmocka_unit_test(work_waits_for_work_only),
         cmocka_unit_test(buffers_pay_for_their_memory),
         cmocka_unit_test(arenas_pay_for_their_blocks),
+        cmocka_unit_test(the_limit_changes),
     };
     return cmocka_run_group_tests_name("budget", tests, NULL, NULL);
 }

@@ -410,6 +410,79 @@ static void models_inherit_what_they_leave_open(void **state)
     unlink(path);
 }
 
+/* The same command line and environment with another file; what differs is told by value. */
+static void options_are_parsed_again(void **state)
+{
+    (void)state;
+    static const char changed[] = "ctx = 9\nkv_bytes = '1024MiB'\napi_key = ['a', 'b']\n"
+                                  "log_level = 'debug'\n[[model]]\nref = 'x'\nalias = ['y']\n";
+    char path[64];
+    char *const env[] = {(char *)(uintptr_t) "CAPSTAN_LOG_LEVEL=warn", NULL};
+    temp_file(path, "ctx = 7\nkv_bytes = '1GiB'\napi_key = ['a']\nmax_queue = 3\n"
+                    "[[model]]\nref = 'x'\n");
+    char *const words[] = {(char *)(uintptr_t) "capstan",     (char *)(uintptr_t) "serve",
+                           (char *)(uintptr_t) "--config",    path,
+                           (char *)(uintptr_t) "--max-queue", (char *)(uintptr_t) "5"};
+    cp_options *o = NULL, *p = NULL;
+    cp_err err;
+    assert_int_equal(cp_options_parse(&o, 6, words, env, &err), CP_OK);
+    assert_int_equal(cp_options_again(o, changed, sizeof(changed) - 1, &p, &err), CP_OK);
+    assert_int_equal(p->ctx, 9);
+    assert_false(cp_option_same(o, p, CP_OPT_ctx));
+    assert_true(cp_option_same(o, p, CP_OPT_kv_bytes));
+    assert_false(cp_option_same(o, p, CP_OPT_api_key));
+    assert_true(cp_option_same(o, p, CP_OPT_max_queue)); /* the flag wins in both */
+    assert_int_equal(p->max_queue, 5);
+    assert_true(cp_option_same(o, p, CP_OPT_log_level)); /* so does the environment */
+    assert_true(cp_option_same(o, p, CP_OPT_chat_template_file));
+    cp_option_keep(p, CP_OPT_api_key, o);
+    assert_int_equal(p->api_key.n, 1);
+    assert_true(cp_option_same(o, p, CP_OPT_api_key));
+    const cp_model_options *a = &o->models[0], *b = &p->models[0];
+    const uint32_t alias = 1u << CP_MODEL_alias, ctx = 1u << CP_MODEL_ctx;
+    assert_false(cp_model_options_same(a, b, alias));
+    assert_false(cp_model_options_same(a, b, ctx));
+    assert_true(cp_model_options_same(a, b, alias | ctx));
+    cp_options_free(p);
+    p = NULL;
+    assert_int_equal(cp_options_again(o, "ctx = 0\n", 8, &p, &err), CP_USAGE);
+    assert_non_null(strstr(err.msg, ":1:1: key 'ctx': got '0'"));
+    assert_null(p);
+    cp_options_free(o);
+    unlink(path);
+}
+
+static void models_are_copied_and_compared(void **state)
+{
+    (void)state;
+    cp_arena *arena = cp_arena_new(1 << 16), *small = cp_arena_new(8);
+    char path[64], line[200];
+    temp_file(path, "[[model]]\nref = 'a'\nalias = ['x', 'y']\nvariant = 'Q4'\n"
+                    "[model.sampling]\ntop_k = 3\n");
+    cp_snprintf(line, sizeof(line), "serve --config %s", path);
+    cp_options *o = good(line, NULL);
+    cp_model_options copy, none;
+    assert_true(cp_model_options_copy(&copy, &o->models[0], arena));
+    assert_false(cp_model_options_copy(&none, &o->models[0], small));
+    assert_ptr_not_equal(copy.alias.p, o->models[0].alias.p);
+    cp_sampling_options sampling = o->models[0].sampling, other = sampling;
+    assert_true(cp_model_options_same(&copy, &o->models[0], 0));
+    cp_options_free(o);
+    assert_string_equal(copy.ref, "a");
+    assert_string_equal(copy.alias.p[1], "y");
+    assert_string_equal(copy.variant, "Q4");
+    assert_true(cp_sampling_options_same(&sampling, &other));
+    other.top_k = 4;
+    assert_false(cp_sampling_options_same(&sampling, &other));
+    other.given = 0;
+    assert_false(cp_sampling_options_same(&sampling, &other));
+    sampling.given = 0;
+    assert_true(cp_sampling_options_same(&sampling, &other)); /* not given: no value counts */
+    cp_arena_free(arena);
+    cp_arena_free(small);
+    unlink(path);
+}
+
 /* What one command was given, in the words of another; parsed again it is the same. */
 static void options_are_handed_on(void **state)
 {
@@ -528,6 +601,8 @@ int suite_options(void)
         cmocka_unit_test(service_links_are_ignored),
         cmocka_unit_test(file_errors_name_line_and_column),
         cmocka_unit_test(models_inherit_what_they_leave_open),
+        cmocka_unit_test(options_are_parsed_again),
+        cmocka_unit_test(models_are_copied_and_compared),
         cmocka_unit_test(options_are_handed_on),
         cmocka_unit_test(help_shows_every_option),
         cmocka_unit_test(rows_are_sound),
