@@ -20,6 +20,7 @@ cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,
     cp_engine *e = cp_xcalloc(1, sizeof(*e));
     e->cfg = *cfg;
     e->backend = backend;
+    cp_engine_set_queue(e, cfg->max_queue, cfg->max_queue_tokens);
     e->api = cp_front_table(e);
     cp_mpsc_init(&e->inbox);
     pthread_mutex_init(&e->gone_lock, NULL);
@@ -27,6 +28,13 @@ cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,
     pthread_mutex_init(&e->front_lock, NULL);
     *out = e;
     return CP_OK;
+}
+
+void cp_engine_set_queue(cp_engine *e, int max_queue, int64_t max_queue_tokens)
+{
+    CP_ASSERT(max_queue >= 1 && max_queue_tokens >= 1);
+    atomic_store_explicit(&e->max_queue, max_queue, memory_order_relaxed);
+    atomic_store_explicit(&e->max_queue_tokens, max_queue_tokens, memory_order_relaxed);
 }
 
 static void set_running(cp_engine *e, bool running)

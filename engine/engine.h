@@ -107,6 +107,10 @@ void cp_engine_unload(cp_engine *e, cp_resident *m, int64_t end_ns);
  * engine's thread nor the front's. */
 void cp_engine_forget(cp_engine *e, cp_resident *m);
 cp_code cp_engine_start(cp_engine *e, cp_err *err); /* starts the engine thread */
+/* Other bounds of the queue; what waits already stays. Any thread. */
+void cp_engine_set_queue(cp_engine *e, int max_queue, int64_t max_queue_tokens);
+/* Another time for a model's steps, as cp_engine_model.step_ms; not 0. Any thread, while m is. */
+void cp_engine_set_pace(cp_resident *m, int step_ms);
 const cp_engine_api *cp_engine_front(cp_engine *e);
 /* For the start-up line. Any thread, between a load and the model's end. */
 typedef struct cp_engine_memory {

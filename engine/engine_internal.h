@@ -50,10 +50,11 @@ struct cp_resident {
     bool stepping; /* a batch was submitted */
     cp_code code;  /* what became of it, and why */
     cp_err err;
-    int64_t begin_ns;  /* how long its beginning took */
-    int64_t waited_ns; /* while others had the device, of a warm-up */
-    int64_t took_ns;   /* and all of it, when it is over; without waited_ns */
-    cp_pace pace;      /* of all steps so far */
+    int64_t begin_ns;        /* how long its beginning took */
+    int64_t waited_ns;       /* while others had the device, of a warm-up */
+    int64_t took_ns;         /* and all of it, when it is over; without waited_ns */
+    cp_pace pace;            /* of all steps so far */
+    _Atomic int64_t step_ns; /* its target from the next step on; relaxed */
     /* life */
     cp_resident *next; /* of e->arrivals, then of e->models */
     _Atomic int state; /* cp_model_state */
@@ -82,6 +83,8 @@ struct cp_engine {
 
     cp_mpsc inbox;
     cp_queue_count queue;
+    _Atomic int max_queue; /* relaxed, both: a submitter may see the bound of a moment ago */
+    _Atomic int64_t max_queue_tokens;
     _Atomic int submitting; /* threads inside submit: stop waits for them */
     _Atomic bool stopping;
     _Atomic bool device_failed; /* for good; relaxed, a late look is harmless */

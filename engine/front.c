@@ -50,7 +50,9 @@ static bool queue_enter(cp_engine *e, int n_prompt)
     cp_queue_count *q = &e->queue;
     int before = atomic_fetch_add(&q->requests, 1);
     int64_t tokens = atomic_fetch_add(&q->tokens, n_prompt);
-    if (before < e->cfg.max_queue && (tokens == 0 || tokens + n_prompt <= e->cfg.max_queue_tokens))
+    int most = atomic_load_explicit(&e->max_queue, memory_order_relaxed);
+    int64_t most_tokens = atomic_load_explicit(&e->max_queue_tokens, memory_order_relaxed);
+    if (before < most && (tokens == 0 || tokens + n_prompt <= most_tokens))
         return true;
     atomic_fetch_sub(&q->requests, 1);
     atomic_fetch_sub(&q->tokens, n_prompt);
@@ -72,7 +74,7 @@ static cp_code submit_counted(cp_engine *e, cp_request *r, cp_err *err)
         return code;
     if (!queue_enter(e, r->n_prompt))
         return cp_fail(err, CP_OVERLOADED, "%d requests or %lld tokens are waiting already",
-                       e->cfg.max_queue, (long long)e->cfg.max_queue_tokens);
+                       atomic_load(&e->max_queue), (long long)atomic_load(&e->max_queue_tokens));
     /* relaxed: the push releases it */
     atomic_store_explicit(&r->refs, 2, memory_order_relaxed);
     atomic_store_explicit(&r->ready, 0, memory_order_relaxed);
@@ -124,8 +126,8 @@ static bool api_limits(void *self, const cp_resident *m, cp_engine_limits *out)
     *out = (cp_engine_limits){.ctx = m->mem.ctx,
                               .n_vocab = m->n_vocab,
                               .max_seqs = m->max_seqs,
-                              .max_queue = e->cfg.max_queue,
-                              .max_queue_tokens = e->cfg.max_queue_tokens};
+                              .max_queue = atomic_load(&e->max_queue),
+                              .max_queue_tokens = atomic_load(&e->max_queue_tokens)};
     return true;
 }
 

@@ -150,6 +150,12 @@ void cp_engine_describe(const cp_resident *m, cp_engine_memory *out)
                               .checkpoint_every = m->mem.checkpoint_every};
 }
 
+void cp_engine_set_pace(cp_resident *m, int step_ms)
+{
+    CP_ASSERT(step_ms > 0);
+    atomic_store_explicit(&m->step_ns, step_ms * INT64_C(1000000), memory_order_relaxed);
+}
+
 /* ---- unload: any thread ---- */
 
 cp_model_state cp_engine_state(const cp_resident *m)

@@ -87,7 +87,7 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
                           .max_seqs = cfg->max_seqs,
                           .prefill_chunk = cfg->prefill_chunk,
                           .max_out = max_out(cfg),
-                          .max_tasks = e->cfg.max_queue + 2 * cfg->max_seqs,
+                          .max_tasks = atomic_load(&e->max_queue) + 2 * cfg->max_seqs,
                           .in_order = kv.depth > 1, /* see cp_backend_depth */
                           .prefix_cache = cfg->prefix_cache,
                           .checkpoint_every = m->mem.checkpoint_every,
@@ -112,6 +112,7 @@ cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model 
     m->max_seqs = cfg->max_seqs;
     cp_mpsc_init(&m->late);
     cp_pace_init(&m->pace, cfg->step_ms * INT64_C(1000000), cfg->max_batch_rows);
+    atomic_init(&m->step_ns, m->pace.target_ns);
     cp_code code = open_parts(e, m, cfg, d, err);
     if (code == CP_OK)
         *out = m;

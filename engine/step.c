@@ -58,6 +58,7 @@ void cp_resident_begin_step(cp_engine *e, cp_resident *m)
 {
     int64_t start = e->backend->now_ns();
     cp_code code = held_back(e, m, start, &m->err);
+    m->pace.target_ns = atomic_load_explicit(&m->step_ns, memory_order_relaxed);
     cp_sched_sweep(m->sched, start);
     if (code != CP_OK)
         cp_tasks_fail_all(m->sched, code);

@@ -42,12 +42,15 @@ static void emit_row(cp_served_table *t, const cp_served *m, cp_buf *b)
                                         [CP_MODEL_GONE] = "gone"};
     cp_model_state state = cp_served_state(t, m);
     cp_buf_adds(b, "{\"id\":");
-    cp_emit_str(b, m->ids[0], strlen(m->ids[0]));
+    cp_emit_str(b, m->id, strlen(m->id));
     cp_buf_adds(b, ",\"object\":\"model\",\"aliases\":[");
-    for (size_t i = 0; i < m->n_ids; i++) {
+    size_t n;
+    char **names = cp_served_names(t, m, &n);
+    for (size_t i = 0; i < n; i++) {
         cp_buf_adds(b, i ? "," : "");
-        cp_emit_str(b, m->ids[i], strlen(m->ids[i]));
+        cp_emit_str(b, names[i], strlen(names[i]));
     }
+    cp_served_names_free(names, n);
     cp_buf_addc(b, ']');
     emit_text(b, "state", words[state]);
     if (state == CP_MODEL_LOADING)
@@ -60,7 +63,7 @@ static void emit_row(cp_served_table *t, const cp_served *m, cp_buf *b)
 void cp_handle_admin_models(cp_call *c)
 {
     static const unsigned all =
-        1u << CP_MODEL_LOADING | 1u << CP_MODEL_READY | 1u << CP_MODEL_DRAINING;
+        1u << CP_MODEL_LOADING | 1u << CP_MODEL_READY | 1u << CP_MODEL_DRAINING | CP_SERVED_HIDDEN;
     cp_served_table *t = &c->s->models;
     cp_served *models[CP_SERVED_MAX];
     int n = cp_served_all(t, all, models);

@@ -2,29 +2,41 @@
  * core: all files of this room share these parts of the server: its settings, its models, its
  * calls.
  *
- * The loop thread owns a cp_server, except for members that are atomic or say otherwise. Settings
- * do not change after cp_server_open; jobs read them and `models`.
+ * The loop thread owns a cp_server, except for members that are atomic or say otherwise. Rules
+ * change as a whole, on the loop's thread between two requests (cp_server_change).
  */
 #ifndef CP_SERVER_CORE_H
 #define CP_SERVER_CORE_H
 
+#include "server/host.h"
 #include "server/http.h"
 #include "server/served.h"
+
+#include <semaphore.h>
 
 enum { CP_UNKNOWN_LOGGED = 64 /* unknown fields logged once each */ };
 
 typedef enum cp_drain { CP_RUN, CP_GRACE, CP_REFUSE, CP_CUT, CP_DRAINED } cp_drain;
 
-struct cp_server {
-    cp_http *http;
-    cp_engine_api engine;
-    cp_jobs *jobs;
+/* By what requests are judged, and a drain goes. */
+typedef struct cp_rules {
     cp_api_key *keys;
     size_t n_keys;
     char **cors_origins, **allowed_hosts;
     size_t n_cors_origins, n_allowed_hosts;
+    int64_t grace_ns, timeout_ns;
+} cp_rules;
+
+struct cp_server {
+    cp_http *http;
+    cp_engine_api engine;
+    cp_jobs *jobs;
+    cp_rules *rules;                   /* the loop's */
+    _Atomic(cp_rules *) rules_to_come; /* NULL: none; the loop takes them and posts `taken` */
+    sem_t taken;
     char *version;
-    int64_t deadline_ns, grace_ns, timeout_ns, comment_ns, slow_ns;
+    _Atomic int64_t deadline_ns; /* relaxed: of requests to come */
+    int64_t comment_ns, slow_ns;
     cp_metrics *metrics;
     int trace_fd;      /* where spans go (trace.h); -1: nowhere */
     cp_budget *budget; /* bodies, trees, and what calls hold */

@@ -34,15 +34,15 @@ static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_rout
                          cp_err *err)
 {
     unsigned needed = scopes_for(q, route);
-    if (s->n_keys == 0 && needed == CP_SCOPE_ADMIN)
+    if (s->rules->n_keys == 0 && needed == CP_SCOPE_ADMIN)
         return cp_fail(err, CP_PERMISSION,
                        "%.200s needs a key of scope admin, and this server has no keys; give it "
                        "one with --api-key-file (a line: KEY scopes=admin)",
                        cp_http_path(q));
-    if (s->n_keys == 0 || (route && needed == 0))
+    if (s->rules->n_keys == 0 || (route && needed == 0))
         return CP_OK;
     const char *key = key_of(q);
-    unsigned scopes = key ? cp_auth_scopes(s->keys, s->n_keys, key) : 0;
+    unsigned scopes = key ? cp_auth_scopes(s->rules->keys, s->rules->n_keys, key) : 0;
     if (scopes == 0)
         return cp_fail(err, CP_INVALID_API_KEY,
                        key ? "the API key is not known; send a valid one as 'Authorization: Bearer "
@@ -56,8 +56,8 @@ static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_rout
 cp_code cp_gate_host(const cp_server *s, const cp_http_req *q, cp_err *err)
 {
     const char *host = cp_http_authority(q);
-    if (s->n_keys > 0 || !cp_http_loopback(s->http) ||
-        cp_host_allowed(host, s->allowed_hosts, s->n_allowed_hosts))
+    if (s->rules->n_keys > 0 || !cp_http_loopback(s->http) ||
+        cp_host_allowed(host, s->rules->allowed_hosts, s->rules->n_allowed_hosts))
         return CP_OK;
     return cp_fail(err, CP_PERMISSION,
                    "this server is for this machine, and Host '%.200s' is neither localhost nor a "
@@ -72,7 +72,8 @@ static cp_code check_origin(const cp_server *s, const cp_http_req *q, const cp_r
     const char *origin = cp_http_header(q, "Origin"), *site = cp_http_header(q, "Sec-Fetch-Site");
     bool foreign = origin ? !cp_origin_same(origin, cp_http_authority(q))
                           : site && strcmp(site, "same-origin") != 0 && strcmp(site, "none") != 0;
-    if (!route->api || !foreign || cp_origin_allowed(origin, s->cors_origins, s->n_cors_origins) ||
+    if (!route->api || !foreign ||
+        cp_origin_allowed(origin, s->rules->cors_origins, s->rules->n_cors_origins) ||
         cp_type_is_json(cp_http_header(q, "Content-Type")))
         return CP_OK;
     return cp_fail(err, CP_PERMISSION,

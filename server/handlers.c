@@ -99,7 +99,7 @@ void cp_handle_metrics(cp_call *c)
 static void emit_model(const cp_served *m, cp_buf *b)
 {
     cp_buf_adds(b, "{\"id\":");
-    cp_emit_str(b, m->ids[0], strlen(m->ids[0]));
+    cp_emit_str(b, m->id, strlen(m->id));
     cp_buf_printf(b,
                   ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"capstan\","
                   "\"max_model_len\":%d,\"quantization\":",
@@ -109,7 +109,7 @@ static void emit_model(const cp_served *m, cp_buf *b)
     cp_emit_str(b, m->digest, strlen(m->digest));
     /* what KServe's clients of protocol v1 read */
     cp_buf_adds(b, ",\"name\":");
-    cp_emit_str(b, m->ids[0], strlen(m->ids[0]));
+    cp_emit_str(b, m->id, strlen(m->id));
     cp_buf_adds(b, ",\"ready\":true}");
 }
 
@@ -190,7 +190,7 @@ void cp_handle_oip_models(cp_call *c)
     cp_buf_adds(&b, "{\"models\":[");
     for (int i = 0; i < n; i++) {
         cp_buf_adds(&b, i > 0 ? "," : "");
-        cp_emit_str(&b, models[i]->ids[0], strlen(models[i]->ids[0]));
+        cp_emit_str(&b, models[i]->id, strlen(models[i]->id));
     }
     cp_served_put_all(&c->s->models, models, n);
     cp_buf_adds(&b, "]}");
@@ -204,7 +204,7 @@ void cp_handle_oip_model(cp_call *c)
         return;
     cp_buf b = {0};
     cp_buf_adds(&b, "{\"name\":");
-    cp_emit_str(&b, m->ids[0], strlen(m->ids[0]));
+    cp_emit_str(&b, m->id, strlen(m->id));
     cp_buf_adds(&b, ",\"versions\":[\"" CP_OIP_VERSION "\"],\"platform\":\"capstan\",");
     cp_oip_tensors(&b);
     cp_buf_addc(&b, '}');
@@ -220,7 +220,7 @@ void cp_handle_oip_model_ready(cp_call *c)
     bool ready = is_ready(c->s);
     cp_buf b = {0};
     cp_buf_adds(&b, "{\"name\":");
-    cp_emit_str(&b, m->ids[0], strlen(m->ids[0]));
+    cp_emit_str(&b, m->id, strlen(m->id));
     cp_buf_printf(&b, ",\"ready\":%s}", ready ? "true" : "false");
     cp_served_put(&c->s->models, m);
     cp_call_reply(c, ready ? 200 : 503, "application/json", &b);

@@ -28,10 +28,16 @@ static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *
     cp_code code = cp_served_get(&c->s->models, name.p, name.n, &m, err);
     if (code != CP_OK)
         return code;
+    cp_sampling_defaults *defaults = cp_arena_alloc(c->arena, sizeof(*defaults));
+    if (!defaults) {
+        cp_served_put(&c->s->models, m);
+        return out_of_memory(err);
+    }
+    cp_served_defaults(&c->s->models, m, defaults);
     c->m = m;
-    c->model_id = cp_xstrdup(m->ids[0]);
+    c->model_id = cp_xstrdup(m->id);
     *out = (cp_params_model){
-        .handle = m, .defaults = &m->defaults, .n_vocab = cp_tokenizer_size(m->tokenizer)};
+        .handle = m, .defaults = defaults, .n_vocab = cp_tokenizer_size(m->tokenizer)};
     if (m->limits.n_vocab > 0 && m->limits.n_vocab < out->n_vocab)
         out->n_vocab = m->limits.n_vocab;
     return CP_OK;
@@ -48,7 +54,7 @@ cp_code cp_call_render(cp_call *c, cp_arena *render, cp_rendered *out, cp_err *e
         return cp_fail(err, CP_NO_TEMPLATE,
                        "the model '%.200s' has no chat template%s; use /v1/completions, or start "
                        "the server with --chat-template-file",
-                       m->ids[0],
+                       m->id,
                        m->templates.of[CP_TEMPLATE_TOOL_USE] || m->templates.of[CP_TEMPLATE_RAG]
                            ? " for such a request, only one for tools or documents"
                            : "");
@@ -137,8 +143,9 @@ static cp_code fill_part(cp_call *c, cp_part *p, const cp_sampling *sp, const in
     r->no_prefix_reads = score;
     if (q->cache_salt.p)
         cp_sha256_of(q->cache_salt.p, q->cache_salt.n, r->salt);
-    if (c->s->deadline_ns > 0)
-        r->deadline_ns = cp_now_ns() + c->s->deadline_ns;
+    int64_t deadline_ns = atomic_load_explicit(&c->s->deadline_ns, memory_order_relaxed);
+    if (deadline_ns > 0)
+        r->deadline_ns = cp_now_ns() + deadline_ns;
     uint32_t cap = pow2_at_least(score ? RING_PROMPT_RECORDS : RING_RECORDS, 4 * (uint32_t)q->n);
     uint32_t record = CP_EVENT_BYTES(sp->n_top);
     void *mem = cp_arena_alloc(c->arena, (size_t)cap * record);
@@ -196,7 +203,9 @@ static cp_code one_part(cp_call *c, int i, const cp_sampling *sp, cp_arena *rend
  * never hold is refused, because no waiting would help. */
 static cp_code check_size(const cp_call *c, const cp_sampling *sp, cp_err *err)
 {
-    const cp_engine_limits *l = &c->m->limits;
+    cp_engine_limits now = c->m->limits; /* of the queue as it is by now */
+    (void)c->s->engine.limits(c->s->engine.self, c->m->engine, &now);
+    const cp_engine_limits *l = &now;
     if (c->n_parts > 1 && l->max_queue > 0 && c->n_parts > l->max_queue)
         return cp_fail_param(err, CP_INVALID_VALUE, "prompt",
                              "'prompt' has %d prompts; at most %d may wait (--max-queue): send "

@@ -16,9 +16,9 @@ static void common_headers(cp_call *c)
         cp_trace_header(&c->trace, parent);
         cp_http_add_header(c->q, "traceparent", parent);
     }
-    const char *origin =
-        cp_origin_allowed(cp_http_header(c->q, "Origin"), s->cors_origins, s->n_cors_origins);
-    if (s->n_cors_origins > 0)
+    const char *origin = cp_origin_allowed(cp_http_header(c->q, "Origin"), s->rules->cors_origins,
+                                           s->rules->n_cors_origins);
+    if (s->rules->n_cors_origins > 0)
         cp_http_add_header(c->q, "Vary", "Origin");
     if (origin) {
         cp_http_add_header(c->q, "Access-Control-Allow-Origin", origin);

@@ -206,7 +206,7 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
     }
     cp_err err = {0};
     cp_code code = cp_gate_host(s, q, &err);
-    if (code == CP_OK && cp_http_method(q) == CP_OPTIONS && s->n_cors_origins > 0) {
+    if (code == CP_OK && cp_http_method(q) == CP_OPTIONS && s->rules->n_cors_origins > 0) {
         preflight(c);
         return;
     }

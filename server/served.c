@@ -14,11 +14,17 @@ void cp_served_init(cp_served_table *t)
     pthread_cond_init(&t->put, NULL);
 }
 
+void cp_served_names_free(char **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+}
+
 static void free_row(cp_served *m)
 {
-    for (size_t i = 0; i < m->n_ids; i++)
-        free(m->ids[i]);
-    free(m->ids);
+    cp_served_names_free(m->names, m->n_names);
+    free(m->id);
     free(m->ref);
     free(m->digest);
     free(m->quantization);
@@ -34,14 +40,21 @@ void cp_served_fini(cp_served_table *t)
     pthread_cond_destroy(&t->put);
 }
 
+static bool has_name(const cp_served *m, const char *name, size_t n)
+{
+    size_t k = 0;
+    while (k < m->n_names && (strlen(m->names[k]) != n || memcmp(m->names[k], name, n) != 0))
+        k++;
+    return k < m->n_names;
+}
+
 /* With the lock. */
 static cp_served *find(const cp_served_table *t, const char *name, size_t n)
 {
     for (int i = 0; i < t->n; i++) {
         cp_served *m = t->list[i];
-        for (size_t k = 0; k < m->n_ids; k++)
-            if (strlen(m->ids[k]) == n && memcmp(m->ids[k], name, n) == 0)
-                return m;
+        if (!m->hidden && has_name(m, name, n))
+            return m;
     }
     return NULL;
 }
@@ -61,30 +74,161 @@ static char *copy(const char *s)
     return cp_xstrdup(s ? s : "");
 }
 
-static cp_served *new_row(const char *const *ids, size_t n_ids)
+static char **copy_names(const char *const *names, size_t n)
+{
+    char **all = cp_xcalloc(n, sizeof(*all));
+    for (size_t i = 0; i < n; i++)
+        all[i] = copy(names[i]);
+    return all;
+}
+
+static cp_served *new_row(const char *const *ids, size_t n_ids, bool hidden)
 {
     cp_served *m = cp_xcalloc(1, sizeof(*m));
-    m->ids = cp_xcalloc(n_ids, sizeof(*m->ids));
-    m->n_ids = n_ids;
-    for (size_t i = 0; i < n_ids; i++)
-        m->ids[i] = copy(ids[i]);
+    m->id = copy(ids[0]);
+    m->names = copy_names(ids, n_ids);
+    m->n_names = n_ids;
+    m->hidden = hidden;
     return m;
 }
 
-cp_code cp_served_reserve(cp_served_table *t, const char *const *ids, size_t n_ids, cp_served **out,
-                          cp_err *err)
+static cp_code reserve(cp_served_table *t, const char *const *ids, size_t n_ids, bool hidden,
+                       cp_served **out, cp_err *err)
 {
     cp_code code = CP_OK;
     CP_ASSERT(n_ids > 0);
     pthread_mutex_lock(&t->lock);
     if (t->n == CP_SERVED_MAX)
         code = cp_fail(err, CP_OVERLOADED, "more than %d models", CP_SERVED_MAX);
-    for (size_t i = 0; i < n_ids && code == CP_OK; i++)
+    for (size_t i = 0; i < n_ids && code == CP_OK && !hidden; i++)
         if (find(t, ids[i], strlen(ids[i])))
             code = cp_fail_param(err, CP_INVALID_VALUE, "alias", "two models are called '%.200s'",
                                  ids[i]);
     if (code == CP_OK)
-        *out = t->list[t->n++] = new_row(ids, n_ids);
+        *out = t->list[t->n++] = new_row(ids, n_ids, hidden);
+    pthread_mutex_unlock(&t->lock);
+    return code;
+}
+
+cp_code cp_served_reserve(cp_served_table *t, const char *const *ids, size_t n_ids, cp_served **out,
+                          cp_err *err)
+{
+    return reserve(t, ids, n_ids, false, out, err);
+}
+
+cp_code cp_served_shadow(cp_served_table *t, const char *const *ids, size_t n_ids, cp_served **out,
+                         cp_err *err)
+{
+    return reserve(t, ids, n_ids, true, out, err);
+}
+
+/* ---- moves ---- */
+
+static bool is_moved(const cp_server_move *moves, size_t n, const cp_served *m)
+{
+    size_t i = 0;
+    while (i < n && moves[i].row != m)
+        i++;
+    return i < n;
+}
+
+static bool claims(const cp_server_move *v, const char *name)
+{
+    size_t k = 0;
+    while (k < v->n_ids && strcmp(v->ids[k], name) != 0)
+        k++;
+    return !v->goes && k < v->n_ids;
+}
+
+/* Does somebody of the moves want a name of m? */
+static bool is_claimed(const cp_server_move *moves, size_t n, const cp_served *m)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < m->n_names; k++)
+            if (claims(&moves[i], m->names[k]))
+                return true;
+    }
+    return false;
+}
+
+/* With the lock. A model that goes by itself gives its names up to a move; one that stays does not.
+ */
+static cp_code check_moves(const cp_served_table *t, const cp_server_move *moves, size_t n,
+                           cp_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < moves[i].n_ids && !moves[i].goes; k++) {
+            const char *name = moves[i].ids[k];
+            for (size_t j = 0; j < i; j++)
+                if (claims(&moves[j], name))
+                    return cp_fail(err, CP_USAGE, "two models are called '%.200s'", name);
+            const cp_served *m = find(t, name, strlen(name));
+            if (m && m->state != CP_MODEL_DRAINING && !is_moved(moves, n, m))
+                return cp_fail(err, CP_USAGE,
+                               "a model that was loaded at run time is called '%.200s'", name);
+        }
+    }
+    return CP_OK;
+}
+
+static void name_anew(cp_served *m, const cp_server_move *v)
+{
+    cp_served_names_free(m->names, m->n_names);
+    m->names = copy_names(v->ids, v->n_ids);
+    m->n_names = v->n_ids;
+}
+
+static void move_one(cp_served *m, const cp_server_move *v)
+{
+    if (v->goes) {
+        m->state = CP_MODEL_DRAINING;
+        return;
+    }
+    CP_ASSERT(strcmp(m->id, v->ids[0]) == 0 && (m->staged || m->state != CP_MODEL_LOADING));
+    name_anew(m, v);
+    m->hidden = false;
+    m->state = m->staged ? CP_MODEL_READY : m->state;
+    m->staged = false;
+    if (v->defaults)
+        m->defaults = *v->defaults;
+}
+
+/* What the moves bring or keep stands first, in their order. */
+static void order(cp_served_table *t, const cp_server_move *moves, size_t n)
+{
+    cp_served *list[CP_SERVED_MAX];
+    int at = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!moves[i].goes)
+            list[at++] = moves[i].row;
+    for (int i = 0, first = at; i < t->n; i++) {
+        int k = 0;
+        while (k < first && list[k] != t->list[i])
+            k++;
+        if (k == first)
+            list[at++] = t->list[i];
+    }
+    CP_ASSERT(at == t->n);
+    memcpy(t->list, list, sizeof(*list) * (size_t)at);
+}
+
+cp_code cp_served_move(cp_served_table *t, const cp_server_move *moves, size_t n, bool dry,
+                       cp_err *err)
+{
+    pthread_mutex_lock(&t->lock);
+    cp_code code = check_moves(t, moves, n, err);
+    if (code == CP_OK && !dry) {
+        for (int i = 0; i < t->n; i++) {
+            cp_served *m = t->list[i];
+            bool gone = m->state == CP_MODEL_DRAINING;
+            for (size_t k = 0; k < n; k++)
+                gone = gone || (moves[k].row == m && moves[k].goes);
+            m->hidden = m->hidden || (gone && is_claimed(moves, n, m));
+        }
+        for (size_t i = 0; i < n; i++)
+            move_one(moves[i].row, &moves[i]);
+        order(t, moves, n);
+    }
     pthread_mutex_unlock(&t->lock);
     return code;
 }
@@ -94,7 +238,7 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
 {
     cp_engine_limits limits = {0};
     if (!e->limits(e->self, cfg->engine, &limits))
-        return cp_fail(err, CP_INTERNAL, "the engine has no model '%s'", m->ids[0]);
+        return cp_fail(err, CP_INTERNAL, "the engine has no model '%s'", m->id);
     m->tokenizer = cfg->tokenizer;
     m->templates = cfg->templates;
     m->ref = copy(cfg->ref);
@@ -102,14 +246,15 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
     m->digest = copy(cfg->digest);
     m->quantization = copy(cfg->quantization);
     m->fingerprint = copy(cfg->fingerprint);
-    m->defaults = cfg->defaults;
     m->limits = limits;
     m->engine = cfg->engine;
     m->created = cfg->created;
     m->metrics = cfg->metrics;
     pthread_mutex_lock(&t->lock);
-    CP_ASSERT(m->state == CP_MODEL_LOADING);
-    m->state = CP_MODEL_READY;
+    CP_ASSERT(m->state == CP_MODEL_LOADING && !m->staged);
+    m->defaults = cfg->defaults;
+    m->staged = m->hidden;
+    m->state = m->hidden ? CP_MODEL_LOADING : CP_MODEL_READY;
     pthread_mutex_unlock(&t->lock);
     return CP_OK;
 }
@@ -117,17 +262,21 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
 void cp_served_unload(cp_served_table *t, cp_served *m, int64_t end_ns)
 {
     pthread_mutex_lock(&t->lock);
+    if (m->state != CP_MODEL_DRAINING || end_ns != 0)
+        m->end_ns = end_ns; /* an end that somebody has set since stays */
     m->state = CP_MODEL_DRAINING;
-    m->end_ns = end_ns;
     pthread_mutex_unlock(&t->lock);
 }
 
 void cp_served_hasten(cp_served_table *t, const char *name, int64_t end_ns)
 {
     pthread_mutex_lock(&t->lock);
-    cp_served *m = find(t, name, strlen(name));
-    if (m && m->state == CP_MODEL_DRAINING && (m->end_ns == 0 || m->end_ns > end_ns))
-        m->end_ns = end_ns;
+    for (int i = 0; i < t->n; i++) {
+        cp_served *m = t->list[i];
+        if (m->state == CP_MODEL_DRAINING && has_name(m, name, strlen(name)) &&
+            (m->end_ns == 0 || m->end_ns > end_ns))
+            m->end_ns = end_ns;
+    }
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -214,7 +363,8 @@ int cp_served_all(cp_served_table *t, unsigned states, cp_served *list[CP_SERVED
     int n = 0;
     pthread_mutex_lock(&t->lock);
     for (int i = 0; i < t->n; i++) {
-        if (!(states >> t->list[i]->state & 1))
+        if (!(states >> t->list[i]->state & 1) ||
+            (t->list[i]->hidden && !(states & CP_SERVED_HIDDEN)))
             continue;
         t->list[i]->refs++;
         list[n++] = t->list[i];
@@ -229,6 +379,22 @@ void cp_served_put_all(cp_served_table *t, cp_served *const *list, int n)
     for (int i = 0; i < n; i++)
         put(t, list[i]);
     pthread_mutex_unlock(&t->lock);
+}
+
+void cp_served_defaults(cp_served_table *t, const cp_served *m, cp_sampling_defaults *out)
+{
+    pthread_mutex_lock(&t->lock);
+    *out = m->defaults;
+    pthread_mutex_unlock(&t->lock);
+}
+
+char **cp_served_names(cp_served_table *t, const cp_served *m, size_t *n)
+{
+    pthread_mutex_lock(&t->lock);
+    char **names = copy_names((const char *const *)m->names, m->n_names);
+    *n = m->n_names;
+    pthread_mutex_unlock(&t->lock);
+    return names;
 }
 
 bool cp_served_is_over(cp_served_table *t, const cp_served *m, int64_t now_ns)

@@ -38,6 +38,57 @@ cp_sampling_defaults cp_sampling_defaults_off(void)
         .temperature = 1, .top_p = 1, .repetition_penalty = 1, .max_tokens = -1};
 }
 
+/* ---- rules ---- */
+
+static char **copy_list(const char *const *list, size_t n)
+{
+    char **copy = cp_xcalloc(n + 1, sizeof(char *));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = cp_xstrdup(list[i]);
+    return copy;
+}
+
+static void free_list(char **list)
+{
+    for (char **p = list; *p; p++)
+        free(*p);
+    free(list);
+}
+
+static cp_rules *new_rules(const cp_server_config *cfg)
+{
+    cp_rules *r = cp_xcalloc(1, sizeof(*r));
+    r->n_keys = cfg->n_keys;
+    r->keys = cp_xcalloc(cfg->n_keys + 1, sizeof(*r->keys));
+    if (cfg->n_keys > 0)
+        memcpy(r->keys, cfg->keys, cfg->n_keys * sizeof(*r->keys));
+    r->n_cors_origins = cfg->n_cors_origins;
+    r->cors_origins = copy_list(cfg->cors_origins, cfg->n_cors_origins);
+    r->n_allowed_hosts = cfg->n_allowed_hosts;
+    r->allowed_hosts = copy_list(cfg->allowed_hosts, cfg->n_allowed_hosts);
+    r->grace_ns = MS(cfg->drain_grace_ms);
+    r->timeout_ns = MS(cfg->drain_timeout_ms);
+    return r;
+}
+
+static void free_rules(cp_rules *r)
+{
+    free(r->keys);
+    free_list(r->cors_origins);
+    free_list(r->allowed_hosts);
+    free(r);
+}
+
+static void take_rules(cp_server *s)
+{
+    cp_rules *next = atomic_exchange(&s->rules_to_come, NULL);
+    if (!next)
+        return;
+    free_rules(s->rules);
+    s->rules = next;
+    sem_post(&s->taken);
+}
+
 /* ---- hooks: loop thread ---- */
 
 static void on_gone(void *arg, cp_http_req *q)
@@ -89,13 +140,13 @@ static void move_drain(cp_server *s, int64_t now)
     if (s->drain_since == 0)
         s->drain_since = now;
     bool cut = atomic_load(&s->cut_asked);
-    if (state == CP_GRACE && (cut || now - s->drain_since >= s->grace_ns))
+    if (state == CP_GRACE && (cut || now - s->drain_since >= s->rules->grace_ns))
         state = CP_REFUSE;
     if (state == CP_REFUSE) {
         if (atomic_load(&s->n_active) == 0) {
             atomic_store(&s->clean, true);
             state = CP_DRAINED;
-        } else if (cut || now - s->drain_since >= s->grace_ns + s->timeout_ns) {
+        } else if (cut || now - s->drain_since >= s->rules->grace_ns + s->rules->timeout_ns) {
             state = CP_CUT;
             s->cut_since = now;
             cut_all(s);
@@ -110,6 +161,7 @@ static void on_wake(void *arg)
 {
     cp_server *s = arg;
     cp_mpsc_node *n;
+    take_rules(s);
     while ((n = cp_mpsc_pop(&s->ready)))
         cp_call_ready(request_of(n));
     while ((n = cp_mpsc_pop(&s->parsed)))
@@ -143,21 +195,6 @@ static void on_tick(void *arg, int64_t now)
 
 /* ---- open ---- */
 
-static char **copy_list(const char *const *list, size_t n)
-{
-    char **copy = cp_xcalloc(n + 1, sizeof(char *));
-    for (size_t i = 0; i < n; i++)
-        copy[i] = cp_xstrdup(list[i]);
-    return copy;
-}
-
-static void free_list(char **list)
-{
-    for (char **p = list; *p; p++)
-        free(*p);
-    free(list);
-}
-
 static void wake(void *arg)
 {
     cp_http_wake(arg);
@@ -170,9 +207,8 @@ static void free_server(cp_server *s)
         free(s->unknown[i]);
     cp_buf_fini(&s->scratch);
     cp_budget_free(s->budget);
-    free(s->keys);
-    free_list(s->cors_origins);
-    free_list(s->allowed_hosts);
+    free_rules(s->rules);
+    sem_destroy(&s->taken);
     free(s->version);
     free(s);
 }
@@ -186,19 +222,10 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     s->engine = *cfg->engine;
     CP_ASSERT(cfg->jobs);
     s->jobs = cfg->jobs;
-    s->n_keys = cfg->n_keys;
-    if (cfg->n_keys > 0) {
-        s->keys = cp_xcalloc(cfg->n_keys, sizeof(*s->keys));
-        memcpy(s->keys, cfg->keys, cfg->n_keys * sizeof(*s->keys));
-    }
-    s->n_cors_origins = cfg->n_cors_origins;
-    s->cors_origins = copy_list(cfg->cors_origins, cfg->n_cors_origins);
-    s->n_allowed_hosts = cfg->n_allowed_hosts;
-    s->allowed_hosts = copy_list(cfg->allowed_hosts, cfg->n_allowed_hosts);
+    s->rules = new_rules(cfg);
+    CP_ASSERT(sem_init(&s->taken, 0, 0) == 0);
     s->version = cp_xstrdup(cfg->version ? cfg->version : "");
-    s->deadline_ns = MS(cfg->deadline_ms);
-    s->grace_ns = MS(cfg->drain_grace_ms);
-    s->timeout_ns = MS(cfg->drain_timeout_ms);
+    atomic_init(&s->deadline_ns, MS(cfg->deadline_ms));
     s->comment_ns = MS(cfg->keepalive_comment_ms > 0 ? cfg->keepalive_comment_ms : COMMENT_MS);
     s->slow_ns = MS(cfg->slow_reader_ms > 0 ? cfg->slow_reader_ms : SLOW_READER_MS);
     s->metrics = cfg->metrics;
@@ -269,6 +296,28 @@ void cp_server_phase(cp_server *s, cp_served *x, const char *phase, uint64_t don
     cp_metric_set(s->metrics, CP_M_LOAD_BYTES, (int64_t)done);
     cp_metric_set(s->metrics, CP_M_LOAD_SIZE, (int64_t)total);
     cp_metric_set(s->metrics, CP_M_LOAD_RATE, (int64_t)rate);
+}
+
+void cp_server_change(cp_server *s, const cp_server_config *cfg)
+{
+    atomic_store(&s->deadline_ns, MS(cfg->deadline_ms));
+    cp_budget_set_limit(s->budget, cfg->body_bytes > 0 ? cfg->body_bytes : BODY_BYTES);
+    CP_ASSERT(atomic_exchange(&s->rules_to_come, new_rules(cfg)) == NULL);
+    cp_http_wake(s->http);
+    while (sem_wait(&s->taken) != 0) { /* EINTR */
+    }
+}
+
+cp_code cp_server_shadow_model(cp_server *s, const char *const *ids, size_t n_ids, cp_served **out,
+                               cp_err *err)
+{
+    return cp_served_shadow(&s->models, ids, n_ids, out, err);
+}
+
+cp_code cp_server_move_models(cp_server *s, const cp_server_move *moves, size_t n, bool dry,
+                              cp_err *err)
+{
+    return cp_served_move(&s->models, moves, n, dry, err);
 }
 
 cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_ids, cp_served **out,

@@ -15,7 +15,6 @@
 #include "base/code.h"
 #include "base/jobs.h"
 #include "base/metrics.h"
-#include "base/options.h"
 #include "chat/chat.h"
 #include "engine/engine.h"
 #include "tokenizer/tokenizer.h"
@@ -111,6 +110,12 @@ int cp_server_port(const cp_server *s); /* 0 with a Unix socket */
 bool cp_server_exposed(const cp_server *s);
 
 /*
+ * Other keys, origins, hosts, deadline, drain times and body_bytes from cfg; the rest of it is not
+ * read. When it returns every request to come is judged by them; what runs goes on. One thread at a
+ * time, not the loop's, between open and close.
+ */
+void cp_server_change(cp_server *s, const cp_server_config *cfg);
+/*
  * What the probes and /metrics say while loading, and /admin/models of the model x (NULL: of none):
  * a static string such as "pulling", and bytes done, bytes in all (0: not known) and bytes a
  * second; a phase that counts no bytes gives 0 for all three. Any one thread at a time.
@@ -131,27 +136,32 @@ cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_i
 cp_code cp_server_publish_model(cp_server *s, cp_served *x, const cp_server_model *m, cp_err *err);
 void cp_server_unload_model(cp_server *s, cp_served *x, int64_t end_ns);
 void cp_server_forget_model(cp_server *s, cp_served *x);
-/* Of the model of this name that is being unloaded: what has begun ends at end_ns, unless it ends
+/*
+ * Several models at once, between two requests. shadow is reserve for a model that has none of its
+ * names yet (others may have them), and that is LOADING, published or not, until a move brings it.
+ */
+typedef struct cp_server_move {
+    cp_served *row;
+    bool goes; /* as by cp_server_unload_model, without an end; else it is brought, or stays */
+    const char *const *ids; /* its names from now on; the first is its id */
+    size_t n_ids;
+    const cp_sampling_defaults *defaults; /* from now on; NULL: as they are */
+} cp_server_move;
+cp_code cp_server_shadow_model(cp_server *s, const char *const *ids, size_t n_ids, cp_served **out,
+                               cp_err *err);
+/* All of the moves, or none: CP_USAGE for a name that two would have. Models that go lose the names
+ * that others take. Those that do not go stand in this order in front of all others. dry: nothing
+ * moves. Any thread. */
+cp_code cp_server_move_models(cp_server *s, const cp_server_move *moves, size_t n, bool dry,
+                              cp_err *err);
+/* Of models of this name that are being unloaded: what has begun ends at end_ns, unless it ends
  * sooner. Nothing, where there is none. Any thread. */
 void cp_server_hasten(cp_server *s, const char *name, int64_t end_ns);
 
-/*
- * Who loads and unloads models when a client asks for it. load and unload return when it is done;
- * they are called on a thread that `run` has given. All three: any thread, until the server is
- * closed.
- */
-typedef struct cp_server_host {
-    void *self;
-    /* Call fn(arg) on a thread of its own. False: too many run already, or the process ends. */
-    bool (*run)(void *self, void (*fn)(void *arg), void *arg);
-    /* mo says what its `given` names; the rest is the host's to fill. Errors are those of a client
-     * where the client is to blame; words are shown to it, whatever the code. */
-    cp_code (*load)(void *self, const cp_model_options *mo, cp_err *err);
-    /* drain_ms 0: what has begun goes on to its end. CP_MODEL_NOT_FOUND. */
-    cp_code (*unload)(void *self, const char *name, int64_t drain_ms, cp_err *err);
-} cp_server_host;
-/* Before cp_server_ready; copied. Without one models cannot be loaded over HTTP. */
-void cp_server_set_host(cp_server *s, const cp_server_host *host);
+/* Who loads models for clients (server/host.h): before cp_server_ready; copied. Without one nobody
+ * does. */
+struct cp_server_host;
+void cp_server_set_host(cp_server *s, const struct cp_server_host *host);
 /* All models of the start are there: requests are taken, and /readyz is 200 while one is published.
  * Any thread. */
 void cp_server_ready(cp_server *s);

@@ -421,7 +421,7 @@ static void emit_tensor(const cp_call *c, output o, cp_buf *out)
 static void whole(cp_call *c, cp_buf *out)
 {
     cp_buf_adds(out, "{\"model_name\":");
-    cp_emit_str(out, c->m->ids[0], strlen(c->m->ids[0]));
+    cp_emit_str(out, c->m->id, strlen(c->m->id));
     cp_buf_adds(out, ",\"model_version\":\"" CP_OIP_VERSION "\",\"id\":");
     if (c->p.given_id.p)
         cp_emit_str(out, c->p.given_id.p, c->p.given_id.n);

@@ -10,7 +10,7 @@ static void emit_head(const cp_call *c, cp_buf *b, const char *object)
 {
     cp_buf_printf(b, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", c->id, object,
                   (long long)c->created);
-    cp_emit_str(b, c->m->ids[0], strlen(c->m->ids[0]));
+    cp_emit_str(b, c->m->id, strlen(c->m->id));
     cp_buf_adds(b, ",\"system_fingerprint\":");
     cp_emit_str(b, c->m->fingerprint, strlen(c->m->fingerprint));
     cp_buf_adds(b, ",\"choices\":[");

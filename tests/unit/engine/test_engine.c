@@ -492,6 +492,14 @@ static void the_queue_is_bounded(void **state)
     bed_submit(&b, &q[1]);
     fake_req_init(&q[2], 1, 300, 2, 16);
     bed_refuses(&b, &q[2], CP_OVERLOADED); /* three requests */
+    cp_engine_limits l;
+    cp_engine_set_queue(b.e, 1, 1000);
+    bed_refuses(&b, &q[2], CP_OVERLOADED); /* what waits stays, more than may by now */
+    cp_engine_set_queue(b.e, 3, 28);
+    bed_refuses(&b, &q[2], CP_OVERLOADED); /* 29 tokens */
+    assert_true(cp_engine_front(b.e)->limits(b.e, b.model, &l));
+    assert_true(l.max_queue == 3 && l.max_queue_tokens == 28);
+    cp_engine_set_queue(b.e, 2, 30);
     fake_gate(&b.f, false);
     front_wait(&b.fr, &q[1]);
     front_wait(&b.fr, &q[0]);

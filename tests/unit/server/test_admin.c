@@ -272,7 +272,7 @@ static void test_nothing_is_loaded_while_the_server_drains(void **state)
     (void)state;
     scene s;
     scene_open(&s);
-    s.h.s->grace_ns = INT64_MAX / 2;
+    s.h.s->rules->grace_ns = INT64_MAX / 2;
     cp_server_drain_begin(s.h.s);
     expect(&s.h, "POST", LOAD, KEY, "{\"ref\":\"smol\"}", 503, "the server is shutting down");
     assert_int_equal(atomic_load(&s.loads), 0);
@@ -302,6 +302,47 @@ static void test_a_drain_is_hastened(void **state)
     h_close(&s.h);
 }
 
+/* Other keys, origins and hosts count for the next request, on a connection that is open, too. */
+static void test_rules_change(void **state)
+{
+    (void)state;
+    static const char *const origins[] = {"http://b.example"};
+    scene s;
+    cp_err err;
+    cp_api_key other;
+    scene_open(&s);
+    int fd = h_connect(&s.h);
+    h_answer a = {0};
+    h_request(fd, "GET", "/admin/models", KEY, NULL);
+    assert_true(h_read(fd, &a));
+    assert_int_equal(a.status, 200);
+    h_answer_fini(&a);
+    assert_int_equal(cp_api_key_parse("sk-other scopes=admin", &other, &err), CP_OK);
+    const cp_server_config cfg = {.keys = &other,
+                                  .n_keys = 1,
+                                  .cors_origins = origins,
+                                  .n_cors_origins = 1,
+                                  .body_bytes = 8 << 20,
+                                  .deadline_ms = 7};
+    cp_server_change(s.h.s, &cfg);
+    a = (h_answer){0};
+    h_request(fd, "GET", "/admin/models", KEY, NULL);
+    assert_true(h_read(fd, &a));
+    assert_int_equal(a.status, 401);
+    h_answer_fini(&a);
+    close(fd);
+    char origin[64];
+    a = h_call(&s.h, "GET", "/admin/models", "X-Api-Key: sk-other\r\nOrigin: http://b.example\r\n",
+               NULL);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(h_header(&a, "Access-Control-Allow-Origin", origin, sizeof(origin)),
+                        "http://b.example");
+    h_answer_fini(&a);
+    assert_int_equal(cp_budget_limit(s.h.s->budget), 8 << 20);
+    assert_int_equal(atomic_load(&s.h.s->deadline_ns), 7000000);
+    h_close(&s.h);
+}
+
 int run_admin_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +354,7 @@ int run_admin_tests(void)
         cmocka_unit_test(test_a_load_goes_on_without_its_client),
         cmocka_unit_test(test_nothing_is_loaded_while_the_server_drains),
         cmocka_unit_test(test_a_drain_is_hastened),
+        cmocka_unit_test(test_rules_change),
     };
     return cmocka_run_group_tests_name("admin", tests, NULL, NULL);
 }

@@ -399,6 +399,14 @@ static void test_legacy_logprobs_and_echo(void **state)
     h_close(&h);
 }
 
+static bool tells_nothing(void *self, const cp_resident *model, cp_engine_limits *out)
+{
+    (void)self;
+    (void)model;
+    (void)out;
+    return false;
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -433,6 +441,7 @@ static void test_errors(void **state)
      * back. */
     refused(&h, TEXT, "{\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":3}", 400, "invalid_value");
     h.model->limits.max_queue = 0; /* not told: what the engine refuses itself */
+    h.s->engine.limits = tells_nothing;
     refused(&h, TEXT, "{\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":3}", 503, "overloaded");
     a = h_call(&h, "POST", TEXT, "", "{\"prompt\":[\"a\",\"b\"],\"stream\":true}");
     assert_int_equal(a.status, 503);

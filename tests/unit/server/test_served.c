@@ -356,6 +356,99 @@ static void test_models_come_and_go_under_load(void **state)
     h_close(&h);
 }
 
+/* ---- moves ---- */
+
+static cp_served *shadow(harness *h, const char *const *ids, size_t n, cp_metrics *metrics)
+{
+    cp_err err;
+    cp_served *x = NULL;
+    assert_int_equal(cp_server_shadow_model(h->s, ids, n, &x, &err), CP_OK);
+    publish(h, x, metrics);
+    return x;
+}
+
+static void expect_models(const harness *h, const char *words)
+{
+    h_answer a = h_call(h, "GET", "/v1/models", "", NULL);
+    char got[256] = "";
+    for (const char *p = a.body.p; (p = strstr(p, "{\"id\":\"")); p++)
+        cp_snprintf(got + strlen(got), sizeof(got) - strlen(got), "%.*s ",
+                    (int)strcspn(p + 7, "\""), p + 7);
+    assert_string_equal(got, words);
+    h_answer_fini(&a);
+}
+
+/* A model takes another's names while that one's stream runs on: nobody is told to come again. */
+static void test_a_model_takes_anothers_place(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"smol", "new name"};
+    harness h;
+    cp_err err;
+    cp_metrics *metrics = cp_metrics_new("smol");
+    h_open(&h, &(h_config){0});
+    cp_served *deux = reserve(&h, two, 1);
+    publish(&h, deux, NULL);
+    cp_served *x = shadow(&h, ids, 2, metrics);
+    chat(&h, "new name", 404, "model_not_found", "");
+    chat(&h, "second name", 200, "", "");
+    expect_models(&h, "smol two ");
+    cp_sampling_defaults one = cp_sampling_defaults_off();
+    one.max_tokens = 1;
+    const cp_server_move moves[] = {{.row = x, .ids = ids, .n_ids = 2, .defaults = &one},
+                                    {.row = h.model, .goes = true}};
+    assert_int_equal(cp_server_move_models(h.s, moves, 2, true, &err), CP_OK); /* dry */
+    chat(&h, "new name", 404, "model_not_found", "");
+    assert_int_equal(cp_server_move_models(h.s, moves, 2, false, &err), CP_OK);
+    expect_models(&h, "smol two ");
+    chat(&h, "new name", 200, "", "");
+    chat(&h, "second name", 404, "model_not_found", "does not exist");
+    h_answer a = h_call(&h, "POST", CHAT, "", "{" USER "}");
+    assert_non_null(strstr(a.body.p, "\"completion_tokens\":1,"));
+    h_answer_fini(&a);
+    a = h_call(&h, "GET", "/metrics", "", NULL);
+    const char *first = strstr(a.body.p, "\ncapstan_engine_steps_total{model=\"smol\"}");
+    assert_non_null(first);
+    assert_null(strstr(first + 1, "\ncapstan_engine_steps_total{model=\"smol\"}"));
+    h_answer_fini(&a);
+    cp_server_forget_model(h.s, h.model);
+    unload(&h, deux);
+    unload(&h, x);
+    cp_metrics_free(metrics);
+    h.model = NULL;
+    h_close(&h);
+}
+
+/* All or nothing. */
+static void test_moves_that_do_not_go_together(void **state)
+{
+    (void)state;
+    static const char *const ids[] = {"x", "two"}, *const other[] = {"y", "x"};
+    harness h;
+    cp_err err;
+    h_open(&h, &(h_config){0});
+    cp_served *deux = reserve(&h, two, 1);
+    publish(&h, deux, NULL);
+    cp_served *x = shadow(&h, ids, 1, NULL), *y = shadow(&h, other, 1, NULL);
+    const cp_server_move clash[] = {{.row = x, .ids = ids, .n_ids = 2}};
+    assert_int_equal(cp_server_move_models(h.s, clash, 1, false, &err), CP_USAGE);
+    assert_non_null(strstr(err.msg, "'two'"));
+    const cp_server_move same[] = {{.row = x, .ids = ids, .n_ids = 1},
+                                   {.row = y, .ids = other, .n_ids = 2}};
+    assert_int_equal(cp_server_move_models(h.s, same, 2, false, &err), CP_USAGE);
+    expect_models(&h, "smol two ");
+    /* One that goes by itself keeps its names until somebody wants them. */
+    cp_server_unload_model(h.s, deux, 0);
+    chat(&h, "two", 404, "model_not_found", "is being unloaded");
+    assert_int_equal(cp_server_move_models(h.s, clash, 1, false, &err), CP_OK);
+    chat(&h, "two", 200, "", "");
+    expect_models(&h, "x smol "); /* what was moved stands first */
+    cp_server_forget_model(h.s, deux);
+    unload(&h, x);
+    unload(&h, y);
+    h_close(&h);
+}
+
 int run_served_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +461,8 @@ int run_served_tests(void)
         cmocka_unit_test(test_a_stalled_stream_is_cut_at_the_end),
         cmocka_unit_test(test_what_the_engine_cut_is_said),
         cmocka_unit_test(test_models_come_and_go_under_load),
+        cmocka_unit_test(test_a_model_takes_anothers_place),
+        cmocka_unit_test(test_moves_that_do_not_go_together),
     };
     return cmocka_run_group_tests_name("served", tests, NULL, NULL);
 }
