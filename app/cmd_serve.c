@@ -7,6 +7,9 @@
 #include "app/compose.h"
 #include "app/exporter.h"
 #include "app/host.h"
+#include "app/keys.h"
+#include "app/reload.h"
+#include "app/shares.h"
 #include "app/signals.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -38,98 +41,23 @@ typedef struct serving {
     cp_metrics *metrics;
     cp_app_models *models;
     cp_app_host host;
+    cp_reload *reload;
     cp_err load_err; /* written by the loader thread before `loaded` */
     _Atomic bool device_failed;
     _Atomic int loaded; /* 0 loading, 1 ready, -1 failed; release by the loader, acquire by main */
 } serving;
 
-/* ---- keys ---- */
-
-typedef struct key_list {
-    cp_api_key *p;
-    size_t n;
-} key_list;
-
-static cp_code add_key(key_list *k, const char *line, cp_err *err)
-{
-    k->p = cp_xrealloc(k->p, (k->n + 1) * sizeof *k->p);
-    return cp_api_key_parse(line, &k->p[k->n++], err);
-}
-
-static cp_code read_keys(const cp_options *o, key_list *k, cp_err *err)
-{
-    cp_code rc = CP_OK;
-    for (int i = 0; i < o->api_key.n && rc == CP_OK; i++) {
-        rc = add_key(k, o->api_key.p[i], err);
-    }
-    if (rc || !o->api_key_file || !*o->api_key_file) {
-        return rc;
-    }
-    cp_buf b = {0};
-    if ((rc = cp_file_read(o->api_key_file, 1 << 20, &b, err))) {
-        return rc;
-    }
-    int number = 0;
-    for (char *line = b.p, *next; line && *line && rc == CP_OK; line = next) {
-        number++;
-        size_t n = strcspn(line, "\r\n");
-        next = line + n + (line[n] != 0);
-        line[n] = 0;
-        line += strspn(line, " \t");
-        if (*line && *line != '#' && (rc = add_key(k, line, err))) {
-            cp_err_prefix(err, "%s:%d", o->api_key_file, number);
-        }
-    }
-    cp_buf_fini(&b);
-    return rc;
-}
-
 /* ---- models ---- */
-
-/* Every [[model]] kv_bytes first, the rest of the total in equal parts. One model alone, for which
- * nothing is said, gets what the backend can give beside it: 0. So does each of several on a GPU,
- * beside its equal part of what the others are to have, weights included. */
-static cp_code share_memory(const serving *s, uint64_t *share, cp_err *err)
-{
-    const cp_options *o = s->o;
-    uint64_t total = o->kv_bytes, fixed = 0;
-    char how[128] = "";
-    int others = 0;
-    for (int i = 0; i < o->n_models; i++) {
-        share[i] = o->models[i].kv_bytes;
-        fixed += share[i];
-        others += share[i] == 0;
-    }
-    if (total == 0 && (o->n_models == 1 || !cp_stack_on_cpu(&s->stack))) {
-        cp_app_models_expect(s->models, others);
-        return CP_OK;
-    }
-    if (total == 0) {
-        cp_code rc = cp_backend_kv_bytes(s->stack.backend, 0, &total, how, sizeof how, err);
-        if (rc) {
-            return rc;
-        }
-    }
-    if (fixed > total || (others && fixed == total)) {
-        return cp_fail(
-            err, CP_NO_MEMORY,
-            "the models' kv_bytes take %.1f MiB of --kv-bytes %.1f MiB%s%s, %d models are left",
-            (double)fixed / 1048576.0, (double)total / 1048576.0, *how ? ", which is " : "", how,
-            others);
-    }
-    for (int i = 0; i < o->n_models; i++) {
-        share[i] = share[i] ? share[i] : (total - fixed) / (uint64_t)others;
-    }
-    return CP_OK;
-}
 
 static void *load_all(void *arg)
 {
     serving *s = arg;
     uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
-    cp_code rc = share_memory(s, share, &s->load_err);
+    int unsaid;
+    cp_code rc = cp_app_shares(s->o, &s->stack, share, &unsaid, &s->load_err);
+    cp_app_models_expect(s->models, unsaid);
     for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
-        rc = cp_app_models_load(s->models, &s->o->models[i], share[i], &s->load_err);
+        rc = cp_app_models_load(s->models, &s->o->models[i], share[i], true, &s->load_err);
     }
     if (rc == CP_OK) {
         rc = cp_engine_start(s->stack.engine, &s->load_err);
@@ -162,7 +90,7 @@ static void end_in_order(void *arg)
 /* Wait for the end: returns the exit code. */
 static int wait_for_end(serving *s)
 {
-    bool draining = false, clean = true;
+    bool draining = false, clean = true, reload = false;
     for (;;) {
         unsigned news = cp_signals_wait(s->signals, draining ? DRAIN_POLL_MS : -1);
         int loaded = atomic_load_explicit(&s->loaded, memory_order_acquire);
@@ -182,8 +110,13 @@ static int wait_for_end(serving *s)
         if (news & CP_SIGNAL_AGAIN) {
             cp_log(CP_LOG_INFO, "second signal: stopping now");
         }
-        if (news & CP_SIGNAL_RELOAD) {
-            cp_log(CP_LOG_WARN, "SIGHUP ignored: options are read at start only");
+        if (draining && (news & CP_SIGNAL_RELOAD)) {
+            cp_log(CP_LOG_WARN, "SIGHUP ignored: the server is shutting down");
+        }
+        reload = (reload || (news & CP_SIGNAL_RELOAD)) && !draining;
+        if (reload && loaded) { /* what is asked for before waits for the models of the start */
+            reload = false;
+            cp_reload_ask(s->reload);
         }
         if (draining && cp_server_drain_poll(s->server, &clean)) {
             cp_log(CP_LOG_INFO, "stopped%s", clean ? "" : ", some requests were cut off");
@@ -196,8 +129,8 @@ static int wait_for_end(serving *s)
 static void end_orders(serving *s, int exit_code)
 {
     cp_app_models_end(s->models);
-    if (!cp_orders_end(s->host.orders, ORDERS_END_MS)) {
-        cp_log(CP_LOG_INFO, "stopped beside a load or unload that did not end");
+    if (!cp_orders_end(s->host.orders, ORDERS_END_MS) || !cp_reload_end(s->reload, ORDERS_END_MS)) {
+        cp_log(CP_LOG_INFO, "stopped beside a load, unload or reload that did not end");
         cp_signals_leave(s->signals, exit_code);
     }
 }
@@ -205,8 +138,8 @@ static void end_orders(serving *s, int exit_code)
 static cp_code open_server(serving *s, cp_err *err)
 {
     const cp_options *o = s->o;
-    key_list keys = {0};
-    cp_code rc = read_keys(o, &keys, err);
+    cp_key_list keys;
+    cp_code rc = cp_app_keys(o, cp_file_read, &keys, err);
     char info[256];
     cp_snprintf(info, sizeof info, "version=\"%s\",isa=\"%s\"", cp_app_version(),
                 cp_backend_level(s->stack.backend));
@@ -241,7 +174,7 @@ static cp_code open_server(serving *s, cp_err *err)
             "--host 127.0.0.1",
             cp_server_url(s->server));
     }
-    free(keys.p);
+    cp_app_keys_free(&keys);
     return rc;
 }
 
@@ -271,6 +204,11 @@ int cp_cmd_serve(const cp_options *o)
     s.host = (cp_app_host){.models = s.models, .orders = cp_orders_new(ORDERS)};
     const cp_server_host table = cp_app_host_table(&s.host);
     cp_server_set_host(s.server, &table);
+    s.reload = cp_reload_new(o, &(cp_reload_parts){.stack = &s.stack,
+                                                   .server = s.server,
+                                                   .models = s.models,
+                                                   .signals = s.signals,
+                                                   .metrics = s.metrics});
     cp_signals_serve(s.signals, s.server);
     fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
     if (pthread_create(&loader, NULL, load_all, &s) != 0) {
@@ -294,10 +232,11 @@ done:
     cp_jobs_close(s.jobs);
     cp_stack_close(&s.stack);
     cp_app_models_free(s.models);
-    if (s.host.orders) {
-        (void)cp_orders_end(s.host.orders, 0);
+    if (s.reload) {
+        (void)(cp_orders_end(s.host.orders, 0) && cp_reload_end(s.reload, 0));
     }
     cp_orders_free(s.host.orders);
+    cp_reload_free(s.reload);
     cp_metrics_free(s.metrics);
     cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
     return cp_signals_close(s.signals) ? 1 : rc;

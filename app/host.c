@@ -39,7 +39,7 @@ static bool run(void *self, void (*fn)(void *arg), void *arg)
 static cp_code load(void *self, const cp_model_options *mo, cp_err *err)
 {
     const cp_app_host *h = self;
-    cp_code code = cp_app_models_load(h->models, mo, mo->kv_bytes, err);
+    cp_code code = cp_app_models_load(h->models, mo, mo->kv_bytes, false, err);
     if (code == CP_OK) {
         return CP_OK;
     }

@@ -10,6 +10,7 @@
 
 #include "app/models.h"
 #include "app/orders.h"
+#include "server/host.h"
 
 typedef struct cp_app_host {
     cp_app_models *models;

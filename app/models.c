@@ -9,6 +9,7 @@
 #include "app/defaults.h"
 #include "app/progress.h"
 #include "app/recognised.h"
+#include "app/rows.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -17,34 +18,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A model of the list. Its loader owns it until it serves, then who unloads it. */
-typedef struct row {
-    struct row *next;
-    uint64_t serial; /* tells it from one that comes to lie where it lay */
-    char *ref, **ids;
-    size_t n_ids;
-    cp_app_model m;
-    cp_served *served;
-    uint64_t kv_bytes;
-    _Atomic bool cancel; /* the load is to end */
-    /* Guarded by the list's lock. One thread takes a row apart: its loader, while it is loading, or
-     * the one that has set `leaving`. */
-    bool loading, leaving;
-} row;
-
-struct cp_app_models {
-    const cp_options *o;
-    cp_stack *stack;
-    cp_server *server;
-    pthread_mutex_t turn; /* one load at a time */
-    int expected;         /* loads to come that say no kv_bytes; guarded by turn */
-    pthread_mutex_t lock; /* guards what follows; never held over anything that takes long */
-    pthread_cond_t change;
-    row *list;
-    uint64_t rows;
-    bool ending; /* nothing is loaded any more */
-};
 
 cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server *server)
 {
@@ -61,13 +34,10 @@ void cp_app_models_expect(cp_app_models *ms, int n)
     ms->expected = n;
 }
 
-static void row_free(row *r)
+void cp_app_row_free(cp_app_row *r)
 {
     cp_app_model_close(&r->m);
-    for (size_t i = 0; i < r->n_ids; i++) {
-        free(r->ids[i]);
-    }
-    free(r->ids);
+    cp_arena_free(r->arena);
     free(r->ref);
     free(r);
 }
@@ -77,10 +47,10 @@ void cp_app_models_free(cp_app_models *ms)
     if (!ms) {
         return;
     }
-    for (row *r = ms->list, *next; r; r = next) {
+    for (cp_app_row *r = ms->list, *next; r; r = next) {
         next = r->next;
         CP_ASSERT(!r->loading && !r->leaving);
-        row_free(r);
+        cp_app_row_free(r);
     }
     pthread_mutex_destroy(&ms->turn);
     pthread_mutex_destroy(&ms->lock);
@@ -90,26 +60,27 @@ void cp_app_models_free(cp_app_models *ms)
 
 /* ---- the list ---- */
 
-static row *row_new(const cp_model_options *mo)
+cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *err)
 {
-    row *r = cp_xcalloc(1, sizeof *r);
-    const char *const *ids = mo->alias.n ? mo->alias.p : (const char *const *)&mo->ref;
-    r->n_ids = mo->alias.n ? (size_t)mo->alias.n : 1;
-    r->ids = cp_xcalloc(r->n_ids, sizeof *r->ids);
-    for (size_t i = 0; i < r->n_ids; i++) {
-        r->ids[i] = cp_xstrdup(ids[i]);
-    }
+    cp_app_row *r = cp_xcalloc(1, sizeof *r);
     r->ref = cp_xstrdup(mo->ref);
+    r->arena = cp_arena_new(CP_APP_NAMES_BYTES);
+    r->configured = configured;
     r->loading = true;
+    if (!cp_model_options_copy(&r->mo, mo, r->arena)) {
+        cp_app_row_free(r);
+        cp_fail(err, CP_INVALID_VALUE, "%.200s has too many names", mo->ref);
+        return NULL;
+    }
     return r;
 }
 
-static void list_add(cp_app_models *ms, row *r)
+void cp_app_row_add(cp_app_models *ms, cp_app_row *r)
 {
     pthread_mutex_lock(&ms->lock);
     atomic_store(&r->cancel, ms->ending);
     r->serial = ++ms->rows;
-    row **end = &ms->list;
+    cp_app_row **end = &ms->list;
     while (*end) {
         end = &(*end)->next;
     }
@@ -121,16 +92,16 @@ void cp_app_models_end(cp_app_models *ms)
 {
     pthread_mutex_lock(&ms->lock);
     ms->ending = true;
-    for (row *r = ms->list; r; r = r->next) {
+    for (cp_app_row *r = ms->list; r; r = r->next) {
         atomic_store(&r->cancel, true);
     }
     pthread_mutex_unlock(&ms->lock);
 }
 
-static void list_remove(cp_app_models *ms, row *r)
+static void list_remove(cp_app_models *ms, cp_app_row *r)
 {
     pthread_mutex_lock(&ms->lock);
-    row **at = &ms->list;
+    cp_app_row **at = &ms->list;
     while (*at != r) {
         at = &(*at)->next;
     }
@@ -139,21 +110,22 @@ static void list_remove(cp_app_models *ms, row *r)
     pthread_mutex_unlock(&ms->lock);
 }
 
-static bool has_name(const row *r, const char *name)
+static bool has_name(const cp_app_row *r, const char *name)
 {
-    size_t i = 0;
-    while (i < r->n_ids && strcmp(r->ids[i], name) != 0) {
+    size_t n, i = 0;
+    const char *const *names = cp_app_names(&r->mo, &n);
+    while (i < n && strcmp(names[i], name) != 0) {
         i++;
     }
-    return i < r->n_ids;
+    return i < n;
 }
 
 /* The model of this name: the one that stays, where another is about to go. With the lock. */
-static row *find(const cp_app_models *ms, const char *name)
+static cp_app_row *find(const cp_app_models *ms, const char *name)
 {
-    row *leaving = NULL;
-    for (row *r = ms->list; r; r = r->next) {
-        if (has_name(r, name)) {
+    cp_app_row *leaving = NULL;
+    for (cp_app_row *r = ms->list; r; r = r->next) {
+        if (!r->shadow && has_name(r, name)) {
             if (!r->leaving) {
                 return r;
             }
@@ -166,7 +138,7 @@ static row *find(const cp_app_models *ms, const char *name)
 /* With the lock. */
 static bool is_listed(const cp_app_models *ms, uint64_t serial)
 {
-    const row *at = ms->list;
+    const cp_app_row *at = ms->list;
     while (at && at->serial != serial) {
         at = at->next;
     }
@@ -176,11 +148,12 @@ static bool is_listed(const cp_app_models *ms, uint64_t serial)
 /* ---- load ---- */
 
 /* What is left of --kv-bytes for a model that asks for `want` (0: all of it). */
-static cp_code share(cp_app_models *ms, row *r, uint64_t want, cp_err *err)
+static cp_code share(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint64_t want,
+                     cp_err *err)
 {
-    uint64_t total = ms->o->kv_bytes, taken = 0;
+    uint64_t total = o->kv_bytes, taken = 0;
     pthread_mutex_lock(&ms->lock);
-    for (const row *at = ms->list; at; at = at->next) {
+    for (const cp_app_row *at = ms->list; at; at = at->next) {
         taken += at->kv_bytes;
     }
     uint64_t left = total > taken ? total - taken : 0;
@@ -197,7 +170,7 @@ static cp_code share(cp_app_models *ms, row *r, uint64_t want, cp_err *err)
     return cp_fail(err, CP_NO_MEMORY,
                    "%s: the models that are loaded take %.1f MiB of --kv-bytes %.1f MiB, which "
                    "leaves %.1f MiB, %s",
-                   r->ids[0], (double)taken / 1048576.0, (double)total / 1048576.0,
+                   cp_app_id(&r->mo), (double)taken / 1048576.0, (double)total / 1048576.0,
                    (double)left / 1048576.0, asks);
 }
 
@@ -213,16 +186,17 @@ static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, u
     cp_server_phase(w->server, w->served, phase, done, total, rate);
 }
 
-static cp_code open_file(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
+static cp_code open_file(cp_app_models *ms, cp_app_row *r, const cp_options *options, cp_err *err)
 {
+    const cp_model_options *mo = &r->mo;
     cp_progress p;
     watcher w = {ms->server, r->served};
-    cp_options o = *ms->o; /* with what is this model's own */
+    cp_options o = *options; /* with what is this model's own */
     o.platform = mo->platform;
     o.variant = mo->variant;
     o.source[CP_OPT_platform] = mo->platform ? CP_FROM_FILE : CP_FROM_DEFAULT;
     o.source[CP_OPT_variant] = mo->variant ? CP_FROM_FILE : CP_FROM_DEFAULT;
-    cp_progress_init(&p, r->ids[0], false);
+    cp_progress_init(&p, cp_app_id(&r->mo), false);
     p.watch = watch;
     p.watch_arg = &w;
     cp_code rc =
@@ -236,11 +210,11 @@ static cp_dtype kv_dtype(const cp_model_options *mo)
     return mo->kv_type == CP_KV_TYPE_F16 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
 }
 
-static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
+static cp_code add_to_engine(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_err *err)
 {
-    const cp_options *o = ms->o;
+    const cp_model_options *mo = &r->mo;
     cp_server_phase(ms->server, r->served, "warming", 0, 0, 0);
-    cp_engine_model em = {.name = r->ids[0],
+    cp_engine_model em = {.name = cp_app_id(&r->mo),
                           .ctx = (int)mo->ctx,
                           .kv_bytes = r->kv_bytes,
                           .kv_sharers = r->kv_bytes ? 0 : ms->expected,
@@ -255,14 +229,21 @@ static cp_code add_to_engine(cp_app_models *ms, row *r, const cp_model_options *
     return cp_app_model_add(&r->m, ms->stack, &em, err);
 }
 
-static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp_err *err)
+cp_sampling_defaults cp_app_row_defaults(const cp_app_row *r, const cp_options *o,
+                                         const cp_model_options *mo)
 {
+    return cp_app_sampling_defaults(r->m.file, cp_app_id(mo), o->sampling_defaults, &mo->sampling);
+}
+
+static cp_code publish(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_err *err)
+{
+    const cp_model_options *mo = &r->mo;
     const cp_app_model *m = &r->m;
     cp_engine_memory mem;
     char fingerprint[160], numerics[64];
     cp_engine_describe(m->engine, &mem);
     const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
-    cp_stack_numerics(ms->stack, ms->o, numerics, sizeof numerics);
+    cp_stack_numerics(ms->stack, o, numerics, sizeof numerics);
     cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(), numerics,
                 kv_dtype(mo) == CP_DTYPE_F16 ? "f16" : "bf16", hex ? hex + 1 : "");
     cp_server_model sm = {.tokenizer = m->tokenizer,
@@ -270,8 +251,7 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
                           .digest = digest,
                           .quantization = cp_loaded_quant(m->file),
                           .fingerprint = fingerprint,
-                          .defaults = cp_app_sampling_defaults(
-                              m->file, r->ids[0], ms->o->sampling_defaults, &mo->sampling),
+                          .defaults = cp_app_row_defaults(r, o, mo),
                           .ref = r->ref,
                           .kv_bytes = mem.kv_bytes,
                           .engine = m->engine,
@@ -280,7 +260,7 @@ static cp_code publish(cp_app_models *ms, row *r, const cp_model_options *mo, cp
     return cp_server_publish_model(ms->server, r->served, &sm, err);
 }
 
-static void describe(const row *r)
+static void describe(const cp_app_row *r)
 {
     cp_engine_memory mem;
     char states[128] = "", traits[256], templates[128] = "";
@@ -303,15 +283,15 @@ static void describe(const row *r)
     cp_log(CP_LOG_INFO,
            "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
            "cache %.1f MiB, %d full-length sequence%s%s; chat template %s%s",
-           r->ids[0], h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, mem.ctx,
-           h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
+           cp_app_id(&r->mo), h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6,
+           mem.ctx, h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
            mem.full_seqs == 1 ? " fits" : "s fit", states, templates[0] ? templates : "none",
            traits);
 }
 
 /* Everything that a model is goes, whatever there is of it: the engine lets go of its requests
  * first, as the server waits for what they are to say. By one thread: see `leaving`. */
-static void take_apart(cp_app_models *ms, row *r, int64_t end_ns)
+void cp_app_row_end(cp_app_models *ms, cp_app_row *r, int64_t end_ns)
 {
     if (r->m.engine) {
         cp_server_unload_model(ms->server, r->served, end_ns);
@@ -327,15 +307,15 @@ static void take_apart(cp_app_models *ms, row *r, int64_t end_ns)
     malloc_trim(0); /* small blocks of a vocabulary stay with the allocator until it is asked */
 #endif
     list_remove(ms, r);
-    row_free(r);
+    cp_app_row_free(r);
 }
 
-static cp_code cancelled(const row *r, cp_err *err)
+static cp_code cancelled(const cp_app_row *r, cp_err *err)
 {
     if (!atomic_load(&r->cancel)) {
         return CP_OK;
     }
-    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", r->ids[0]);
+    return cp_fail(err, CP_CANCELLED, "%s: unloaded while it was loading", cp_app_id(&r->mo));
 }
 
 /* The words for a load that was given up because the process ends. */
@@ -348,16 +328,16 @@ static cp_code ended(cp_app_models *ms, cp_code rc, cp_err *err)
                                         : rc;
 }
 
-static cp_code load(cp_app_models *ms, row *r, const cp_model_options *mo, uint64_t kv_bytes,
+static cp_code load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint64_t kv_bytes,
                     cp_err *err)
 {
-    cp_model_options full = *mo;    /* nobody changes the options during a turn */
+    o = o ? o : ms->o;
     cp_code rc = cancelled(r, err); /* it waited for its turn */
-    rc = rc ? rc : cp_model_options_fill(&full, ms->o, err);
-    rc = rc ? rc : share(ms, r, kv_bytes, err);
-    rc = rc ? rc : open_file(ms, r, &full, err);
-    rc = rc ? rc : add_to_engine(ms, r, &full, err);
-    rc = rc ? rc : publish(ms, r, &full, err);
+    rc = rc ? rc : cp_model_options_fill(&r->mo, o, err);
+    rc = rc ? rc : share(ms, r, o, kv_bytes, err);
+    rc = rc ? rc : open_file(ms, r, o, err);
+    rc = rc ? rc : add_to_engine(ms, r, o, err);
+    rc = rc ? rc : publish(ms, r, o, err);
     if (rc == CP_OK) {
         describe(r);
     }
@@ -366,7 +346,7 @@ static cp_code load(cp_app_models *ms, row *r, const cp_model_options *mo, uint6
 
 /* The load is over, rc so far. From here on who unloads the model takes it apart, unless its loader
  * does: where it failed, or somebody wanted it unloaded meanwhile. */
-static cp_code settle(cp_app_models *ms, row *r, cp_code rc, cp_err *err)
+static cp_code settle(cp_app_models *ms, cp_app_row *r, cp_code rc, cp_err *err)
 {
     pthread_mutex_lock(&ms->lock);
     rc = rc ? rc : cancelled(r, err);
@@ -376,26 +356,36 @@ static cp_code settle(cp_app_models *ms, row *r, cp_code rc, cp_err *err)
     return rc;
 }
 
-cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64_t kv_bytes,
-                           cp_err *err)
+cp_code cp_app_row_load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint64_t kv_bytes,
+                        cp_err *err)
 {
-    row *r = row_new(mo);
-    cp_code rc =
-        cp_server_reserve_model(ms->server, (const char *const *)r->ids, r->n_ids, &r->served, err);
-    if (rc) {
-        row_free(r);
-        return rc;
-    }
-    list_add(ms, r);
     pthread_mutex_lock(&ms->turn);
-    rc = load(ms, r, mo, kv_bytes, err);
+    cp_code rc = load(ms, r, o, kv_bytes, err);
     pthread_mutex_unlock(&ms->turn);
     rc = settle(ms, r, rc, err);
     if (rc) {
         cp_server_phase(ms->server, r->served, "failed", 0, 0, 0);
-        take_apart(ms, r, cp_now_ns());
+        cp_app_row_end(ms, r, cp_now_ns());
     }
     return ended(ms, rc, err);
+}
+
+cp_code cp_app_models_load(cp_app_models *ms, const cp_model_options *mo, uint64_t kv_bytes,
+                           bool configured, cp_err *err)
+{
+    size_t n;
+    cp_app_row *r = cp_app_row_new(mo, configured, err);
+    if (!r) {
+        return CP_INVALID_VALUE;
+    }
+    const char *const *ids = cp_app_names(&r->mo, &n);
+    cp_code rc = cp_server_reserve_model(ms->server, ids, n, &r->served, err);
+    if (rc) {
+        cp_app_row_free(r);
+        return rc;
+    }
+    cp_app_row_add(ms, r);
+    return cp_app_row_load(ms, r, NULL, kv_bytes, err);
 }
 
 /* ---- unload ---- */
@@ -404,7 +394,7 @@ cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_
 {
     int64_t end_ns = drain_ms > 0 ? cp_now_ns() + drain_ms * 1000000 : 0;
     pthread_mutex_lock(&ms->lock);
-    row *r = find(ms, name);
+    cp_app_row *r = find(ms, name);
     bool mine = r && !r->loading && !r->leaving, given_up = r && r->loading;
     if (mine) {
         r->leaving = true;
@@ -426,8 +416,8 @@ cp_code cp_app_models_unload(cp_app_models *ms, const char *name, int64_t drain_
         return cp_fail(err, CP_MODEL_NOT_FOUND, "the model '%.200s' does not exist", name);
     }
     if (mine) {
-        cp_log(CP_LOG_INFO, "model %s: unloading", r->ids[0]);
-        take_apart(ms, r, end_ns);
+        cp_log(CP_LOG_INFO, "model %s: unloading", cp_app_id(&r->mo));
+        cp_app_row_end(ms, r, end_ns);
         cp_log(CP_LOG_INFO, "model %s: unloaded", name);
     }
     return CP_OK;

@@ -24,8 +24,7 @@ enum { AGAIN_MS = 700, REMOVE_MS = 100, OVERTIME_MS = 2000, POLL_MAX_MS = 60000 
 enum { GUARD_QUIT = 1, GUARD_EXIT = 2 };
 
 struct cp_signals {
-    const char *uds;  /* borrowed */
-    int64_t drain_ms; /* grace and timeout */
+    const char *uds; /* borrowed */
     int signal_fd, quit_fd;
     pthread_t thread;
     bool started;
@@ -37,6 +36,7 @@ struct cp_signals {
 
     pthread_mutex_t lock; /* guards all below; nothing that can block happens under it */
     pthread_cond_t come;
+    int64_t drain_ms; /* grace and timeout */
     cp_server *server;
     bool bound; /* the path is, or was, the server's */
     cp_path_id socket_id;
@@ -168,6 +168,13 @@ cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_
         return cp_fail(err, CP_IO, "the signal thread did not start: %s", strerror(rc));
     }
     return CP_OK;
+}
+
+void cp_signals_drain(cp_signals *s, int64_t drain_ms)
+{
+    pthread_mutex_lock(&s->lock);
+    s->drain_ms = drain_ms;
+    pthread_mutex_unlock(&s->lock);
 }
 
 void cp_signals_serve(cp_signals *s, cp_server *server)

@@ -22,6 +22,8 @@ typedef struct cp_signals cp_signals;
 /* Blocks the signals in the calling thread and those that it starts: call it before all others.
  * uds: the path of the server's Unix socket, or NULL. drain_ms: grace and timeout together. */
 cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_err *err);
+/* Other times of a drain, before one has begun. Any thread. */
+void cp_signals_drain(cp_signals *s, int64_t drain_ms);
 /* The server that signals act on, from when it listens; NULL before it is closed. main only. */
 void cp_signals_serve(cp_signals *s, cp_server *server);
 /* What came since the last call; waits at most timeout_ms (-1: for ever) for something. main only.

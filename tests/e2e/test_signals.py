@@ -192,7 +192,7 @@ class Drain(unittest.TestCase):
         for number in (signal.SIGTERM, signal.SIGINT):
             with Unix(TINY, *TINY_KV, "--drain-grace", "100ms") as s:
                 s.process.send_signal(signal.SIGHUP)  # no end
-                s.wait_log("SIGHUP ignored")
+                s.wait_log("reloaded; models: 0 new")
                 s.process.send_signal(number)
                 self.assertEqual(s.process.wait(LIMIT), 0)
                 self.assertFalse(os.path.exists(s.path))

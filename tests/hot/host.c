@@ -48,7 +48,7 @@ static cp_code load(host *h, char *name, char *path, uint64_t kv_bytes, cp_err *
     mo.ref = path;
     mo.alias.p = &alias;
     mo.alias.n = 1;
-    return cp_app_models_load(h->models, &mo, kv_bytes, err);
+    return cp_app_models_load(h->models, &mo, kv_bytes, false, err);
 }
 
 static cp_code obey(host *h, char *line, char **id, cp_err *err)
@@ -118,7 +118,7 @@ static cp_code open_all(host *h, cp_err *err)
     h->models = cp_app_models_new(o, &h->stack, h->server);
     rc = cp_engine_start(h->stack.engine, err);
     for (int i = 0; i < o->n_models && rc == CP_OK; i++)
-        rc = cp_app_models_load(h->models, &o->models[i], o->models[i].kv_bytes, err);
+        rc = cp_app_models_load(h->models, &o->models[i], o->models[i].kv_bytes, true, err);
     if (rc == CP_OK)
         cp_server_ready(h->server);
     return rc;

@@ -144,7 +144,7 @@ static void scene_open(void)
 static cp_code load(const char *name, cp_err *err)
 {
     cp_model_options mo = {.ref = name};
-    return cp_app_models_load(at.ms, &mo, 0, err);
+    return cp_app_models_load(at.ms, &mo, 0, false, err);
 }
 
 /* A load has failed and takes its model apart when another thread unloads it: that one waits for

@@ -1,0 +1,59 @@
+/* This file reads API keys, a line each: see keys.h. */
+#include "app/keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { FILE_BYTES = 1 << 20 };
+
+static cp_code add_key(cp_key_list *k, const char *line, cp_err *err)
+{
+    k->p = cp_xrealloc(k->p, (k->n + 1) * sizeof *k->p);
+    return cp_api_key_parse(line, &k->p[k->n++], err);
+}
+
+/* Comments and empty lines are none. text is cut at its line ends. */
+static cp_code add_lines(cp_key_list *k, char *text, const char *name, cp_err *err)
+{
+    cp_code rc = CP_OK;
+    int number = 0;
+    for (char *line = text, *next; line && *line && rc == CP_OK; line = next) {
+        number++;
+        size_t n = strcspn(line, "\r\n");
+        next = line + n + (line[n] != 0);
+        line[n] = 0;
+        line += strspn(line, " \t");
+        if (*line && *line != '#' && (rc = add_key(k, line, err))) {
+            cp_err_prefix(err, "%s:%d", name, number);
+        }
+    }
+    return rc;
+}
+
+cp_code cp_app_keys(const cp_options *o, cp_app_read_fn *read, cp_key_list *out, cp_err *err)
+{
+    cp_buf b = {0};
+    cp_code rc = CP_OK;
+    *out = (cp_key_list){0};
+    for (int i = 0; i < o->api_key.n && rc == CP_OK; i++) {
+        rc = add_key(out, o->api_key.p[i], err);
+    }
+    if (rc == CP_OK && o->api_key_file && *o->api_key_file) {
+        rc = read(o->api_key_file, FILE_BYTES, &b, err);
+        if (rc == CP_OK) {
+            cp_buf_addc(&b, '\0');
+            rc = add_lines(out, b.p, o->api_key_file, err);
+        }
+    }
+    cp_buf_fini(&b);
+    if (rc) {
+        cp_app_keys_free(out);
+    }
+    return rc;
+}
+
+void cp_app_keys_free(cp_key_list *k)
+{
+    free(k->p);
+    *k = (cp_key_list){0};
+}
