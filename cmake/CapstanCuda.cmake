@@ -105,7 +105,7 @@ function(cp_cuda_image source sm out)
     set(${out} "${ptx}" PARENT_SCOPE)
 endfunction()
 
-# cp_cuda_images(OUT a.cu ...): OUT is a C file that defines cp_cuda_images (kernels/cuda/images.h).
+# cp_cuda_images(OUT a.cu ...): OUT is a C file that defines what kernels/cuda/images.h declares.
 function(cp_cuda_images out)
     set(text "/* Made by cmake/CapstanCuda.cmake. */\n#include \"kernels/cuda/images.h\"\n")
     set(rows "")
@@ -129,6 +129,8 @@ function(cp_cuda_images out)
         endforeach()
     endforeach()
     string(APPEND text "const cuda_image cp_cuda_images[] = {\n${rows}    {0, 0, 0, 0}};\n")
+    string(REGEX MATCH "^[0-9]+\\.[0-9]+" version "${CP_NVCC_VERSION}")
+    string(APPEND text "const char cp_cuda_version[] = \"${version}\";\n")
     # what is not made any more is not to be taken for what ships
     file(GLOB stale "${PROJECT_BINARY_DIR}/cuda/ptx/*.ptx")
     list(REMOVE_ITEM stale ${files})

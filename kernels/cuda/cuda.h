@@ -68,9 +68,9 @@ typedef struct cuda_run {
     struct cuda_products *blas; /* blas.c; NULL: nothing goes to cuBLAS */
     const cp_batch *batch;      /* of the step in flight */
     cp_mem weight_mem;
-    size_t put_bytes;           /* measure: what operations put in a step */
-    size_t weight_bytes, bytes; /* of all weights; of all that prepare takes */
-    uint64_t fails_from;        /* the step from which on the device fails by CAPSTAN_FAULT */
+    size_t put_bytes;    /* measure: what operations put in a step */
+    size_t weight_bytes; /* of all weights */
+    uint64_t fails_from; /* the step from which on the device fails by CAPSTAN_FAULT */
 } cuda_run;
 
 /* ---- for the files of operations ---- */

@@ -111,8 +111,7 @@ typedef struct CUuuid_st {
     X(event_free, cuEventDestroy_v2, (CUevent event))                                              \
     X(event_record, cuEventRecord, (CUevent event, CUstream stream))                               \
     X(event_wait, cuEventSynchronize, (CUevent event))                                             \
-    X(event_query, cuEventQuery, (CUevent event))                                                  \
-    X(stream_follow, cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned int flags))
+    X(event_query, cuEventQuery, (CUevent event))
 
 #define X(member, symbol, parameters) typedef CUresult cuda_##member##_fn parameters;
 CUDA_DRIVER(X)

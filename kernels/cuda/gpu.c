@@ -73,9 +73,9 @@ static cp_code open_library(cuda_gpu *gpu, cp_err *err)
 #define X(member, symbol, parameters)                                                              \
     if (!(gpu->api.member = (cuda_##member##_fn *)(uintptr_t)dlsym(library, #symbol)))             \
         return cp_fail(err, CP_UNSUPPORTED,                                                        \
-                       "%s has no " #symbol ": the NVIDIA driver is too old; wanted: R580 or "     \
-                       "newer",                                                                    \
-                       path);
+                       "%s has no " #symbol ": the NVIDIA driver is too old; wanted: one of CUDA " \
+                       "%s or newer",                                                              \
+                       path, cp_cuda_version);
     CUDA_DRIVER(X)
 #undef X
     return CP_OK;
@@ -383,9 +383,9 @@ static cp_code refused(const cuda_gpu *gpu, CUresult result, const cuda_image *i
     if (result == CUDA_ERROR_UNSUPPORTED_PTX_VERSION || result == CUDA_ERROR_NO_BINARY_FOR_GPU)
         return cp_fail(err, CP_UNSUPPORTED,
                        "cuda:%d (%s, %s): the NVIDIA driver, of CUDA %d.%d, is too old for the "
-                       "kernels of this build; wanted: R580 (CUDA 13.0) or newer",
+                       "kernels of this build; wanted: one of CUDA %s or newer",
                        gpu->ordinal, gpu->name, gpu->level, gpu->driver / 1000,
-                       gpu->driver % 1000 / 10);
+                       gpu->driver % 1000 / 10, cp_cuda_version);
     return *log ? cp_fail(err, rc, "kernels %s: %.300s", image->name, log)
                 : cp_err_prefix(err, "kernels %s", image->name);
 }

@@ -19,4 +19,7 @@ typedef struct cuda_image {
  * number whose minor one is not below its own: 86 on 8.9, not on 9.0. */
 extern const cuda_image cp_cuda_images[];
 
+/* The version of CUDA whose compiler made them, "13.0": a driver that takes their PTX is as new. */
+extern const char cp_cuda_version[];
+
 #endif

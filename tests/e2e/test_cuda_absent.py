@@ -12,14 +12,17 @@ from harness import BIN, Server
 
 FAKE = os.environ.get("CAPSTAN_LIBCUDA", "")
 TINY = os.path.join(os.path.dirname(__file__), "..", "golden", "tiny", "llama.gguf")
-BUILT = re.search(r"^backends:.* cuda\b", subprocess.run([BIN, "version", "-v"], capture_output=True, text=True, check=True).stdout, re.M)
+WORDS = subprocess.run([BIN, "version", "-v"], capture_output=True, text=True, check=True).stdout
+BUILT = re.search(r"^backends:.* cuda\b", WORDS, re.M)
+NVCC = re.search(r"^cuda: nvcc (\d+\.\d+)", WORDS, re.M)
+WANTED = "wanted: one of CUDA " + re.escape(NVCC[1] if NVCC else "") + r" or newer$"
 
 OLD = "GPU-63617073-7461-6e27-7320-66616b652001"  # the fake's second
 
 # What is not there: the environment, --device, what is said.
 ABSENT = [
     ("no driver", {"CAPSTAN_LIBCUDA": "/no/such/libcuda.so.1"}, "cuda", r"no NVIDIA driver: /no/such/libcuda.so.1"),
-    ("a library that is none", {"CAPSTAN_LIBCUDA": "libm.so.6"}, "cuda", r"libm.so.6 has no cuInit: the NVIDIA driver is too old"),
+    ("a library that is none", {"CAPSTAN_LIBCUDA": "libm.so.6"}, "cuda", r"libm.so.6 has no cuInit: the NVIDIA driver is too old; " + WANTED),
     ("a driver that fails", {"FAKE_FAIL": "cuInit:1"}, "cuda", r"cuInit: CUDA_ERROR_UNKNOWN"),
     ("a driver that fails, of a device", {"FAKE_FAIL": "cuInit:1"}, "cuda:1", r"--device cuda:1: cuInit: CUDA_ERROR_UNKNOWN"),
     ("no device", {"FAKE_GPUS": "0"}, "cuda", r"the NVIDIA driver finds no device$"),
@@ -29,7 +32,7 @@ ABSENT = [
     ("no such UUID", {}, "GPU-7f5e", r"no device has the UUID 7f5e; there are: cuda:0 \(fake sm_80"),
     ("an old device", {"FAKE_CC": "75"}, "cuda", r"kernels need compute capability 8\.0 or more; there is: cuda:0 \(fake sm_75"),
     ("an old device by its UUID", {"FAKE_CC": "75", "FAKE_GPUS": "2"}, OLD, r"kernels need compute capability 8\.0 or more; there is: cuda:1 \([^,]*, sm_75, " + OLD + r"\)$"),
-    ("an old driver", {"FAKE_DRIVER_VERSION": "12040"}, "cuda", r"the NVIDIA driver, of CUDA 12\.4, is too old for the kernels of this build; wanted: R580"),
+    ("an old driver", {"FAKE_DRIVER_VERSION": "12040"}, "cuda", r"the NVIDIA driver, of CUDA 12\.4, is too old for the kernels of this build; " + WANTED),
     ("no memory for a context", {"FAKE_FAIL": "cuDevicePrimaryCtxRetain:1"}, "cuda", r"cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY"),
     ("a module that does not load", {"FAKE_FAIL": "cuModuleLoadDataEx:1"}, "cuda", r"CUDA_ERROR_INVALID_PTX"),
 ]
