@@ -166,13 +166,14 @@ static cp_code compare(self *s, const self_model *m, const char *type, bool exac
 }
 
 static const cp_dtype equal_types[] = {
-    CP_DTYPE_Q4_0, CP_DTYPE_Q6_K, CP_DTYPE_BF16, /* these alone where small */
-    CP_DTYPE_Q4_1, CP_DTYPE_Q5_0, CP_DTYPE_Q5_1,   CP_DTYPE_Q8_0,  CP_DTYPE_Q4_K, CP_DTYPE_Q5_K,
-    CP_DTYPE_Q2_K, CP_DTYPE_Q3_K, CP_DTYPE_IQ4_NL, CP_DTYPE_MXFP4, CP_DTYPE_F16,  CP_DTYPE_F32};
+    CP_DTYPE_Q4_0,   CP_DTYPE_Q6_K,  CP_DTYPE_BF16, /* these alone where small */
+    CP_DTYPE_Q4_1,   CP_DTYPE_Q5_0,  CP_DTYPE_Q5_1,  CP_DTYPE_Q8_0,  CP_DTYPE_Q4_K,
+    CP_DTYPE_Q5_K,   CP_DTYPE_Q2_K,  CP_DTYPE_Q3_K,  CP_DTYPE_TQ2_0, CP_DTYPE_IQ4_NL,
+    CP_DTYPE_IQ4_XS, CP_DTYPE_MXFP4, CP_DTYPE_NVFP4, CP_DTYPE_F16,   CP_DTYPE_F32};
 enum { N_EQUAL = sizeof(equal_types) / sizeof(equal_types[0]), N_EQUAL_SMALL = 3 };
 
-/* Small models of every fast weight type: exact numerics have ref's bits, and in either numerics a
- * sequence has the same bits alone and in chunks as beside another. */
+/* Small models of every kind of panel and of float weights: exact numerics have ref's bits, and in
+ * either numerics a sequence has the same bits alone and in chunks as beside another. */
 static cp_code part_equal(self *s, cp_err *err)
 {
     static const self_shape shape = {"small", 256, 4, 2, 64, 512, 2, 320};
