@@ -17,8 +17,8 @@
 enum { ORDERS = 1 + 64 /* the reload, and models that it drains */ };
 
 struct cp_reload {
-    const cp_options *first, *now;
-    cp_options *owned; /* now, where it is not first */
+    const cp_options *first;
+    cp_options *owned; /* of the last reload; NULL: the first ones count */
     cp_reload_parts parts;
     bool locked; /* keys are asked for */
     cp_orders *orders;
@@ -43,7 +43,7 @@ static cp_code read_again(const char *path, size_t max, cp_buf *out, cp_err *err
 cp_reload *cp_reload_new(const cp_options *first, const cp_reload_parts *parts)
 {
     cp_reload *r = cp_xcalloc(1, sizeof *r);
-    r->first = r->now = first;
+    r->first = first;
     r->parts = *parts;
     r->locked = first->api_key.n > 0 || (first->api_key_file && *first->api_key_file);
     r->orders = cp_orders_new(ORDERS);
@@ -150,7 +150,7 @@ static void reload(cp_reload *r)
     rc = rc ? rc : cp_app_models_reload(r->parts.models, n.o, n.share, r->orders, &changes, &err);
     if (rc == CP_OK) {
         change_rules(r, &n);
-        r->now = r->owned = n.o;
+        r->owned = n.o;
         say(&n, &changes); /* in the words and at the level of before */
         cp_log_setup((cp_log_level)n.o->log_level, n.o->log_format == CP_LOG_FORMAT_JSON);
         cp_metric_set(r->parts.metrics, CP_M_CONFIG_RELOAD_TIME, cp_wall_sec());
