@@ -41,7 +41,7 @@ void cp_self_run_close(self_run *r)
 
 /* What a batch points at. */
 typedef struct arrays {
-    int32_t *tok, *pos, *row_seq, *out_rows, *known; /* known: ids by position, of each sequence */
+    int32_t *tok, *pos, *row_seq, *out_rows;
     cp_batch_seq *seqs;
     const uint32_t **pages;
     cp_sample_in *samples;

@@ -45,7 +45,28 @@ static void fill(cp_dtype type, uint8_t *p, size_t n, uint64_t seed)
     }
 }
 
-enum { FILLED = 1 << 22 }; /* bytes that are drawn; larger tensors repeat them */
+enum {
+    FILLED = 1 << 22, /* bytes that are drawn; larger tensors repeat them */
+    APART = 64        /* blocks from the bytes of a tensor to those of the next */
+};
+
+/* Backends keep what is one tensor once. Weights that so many bytes of others lie between may be
+ * one: no cache has them still. */
+static const size_t past_caches = (size_t)512 << 20;
+
+static size_t apart(cp_dtype type)
+{
+    return APART * (size_t)cp_dtype_info((uint32_t)type)->bytes;
+}
+
+/* The next weights may be those of the start again, where enough lies between. */
+static void begin_layer(self_model *m)
+{
+    if (m->laid < past_caches)
+        return;
+    m->laid = 0;
+    m->place = 0;
+}
 
 static cp_code make_bytes(self_model *m, cp_dtype type, size_t n, uint64_t seed, cp_err *err)
 {
@@ -72,7 +93,11 @@ static cp_wref weight(self_model *m, cp_dtype type, int k, int outputs, cp_role 
     cp_tensor *t = &m->tensors[i];
     *t = (cp_tensor){.name = "random", .type = type, .n_dims = 2, .ne = {k, outputs, 1, 1}};
     t->bytes = (size_t)outputs * cp_tensor_row_bytes(t);
-    t->data = role == CP_ROLE_VECTOR ? m->floats : m->bytes;
+    t->data = m->floats;
+    if (role != CP_ROLE_VECTOR) {
+        t->data = (const uint8_t *)m->bytes + (size_t)m->place++ * apart(type);
+        m->laid += t->bytes;
+    }
     m->prog.weights[i] = (cp_weight){t, role};
     return (cp_wref)i;
 }
@@ -143,6 +168,7 @@ static void open_program(self_model *m, int ops, int mats, int weights, int floa
 static void layer(self_model *m, cp_dtype type, int l, cp_mat x[2], cp_mat y, cp_mat angles)
 {
     const self_shape *s = &m->shape;
+    begin_layer(m);
     int q_width = s->n_heads * s->head, kv_width = s->n_kv * s->head;
     cp_mat q = mat(m, q_width, CP_ROWS_ALL), k = mat(m, kv_width, CP_ROWS_ALL),
            v = mat(m, kv_width, CP_ROWS_ALL), att = mat(m, q_width, CP_ROWS_ALL),
@@ -227,8 +253,10 @@ cp_code cp_self_model_new(self_model *m, const self_shape *s, cp_dtype type, uin
 {
     memset(m, 0, sizeof(*m));
     m->shape = *s;
-    open_program(m, 5 * s->n_layers + 6, 5 * s->n_layers + 8, 11 * s->n_layers + 4, s->d);
-    cp_code rc = make_bytes(m, type, most_bytes(s, type), seed, err);
+    int weights = 11 * s->n_layers + 4;
+    open_program(m, 5 * s->n_layers + 6, 5 * s->n_layers + 8, weights, s->d);
+    cp_code rc =
+        make_bytes(m, type, most_bytes(s, type) + (size_t)weights * apart(type), seed, err);
     if (rc != CP_OK)
         return rc;
     m->prog.groups[m->prog.n_groups++] =
@@ -250,7 +278,8 @@ cp_code cp_self_linears_new(self_model *m, cp_dtype type, int k, int outputs, in
     m->shape.vocab = 256;
     open_program(m, n + 1, 2, n + 1, 1);
     cp_tensor t = {.type = type, .ne = {k, outputs > 256 ? outputs : 256, 1, 1}};
-    cp_code rc = make_bytes(m, type, (size_t)t.ne[1] * cp_tensor_row_bytes(&t), seed, err);
+    size_t bytes = (size_t)t.ne[1] * cp_tensor_row_bytes(&t) + (size_t)(n + 1) * apart(type);
+    cp_code rc = make_bytes(m, type, bytes, seed, err);
     if (rc != CP_OK)
         return rc;
     cp_mat in = mat(m, k, CP_ROWS_ALL), out = mat(m, outputs, CP_ROWS_ALL);

@@ -2,8 +2,10 @@
  * shape: models of a given shape with random weights, as programs. Internal to bench/selftest.
  *
  * A decoder of equal layers: rmsnorm, attention with grouped heads and rope, rmsnorm, gated FFN.
- * What weights stand for is of no matter, only that their numbers are ordinary; tensors share their
- * bytes, so a model of 70 B parameters takes no more of the host than its largest matrix.
+ * What weights stand for is of no matter, only that their numbers are ordinary. Tensors lie over
+ * one another, a little apart, and far enough in a program begin again: a model of 70 B parameters
+ * takes no more of the host than its largest matrix, of a device some hundred MiB, and no cache
+ * holds it.
  */
 #ifndef CP_BENCH_SELFTEST_SHAPE_H
 #define CP_BENCH_SELFTEST_SHAPE_H
@@ -20,6 +22,8 @@ typedef struct self_model {
     self_shape shape;
     cp_tensor *tensors; /* [prog.n_weights] */
     void *bytes, *floats;
+    int place;   /* of the next weight among `bytes` */
+    size_t laid; /* bytes of weights since place 0 */
     float inv_freq[256];
 } self_model;
 

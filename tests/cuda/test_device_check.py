@@ -52,6 +52,20 @@ def check_failures(selftest):
         assert found["7-report"]["parts_failed"] == 1, found["7-report"]
 
 
+def check_weights(selftest):
+    """What is timed comes from memory: each weight of a row of linears lies on the device, not one for all."""
+    with tempfile.TemporaryDirectory() as out:
+        report = pathlib.Path(out, "report.json")
+        run = subprocess.run([selftest, "--device", "cuda", "--part", "linears", "--small", "--json"], capture_output=True, text=True,
+                             env={**os.environ, "FAKE_REPORT": str(report)})
+        rows = json.loads(run.stdout)["rows"]
+        sizes = {"Q4_0": 18 / 32, "Q4_K": 144 / 256}
+        weights = sum(2 * sizes[t] * k * m for t, k, m in {(r["type"], r["k"], r["m"]) for r in rows})
+        sent = json.loads(report.read_text())["counts"]["htod_bytes"]
+        print(f"linears: {sent} bytes sent, {weights:.0f} of two weights each")
+        assert len(rows) == 8 and sent >= weights, (rows, sent, weights)
+
+
 def main():
     selftest, device = sys.argv[1:]
     if device == "cuda":
@@ -59,6 +73,7 @@ def main():
         if any(words in said for words in ("is not built", "has no kernels")):
             print("skipped: " + json.loads(said)["error"])
             return 77
+        check_weights(selftest)
     else:
         check_failures(selftest)
     return check(selftest, device)
