@@ -4,6 +4,7 @@
  */
 #include "base/digest.h"
 #include "base/io.h"
+#include "loader/found.h"
 #include "loader/loader.h"
 #include "loader/oci/store/blobs.h"
 #include "loader/oci/store/folder.h"
@@ -1051,6 +1052,66 @@ static void split_models(void **state)
                      CP_UNSUPPORTED);
 }
 
+/* What another process would get: the bytes, and descriptors of its own. */
+static cp_code carried(const cp_found *f, size_t n, size_t n_fds, cp_found **out)
+{
+    cp_buf b = {0};
+    int fds[4];
+    assert_true(cp_found_write(f, &b));
+    for (size_t i = 0; i < n_fds; i++)
+        assert_true((fds[i] = dup(f->parts[i % f->n_parts].fd)) >= 0);
+    char *exact = cp_xmalloc(b.n); /* a sanitizer sees a byte too many */
+    memcpy(exact, b.p, n < b.n ? n : b.n);
+    cp_code code = cp_found_read(out, exact, n < b.n ? n : b.n, fds, n_fds, NULL);
+    for (size_t i = 0; code && i < n_fds; i++)
+        close(fds[i]);
+    free(exact);
+    cp_buf_fini(&b);
+    return code;
+}
+
+static void what_is_found_crosses_processes(void **state)
+{
+    const room *r = *state;
+    char path[256];
+    cp_found *f, *copy;
+    cp_loaded *m;
+    cp_buf b = {0};
+    for (uint32_t no = 0; no < 3; no++) {
+        char name[64];
+        snprintf(name, sizeof(name), "m-%05u-of-00003.gguf", no + 1);
+        make_shard(r, name, no, 3, no ? 0 : 6);
+    }
+    at(r, "m-00002-of-00003.gguf", path);
+    assert_int_equal(cp_loader_find(&f, path, &r->opt, NULL), CP_OK);
+    f->extras.notes[f->extras.n_notes++] = cp_xstrdup("a note");
+    cp_buf_adds(&f->extras.chat_template, "{{ messages }}");
+    f->extras.context_size = 4096;
+    assert_int_equal(carried(f, SIZE_MAX, 3, &copy), CP_OK);
+    assert_int_equal(cp_loader_map(&m, copy, NULL), CP_OK);
+    assert_int_equal(cp_loaded_n_tensors(m), 6);
+    assert_string_equal(cp_loaded_template(m).p, "{{ messages }}");
+    assert_string_equal(cp_loaded_note(m, cp_loaded_n_notes(m) - 1), "a note");
+    assert_int_equal(cp_loaded_context_size(m), 4096);
+    assert_string_equal(cp_loaded_cache_dir(m), f->cache_dir);
+    cp_loaded_close(m);
+    assert_true(cp_found_write(f, &b));
+    for (size_t n = 0; n < b.n; n++)
+        assert_int_equal(carried(f, n, 3, &copy), CP_INTERNAL);
+    assert_int_equal(carried(f, SIZE_MAX, 2, &copy), CP_INTERNAL);
+    assert_int_equal(carried(f, SIZE_MAX, 4, &copy), CP_INTERNAL);
+    cp_buf_fini(&b);
+    cp_found_free(f);
+    unlink(at(r, "m-00003-of-00003.gguf", path));
+    at(r, "m-00001-of-00003.gguf", path);
+    assert_int_equal(cp_loader_find(&f, path, &r->opt, NULL), CP_OK); /* it may not be needed */
+    assert_int_equal(carried(f, SIZE_MAX, 1, &copy), CP_OK);
+    cp_found_free(f);
+    cp_err err;
+    assert_int_equal(cp_loader_map(&m, copy, &err), CP_NOT_FOUND);
+    assert_non_null(strstr(err.msg, "m-00003-of-00003.gguf"));
+}
+
 static void default_store_is_xdg(void **state)
 {
     room *r = *state;
@@ -1093,6 +1154,7 @@ int cp_suite_store(void)
         FRESH(processes_share_the_store),
         FRESH(pack_guards_its_unnamed_blobs),
         FRESH(split_models),
+        FRESH(what_is_found_crosses_processes),
         FRESH(default_store_is_xdg),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
