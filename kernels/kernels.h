@@ -121,6 +121,7 @@ typedef struct cp_backend_config {
     cp_pool *pool;       /* compute pool; NULL: single thread */
     const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else this machine's default */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
+    const struct cp_panel_door *panels; /* who opens files of packed weights; NULL: this process */
 } cp_backend_config;
 /* Are packed weights that are found compared with the weights, byte by byte? */
 typedef enum cp_cache_check {

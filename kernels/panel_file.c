@@ -254,3 +254,43 @@ void cp_panel_new_close(cp_panel_new *f)
     f->temp[0] = '\0';
     f->dir = f->fd = -1;
 }
+
+/* ---- in this process ---- */
+
+static int here_open(void *arg, const char *dir, const char *name, size_t bytes, cp_err *err)
+{
+    (void)arg;
+    return cp_panel_file_open(dir, name, bytes, err);
+}
+
+static cp_code here_create(void *arg, cp_panel_new *f, const char *dir, const char *name,
+                           size_t bytes, cp_err *err)
+{
+    (void)arg;
+    return cp_panel_new_open(f, dir, name, bytes, err);
+}
+
+static int here_place(void *arg, cp_panel_new *f, bool replace)
+{
+    (void)arg;
+    return cp_panel_new_place(f, replace);
+}
+
+static void here_close(void *arg, cp_panel_new *f)
+{
+    (void)arg;
+    cp_panel_new_close(f);
+}
+
+static void here_sweep(void *arg, const char *dir)
+{
+    (void)arg;
+    cp_panel_files_sweep(dir);
+}
+
+/* See panel_file.h. */
+const cp_panel_door cp_panel_door_here = {.open = here_open,
+                                          .create = here_create,
+                                          .place = here_place,
+                                          .close = here_close,
+                                          .sweep = here_sweep};

@@ -1,6 +1,7 @@
 /*
  * panel_file: files of packed weights in a folder: finding one that may be used, making a new one,
- * sweeping what killed packings left. Internal to kernels (panels.c); it knows no layout.
+ * sweeping what killed packings left. Internal to kernels (panels.c) and to who
+ * stands in for it; it knows no layout.
  *
  * A new file has no name until it is whole (O_TMPFILE), so that a kill leaves nothing; where the
  * file system has no such thing it has a temporary name and is held locked, and a temporary file
@@ -46,5 +47,21 @@ void cp_panel_new_close(cp_panel_new *f);
 
 /* Remove what killed packings left in dir, those of earlier releases too. */
 void cp_panel_files_sweep(const char *dir);
+
+/*
+ * Who does these five: this process, or another one that hands over descriptors, where this one has
+ * no right to files any more. Then of a cp_panel_new only path, name and fd mean something here.
+ */
+typedef struct cp_panel_door {
+    void *arg;
+    int (*open)(void *arg, const char *dir, const char *name, size_t bytes, cp_err *err);
+    cp_code (*create)(void *arg, cp_panel_new *f, const char *dir, const char *name, size_t bytes,
+                      cp_err *err);
+    int (*place)(void *arg, cp_panel_new *f, bool replace);
+    void (*close)(void *arg, cp_panel_new *f);
+    void (*sweep)(void *arg, const char *dir);
+} cp_panel_door;
+
+extern const cp_panel_door cp_panel_door_here; /* the functions above */
 
 #endif

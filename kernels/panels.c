@@ -151,6 +151,7 @@ void cp_panels_open(cp_panels **out, const cp_panels_config *cfg)
         p->cfg.dir = copy(cfg->dir);
         p->cfg.read_dir = copy(cfg->read_dir);
     }
+    p->cfg.door = cfg && cfg->door ? cfg->door : &cp_panel_door_here;
     *out = p;
 }
 
@@ -554,7 +555,8 @@ static cp_code map_file(mapping *s, const char *dir, const job *j, int fd, cp_er
 static cp_code map_existing(const cp_panels *p, const char *dir, job *j, cp_pool *pool, mapping *s,
                             cp_err *err)
 {
-    int fd = cp_panel_file_open(dir, j->name, j->bytes, err);
+    const cp_panel_door *door = p->cfg.door;
+    int fd = door->open(door->arg, dir, j->name, j->bytes, err);
     if (fd < 0)
         return err->code;
     cp_code code = map_file(s, dir, j, fd, err);
@@ -576,10 +578,10 @@ static bool write_head(const cp_panels *p, job *j, int fd)
 }
 
 /* The new file under its name, so that the process' maps tell it, else as it is. */
-static int reopen(const cp_panel_new *f, const job *j)
+static int reopen(const cp_panel_door *door, const cp_panel_new *f, const job *j)
 {
     struct stat a, b;
-    int fd = cp_panel_file_open(f->path, j->name, j->bytes, NULL);
+    int fd = door->open(door->arg, f->path, j->name, j->bytes, NULL);
     if (fd >= 0 && fstat(fd, &a) == 0 && fstat(f->fd, &b) == 0 && a.st_dev == b.st_dev &&
         a.st_ino == b.st_ino)
         return fd;
@@ -591,8 +593,9 @@ static int reopen(const cp_panel_new *f, const job *j)
 /* Packed panels in a fresh cache file, or those that somebody else packed meanwhile. */
 static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_err *err)
 {
+    const cp_panel_door *door = p->cfg.door;
     cp_panel_new f;
-    cp_code code = cp_panel_new_open(&f, p->cfg.dir, j->name, j->bytes, err);
+    cp_code code = door->create(door->arg, &f, p->cfg.dir, j->name, j->bytes, err);
     if (code != CP_OK)
         return code;
     if (!run_all(j, pool, TO_FILE, NULL, f.fd) || !write_head(p, j, f.fd))
@@ -600,21 +603,21 @@ static cp_code pack_to_file(const cp_panels *p, job *j, cp_pool *pool, mapping *
     cp_fault_point("packed");
     if (code == CP_OK)
         code = check_source(j, err);
-    int failed = code == CP_OK ? cp_panel_new_place(&f, false) : 0;
+    int failed = code == CP_OK ? door->place(door->arg, &f, false) : 0;
     if (failed == EEXIST) {
         cp_err ignored;
         if (map_existing(p, p->cfg.dir, j, pool, s, &ignored) == CP_OK) {
-            cp_panel_new_close(&f);
+            door->close(door->arg, &f);
             return CP_OK;
         }
-        failed = cp_panel_new_place(&f, true);
+        failed = door->place(door->arg, &f, true);
     }
     if (failed)
         cp_log(CP_LOG_WARN, "panels: %s/%s: packed, and lost with this process: %s", p->cfg.dir,
                j->name, strerror(failed));
     if (code == CP_OK)
-        code = map_file(s, p->cfg.dir, j, failed ? dup(f.fd) : reopen(&f, j), err);
-    cp_panel_new_close(&f);
+        code = map_file(s, p->cfg.dir, j, failed ? dup(f.fd) : reopen(door, &f, j), err);
+    door->close(door->arg, &f);
     return code;
 }
 
@@ -637,7 +640,7 @@ static cp_code take(const cp_panels *p, job *j, cp_pool *pool, mapping *s, cp_er
     const char *const dirs[] = {p->cfg.read_dir, p->cfg.dir};
     cp_err why = {0};
     if (p->cfg.dir && *p->cfg.dir)
-        cp_panel_files_sweep(p->cfg.dir);
+        p->cfg.door->sweep(p->cfg.door->arg, p->cfg.dir);
     for (int i = 0; i < 2; i++) {
         if (!dirs[i] || !*dirs[i])
             continue;

@@ -24,7 +24,8 @@ typedef struct cp_panels cp_panels;
 typedef struct cp_panels_config {
     const char *read_dir, *dir, *key;
     cp_cache_check check;
-    const _Atomic bool *cancel; /* true: packing ends after the slice at hand; NULL: never */
+    const _Atomic bool *cancel;       /* true: packing ends after the slice at hand; NULL: never */
+    const struct cp_panel_door *door; /* see panel_file.h; NULL: this process opens them */
 } cp_panels_config;
 void cp_panels_open(cp_panels **out, const cp_panels_config *cfg); /* NULL: memory */
 void cp_panels_close(cp_panels *p);

@@ -333,7 +333,8 @@ static cp_code prepare(cp_prepared *p, cp_err *err)
                                                      .dir = p->cfg.cache_dir,
                                                      .key = p->cfg.cache_key,
                                                      .check = p->cfg.cache_check,
-                                                     .cancel = p->cfg.cancel});
+                                                     .cancel = p->cfg.cancel,
+                                                     .door = p->b->cfg.panels});
     rc = cp_gemm_weights_pack(run->weights, run->n_weights, run->panels, run->pool, err);
     if (rc == CP_OK)
         rc = take_scratch(run, &need, err);

@@ -346,7 +346,8 @@ static cp_code send_all(ring *r, cp_err *err)
                                                 .dir = cfg->cache_dir,
                                                 .key = cfg->cache_key,
                                                 .check = cfg->cache_check,
-                                                .cancel = cfg->cancel});
+                                                .cancel = cfg->cancel,
+                                                .door = run->p->b->cfg.panels});
     cp_code rc = send_panels(r, panels, &matrices, err);
     if (rc == CP_OK)
         rc = send_panels(r, panels, &tables, err);
