@@ -14,6 +14,7 @@
 
 #include "base/code.h"
 #include "base/mem.h"
+#include "server/listen.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -58,9 +59,10 @@ typedef struct cp_http_hooks {
 } cp_http_hooks;
 
 typedef struct cp_http_config {
-    const char *host; /* NULL: 127.0.0.1 */
-    int port;         /* 0: any */
-    const char *uds;  /* NULL: TCP */
+    const char *host;            /* NULL: 127.0.0.1 */
+    int port;                    /* 0: any */
+    const char *uds;             /* NULL: TCP */
+    const cp_listener *listener; /* listens already, and is ours from now on; NULL: as above */
     int64_t header_deadline_ms, body_deadline_ms, idle_ms;
     int max_connections; /* beside a reserve; lowered to what RLIMIT_NOFILE leaves */
     cp_budget *budget;   /* pays for bodies and streams; NULL: nobody counts */

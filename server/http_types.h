@@ -124,12 +124,10 @@ struct cp_http {
     cp_conn *idle_first, *idle_last;
     cp_conn *pump_first, *pump_last;
     _Atomic int n_conns;
-    int listen_fd, ep, wake_fd, timer_fd, port;
-    bool uds, loopback;
-    cp_path_id socket_id; /* of uds, when it was bound */
-    bool listening;       /* the listening socket is in the epoll */
-    int64_t full_at;      /* 0: accepting; else since when there is no room */
-    char url[300];
+    cp_listener listener;
+    int ep, wake_fd, timer_fd;
+    bool listening;  /* the listening socket is in the epoll */
+    int64_t full_at; /* 0: accepting; else since when there is no room */
     cp_mhd *mhd;
     char *scratch; /* [CP_READ_BYTES] */
     pthread_t thread;

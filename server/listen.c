@@ -33,7 +33,7 @@ static void set_int(int fd, int level, int name, int value)
     (void)setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-static cp_code listen_unix(const char *path, int *fd, char *url, size_t url_cap, cp_err *err)
+static cp_code listen_unix(cp_listener *l, const char *path, cp_err *err)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     if (!cp_strcopy(sa.sun_path, sizeof(sa.sun_path), path))
@@ -58,8 +58,9 @@ static cp_code listen_unix(const char *path, int *fd, char *url, size_t url_cap,
         close(s);
         return cp_fail(err, CP_IO, "cannot listen on unix:%s: %s", path, strerror(e));
     }
-    cp_snprintf(url, url_cap, "unix:%s", path);
-    *fd = s;
+    cp_snprintf(l->url, sizeof(l->url), "unix:%s", path);
+    l->socket = cp_path_id_of(path);
+    l->fd = s;
     return CP_OK;
 }
 
@@ -108,13 +109,11 @@ static bool is_loopback(const struct sockaddr_storage *sa)
     return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
 }
 
-cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bound_port,
-                  bool *loopback, char *url, size_t url_cap, cp_err *err)
+cp_code cp_listen(cp_listener *l, const char *host, int port, const char *uds, cp_err *err)
 {
-    *bound_port = 0;
-    *loopback = false;
+    *l = (cp_listener){.fd = -1};
     if (uds)
-        return listen_unix(uds, fd, url, url_cap, err);
+        return listen_unix(l, uds, err);
     char bare[256];
     size_t n = host ? strlen(host) : 0;
     if (!host) {
@@ -134,24 +133,34 @@ cp_code cp_listen(const char *host, int port, const char *uds, int *fd, int *bou
     int rc = getaddrinfo(host, service, &hints, &list);
     if (rc != 0 || !list)
         return cp_fail(err, CP_USAGE, "host '%s': %s", host, gai_strerror(rc));
-    cp_code code = bind_tcp(list, host, port, fd, err);
+    cp_code code = bind_tcp(list, host, port, &l->fd, err);
     bool v6 = list->ai_family == AF_INET6;
     freeaddrinfo(list);
     if (code != CP_OK)
         return code;
     struct sockaddr_storage sa;
     socklen_t len = sizeof(sa);
-    if (getsockname(*fd, (struct sockaddr *)&sa, &len) != 0) {
-        int e = errno;
-        close(*fd);
-        return cp_fail(err, CP_IO, "getsockname: %s", strerror(e));
+    if (getsockname(l->fd, (struct sockaddr *)&sa, &len) != 0) {
+        code = cp_fail(err, CP_IO, "getsockname: %s", strerror(errno));
+        cp_listener_close(l);
+        return code;
     }
     in_port_t p = v6 ? ((const struct sockaddr_in6 *)&sa)->sin6_port
                      : ((const struct sockaddr_in *)&sa)->sin_port;
-    *bound_port = ntohs(p);
-    *loopback = is_loopback(&sa);
+    l->port = ntohs(p);
+    l->loopback = is_loopback(&sa);
     bool bracket = v6 && strchr(host, ':');
-    cp_snprintf(url, url_cap, "http://%s%s%s:%d", bracket ? "[" : "", host, bracket ? "]" : "",
-                *bound_port);
+    cp_snprintf(l->url, sizeof(l->url), "http://%s%s%s:%d", bracket ? "[" : "", host,
+                bracket ? "]" : "", l->port);
     return CP_OK;
+}
+
+void cp_listener_close(cp_listener *l)
+{
+    if (l->fd < 0)
+        return;
+    if (l->socket.ino != 0)
+        cp_path_remove(l->url + strlen("unix:"), l->socket);
+    close(l->fd);
+    *l = (cp_listener){.fd = -1};
 }

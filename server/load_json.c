@@ -7,12 +7,16 @@
 #include "server/json.h"
 
 #include <jansson.h>
+#include <sys/random.h>
 #include <math.h>
 #include <string.h>
 
 void cp_json_setup(void)
 {
-    json_object_seed(0);
+    size_t seed = 0; /* jansson opens a file for one, and takes the time where it cannot */
+    if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+        seed = 0;
+    json_object_seed(seed);
 }
 
 static const char *words(enum json_error_code code)

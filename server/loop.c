@@ -74,7 +74,7 @@ static void set_listening(cp_http *h, bool on)
         return;
     struct epoll_event ev = {.events = EPOLLIN};
     ev.data.u64 = SLOT_LISTEN;
-    if (epoll_ctl(h->ep, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, h->listen_fd, &ev) == 0)
+    if (epoll_ctl(h->ep, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, h->listener.fd, &ev) == 0)
         h->listening = on;
 }
 
@@ -99,7 +99,7 @@ static void accept_some(cp_http *h, int64_t now)
             h->full_at = now;
             return;
         }
-        int fd = accept4(h->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(h->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) { /* only now is somebody in need of room */
             if (!full && atomic_load(&h->n_conns) >= h->max_conns)
                 reap(h, false, now);
@@ -268,20 +268,18 @@ cp_code cp_http_open(cp_http **out, const cp_http_config *cfg, cp_err *err)
     h->head_ns = MS(cfg->header_deadline_ms);
     h->body_ns = MS(cfg->body_deadline_ms);
     h->idle_ns = MS(cfg->idle_ms);
-    h->uds = cfg->uds != NULL;
     h->budget = cfg->budget;
     h->scratch = cp_xmalloc(CP_READ_BYTES);
-    h->ep = h->wake_fd = h->timer_fd = h->listen_fd = -1;
+    h->ep = h->wake_fd = h->timer_fd = -1;
+    h->listener = cfg->listener ? *cfg->listener : (cp_listener){.fd = -1};
     size_tables(h, cfg->max_connections);
     cp_code code = cp_mhd_open(&h->mhd, h->n_slots, err);
     if (code != CP_OK)
         goto failed;
-    code = cp_listen(cfg->host, cfg->port, cfg->uds, &h->listen_fd, &h->port, &h->loopback, h->url,
-                     sizeof(h->url), err);
+    if (!cfg->listener)
+        code = cp_listen(&h->listener, cfg->host, cfg->port, cfg->uds, err);
     if (code != CP_OK)
         goto failed;
-    if (h->uds)
-        h->socket_id = cp_path_id_of(cfg->uds);
     h->ep = epoll_create1(EPOLL_CLOEXEC);
     h->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -317,12 +315,12 @@ cp_code cp_http_start(cp_http *h, cp_err *err)
 
 const char *cp_http_url(const cp_http *h)
 {
-    return h->url;
+    return h->listener.url;
 }
 
 int cp_http_port(const cp_http *h)
 {
-    return h->port;
+    return h->listener.port;
 }
 
 int cp_http_connections(const cp_http *h)
@@ -332,7 +330,7 @@ int cp_http_connections(const cp_http *h)
 
 bool cp_http_loopback(const cp_http *h)
 {
-    return h->loopback;
+    return h->listener.loopback;
 }
 
 void cp_http_drain(cp_http *h)
@@ -363,10 +361,8 @@ void cp_http_close(cp_http *h)
         cp_http_wake(h);
         pthread_join(h->thread, NULL);
     }
-    if (h->uds && h->url[0])
-        cp_path_remove(h->url + strlen("unix:"), h->socket_id);
+    cp_listener_close(&h->listener);
     cp_mhd_close(h->mhd);
-    close_fd(h->listen_fd);
     close_fd(h->ep);
     close_fd(h->wake_fd);
     close_fd(h->timer_fd);

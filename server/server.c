@@ -238,6 +238,7 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
         .host = cfg->host,
         .port = cfg->port,
         .uds = cfg->uds,
+        .listener = cfg->listener,
         .header_deadline_ms =
             cfg->header_deadline_ms > 0 ? cfg->header_deadline_ms : HEADER_DEADLINE_MS,
         .body_deadline_ms = BODY_DEADLINE_MS,

@@ -37,9 +37,12 @@ typedef struct cp_api_key {
 cp_code cp_api_key_parse(const char *line, cp_api_key *out, cp_err *err);
 
 typedef struct cp_server_config {
-    const char *host;                /* numeric address or name; NULL: 127.0.0.1 */
-    int port;                        /* 0: any */
-    const char *uds;                 /* a Unix socket's path replaces TCP; NULL: none */
+    const char *host; /* numeric address or name; NULL: 127.0.0.1 */
+    int port;         /* 0: any */
+    const char *uds;  /* a Unix socket's path replaces TCP; NULL: none */
+    /* Listens already (server/listen.h) and is the server's from now on, whatever comes; NULL: the
+     * three above say where. */
+    const struct cp_listener *listener;
     const cp_api_key *keys;          /* copied; none: every route is open */
     size_t n_keys;                   /* keys */
     const char *const *cors_origins; /* copied; "*": any; none: no CORS headers */
