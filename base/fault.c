@@ -57,6 +57,12 @@ bool cp_fault_fails(const char *name)
 }
 
 /* See fault.h. */
+bool cp_fault_tries(const char *name)
+{
+    return named(name, "try", NULL);
+}
+
+/* See fault.h. */
 uint64_t cp_fault_fails_from(const char *name)
 {
     uint64_t n;

@@ -20,6 +20,8 @@ uint64_t cp_fault_after(const char *name);
 void cp_fault_kill(void);
 /* "name:fail": the caller does as if the system had said that it cannot do this. */
 bool cp_fault_fails(const char *name);
+/* "name:try": the caller tries what it should not be able to do. */
+bool cp_fault_tries(const char *name);
 /* The N of "name=N:fail", from which on it fails; UINT64_MAX without one. */
 uint64_t cp_fault_fails_from(const char *name);
 

@@ -13,6 +13,7 @@
 #include "base/metrics.h"
 
 #include "base/clock.h"
+#include "base/sandbox.h"
 
 #include <dirent.h>
 #include <stdatomic.h>
@@ -238,6 +239,8 @@ static void collect_process(cp_metrics *m)
     }
     cp_metric_set(m, CP_M_RESIDENT, resident_bytes());
     cp_metric_set(m, CP_M_OPEN_FDS, open_fds());
+    atomic_store_explicit(&m->value[CP_M_SANDBOX_REFUSED], (int64_t)cp_sandbox_refused(),
+                          memory_order_relaxed);
 }
 
 /* ---- text format ---- */

@@ -35,10 +35,11 @@ typedef struct cp_ints {
 } cp_ints;
 
 /* Values of ENUM rows are indices into their range, in its order. */
-enum { CP_KV_TYPE_BF16, CP_KV_TYPE_F16 };           /* kv_type */
-enum { CP_NUMERICS_DEFAULT, CP_NUMERICS_EXACT };    /* numerics; gemm: cp_gemm of kernels.h */
-enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };     /* format */
-enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };      /* verify */
+enum { CP_KV_TYPE_BF16, CP_KV_TYPE_F16 };                /* kv_type */
+enum { CP_NUMERICS_DEFAULT, CP_NUMERICS_EXACT };         /* numerics; gemm: cp_gemm of kernels.h */
+enum { CP_FORMAT_MODELPACK, CP_FORMAT_DOCKER };          /* format */
+enum { CP_VERIFY_RECORDED, CP_VERIFY_ALWAYS };           /* verify */
+enum { CP_SANDBOX_AUTO, CP_SANDBOX_ON, CP_SANDBOX_OFF }; /* sandbox */
 enum { CP_LOG_FORMAT_TEXT, CP_LOG_FORMAT_JSON };    /* log_format; log_level is a cp_log_level */
 enum { CP_DEFAULTS_OPENAI, CP_DEFAULTS_LLAMA_CPP }; /* sampling_defaults */
 enum { CP_ENDPOINT_CHAT, CP_ENDPOINT_COMPLETIONS }; /* endpoint; dataset: cp_load_dataset */

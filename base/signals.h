@@ -1,7 +1,7 @@
 /*
  * signals: keeps signals that come from outside from a new thread, because another one waits for
  * them. Those that a thread's own instruction raises must find it open, or the kernel kills the
- * process before any handler (base/map.h has one) is asked.
+ * process before any handler (base/map.h has one, base/sandbox.h another) is asked.
  */
 #ifndef CP_BASE_SIGNALS_H
 #define CP_BASE_SIGNALS_H
@@ -12,7 +12,7 @@
 /* Before pthread_create, which inherits the mask; restore *old afterwards. */
 static inline void cp_signals_block(sigset_t *old)
 {
-    static const int own[] = {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP};
+    static const int own[] = {SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
     sigset_t all;
     sigfillset(&all);
     for (unsigned i = 0; i < sizeof own / sizeof *own; i++)

@@ -1,7 +1,7 @@
 # What quickstart and test share. Sourced by bash; sets ROOT. Everything here is idempotent.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MODELS=${CAPSTAN_MODELS:-$ROOT/build/models}
-BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libarchive-dev libzstd-dev libssl-dev libcurl4-openssl-dev"
+BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libarchive-dev libzstd-dev libssl-dev libcurl4-openssl-dev libseccomp-dev"
 RUN_PACKAGES="curl ca-certificates python3 python3-pip"
 REGISTRY_PACKAGES="docker-registry skopeo umoci nginx-light apache2-utils zstd openssl"
 CONTAINER_PACKAGES="buildah podman runc mmdebstrap"

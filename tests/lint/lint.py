@@ -55,6 +55,7 @@ DOORS = [
     (r"jansson(_config)?\.h", r".*_json\.c"),
     (r"curl/.*", r"(loader/oci/remote|bench/load)/.*\.c|app/exporter\.c"),
     (r"openssl/.*", r"base/digest\.c"),
+    (r"seccomp\.h", r"base/sandbox_calls\.c"),
     (r"archive(_entry)?\.h|zstd(_errors)?\.h|zdict\.h", r"loader/.*\.c"),
     (r"pcre2\.h", r"tokenizer/.*\.c"),
     (r"(cuda|cublas|nccl|nvml)[a-z_0-9]*\.h", r"kernels/cuda/.*"),
