@@ -6,6 +6,7 @@
 #include "app/child.h"
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/mem.h"
 
 #include <dirent.h>
@@ -90,7 +91,7 @@ void cp_child_stop(cp_child *c, int timeout_ms)
     if (c->pid <= 0) {
         return;
     }
-    close(c->fd);
+    cp_io_close(c->fd);
     int64_t end = cp_now_ns() + (int64_t)timeout_ms * 1000000;
     while (waitpid(c->pid, NULL, WNOHANG) == 0 && cp_now_ns() < end) {
         (void)poll(NULL, 0, WAIT_MS);

@@ -45,9 +45,9 @@ static cp_code bench_open(bench *b, const cp_options *o, int ctx, int seqs, cp_e
     wide.max_queue_tokens = INT64_MAX;
     cp_progress p;
     cp_progress_init(&p, o->model, false);
-    cp_code rc = cp_app_model_open(&b->m, o->model, NULL, o, cp_progress_report, &p, err);
+    cp_code rc = cp_app_model_open(&b->m, o->model, NULL, o, NULL, cp_progress_report, &p, err);
     cp_progress_end(&p);
-    if (rc || (rc = cp_stack_open(&b->stack, o, err)) ||
+    if (rc || (rc = cp_stack_open(&b->stack, o, NULL, err)) ||
         (rc = cp_stack_engine(&b->stack, &wide, NULL, NULL, err)) ||
         (rc = cp_app_model_add(&b->m, &b->stack, &em, err)) ||
         (rc = cp_engine_start(b->stack.engine, err))) {

@@ -404,7 +404,7 @@ static cp_code open_engine(runner *r, cp_err *err)
     one.max_queue = 4;
     one.max_queue_tokens = INT64_MAX;
     block_interrupts(true);
-    cp_code rc = cp_stack_open(&r->stack, o, err);
+    cp_code rc = cp_stack_open(&r->stack, o, NULL, err);
     block_interrupts(false);
     rc = rc ? rc : cp_stack_engine(&r->stack, &one, NULL, NULL, err);
     return rc ? rc : cp_app_model_add(&r->m, &r->stack, &em, err);
@@ -440,7 +440,7 @@ int cp_cmd_run(const cp_options *o)
         return cp_app_fail(&err);
     }
     cp_progress_init(&p, o->args.p[0], false);
-    cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o,
+    cp_code code = cp_app_model_open(&r.m, o->args.p[0], o->chat_template_file, o, NULL,
                                      cp_progress_report, &p, &err);
     cp_progress_end(&p);
     if (code) {

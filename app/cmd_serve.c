@@ -5,6 +5,7 @@
  */
 #include "app/command.h"
 #include "app/compose.h"
+#include "app/confine.h"
 #include "app/exporter.h"
 #include "app/host.h"
 #include "app/keys.h"
@@ -12,9 +13,9 @@
 #include "app/shares.h"
 #include "app/signals.h"
 #include "base/clock.h"
-#include "base/io.h"
 #include "base/jobs.h"
 #include "base/log.h"
+#include "server/listen.h"
 #include "server/server.h"
 
 #include <malloc.h>
@@ -33,6 +34,9 @@ enum {
 
 typedef struct serving {
     const cp_options *o;
+    cp_confine confine;
+    cp_listener listener; /* until the server has it */
+    cp_key_list keys;
     cp_stack stack;
     cp_jobs *jobs;
     cp_signals *signals;
@@ -48,6 +52,19 @@ typedef struct serving {
 } serving;
 
 /* ---- models ---- */
+
+static void escape_job(void *arg)
+{
+    cp_confine_try(arg);
+}
+
+/* For tests: on a thread that is younger than the walls, and on one that is older. */
+static void try_to_escape(const serving *s)
+{
+    static char job[] = "a job";
+    cp_confine_try("the loader");
+    (void)cp_jobs_submit(s->jobs, escape_job, job);
+}
 
 static void *load_all(void *arg)
 {
@@ -70,6 +87,9 @@ static void *load_all(void *arg)
         cp_log(CP_LOG_INFO, "ready: %d model%s, %d thread%s, %s", s->o->n_models,
                s->o->n_models == 1 ? "" : "s", s->stack.threads, s->stack.threads == 1 ? "" : "s",
                device);
+    }
+    if (rc == CP_OK) {
+        try_to_escape(s);
     }
     atomic_store_explicit(&s->loaded, rc == CP_OK ? 1 : -1, memory_order_release);
     cp_signals_nudge(s->signals);
@@ -135,52 +155,76 @@ static void end_orders(serving *s, int exit_code)
     }
 }
 
+static const char *uds_of(const cp_options *o)
+{
+    return o->uds && *o->uds ? o->uds : NULL;
+}
+
+/* What needs files or a port, while there is one thread. */
+static cp_code open_outside(serving *s, cp_err *err)
+{
+    const cp_options *o = s->o;
+    cp_code rc = cp_confine_begin(&s->confine, o, err);
+    if (rc == CP_OK && o->otlp_endpoint && *o->otlp_endpoint) {
+        rc = cp_exporter_start(&s->exporter, o->otlp_endpoint, cp_app_version(), err);
+    }
+    rc = rc ? rc : cp_app_keys(o, NULL, &s->keys, err);
+    rc = rc ? rc : cp_listen(&s->listener, o->host, (int)o->port, uds_of(o), err);
+    return rc ? rc : cp_confine_files(&s->confine, err);
+}
+
+/* What computes, and its threads; then the last way out is closed. */
+static cp_code open_inside(serving *s, cp_err *err)
+{
+    const cp_options *o = s->o;
+    cp_code rc = cp_signals_open(&s->signals, uds_of(o), o->drain_grace + o->drain_timeout, err);
+    rc = rc ? rc : cp_stack_open(&s->stack, o, s->confine.opener, err);
+    rc = rc ? rc : cp_stack_engine(&s->stack, o, end_in_order, s, err);
+    rc = rc ? rc : cp_jobs_open(&s->jobs, JOBS_THREADS, (int)o->max_connections, err);
+    return rc ? rc : cp_confine_calls(&s->confine, !cp_stack_on_gpu(&s->stack), err);
+}
+
 static cp_code open_server(serving *s, cp_err *err)
 {
     const cp_options *o = s->o;
-    cp_key_list keys;
-    cp_code rc = cp_app_keys(o, cp_file_read, &keys, err);
     char info[256];
     cp_snprintf(info, sizeof info, "version=\"%s\",isa=\"%s\"", cp_app_version(),
                 cp_backend_level(s->stack.backend));
     s->metrics = cp_metrics_new(NULL);
     cp_metrics_set_info(s->metrics, info);
-    if (rc == CP_OK) {
-        cp_server_config cfg = {.host = o->host,
-                                .port = (int)o->port,
-                                .uds = o->uds && *o->uds ? o->uds : NULL,
-                                .keys = keys.p,
-                                .n_keys = keys.n,
-                                .cors_origins = o->cors_origin.p,
-                                .n_cors_origins = (size_t)o->cors_origin.n,
-                                .allowed_hosts = o->allowed_host.p,
-                                .n_allowed_hosts = (size_t)o->allowed_host.n,
-                                .max_connections = (int)o->max_connections,
-                                .engine = cp_engine_front(s->stack.engine),
-                                .jobs = s->jobs,
-                                .body_bytes = o->body_bytes,
-                                .deadline_ms = o->deadline_ms,
-                                .drain_grace_ms = o->drain_grace,
-                                .drain_timeout_ms = o->drain_timeout,
-                                .version = cp_app_version(),
-                                .metrics = s->metrics,
-                                .trace_fd = s->exporter.pid ? s->exporter.fd : 0};
-        rc = cp_server_open(&s->server, &cfg, err);
-    }
-    if (rc == CP_OK && keys.n == 0 && cp_server_exposed(s->server)) {
+    cp_confine_measure(&s->confine, s->metrics);
+    cp_server_config cfg = {.listener = &s->listener,
+                            .keys = s->keys.p,
+                            .n_keys = s->keys.n,
+                            .cors_origins = o->cors_origin.p,
+                            .n_cors_origins = (size_t)o->cors_origin.n,
+                            .allowed_hosts = o->allowed_host.p,
+                            .n_allowed_hosts = (size_t)o->allowed_host.n,
+                            .max_connections = (int)o->max_connections,
+                            .engine = cp_engine_front(s->stack.engine),
+                            .jobs = s->jobs,
+                            .body_bytes = o->body_bytes,
+                            .deadline_ms = o->deadline_ms,
+                            .drain_grace_ms = o->drain_grace,
+                            .drain_timeout_ms = o->drain_timeout,
+                            .version = cp_app_version(),
+                            .metrics = s->metrics,
+                            .trace_fd = s->exporter.pid ? s->exporter.fd : 0};
+    cp_code rc = cp_server_open(&s->server, &cfg, err);
+    s->listener = (cp_listener){.fd = -1};
+    if (rc == CP_OK && s->keys.n == 0 && cp_server_exposed(s->server)) {
         cp_log(
             CP_LOG_WARN,
             "NO KEY IS ASKED FOR: whoever reaches %s can use this server; set --api-key-file, or "
             "--host 127.0.0.1",
             cp_server_url(s->server));
     }
-    cp_app_keys_free(&keys);
     return rc;
 }
 
 int cp_cmd_serve(const cp_options *o)
 {
-    serving s = {.o = o};
+    serving s = {.o = o, .listener.fd = -1};
     cp_err err = {0};
     pthread_t loader;
     int rc;
@@ -189,14 +233,8 @@ int cp_cmd_serve(const cp_options *o)
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
-    /* children before threads; then signals: every other thread inherits that they are blocked */
-    if ((o->otlp_endpoint && *o->otlp_endpoint &&
-         cp_exporter_start(&s.exporter, o->otlp_endpoint, cp_app_version(), &err)) ||
-        cp_signals_open(&s.signals, o->uds && *o->uds ? o->uds : NULL,
-                        o->drain_grace + o->drain_timeout, &err) ||
-        cp_stack_open(&s.stack, o, &err) || cp_stack_engine(&s.stack, o, end_in_order, &s, &err) ||
-        cp_jobs_open(&s.jobs, JOBS_THREADS, (int)o->max_connections, &err) ||
-        open_server(&s, &err)) {
+    cp_signals_hold(); /* every thread inherits that they are blocked */
+    if (open_outside(&s, &err) || open_inside(&s, &err) || open_server(&s, &err)) {
         rc = cp_app_fail(&err);
         goto done;
     }
@@ -229,6 +267,7 @@ done:
         cp_engine_stop(s.stack.engine);
     }
     cp_server_close(s.server);
+    cp_listener_close(&s.listener);
     cp_jobs_close(s.jobs);
     cp_stack_close(&s.stack);
     cp_app_models_free(s.models);
@@ -239,5 +278,7 @@ done:
     cp_reload_free(s.reload);
     cp_metrics_free(s.metrics);
     cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
+    cp_app_keys_free(&s.keys);
+    cp_confine_end(&s.confine);
     return cp_signals_close(s.signals) ? 1 : rc;
 }

@@ -5,8 +5,6 @@
 #include "app/compose.h"
 
 #include "app/command.h"
-#include "app/fetch.h"
-#include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -16,6 +14,11 @@
 bool cp_stack_on_cpu(const cp_stack *s)
 {
     return strcmp(cp_backend_name(s->backend), "cpu") == 0;
+}
+
+bool cp_stack_on_gpu(const cp_stack *s)
+{
+    return strcmp(cp_backend_name(s->backend), "cuda") == 0;
 }
 
 static const char *gemm_name(const cp_options *o)
@@ -43,7 +46,8 @@ static void say_device(const cp_stack *s, const cp_options *o)
 
 static cp_code open_backend(cp_stack *s, const cp_options *o, const char *device, cp_err *err)
 {
-    cp_backend_config cfg = {.device = device,
+    cp_backend_config cfg = {.panels = cp_opener_panels(s->opener),
+                             .device = device,
                              .device_bytes = o->device_bytes,
                              .exact = o->numerics == CP_NUMERICS_EXACT,
                              .gemm = (cp_gemm)o->gemm,
@@ -63,9 +67,10 @@ static cp_code open_any(cp_stack *s, const cp_options *o, cp_err *err)
     return open_backend(s, o, "cpu", err);
 }
 
-static cp_code open_on(cp_stack *s, const cp_options *o, const char *device, cp_err *err)
+static cp_code open_on(cp_stack *s, const cp_options *o, const char *device, cp_opener *opener,
+                       cp_err *err)
 {
-    memset(s, 0, sizeof *s);
+    *s = (cp_stack){.opener = opener};
     s->threads = o->threads > 0 ? (int)o->threads : cp_pool_default_threads();
     cp_code rc = cp_pool_open(&s->pool, s->threads, err);
     if (rc == CP_OK) {
@@ -77,9 +82,9 @@ static cp_code open_on(cp_stack *s, const cp_options *o, const char *device, cp_
     return rc;
 }
 
-cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err)
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_opener *opener, cp_err *err)
 {
-    cp_code rc = open_on(s, o, o->device, err);
+    cp_code rc = open_on(s, o, o->device, opener, err);
     if (rc == CP_OK) {
         say_device(s, o);
     }
@@ -152,14 +157,14 @@ static void open_named(cp_app_model *m)
  * compiled. One that does not compile costs the chat endpoint only, but is an error when the
  * operator named it.
  */
-static cp_code open_templates(cp_app_model *m, const char *file, cp_err *err)
+static cp_code open_templates(cp_app_model *m, const char *file, cp_opener *opener, cp_err *err)
 {
     cp_buf b = {0};
     cp_err e = {0};
     cp_template **one = &m->templates.of[CP_TEMPLATE_DEFAULT];
     cp_str s = cp_loaded_template(m->file);
     if (file && *file) {
-        cp_code rc = cp_file_read(file, 1 << 20, &b, err);
+        cp_code rc = cp_opener_template(opener, file, &b, err);
         if (rc) {
             return rc;
         }
@@ -176,13 +181,26 @@ static cp_code open_templates(cp_app_model *m, const char *file, cp_err *err)
     return CP_OK;
 }
 
+static cp_code open_file(cp_app_model *m, const char *ref, const cp_options *o, cp_opener *opener,
+                         cp_progress_fn *progress, void *arg, cp_err *err)
+{
+    cp_found *f;
+    cp_code rc = cp_opener_find(opener, &f, ref, o, progress, arg, err);
+    rc = rc ? rc : cp_loader_map(&m->file, f, err);
+    if (rc) {
+        cp_app_err_ref(err, ref);
+    }
+    return rc;
+}
+
 cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                          const cp_options *o, cp_progress_fn *progress, void *arg, cp_err *err)
+                          const cp_options *o, cp_opener *opener, cp_progress_fn *progress,
+                          void *arg, cp_err *err)
 {
     memset(m, 0, sizeof *m);
     m->ref = ref;
     m->check = o->verify == CP_VERIFY_ALWAYS;
-    cp_code rc = cp_app_file_open(&m->file, ref, o, progress, arg, err);
+    cp_code rc = open_file(m, ref, o, opener, progress, arg, err);
     for (size_t i = 0; rc == CP_OK && i < cp_loaded_n_notes(m->file); i++) {
         cp_log(CP_LOG_INFO, "%s: %s", ref, cp_loaded_note(m->file, i));
     }
@@ -191,7 +209,7 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     }
     if ((rc = cp_model_open(&m->model, m->file, err)) ||
         (rc = cp_tokenizer_open(&m->tokenizer, cp_loaded_meta(m->file), err)) ||
-        (rc = open_templates(m, template_file, err))) {
+        (rc = open_templates(m, template_file, opener, err))) {
         cp_err_prefix(err, "%s", ref);
         cp_app_model_close(m);
     }
@@ -258,7 +276,7 @@ static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
     if (rc) {
         return rc;
     }
-    if ((rc = open_on(&s, o, "cpu", err)) == CP_OK) {
+    if ((rc = open_on(&s, o, "cpu", NULL, err)) == CP_OK) {
         cp_prepare_config cfg = {.max_rows = 1,
                                  .max_out = 1,
                                  .max_seqs = 1,

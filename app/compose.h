@@ -8,6 +8,7 @@
 #ifndef CP_APP_COMPOSE_H
 #define CP_APP_COMPOSE_H
 
+#include "app/opener.h"
 #include "base/options.h"
 #include "chat/chat.h"
 #include "engine/engine.h"
@@ -19,6 +20,7 @@ typedef struct cp_stack {
     cp_pool *pool;
     cp_backend *backend;
     cp_engine *engine;
+    cp_opener *opener; /* borrowed; NULL: this process opens files itself */
     int threads;
 } cp_stack;
 
@@ -35,9 +37,10 @@ typedef struct cp_app_model {
 } cp_app_model;
 
 /* Pool of o->threads workers and the backend of o->device (CAPSTAN_CPU caps the cpu's level); no
- * engine yet. */
-cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_err *err);
+ * engine yet. opener may be NULL. */
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_opener *opener, cp_err *err);
 bool cp_stack_on_cpu(const cp_stack *s);
+bool cp_stack_on_gpu(const cp_stack *s); /* neither: a reference */
 /* What a model's bits depend on beside the model: "avx512", "cuda-sm_90-own-default"; at most n
  * bytes. */
 void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n);
@@ -49,9 +52,11 @@ cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(
 void cp_stack_close(cp_stack *s);
 
 /* File (pulled where it is not here), tokenizer and chat template (template_file replaces what
- * packaging and file bring; may be NULL) and the forward program. `progress` is told of phases. */
+ * packaging and file bring; may be NULL) and the forward program. opener may be NULL. `progress` is
+ * told of phases. */
 cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                          const cp_options *o, cp_progress_fn *progress, void *arg, cp_err *err);
+                          const cp_options *o, cp_opener *opener, cp_progress_fn *progress,
+                          void *arg, cp_err *err);
 /* Make it schedulable. kv_bytes 0: what the backend can give beside this model. */
 cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *limits, cp_err *err);
 void cp_app_model_close(cp_app_model *m);

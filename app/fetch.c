@@ -1,5 +1,5 @@
 /*
- * This file opens models, and pulls them by a child process where they are not here: see fetch.h.
+ * This file finds models, and pulls them by a child process where they are not here: see fetch.h.
  *
  * The child writes its progress into a pipe, and everything that a person should read to stderr,
  * which it shares; its exit code says what kind of failure it was. A line of the pipe is "PHASE
@@ -217,7 +217,7 @@ static cp_code pull(const cp_options *o, const char *ref, cp_progress_fn *progre
     return rc;
 }
 
-cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
+cp_code cp_app_file_find(cp_found **out, const char *ref, const cp_options *o,
                          cp_progress_fn *progress, void *arg, cp_err *err)
 {
     cp_loader_options lo = cp_app_loader_options(o);
@@ -229,15 +229,30 @@ cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
     lo.progress = progress;
     lo.progress_arg = arg;
     progress(arg, "mapping", 0, 0);
-    rc = cp_loader_open(out, ref, &lo, err);
+    rc = cp_loader_find(out, ref, &lo, err);
     if (rc == CP_NOT_FOUND && !cp_ref_parse(&parsed, ref, lo.default_registry, NULL, NULL) &&
         parsed.kind == CP_REF_NAME) {
         rc = pull(o, ref, progress, arg, err);
         if (rc == CP_OK) {
             progress(arg, "mapping", 0, 0);
-            rc = cp_loader_open(out, ref, &lo, err);
+            rc = cp_loader_find(out, ref, &lo, err);
         }
     }
+    if (rc) {
+        cp_app_err_ref(err, ref);
+    }
+    return rc;
+}
+
+cp_code cp_app_file_open(cp_loaded **out, const char *ref, const cp_options *o,
+                         cp_progress_fn *progress, void *arg, cp_err *err)
+{
+    cp_found *f;
+    cp_code rc = cp_app_file_find(&f, ref, o, progress, arg, err);
+    if (rc) {
+        return rc;
+    }
+    rc = cp_loader_map(out, f, err);
     if (rc) {
         cp_app_err_ref(err, ref);
     }

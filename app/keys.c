@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_BYTES = 1 << 20 };
-
 static cp_code add_key(cp_key_list *k, const char *line, cp_err *err)
 {
     k->p = cp_xrealloc(k->p, (k->n + 1) * sizeof *k->p);
@@ -30,7 +28,7 @@ static cp_code add_lines(cp_key_list *k, char *text, const char *name, cp_err *e
     return rc;
 }
 
-cp_code cp_app_keys(const cp_options *o, cp_app_read_fn *read, cp_key_list *out, cp_err *err)
+cp_code cp_app_keys(const cp_options *o, cp_opener *opener, cp_key_list *out, cp_err *err)
 {
     cp_buf b = {0};
     cp_code rc = CP_OK;
@@ -39,7 +37,7 @@ cp_code cp_app_keys(const cp_options *o, cp_app_read_fn *read, cp_key_list *out,
         rc = add_key(out, o->api_key.p[i], err);
     }
     if (rc == CP_OK && o->api_key_file && *o->api_key_file) {
-        rc = read(o->api_key_file, FILE_BYTES, &b, err);
+        rc = cp_opener_read(opener, CP_FILE_KEYS, o->api_key_file, &b, err);
         if (rc == CP_OK) {
             cp_buf_addc(&b, '\0');
             rc = add_lines(out, b.p, o->api_key_file, err);

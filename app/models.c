@@ -199,8 +199,8 @@ static cp_code open_file(cp_app_models *ms, cp_app_row *r, const cp_options *opt
     cp_progress_init(&p, cp_app_id(&r->mo), false);
     p.watch = watch;
     p.watch_arg = &w;
-    cp_code rc =
-        cp_app_model_open(&r->m, r->ref, mo->chat_template_file, &o, cp_progress_report, &p, err);
+    cp_code rc = cp_app_model_open(&r->m, r->ref, mo->chat_template_file, &o, ms->stack->opener,
+                                   cp_progress_report, &p, err);
     cp_progress_end(&p);
     return rc;
 }

@@ -7,7 +7,6 @@
 #include "app/keys.h"
 #include "app/shares.h"
 #include "base/clock.h"
-#include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -33,12 +32,6 @@ typedef struct news {
     uint64_t *share;
     char fixed[256]; /* names of options that have changed and cannot, with commas */
 } news;
-
-/* The door through which configuration and keys are read once the process serves. */
-static cp_code read_again(const char *path, size_t max, cp_buf *out, cp_err *err)
-{
-    return cp_file_read(path, max, out, err);
-}
 
 cp_reload *cp_reload_new(const cp_options *first, const cp_reload_parts *parts)
 {
@@ -77,7 +70,7 @@ static cp_code read_options(const cp_reload *r, news *n, cp_err *err)
     cp_buf text = {0};
     cp_code rc = CP_OK;
     if (r->first->config && *r->first->config) {
-        rc = read_again(r->first->config, CP_CONFIG_BYTES, &text, err);
+        rc = cp_opener_read(r->parts.stack->opener, CP_FILE_CONFIG, r->first->config, &text, err);
     }
     rc = rc ? rc : cp_options_again(r->first, text.p ? text.p : "", text.n, &n->o, err);
     cp_buf_fini(&text);
@@ -99,7 +92,7 @@ static cp_code read_all(const cp_reload *r, news *n, cp_err *err)
 {
     int unsaid;
     cp_code rc = read_options(r, n, err);
-    rc = rc ? rc : cp_app_keys(n->o, read_again, &n->keys, err);
+    rc = rc ? rc : cp_app_keys(n->o, r->parts.stack->opener, &n->keys, err);
     rc = rc ? rc : check_keys(r, n, err);
     if (rc) {
         return rc;

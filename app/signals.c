@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/signals.h"
 #include "server/listen.h"
 
 #include <errno.h>
@@ -131,10 +132,27 @@ static void *watch(void *arg)
     }
 }
 
+static sigset_t ours(void)
+{
+    sigset_t s;
+    sigemptyset(&s);
+    sigaddset(&s, SIGTERM);
+    sigaddset(&s, SIGINT);
+    sigaddset(&s, SIGHUP);
+    return s;
+}
+
+void cp_signals_hold(void)
+{
+    const sigset_t s = ours();
+    pthread_sigmask(SIG_BLOCK, &s, NULL);
+}
+
 cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_err *err)
 {
     cp_signals *s = cp_xcalloc(1, sizeof *s);
-    sigset_t ours, all, old;
+    const sigset_t taken = ours();
+    sigset_t old;
     pthread_condattr_t attr;
     *out = s;
     s->uds = uds;
@@ -144,26 +162,21 @@ cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&s->come, &attr);
     pthread_condattr_destroy(&attr);
-    sigemptyset(&ours);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &ours, NULL);
-    s->signal_fd = signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
+    cp_signals_hold();
+    s->signal_fd = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
     s->quit_fd = eventfd(0, EFD_CLOEXEC);
     s->guard_fd = eventfd(0, EFD_CLOEXEC);
     if (s->signal_fd < 0 || s->quit_fd < 0 || s->guard_fd < 0) {
         return cp_fail(err, CP_IO, "signals: %s", strerror(errno));
     }
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    cp_signals_block(&old);
     int rc = pthread_create(&s->thread, NULL, watch, s);
     s->started = rc == 0;
     if (rc == 0 && uds) {
         rc = pthread_create(&s->guard, NULL, guard, s);
         s->guarded = rc == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    cp_signals_restore(&old);
     if (rc) {
         return cp_fail(err, CP_IO, "the signal thread did not start: %s", strerror(rc));
     }

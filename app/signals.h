@@ -19,8 +19,11 @@ enum { CP_SIGNAL_END = 1, CP_SIGNAL_AGAIN = 2, CP_SIGNAL_RELOAD = 4, CP_SIGNAL_N
 
 typedef struct cp_signals cp_signals;
 
-/* Blocks the signals in the calling thread and those that it starts: call it before all others.
- * uds: the path of the server's Unix socket, or NULL. drain_ms: grace and timeout together. */
+/* Block the signals in the calling thread and those that it starts: they wait until
+ * cp_signals_open. */
+void cp_signals_hold(void);
+/* The same, and starts the thread that takes them: call it before all others. uds: the path of the
+ * server's Unix socket, or NULL. drain_ms: grace and timeout together. */
 cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_err *err);
 /* Other times of a drain, before one has begun. Any thread. */
 void cp_signals_drain(cp_signals *s, int64_t drain_ms);

@@ -75,7 +75,8 @@ function(cp_on_fake_driver test)
         add_dependencies(${test} fake_cuda fake_cublas)
     endif()
     set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
-        "CAPSTAN_LIBCUDA=$<TARGET_FILE:fake_cuda>" "CAPSTAN_LIBCUBLAS=$<TARGET_FILE:fake_cublas>")
+        "CAPSTAN_LIBCUDA=$<TARGET_FILE:fake_cuda>" "CAPSTAN_LIBCUBLAS=$<TARGET_FILE:fake_cublas>"
+        "CAPSTAN_SANDBOX=off") # the driver writes what it saw when its process ends; e2e_sandbox has it within a sandbox
     set_property(TEST ${test} PROPERTY SKIP_RETURN_CODE 77)
     set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "FAKE_COVERAGE=${PROJECT_BINARY_DIR}/cuda/coverage/${test}")
     set_property(TEST ${test} APPEND PROPERTY FIXTURES_REQUIRED cuda_coverage)

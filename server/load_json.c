@@ -7,9 +7,9 @@
 #include "server/json.h"
 
 #include <jansson.h>
-#include <sys/random.h>
 #include <math.h>
 #include <string.h>
+#include <sys/random.h>
 
 void cp_json_setup(void)
 {

@@ -20,14 +20,19 @@ if not BIN or not os.access(BIN, os.X_OK):
 
 class Server:
     """`capstan serve` with extra arguments; use as a context manager. Keeps stderr in .log. ready=False: it only listens;
-    files: how many it may open; commands: its standard input and output are pipes."""
+    files: how many it may open; cores: the kernel may dump it; commands: its standard input and output are pipes."""
 
-    def __init__(self, *args, env=None, ready=True, files=None, commands=False):
-        limit = files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+    def __init__(self, *args, env=None, ready=True, files=None, cores=False, commands=False, cwd=None):
+        def limit():
+            if files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+            if cores:
+                resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
         self.err = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
         self.process = subprocess.Popen([BIN, "serve", "--port", "0", *args], stderr=self.err,
                                         stdin=subprocess.PIPE if commands else None, stdout=subprocess.PIPE if commands else None,
-                                        env={**os.environ, **(env or {})}, preexec_fn=limit)
+                                        env={**os.environ, **(env or {})}, cwd=cwd, preexec_fn=limit if files or cores else None)
         self.port = int(self.wait_log(r"listening on http://127\.0\.0\.1:(\d+)")[1])
         self.url = f"http://127.0.0.1:{self.port}"
         if ready:

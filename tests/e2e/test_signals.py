@@ -22,6 +22,7 @@ from harness import BIN, Server
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/fakes"))
 from registry import Registry  # noqa: E402  pylint: disable=wrong-import-position
+from test_pull import pulls  # noqa: E402  pylint: disable=wrong-import-position
 
 MODEL = os.environ["CAPSTAN_MODEL"]
 TINY = str(ROOT / "tests/golden/tiny/llama.gguf")
@@ -132,11 +133,6 @@ def read_all(s):
     while piece := s.recv(65536):
         got += piece
     return got
-
-
-def children(pid):
-    out = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(row.split()[0]) for row in out.splitlines() if not row.split()[1].startswith("Z")]
 
 
 def gone(pid):
@@ -308,13 +304,13 @@ class Second(unittest.TestCase):
 
     def loading(self, registry, store):
         s = Unix(f"{registry.host}/m/tiny:v1", "--store", store, ready=False)
-        s.wait(lambda: len(children(s.process.pid)) == 1, "pulling")
+        s.wait(lambda: len(pulls(s.process.pid)) == 1, "pulling")
         return s
 
     def test_the_first_while_loading_is_enough(self):
         registry = self.registry()
         with tempfile.TemporaryDirectory() as store, self.loading(registry, store) as s:
-            child = children(s.process.pid)[0]
+            child = pulls(s.process.pid)[0]
             s.terminate()
             self.assertEqual(s.process.wait(LIMIT), 0)
             self.assertFalse(os.path.exists(s.path))
@@ -326,7 +322,7 @@ class Second(unittest.TestCase):
     def test_loading_hangs(self):
         registry = self.registry()
         with tempfile.TemporaryDirectory() as store, self.loading(registry, store) as s:
-            child = children(s.process.pid)[0]
+            child = pulls(s.process.pid)[0]
             self.end(s, Frozen(s.process, "signals"))
             end = time.monotonic() + LIMIT
             while not gone(child):

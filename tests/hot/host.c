@@ -99,7 +99,7 @@ static void obey_input(host *h)
 static cp_code open_all(host *h, cp_err *err)
 {
     const cp_options *o = h->o;
-    cp_code rc = cp_stack_open(&h->stack, o, err);
+    cp_code rc = cp_stack_open(&h->stack, o, NULL, err);
     rc = rc ? rc : cp_stack_engine(&h->stack, o, NULL, NULL, err);
     rc = rc ? rc : cp_jobs_open(&h->jobs, JOBS_THREADS, 1024, err);
     if (rc)

@@ -32,8 +32,8 @@ static _Atomic bool unloader_waits;
 /* ---- in the place of what app/models.c calls ---- */
 
 cp_code __wrap_cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                                 const cp_options *o, cp_progress_fn *progress, void *arg,
-                                 cp_err *err);
+                                 const cp_options *o, cp_opener *opener, cp_progress_fn *progress,
+                                 void *arg, cp_err *err);
 void __wrap_cp_app_model_close(cp_app_model *m);
 cp_code __wrap_cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_ids,
                                        cp_served **out, cp_err *err);
@@ -46,12 +46,13 @@ int __real_pthread_cond_broadcast(pthread_cond_t *c);
 int __wrap_pthread_cond_broadcast(pthread_cond_t *c);
 
 cp_code __wrap_cp_app_model_open(cp_app_model *m, const char *ref, const char *template_file,
-                                 const cp_options *o, cp_progress_fn *progress, void *arg,
-                                 cp_err *err)
+                                 const cp_options *o, cp_opener *opener, cp_progress_fn *progress,
+                                 void *arg, cp_err *err)
 {
     (void)m;
     (void)template_file;
     (void)o;
+    (void)opener;
     (void)progress;
     (void)arg;
     atomic_fetch_add(&at.opening, 1);
@@ -137,8 +138,9 @@ static cp_options no_options;
 
 static void scene_open(void)
 {
+    static cp_stack no_stack;
     memset(&at, 0, sizeof(at));
-    at.ms = cp_app_models_new(&no_options, NULL, NULL);
+    at.ms = cp_app_models_new(&no_options, &no_stack, NULL);
 }
 
 static cp_code load(const char *name, cp_err *err)
