@@ -157,12 +157,28 @@ cp_code cp_resolve_manifest(const cp_layout *l, const cp_descriptor *d, const cp
     return cp_walk_run(&walk, d, err);
 }
 
+/* The real path. A link of /proc into another process' root (KServe's modelcars are mounted so)
+ * leads to the file, while its text names one of this root: then the path as it was given. */
+static bool absolute_path(const char *path, char *out, size_t cap)
+{
+    struct stat given, found;
+    char cwd[CP_DIR_MAX] = "";
+    char *real = realpath(path, NULL);
+    bool same = real && stat(path, &given) == 0 && stat(real, &found) == 0 &&
+                given.st_dev == found.st_dev && given.st_ino == found.st_ino;
+    bool fits = same && cp_strcopy(out, cap, real);
+    free(real);
+    if (same || access(path, F_OK) != 0 || (path[0] != '/' && !getcwd(cwd, sizeof(cwd))))
+        return fits;
+    if (strlen(cwd) + 1 + strlen(path) >= cap)
+        return false;
+    cp_snprintf(out, cap, "%s%s%s", cwd, cwd[0] ? "/" : "", path);
+    return true;
+}
+
 static cp_code resolve_path(cp_resolved *r, cp_err *err)
 {
-    char *real = realpath(r->ref.path, NULL);
-    bool fits = real && cp_strcopy(r->absolute, sizeof(r->absolute), real);
-    free(real);
-    if (!fits)
+    if (!absolute_path(r->ref.path, r->absolute, sizeof(r->absolute)))
         return cp_fail(err, CP_IO, "%s: its real path cannot be had: %s", r->ref.path,
                        strerror(errno));
     r->bare = true;

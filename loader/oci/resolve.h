@@ -42,7 +42,7 @@ typedef struct cp_resolved {
     cp_progress_fn *progress; /* of the options */
     void *progress_arg;
     cp_places places;          /* for records, extracted files and caches */
-    char absolute[CP_DIR_MAX]; /* the bare file's real path */
+    char absolute[CP_DIR_MAX]; /* the bare file's real path, or one that leads to it */
 } cp_resolved;
 
 /* Errors as cp_loader_open. On failure nothing is held. */

@@ -4,6 +4,7 @@ container (modelcar) and pulled by `capstan pull`; KServe's client and OpenAI's;
 
 CAPSTAN_MODEL (SmolLM2), CAPSTAN_KSERVE_VENV; CAPSTAN_BASE: an image to build from and on in place of the new root;
 CAPSTAN_IMAGE: an image that is built already."""
+import contextlib
 import json
 import os
 import pathlib
@@ -182,7 +183,7 @@ class Containers(unittest.TestCase):
 
     def test_a_pulled_artifact(self):
         from registry import Registry  # pylint: disable=import-outside-toplevel
-        with Registry() as registry:
+        with contextlib.closing(Registry().start()) as registry:
             kind = "application/vnd.oci.image.manifest.v1+json"
             content, cncf = registry.content, "application/vnd.cncf.model."
             layer = content.blob(MODEL.read_bytes(), cncf + "weight.v1.raw", annotations={"org.cncf.model.filepath": "model.gguf"})

@@ -115,6 +115,22 @@ class References(unittest.TestCase):
         self.capstan(["pack", str(TINY), "-t", "two:v1", "--format", "docker", "--store", str(self.top / "layout2")])
         self.assertRegex(self.capstan(["run", str(self.top / "layout2"), "-p", "x"])[1], "holds 2 entries")
 
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("unshare"), "mounts need root")
+    def test_a_folder_behind_another_process_root(self):
+        """How KServe's modelcars are mounted: a link into /proc/PID/root, whose text names no file of this root."""
+        (self.top / "car").mkdir()
+        script = 'mount -t tmpfs t "$1" && cp "$2" "$1/m.gguf" && echo mounted && exec sleep 60'
+        with subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", self.top / "car", TINY], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) as other:
+            try:
+                if other.stdout.readline() != b"mounted\n":
+                    self.skipTest("no mount namespaces here")
+                (self.top / "mnt").symlink_to(f"/proc/{other.pid}/root{self.top}/car")
+                for ref in ("./mnt", "./mnt/m.gguf", str(self.top / "mnt")):
+                    self.assertEqual(self.capstan(["run", ref, "-p", "x", "-n", "1"])[0], 0, ref)
+            finally:
+                other.kill()
+
     def test_files_that_are_no_gguf(self):
         files = self.files()
         for words in [*READERS, ["pack", "REF", "-t", "x:y"]]:
