@@ -20,7 +20,8 @@ static cp_op *record(rig *r, const attention_shape *s)
     op->u.attention.v_norm = rig_random(r, 2);
     op->u.attention.out = rig_mat(r, heads * v_dim, CP_ROWS_ALL);
     op->u.attention.rope_kind = (cp_rope_kind)rig_random(r, 3);
-    op->u.attention.n_rot = 2 * (1 + (int)rig_random(r, (uint64_t)k_dim / 2));
+    int pairs = 1 + (int)rig_random(r, (uint64_t)k_dim / 2); /* some as many as a warp's lanes */
+    op->u.attention.n_rot = 2 * (pairs > 32 && pairs % 2 ? pairs / 32 * 32 : pairs);
     op->u.attention.rope = rig_mat(r, op->u.attention.n_rot, CP_ROWS_ALL);
     op->u.attention.q_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
     op->u.attention.k_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
@@ -75,6 +76,10 @@ static void init(attention_case *c, uint64_t seed, const attention_shape *s)
 {
     rig *r = &c->r;
     cp_op *op = c->op = record(r, s);
+    cp_kv_group other = {CP_GROUP_FULL, 2, s->n_kv, s->k_dim + 2, s->v_dim, 0, 0};
+    bool has_other = rig_random(r, 4) == 0; /* pages are larger than this group's contents */
+    if (has_other && seed % 4 > 1)
+        rig_group(r, other);
     op->u.attention.group =
         rig_group(r, (cp_kv_group){.kind = s->window ? CP_GROUP_WINDOW : CP_GROUP_FULL,
                                    .n_layers = 2,
@@ -82,8 +87,8 @@ static void init(attention_case *c, uint64_t seed, const attention_shape *s)
                                    .k_dim = s->k_dim,
                                    .v_dim = s->v_dim,
                                    .window = s->window});
-    if (rig_random(r, 4) == 0) /* pages are larger than this group's contents */
-        rig_group(r, (cp_kv_group){CP_GROUP_FULL, 2, s->n_kv, s->k_dim + 2, s->v_dim, 0, 0});
+    if (has_other && seed % 4 <= 1)
+        rig_group(r, other);
     c->outs[0] = op->u.attention.out;
     c->outs[1] = c->outs[2] = -1;
     if (rig_random(r, 2))

@@ -6,6 +6,7 @@
 #include "tests/kernels/attention.h"
 
 #include "base/mem.h"
+#include "kernels/math.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -105,17 +106,48 @@ static void the_widest_heads(void **state)
     }
 }
 
+/* Sinks above all scores, or so far above them, which are 0, that these just weigh. */
+static void raise_sinks(attention_case *c, bool far)
+{
+    int n = c->op->u.attention.n_heads;
+    c->op->u.attention.sinks = rig_vector(&c->r, n, 1);
+    float *sinks = (float *)(uintptr_t)c->r.tensors[c->op->u.attention.sinks].data;
+    for (int i = 0; i < n; i++)
+        sinks[i] = far ? -CP_EXP_MIN : 6.0f * sinks[i];
+    if (far)
+        sharpen(c, 0.0f);
+}
+
+/* Gates at which a sigmoid changes its way, in all rows. */
+static void odd_gates(const attention_case *c, machine *m)
+{
+    int k_dim = c->op->u.attention.k_dim, v_dim = c->op->u.attention.v_dim;
+    for (int r = 0; c->op->u.attention.gated && r < c->b.b.n_rows; r++) {
+        float *x = machine_row(m, c->op->u.attention.q, r);
+        for (int i = 0; i < c->op->u.attention.n_heads * v_dim; i++)
+            x[i / v_dim * (k_dim + v_dim) + k_dim + i % v_dim] = rig_odd((uint64_t)(r + i / 2));
+        machine_put_row(m, c->op->u.attention.q, r, x);
+        free(x);
+    }
+}
+
 /* Wide heads by the exact form: the bits of ref. */
 static void exact_as_ref(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 2 * SHAPES; seed++) {
+    for (uint64_t seed = 0; seed < 3 * SHAPES; seed++) {
         attention_case c;
         attention_case_shaped(&c, seed, &shapes[seed % SHAPES]);
         c.r.exact = true;
+        if (seed >= 2 * SHAPES)
+            raise_sinks(&c, seed % 4 >= 2);
         machine ref = machine_open(&c.r, NULL, 1), m = machine_open_on(&c.r, "cuda", NULL, 1);
         machine_fill(&ref, seed);
         machine_fill(&m, seed);
+        if (seed >= SHAPES) {
+            odd_gates(&c, &ref);
+            odd_gates(&c, &m);
+        }
         machine_step(&ref, &c.b.b);
         machine_step(&m, &c.b.b);
         for (int i = 0; c.outs[i] >= 0; i++) {

@@ -536,38 +536,85 @@ static int some_states(rig *r, rig_seq *q)
     return n;
 }
 
+static cp_op *prep(rig *r, cp_delta_shape s, int group)
+{
+    int d = (int)cp_delta_channels(&s);
+    cp_op *op = rig_op(r, CP_OP_DELTAPREP, CP_ROWS_ALL);
+    op->u.deltaprep.in = rig_mat(r, d, CP_ROWS_ALL);
+    op->u.deltaprep.alpha = rig_mat(r, s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.beta = rig_mat(r, s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.out = rig_mat(r, d, CP_ROWS_ALL);
+    op->u.deltaprep.gates = rig_mat(r, 2 * s.n_v, CP_ROWS_ALL);
+    op->u.deltaprep.conv = rig_vector(r, s.taps, d);
+    op->u.deltaprep.a = rig_vector_around(r, s.n_v, 1, -2.0f);
+    op->u.deltaprep.dt = rig_vector(r, s.n_v, 1);
+    op->u.deltaprep.eps = 1e-6f;
+    op->u.deltaprep.scale = 0.0884f;
+    op->u.deltaprep.shape = s;
+    op->u.deltaprep.group = group;
+    op->u.deltaprep.layer_in_group = 1;
+    return op;
+}
+
+static some_rows odd_rows(rig *r, cp_mat mat, int n)
+{
+    some_rows s = {mat, n, r->mats[mat].width, NULL};
+    s.x = cp_xcalloc((size_t)s.n * (size_t)s.width, sizeof(*s.x));
+    for (int i = 0; i < s.n * s.width; i++)
+        s.x[i] = rig_odd(rig_random(r, 1024));
+    return s;
+}
+
+static void check_deltaprep(rig *r, const cp_op *op, bool odd)
+{
+    rig_seq q[4];
+    rig_batch b;
+    rig_batch_init(&b, r, q, some_states(r, q), false);
+    fewer_outputs(r, &b);
+    cp_mat outs[] = {op->u.deltaprep.out, op->u.deltaprep.gates, -1};
+    some_rows alpha = odd_rows(r, op->u.deltaprep.alpha, b.b.n_rows);
+    compare_with(r, &b.b, outs, "deltaprep", odd ? put_rows : NULL, &alpha);
+    free(alpha.x);
+    rig_batch_fini(&b);
+}
+
 static void test_deltaprep(uint64_t seed)
 {
     rig r;
     int group;
     rig_init(&r, seed);
     cp_delta_shape s = some_delta(&r, &group);
-    int d = (int)cp_delta_channels(&s);
-    cp_op *op = rig_op(&r, CP_OP_DELTAPREP, CP_ROWS_ALL);
-    op->u.deltaprep.in = rig_mat(&r, d, CP_ROWS_ALL);
-    op->u.deltaprep.alpha = rig_mat(&r, s.n_v, CP_ROWS_ALL);
-    op->u.deltaprep.beta = rig_mat(&r, s.n_v, CP_ROWS_ALL);
-    op->u.deltaprep.out = rig_mat(&r, d, CP_ROWS_ALL);
-    op->u.deltaprep.gates = rig_mat(&r, 2 * s.n_v, CP_ROWS_ALL);
-    op->u.deltaprep.conv = rig_vector(&r, s.taps, d);
-    op->u.deltaprep.a = rig_vector_around(&r, s.n_v, 1, -2.0f);
-    op->u.deltaprep.dt = rig_vector(&r, s.n_v, 1);
-    op->u.deltaprep.eps = 1e-6f;
-    op->u.deltaprep.scale = 0.0884f;
-    op->u.deltaprep.shape = s;
-    op->u.deltaprep.group = group;
-    op->u.deltaprep.layer_in_group = 1;
-    rig_seq q[4];
-    rig_batch b;
-    rig_batch_init(&b, &r, q, some_states(&r, q), false);
-    fewer_outputs(&r, &b);
-    cp_mat outs[] = {op->u.deltaprep.out, op->u.deltaprep.gates, -1};
-    compare(&r, &b.b, outs, "deltaprep");
-    rig_batch_fini(&b);
+    check_deltaprep(&r, prep(&r, s, group), false);
     rig_fini(&r);
 }
 
-static void check_deltanet(rig *r, cp_delta_shape s, int group)
+static void set_all(rig *r, cp_wref w, size_t n, float x)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)(uintptr_t)r->tensors[w].data)[i] = x;
+}
+
+/* Sums of one input, and gates of a log that is the input's softplus, or its negative: odd inputs
+ * arrive as they are. */
+static void op_deltaprep_odd(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 24; seed++) {
+        rig r;
+        int group;
+        rig_init(&r, seed);
+        cp_delta_shape s = some_delta(&r, &group);
+        s.taps = 1;
+        cp_op *op = prep(&r, s, group);
+        set_all(&r, op->u.deltaprep.conv, cp_delta_channels(&s), 1.0f);
+        set_all(&r, op->u.deltaprep.a, (size_t)s.n_v, seed % 2 ? 1.0f : -1.0f);
+        set_all(&r, op->u.deltaprep.dt, (size_t)s.n_v, 0.0f);
+        check_deltaprep(&r, op, true);
+        rig_fini(&r);
+    }
+}
+
+static void check_deltanet(rig *r, cp_delta_shape s, int group, bool wide)
 {
     cp_op *op = rig_op(r, CP_OP_DELTANET, CP_ROWS_ALL);
     op->u.deltanet.in = rig_mat(r, (int)cp_delta_channels(&s), CP_ROWS_ALL);
@@ -581,10 +628,18 @@ static void check_deltanet(rig *r, cp_delta_shape s, int group)
     op->u.deltanet.layer_in_group = 1;
     rig_seq q[4];
     rig_batch b;
-    rig_batch_init(&b, r, q, some_states(r, q), false);
+    int n = some_states(r, q);
+    for (int i = 0; wide && i < n; i++) {
+        q[i].state_in = (uint32_t)(1 + i);
+        q[i].state_out = (uint32_t)(5 + i);
+        q[i].state_save = (uint32_t)(10 + i);
+    }
+    rig_batch_init(&b, r, q, n, false);
     fewer_outputs(r, &b);
     cp_mat outs[] = {op->u.deltanet.out, -1};
-    compare(r, &b.b, outs, "deltanet");
+    some_rows z = odd_rows(r, op->u.deltanet.z, b.b.n_rows);
+    compare_with(r, &b.b, outs, "deltanet", wide ? put_rows : NULL, &z);
+    free(z.x);
     rig_batch_fini(&b);
 }
 
@@ -594,28 +649,29 @@ static void test_deltanet(uint64_t seed)
     int group;
     rig_init(&r, seed);
     cp_delta_shape s = some_delta(&r, &group);
-    check_deltanet(&r, s, group);
+    check_deltanet(&r, s, group, false);
     rig_fini(&r);
 }
 
-/* Where a head ends: in each four rows of a column, and around warps and blocks of columns. */
+/* Where a head ends: in each four rows of a column, and around warps and blocks of columns. All
+ * states are there, and z has the values at which something changes. */
 static void op_deltanet_widths(void **state)
 {
     static const int columns[] = {16, 128, 33, 64, 256, 200, 96, 32, 127};
-    enum { N = sizeof(columns) / sizeof(columns[0]) };
+    enum { N = sizeof(columns) / sizeof(columns[0]), FOURS = CP_DELTA_DIM_MAX / 4 };
     (void)state;
-    for (int n = 0; n < CP_DELTA_DIM_MAX / 4 + N; n++) {
+    for (int n = 0; n < 2 * (FOURS + N); n++) {
         rig r;
         rig_init(&r, (uint64_t)n);
-        cp_delta_shape s = {.n_k = 1,
-                            .n_v = 2,
-                            .k_dim = n < CP_DELTA_DIM_MAX / 4 ? 4 * n + 2 : 128,
-                            .v_dim = n < CP_DELTA_DIM_MAX / 4 ? 1 + n % 3 : columns[n % N],
-                            .taps = 1};
+        int i = n / 2;
+        cp_delta_shape s = {.n_k = 1, .n_v = 2, .k_dim = n % 2 ? 128 : 6, .taps = 1};
+        s.v_dim = i < FOURS ? 1 + i % 3 : columns[i - FOURS];
+        if (i < FOURS)
+            s.k_dim = 4 * i + 2;
         int group = rig_group(&r, (cp_kv_group){.kind = CP_GROUP_STATE,
                                                 .n_layers = 2,
                                                 .state_bytes = cp_delta_state_bytes(&s) + 64});
-        check_deltanet(&r, s, group);
+        check_deltanet(&r, s, group, true);
         rig_fini(&r);
     }
 }
@@ -798,6 +854,7 @@ int main(void)
 #undef X
             cmocka_unit_test(pages_come_first),
         cmocka_unit_test(routes_by_hand),
+        cmocka_unit_test(op_deltaprep_odd),
         cmocka_unit_test(op_deltanet_widths),
         cmocka_unit_test(a_row_alone),
     };
