@@ -191,7 +191,7 @@ static cp_code open_server(serving *s, cp_err *err)
     cp_snprintf(info, sizeof info, "version=\"%s\",isa=\"%s\"", cp_app_version(),
                 cp_backend_level(s->stack.backend));
     s->metrics = cp_metrics_new(NULL);
-    cp_metrics_set_info(s->metrics, info);
+    cp_metrics_set_info(s->metrics, CP_M_BUILD_INFO, info);
     cp_confine_measure(&s->confine, s->metrics);
     cp_server_config cfg = {.listener = &s->listener,
                             .keys = s->keys.p,

@@ -251,8 +251,6 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
     em.cache_check = m->check ? CP_CACHE_CHECK : CP_CACHE_TRUST;
     int64_t wish = cp_loaded_context_size(m->file);
     em.ctx_wish = wish > 0 && wish <= INT32_MAX ? (int)wish : 0;
-    m->metrics = cp_metrics_new(em.name);
-    em.metrics = m->metrics;
     cp_code rc = load_model(m, s, &em, err);
     if (rc) {
         return rc;
@@ -320,6 +318,5 @@ void cp_app_model_close(cp_app_model *m)
     cp_tokenizer_close(m->tokenizer);
     cp_model_close(m->model);
     cp_loaded_close(m->file);
-    cp_metrics_free(m->metrics);
     memset(m, 0, sizeof *m);
 }

@@ -30,7 +30,6 @@ typedef struct cp_app_model {
     cp_model *model;
     cp_tokenizer *tokenizer;
     cp_templates templates;
-    cp_metrics *metrics;
     cp_resident *engine; /* the model in the engine; NULL: not added */
     int ctx;
     bool check; /* --verify always: compare packed weights with the file's */

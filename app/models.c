@@ -37,6 +37,7 @@ void cp_app_models_expect(cp_app_models *ms, int n)
 void cp_app_row_free(cp_app_row *r)
 {
     cp_app_model_close(&r->m);
+    cp_metrics_free(r->metrics);
     cp_arena_free(r->arena);
     free(r->ref);
     free(r);
@@ -72,6 +73,7 @@ cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *
         cp_fail(err, CP_INVALID_VALUE, "%.200s has too many names", mo->ref);
         return NULL;
     }
+    r->metrics = cp_metrics_new(cp_app_id(&r->mo));
     return r;
 }
 
@@ -178,11 +180,13 @@ static cp_code share(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint
 typedef struct watcher {
     cp_server *server;
     cp_served *served;
+    cp_load_clock *clock;
 } watcher;
 
 static void watch(void *arg, const char *phase, uint64_t done, uint64_t total, uint64_t rate)
 {
     const watcher *w = arg;
+    cp_load_clock_phase(w->clock, phase);
     cp_server_phase(w->server, w->served, phase, done, total, rate);
 }
 
@@ -190,7 +194,7 @@ static cp_code open_file(cp_app_models *ms, cp_app_row *r, const cp_options *opt
 {
     const cp_model_options *mo = &r->mo;
     cp_progress p;
-    watcher w = {ms->server, r->served};
+    watcher w = {ms->server, r->served, &r->clock};
     cp_options o = *options; /* with what is this model's own */
     o.platform = mo->platform;
     o.variant = mo->variant;
@@ -213,6 +217,7 @@ static cp_dtype kv_dtype(const cp_model_options *mo)
 static cp_code add_to_engine(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_err *err)
 {
     const cp_model_options *mo = &r->mo;
+    cp_load_clock_phase(&r->clock, "warming");
     cp_server_phase(ms->server, r->served, "warming", 0, 0, 0);
     cp_engine_model em = {.name = cp_app_id(&r->mo),
                           .ctx = (int)mo->ctx,
@@ -224,6 +229,7 @@ static cp_code add_to_engine(cp_app_models *ms, cp_app_row *r, const cp_options 
                           .step_ms = (int)o->step_ms,
                           .kv_type = kv_dtype(mo),
                           .prefix_cache = o->prefix_cache,
+                          .metrics = r->metrics,
                           .cancel = &r->cancel};
     ms->expected -= r->kv_bytes == 0 && ms->expected > 0;
     return cp_app_model_add(&r->m, ms->stack, &em, err);
@@ -256,7 +262,7 @@ static cp_code publish(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp
                           .kv_bytes = mem.kv_bytes,
                           .engine = m->engine,
                           .created = cp_wall_sec(),
-                          .metrics = m->metrics};
+                          .metrics = r->metrics};
     return cp_server_publish_model(ms->server, r->served, &sm, err);
 }
 
@@ -335,9 +341,11 @@ static cp_code load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint6
     cp_code rc = cancelled(r, err); /* it waited for its turn */
     rc = rc ? rc : cp_model_options_fill(&r->mo, o, err);
     rc = rc ? rc : share(ms, r, o, kv_bytes, err);
+    cp_load_clock_begin(&r->clock, r->metrics, "mapping");
     rc = rc ? rc : open_file(ms, r, o, err);
     rc = rc ? rc : add_to_engine(ms, r, o, err);
     rc = rc ? rc : publish(ms, r, o, err);
+    cp_load_clock_end(&r->clock);
     if (rc == CP_OK) {
         describe(r);
     }
@@ -359,6 +367,7 @@ static cp_code settle(cp_app_models *ms, cp_app_row *r, cp_code rc, cp_err *err)
 cp_code cp_app_row_load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint64_t kv_bytes,
                         cp_err *err)
 {
+    cp_server_count_model(r->served, r->metrics); /* zeroes, from before its turn on */
     pthread_mutex_lock(&ms->turn);
     cp_code rc = load(ms, r, o, kv_bytes, err);
     pthread_mutex_unlock(&ms->turn);

@@ -8,6 +8,7 @@
 #define CP_APP_ROWS_H
 
 #include "app/compose.h"
+#include "app/load_clock.h"
 #include "server/server.h"
 
 #include <pthread.h>
@@ -25,6 +26,8 @@ typedef struct cp_app_row {
     bool configured; /* options or file name it; else a client has asked for it */
     cp_app_model m;
     cp_served *served;
+    cp_metrics *metrics;
+    cp_load_clock clock;
     uint64_t kv_bytes;
     _Atomic bool cancel; /* the load is to end */
     /* Its loader's; guarded by the list's lock from when it serves. */

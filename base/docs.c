@@ -268,30 +268,54 @@ static void markdown_errors(cp_buf *out)
     }
 }
 
+/* Rows [i, ...) of one family, as a line of the table; returns the next row. `row` gives row i, or
+ * false behind the last one. */
+static int markdown_family(cp_buf *out, int i, bool (*row)(int i, cp_metric_row *out),
+                           const char *labels)
+{
+    cp_metric_row first, r;
+    row(i, &first);
+    if (!*first.name)
+        return i + 1;
+    cp_buf_printf(out, "| `%s` | %s | %s", first.name, first.type, first.per_model ? labels : "");
+    bool listed = false;
+    for (; row(i, &r) && strcmp(r.name, first.name) == 0; i++) {
+        if (!*r.label)
+            continue;
+        cp_buf_adds(out, listed ? " " : first.per_model ? ", " : "");
+        add_code_cell(out, r.label);
+        listed = true;
+    }
+    cp_buf_adds(out, " | ");
+    add_cell(out, first.doc);
+    cp_buf_adds(out, " |\n");
+    return i;
+}
+
+static bool own_row(int i, cp_metric_row *out)
+{
+    if (i >= CP_METRIC_COUNT)
+        return false;
+    *out = *cp_metric_info((cp_metric)i);
+    return true;
+}
+
 static void markdown_metrics(cp_buf *out)
 {
-    cp_buf_adds(out, "\n## Metrics\n\nAt `/metrics`, in Prometheus text format.\n\n"
-                     "| metric | type | labels | meaning |\n|---|---|---|---|\n");
-    for (int id = 0; id < CP_METRIC_COUNT;) {
-        const cp_metric_row *r = cp_metric_info((cp_metric)id);
-        cp_buf_printf(out, "| `%s` | %s | ", r->name, r->type);
-        if (r->per_model)
-            cp_buf_adds(out, "`model`");
-        bool first = true;
-        for (; id < CP_METRIC_COUNT; id++) {
-            const cp_metric_row *s = cp_metric_info((cp_metric)id);
-            if (strcmp(s->name, r->name) != 0)
-                break;
-            if (*s->label) {
-                cp_buf_adds(out, first && r->per_model ? ", " : first ? "" : " ");
-                add_code_cell(out, s->label);
-                first = false;
-            }
-        }
-        cp_buf_adds(out, " | ");
-        add_cell(out, r->doc);
-        cp_buf_adds(out, " |\n");
-    }
+    cp_metric_row r;
+    const char *head = "\n| metric | type | labels | meaning |\n|---|---|---|---|\n";
+    cp_buf_adds(out, "\n## Metrics\n\nAt `/metrics`, in Prometheus text format. "
+                     "`/metrics?name[]=F` (repeatable) gives the families named, `F*` those that "
+                     "begin so.\n");
+    cp_buf_adds(out, head);
+    for (int i = 0; own_row(i, &r);)
+        i = markdown_family(out, i, own_row, "`model`");
+    cp_buf_adds(out,
+                "\n### The names of vLLM\n\nThe same counts as vLLM calls them, with its labels "
+                "and buckets, for gateways, autoscalers and dashboards that know these names.\n");
+    cp_buf_adds(out, head);
+    for (int i = 0; cp_metric_second(i, &r);)
+        i = markdown_family(out, i, cp_metric_second, "`engine=\"0\"`, `model_name`");
 }
 
 void cp_docs_configuration(cp_buf *out)

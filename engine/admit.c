@@ -102,7 +102,10 @@ static void first_admission(cp_sched *s, cp_task *t, int n_hit)
     if (t->n_cached >= 0)
         return;
     t->n_cached = n_hit;
+    t->admit_ns = s->now_ns;
     s->stats.prompt_cached += (uint64_t)n_hit;
+    if (s->cfg.prefix_cache && !t->r->no_prefix_reads)
+        s->stats.prefix_asked += (uint64_t)t->r->n_prompt;
     if (s->cfg.queue) {
         atomic_fetch_sub(&s->cfg.queue->requests, 1);
         atomic_fetch_sub(&s->cfg.queue->tokens, t->r->n_prompt);
@@ -228,6 +231,7 @@ void cp_admit(cp_sched *s)
         }
         if (s->preempted_now && s->n_run > 0)
             break; /* what was just preempted does not push back */
+        s->n_deferred += v == SKIPPED;
         w = v == SKIPPED ? w->next : after(s, order);
     }
 }

@@ -72,7 +72,7 @@ void cp_events_finish(cp_sched *s, cp_task *t, int choice, cp_finish reason)
 
 void cp_events_error(cp_sched *s, cp_task *t, cp_code code)
 {
-    cp_event ev = {.type = CP_EV_ERROR, .code = (int32_t)code};
+    cp_event ev = {.type = CP_EV_ERROR, .code = (int32_t)code, .n_cached = t->n_cached};
     push(s, t, &ev);
 }
 

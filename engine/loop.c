@@ -53,7 +53,7 @@ static void take_requests(cp_engine *e)
 /* Announce what happened, counted first. */
 static void announce(cp_engine *e, cp_resident *m)
 {
-    cp_metrics_publish(m->sched, &m->seen, &m->seen_kv);
+    cp_metrics_publish(m->sched, m->n_late, &m->seen, &m->seen_kv);
     if (!m->sched->news)
         return;
     pthread_mutex_lock(&e->front_lock);

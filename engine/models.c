@@ -127,7 +127,7 @@ cp_code cp_engine_load_program(cp_engine *e, const cp_engine_model *cfg, const c
     cp_code code = open_warm(e, cfg, desc, &m, err);
     if (code != CP_OK)
         return code;
-    cp_metrics_publish(m->sched, &m->seen, &m->seen_kv);
+    cp_metrics_publish(m->sched, m->n_late, &m->seen, &m->seen_kv);
     cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
     *out = m;
     atomic_store_explicit(&m->state, CP_MODEL_READY, memory_order_release);

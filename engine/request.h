@@ -55,7 +55,8 @@ typedef struct cp_event {
     int32_t id;
     float logprob;
     int32_t pos;      /* PROMPT: position; TOKEN: index of the token in its choice */
-    int32_t n_cached; /* FINISH: prompt positions that came from the prefix cache */
+    int32_t n_cached; /* FINISH: prompt positions that came from the prefix cache; ERROR: the same,
+                         or -1: nothing was computed */
     int32_t code;     /* ERROR: cp_code */
     int32_t n_top;
     struct cp_event_top {

@@ -5,6 +5,7 @@
 #include "engine/resident.h"
 #include "base/digest.h"
 #include "base/mem.h"
+#include "engine/engine_metrics.h"
 #include "engine/sched.h"
 
 #include <stdlib.h>
@@ -97,6 +98,7 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
     code = cp_sched_open(&m->sched, &sc, err);
     if (code != CP_OK)
         return code;
+    cp_metrics_opened(cfg->metrics, m->sched, m->mem.n_pages, cp_dtype_info(cfg->kv_type)->name);
     return cp_step_init(&m->step, cfg->max_batch_rows, max_out(cfg), cfg->max_seqs, err);
 }
 

@@ -136,6 +136,7 @@ static void plan_begin(cp_sched *s)
     s->outs_left = s->cfg.max_out;
     s->preempted_now = false;
     s->refused = NULL;
+    s->n_deferred = 0;
     s->n_plan = s->plan_rows = s->plan_outs = 0;
 }
 
@@ -230,6 +231,10 @@ static void append(cp_sched *s, cp_seq *q, const cp_sample_out *res)
     q->tokens[q->n_known++] = res->id;
     cp_metrics_token(s, q);
     q->last_ns = s->now_ns;
+    if (!q->first_ns)
+        q->first_ns = s->now_ns;
+    if (!q->task->first_ns)
+        q->task->first_ns = s->now_ns;
 }
 
 /* An output row of q; false: q is gone. */
@@ -237,6 +242,7 @@ static bool commit_row(cp_sched *s, cp_seq *q, const cp_sample_out *res, int pos
 {
     cp_task *t = q->task;
     if (!res->finite) {
+        s->stats.corrupted++;
         cp_task_fail(s, t, CP_MODEL_FAILED);
         return false;
     }
@@ -247,6 +253,8 @@ static bool commit_row(cp_sched *s, cp_seq *q, const cp_sample_out *res, int pos
     }
     s->stats.generated++; /* one that stops was sampled, too, and is not shown */
     t->n_generated++;
+    if (++q->n_generated > t->n_longest)
+        t->n_longest = q->n_generated;
     if (cp_sample_stops(q, res->id)) {
         cp_task_finish_seq(s, q, CP_FINISH_STOP);
         return false;

@@ -144,7 +144,8 @@ cp_seq *cp_seq_take(cp_sched *s, cp_task *t, int choice)
     q->n_pending = q->n_spec = q->n_done = q->rows = q->outs = 0;
     q->outstanding = 0;
     q->forked = q->blocked = false;
-    q->last_ns = 0;
+    q->first_ns = q->last_ns = 0;
+    q->n_generated = 0;
     memcpy(q->tokens, t->r->prompt, sizeof(*q->tokens) * (size_t)q->n_prompt);
     q->wait = (cp_wait){.order = t->arrival << 8 | (uint64_t)choice, .task = t, .seq = q};
     return q;

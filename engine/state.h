@@ -60,9 +60,10 @@ struct cp_seq {
     int reserved;         /* ring records that its rows, planned and in flight, may need */
     uint32_t outstanding; /* pages that its prompt will still take; 0 when all its rows are given */
     uint64_t gen;         /* counts starts in this slot, one after a preemption too */
-    int64_t last_ns;      /* when its latest token came */
-    int32_t *tokens;      /* [ctx] prompt, output, then CP_TOK_PREV of pending ones, or drafts */
-    cp_wait wait;         /* linked while PREEMPTED; its order is the sequence's age, always */
+    int64_t first_ns, last_ns; /* when its first and its latest token came; 0: none has */
+    int n_generated;           /* tokens sampled, with the one that ended it */
+    int32_t *tokens; /* [ctx] prompt, output, then CP_TOK_PREV of pending ones, or drafts */
+    cp_wait wait;    /* linked while PREEMPTED; its order is the sequence's age, always */
 };
 
 struct cp_task {
@@ -75,11 +76,11 @@ struct cp_task {
     uint64_t finished[CP_MAX_CHOICES / 64]; /* choices that have ended, a bit each */
     int n_cached; /* prompt positions of the first admission's hit; -1: not admitted yet */
     int n_scored; /* next prompt position whose log-probability is to be emitted */
-    int n_generated;
-    int reserved; /* ring records that its sequences' rows may need, in all */
+    int n_generated, n_longest; /* tokens sampled, of all choices and of the longest one */
+    int reserved;               /* ring records that its sequences' rows may need, in all */
     bool ended, has_news;
-    int64_t submit_ns;
-    cp_task *prev, *next; /* all tasks; next: the free list */
+    int64_t submit_ns, admit_ns, first_ns; /* first_ns: its first token of all; 0: none yet */
+    cp_task *prev, *next;                  /* all tasks; next: the free list */
     cp_task *news_next;
     int n_banned,
         n_banned_eog; /* below min_tokens all, else with ignore_eos the first n_banned_eog */
@@ -116,6 +117,8 @@ typedef struct cp_sched_config {
 typedef struct cp_sched_stats {
     uint64_t steps, rows, preemptions, waits, forks, out_of_memory;
     uint64_t prompt_tokens, prompt_cached, generated;
+    uint64_t prefix_asked; /* prompt tokens that were looked up in the prefix cache */
+    uint64_t corrupted;    /* requests that failed over a logit that was no number */
     /* each choice that has ended, under one of them (sched-22) */
     uint64_t finished_stop, finished_length, finished_cancelled, finished_error;
     uint64_t cancelled; /* of those, by the client: gone, stop string met, deadline */
@@ -136,6 +139,7 @@ typedef struct cp_sched {
     uint64_t outstanding; /* the sum over those that run: pages that a newcomer must leave alone */
     cp_wait waiting;      /* sentinel */
     int n_waiting, n_preempted;
+    int n_deferred; /* entries that the last plan passed by: they wait for a prefix */
     cp_task *tasks, *free_tasks, all; /* pool; free list; sentinel of the list of all */
     int n_tasks;
     cp_task *news; /* have events to announce, or have ended */

@@ -77,6 +77,12 @@ static void lose_device(cp_engine *e)
         e->cfg.device_failed(e->cfg.device_failed_arg);
 }
 
+static void fail_model(cp_resident *m)
+{
+    atomic_store_explicit(&m->failed, true, memory_order_relaxed);
+    cp_metric_set(m->metrics, CP_M_STATE_FAILED, 1);
+}
+
 static void fail_step(cp_engine *e, cp_resident *m)
 {
     cp_code code = m->code == CP_DEVICE_FAILED ? m->code : CP_MODEL_FAILED;
@@ -87,7 +93,7 @@ static void fail_step(cp_engine *e, cp_resident *m)
     if (m->code == CP_DEVICE_FAILED)
         lose_device(e);
     else
-        atomic_store_explicit(&m->failed, true, memory_order_relaxed);
+        fail_model(m);
     cp_tasks_fail_all(m->sched, code);
 }
 
@@ -106,7 +112,7 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
         } else {
             fail_step(e, m);
         }
-        cp_metrics_step(m->metrics, m->took_ns);
+        cp_metrics_step(m->metrics, m->took_ns, m->step.batch.n_rows, now);
         cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
         m->stepping = false;
     }

@@ -53,6 +53,7 @@ void cp_task_finish_seq(cp_sched *s, cp_seq *q, cp_finish reason)
 {
     cp_task *t = q->task;
     finish_choice(s, t, q->choice, reason);
+    cp_metrics_choice(s, q);
     cp_seq_free(s, q);
     if (t->n_finished == t->r->n && !(CP_PLANTED(108) && t->r->n > 1))
         end_well(s, t);

@@ -34,7 +34,9 @@ static cp_code parse_scopes(const char *s, size_t n, unsigned *out, cp_err *err)
     static const struct {
         const char *name;
         unsigned bit;
-    } names[] = {{"inference", CP_SCOPE_INFERENCE}, {"admin", CP_SCOPE_ADMIN}};
+    } names[] = {{"inference", CP_SCOPE_INFERENCE},
+                 {"admin", CP_SCOPE_ADMIN},
+                 {"metrics", CP_SCOPE_METRICS}};
     *out = 0;
     while (n > 0) {
         size_t len = 0;
@@ -45,7 +47,8 @@ static cp_code parse_scopes(const char *s, size_t n, unsigned *out, cp_err *err)
             if (len == strlen(names[i].name) && memcmp(s, names[i].name, len) == 0)
                 bit = names[i].bit;
         if (bit == 0)
-            return cp_fail(err, CP_USAGE, "scope '%.*s'; allowed: inference, admin", (int)len, s);
+            return cp_fail(err, CP_USAGE, "scope '%.*s'; allowed: inference, admin, metrics",
+                           (int)len, s);
         *out |= bit;
         n -= len;
         s += len;
@@ -54,7 +57,8 @@ static cp_code parse_scopes(const char *s, size_t n, unsigned *out, cp_err *err)
             n--;
         }
     }
-    return *out ? CP_OK : cp_fail(err, CP_USAGE, "scopes= is empty; allowed: inference, admin");
+    return *out ? CP_OK
+                : cp_fail(err, CP_USAGE, "scopes= is empty; allowed: inference, admin, metrics");
 }
 
 cp_code cp_api_key_parse(const char *line, cp_api_key *out, cp_err *err)

@@ -73,7 +73,8 @@ static void check_kept(cp_part *p, const cp_choice *ch)
     cp_call_fail(p->call, cp_call_no_memory(p->call, false, &err), &err);
 }
 
-static void on_error(cp_part *p, int reported)
+/* never_began: the engine has computed nothing for it. */
+static void on_error(cp_part *p, int reported, bool never_began)
 {
     cp_part_move(p, CP_PART_ENDED);
     cp_err err;
@@ -85,6 +86,8 @@ static void on_error(cp_part *p, int reported)
                         : code == CP_OVERLOADED      ? "the server is shutting down"
                         : code == CP_MODEL_NOT_FOUND ? "the model was unloaded"
                                                      : "the request was ended by the engine";
+    if (code == CP_DEADLINE && never_began)
+        cp_call_count_rejected(p->call, CP_M_REJECTED_DEADLINE);
     cp_call_fail(p->call, cp_fail(&err, code, "%s", words), &err);
 }
 
@@ -123,7 +126,7 @@ static void on_event(cp_part *p, const cp_event *ev)
         say(p, index, true);
         break;
     case CP_EV_ERROR:
-        on_error(p, ev->code);
+        on_error(p, ev->code, ev->n_cached < 0);
         break;
     default:
         cp_part_move(p, CP_PART_ENDED);
@@ -239,6 +242,8 @@ void cp_call_submit(cp_call *c)
             echo(p);
         else
             code = submit_part(p, &err);
+        if (code == CP_OVERLOADED)
+            cp_call_count_rejected(c, CP_M_REJECTED_QUEUE);
         if (code != CP_OK) {
             cp_call_fail(c, code, &err);
             break;

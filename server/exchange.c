@@ -65,6 +65,8 @@ cp_http_req *cp_exchange_begin(cp_http *h, cp_conn *c, size_t n_head)
     q->path = q->malformed         ? cp_xstrdup("-")
               : q->head.path.n > 0 ? text_of(c->in.p, q->head.path)
                                    : cp_xstrdup("/");
+    if (!q->malformed && q->head.query.n > 0)
+        q->query = text_of(c->in.p, q->head.query);
     if (!q->malformed && q->head.authority.n > 0)
         q->authority = text_of(c->in.p, q->head.authority);
     cp_buf canonical = {0};
@@ -92,6 +94,7 @@ void cp_exchange_end(cp_http *h, cp_conn *c)
     cp_account_close(&q->account);
     free(q->headers);
     free(q->path);
+    free(q->query);
     free(q->authority);
     free(q);
 }
@@ -200,6 +203,11 @@ cp_method cp_http_method(const cp_http_req *q)
 const char *cp_http_path(const cp_http_req *q)
 {
     return q->path;
+}
+
+const char *cp_http_query(const cp_http_req *q)
+{
+    return q->query ? q->query : "";
 }
 
 const char *cp_http_header(const cp_http_req *q, const char *name)

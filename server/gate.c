@@ -101,9 +101,10 @@ static cp_code check_state(const cp_server *s, const cp_route *route, cp_err *er
     if (!atomic_load(&s->ready_to_serve))
         return cp_fail(err, CP_LOADING, "the model is still loading");
     int drain = atomic_load(&s->drain);
-    if (drain >= CP_REFUSE)
-        return cp_fail(err, CP_OVERLOADED, "the server is shutting down");
-    return CP_OK;
+    if (drain < CP_REFUSE)
+        return CP_OK;
+    cp_metric_add(s->metrics, CP_M_REJECTED_DRAINING, 1);
+    return cp_fail(err, CP_OVERLOADED, "the server is shutting down");
 }
 
 uint64_t cp_gate_body_max(const cp_server *s)

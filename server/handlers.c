@@ -73,29 +73,6 @@ void cp_handle_version(cp_call *c)
     cp_call_json(c, &b);
 }
 
-void cp_handle_metrics(cp_call *c)
-{
-    cp_server *s = c->s;
-    cp_metrics *list[CP_SERVED_MAX + 1];
-    cp_served *models[CP_SERVED_MAX];
-    int n = 0;
-    cp_trace_collect(s->trace_fd, s->metrics);
-    cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
-    cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
-    cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));
-    if (s->metrics)
-        list[n++] = s->metrics;
-    int n_models =
-        cp_served_all(&s->models, 1u << CP_MODEL_READY | 1u << CP_MODEL_DRAINING, models);
-    for (int i = 0; i < n_models; i++)
-        if (models[i]->metrics)
-            list[n++] = models[i]->metrics;
-    cp_buf b = {0};
-    cp_metrics_write(&b, list, n);
-    cp_served_put_all(&s->models, models, n_models);
-    cp_call_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
-}
-
 static void emit_model(const cp_served *m, cp_buf *b)
 {
     cp_buf_adds(b, "{\"id\":");

@@ -103,6 +103,8 @@ static int read_target(cp_head *h, const char *p, size_t at, size_t end)
     }
     const char *query = memchr(p + at, '?', end - at);
     n = query ? (size_t)(query - (p + at)) : end - at;
+    if (query)
+        h->query = span(at + n + 1, end - at - n - 1);
     if (n > 1 && p[at + n - 1] == '/')
         n--;
     h->path = span(at, n);

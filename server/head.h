@@ -38,6 +38,7 @@ typedef struct cp_head {
     bool has_line;          /* the request line is read */
     bool v11;               /* HTTP/1.1, else 1.0 */
     cp_head_span path;      /* n == 0: "/" (or not read) */
+    cp_head_span query;     /* behind the question mark; n == 0: none */
     cp_head_span authority; /* of the absolute form, n == 0: none */
     bool chunked, has_length, expect_continue, close, keep_alive;
     uint64_t length; /* Content-Length */

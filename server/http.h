@@ -89,6 +89,8 @@ cp_method cp_http_method(const cp_http_req *q);
 /* As sent, still percent-encoded, without query and without one trailing slash; "-" where the head
  * was refused. */
 const char *cp_http_path(const cp_http_req *q);
+/* What follows the question mark, as sent; "": nothing. Valid until hooks.done. */
+const char *cp_http_query(const cp_http_req *q);
 /* The absolute form's authority, else Host; NULL: neither. Valid until hooks.done. */
 const char *cp_http_authority(const cp_http_req *q);
 /* First value of a header, any case; NULL: absent. Valid until hooks.done. */

@@ -86,6 +86,7 @@ struct cp_http_req {
     cp_head head;
     bool malformed;  /* its head says nothing that may be used */
     char *path;      /* "-" where it is malformed */
+    char *query;     /* NULL: none */
     char *authority; /* of the absolute form; NULL: none */
     int64_t since;
     cp_body_state body_state;

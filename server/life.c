@@ -61,6 +61,7 @@ void cp_call_start(cp_call *c)
     c->on_job = false;
     atomic_fetch_sub(&s->n_jobs, 1);
     cp_err err;
+    cp_call_count_rejected(c, CP_M_REJECTED_QUEUE);
     cp_call_error(c, 0, cp_fail(&err, CP_OVERLOADED, "too many requests are being parsed"), &err);
 }
 

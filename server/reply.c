@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "server/api/openai.h"
+#include "server/orca.h"
 #include "server/origin.h"
 
 static const char TYPE_JSON[] = "application/json";
@@ -10,6 +11,8 @@ static const char TYPE_JSON[] = "application/json";
 static void common_headers(cp_call *c)
 {
     cp_http_add_header(c->q, "X-Request-Id", c->request_id);
+    if (c->api && !c->on_job)
+        cp_orca_header(c);
     const cp_server *s = c->s;
     if (s->trace_fd >= 0) {
         char parent[56];
@@ -51,13 +54,35 @@ static void write_error(const cp_call *c, const cp_told *told, cp_buf *out)
     (c->api ? c->api->error : cp_openai_error)(told, out);
 }
 
+void cp_call_count_rejected(cp_call *c, cp_metric reason)
+{
+    cp_metric_add(c->s->metrics, reason, 1);
+}
+
+static void count_refused_memory(cp_call *c)
+{
+    cp_metric_add(c->s->metrics, CP_M_BUDGET_REFUSED_BODIES, 1);
+    if (cp_call_state_of(c) < CP_CALL_RUNNING)
+        cp_call_count_rejected(c, CP_M_REJECTED_MEMORY);
+}
+
+/* The reasons that the code itself tells, whoever found it. */
+static void count_rejected(cp_call *c, cp_code code)
+{
+    if (code == CP_CONTEXT_LENGTH)
+        cp_call_count_rejected(c, CP_M_REJECTED_TOO_LONG);
+    else if (code == CP_LOADING)
+        cp_call_count_rejected(c, CP_M_REJECTED_LOADING);
+}
+
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err)
 {
     cp_metric_error(c->s->metrics, code);
     c->told = code;
+    count_rejected(c, code);
     /* while a job has the call its account is not ours to read */
     if (c->q && ((!c->on_job && c->account.refused) || cp_http_account(c->q)->refused))
-        cp_metric_add(c->s->metrics, CP_M_BUDGET_REFUSED_BODIES, 1);
+        count_refused_memory(c);
     if (cp_code_info(code)->http == 500)
         cp_log(CP_LOG_ERROR, "request id=%s failed: %s: %s", c->request_id,
                cp_code_info(code)->name, err ? err->msg : "");

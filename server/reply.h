@@ -11,6 +11,8 @@
 /* The whole answer; the body's memory is taken over where it is sent. NULL: no body. */
 void cp_call_reply(cp_call *c, int status, const char *type, cp_buf *body);
 void cp_call_json(cp_call *c, cp_buf *body); /* 200, application/json */
+/* One request more that was turned away: CP_M_REJECTED_x. Beside the error that it gets. */
+void cp_call_count_rejected(cp_call *c, cp_metric reason);
 /* An error in the words of the call's API. status 0: the code's own. */
 void cp_call_error(cp_call *c, int status, cp_code code, const cp_err *err);
 /* End with an error, whatever goes on: as above, or as an event of the stream that has begun. What

@@ -10,6 +10,7 @@
 #include "server/head.h"
 #include "server/life.h"
 #include "server/origin.h"
+#include "server/query.h"
 #include "server/reply.h"
 
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 enum {
     OPEN = 0,
     ANY = CP_SCOPE_INFERENCE | CP_SCOPE_ADMIN,
+    WATCH = ANY | CP_SCOPE_METRICS,
     USE = CP_SCOPE_INFERENCE,
     ADMIN = CP_SCOPE_ADMIN
 };
@@ -77,38 +79,21 @@ static bool path_matches(const cp_route *r, const char *path)
     return name_in(r, path, &n) || n == 0;
 }
 
-static int hex(char ch)
-{
-    return ch >= '0' && ch <= '9'   ? ch - '0'
-           : ch >= 'a' && ch <= 'f' ? ch - 'a' + 10
-           : ch >= 'A' && ch <= 'F' ? ch - 'A' + 10
-                                    : -1;
-}
-
 /* The name that path has where r's has {model}, decoded once, into out (at least as long as path,
  * and a byte). NULL, and words: it is malformed. */
 static const char *model_of(const cp_route *r, const char *path, char *out, cp_err *err)
 {
-    size_t n, k = 0;
+    size_t n, k;
     const char *name = name_in(r, without_prefix(path), &n);
     CP_ASSERT(name);
-    for (size_t i = 0; i < n; i++) {
-        int hi = 0, lo = 0;
-        if (name[i] == '%') {
-            hi = i + 2 < n ? hex(name[i + 1]) : -1;
-            lo = hi < 0 ? -1 : hex(name[i + 2]);
-        }
-        if (lo < 0 || (name[i] == '%' && hi * 16 + lo == 0)) {
-            cp_fail_param(err, CP_MODEL_NOT_FOUND, "model",
-                          "'%.*s' is no model's name: a byte after %% is two hexadecimal digits, "
-                          "and not 00",
-                          (int)(n < 200 ? n : 200), name);
-            return NULL;
-        }
-        out[k++] = (char)(name[i] == '%' ? hi * 16 + lo : name[i]);
-        i += name[i] == '%' ? 2 : 0;
+    if (!cp_percent_decode(name, n, out, n + 1)) {
+        cp_fail_param(err, CP_MODEL_NOT_FOUND, "model",
+                      "'%.*s' is no model's name: a byte after %% is two hexadecimal digits, "
+                      "and not 00",
+                      (int)(n < 200 ? n : 200), name);
+        return NULL;
     }
-    out[k] = '\0';
+    k = strlen(out);
     /* the one version that each model has there may be named */
     static const char version[] = "/versions/" CP_OIP_VERSION;
     size_t tail = sizeof(version) - 1;
@@ -201,6 +186,8 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
     /* Connections are full: probes alone are answered. */
     bool probe_only = bad == 503 && route && route->scope == 0 && !cp_http_has_body(q);
     if (bad && !probe_only) {
+        if (bad == 503)
+            cp_call_count_rejected(c, CP_M_REJECTED_CONNECTIONS);
         refuse_framing(c, bad);
         return;
     }

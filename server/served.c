@@ -233,6 +233,24 @@ cp_code cp_served_move(cp_served_table *t, const cp_server_move *moves, size_t n
     return code;
 }
 
+void cp_server_count_model(cp_served *x, cp_metrics *metrics)
+{
+    if (x)
+        atomic_store(&x->metrics, metrics);
+}
+
+/* The weights, as labels of capstan_model_info. */
+static void set_info(cp_served *m)
+{
+    cp_buf b = {0};
+    cp_metrics_add_label(&b, "digest", m->digest);
+    cp_metrics_add_label(&b, "quantization", m->quantization);
+    cp_metrics_add_label(&b, "fingerprint", m->fingerprint);
+    if (!b.failed)
+        cp_metrics_set_info(m->metrics, CP_M_MODEL_INFO, b.p);
+    cp_buf_fini(&b);
+}
+
 cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_model *cfg,
                           const cp_engine_api *e, cp_err *err)
 {
@@ -249,7 +267,9 @@ cp_code cp_served_publish(cp_served_table *t, cp_served *m, const cp_server_mode
     m->limits = limits;
     m->engine = cfg->engine;
     m->created = cfg->created;
-    m->metrics = cfg->metrics;
+    if (cfg->metrics)
+        cp_server_count_model(m, cfg->metrics);
+    set_info(m);
     pthread_mutex_lock(&t->lock);
     CP_ASSERT(m->state == CP_MODEL_LOADING && !m->staged);
     m->defaults = cfg->defaults;

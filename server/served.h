@@ -30,7 +30,7 @@ struct cp_served {
     cp_engine_limits limits;
     cp_resident *engine;
     int64_t created;
-    cp_metrics *metrics; /* NULL: none */
+    _Atomic(cp_metrics *) metrics; /* borrowed; NULL: none */
     /* of its load; each value is exact, together they may be of two moments */
     _Atomic(const char *) phase; /* NULL: it waits for its turn */
     _Atomic uint64_t load_done, load_total, load_rate;

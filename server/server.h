@@ -23,7 +23,7 @@
 enum { CP_SERVER_CONNECTIONS = 8192 };
 
 /* What a key may do. A route names one of these, or none (probes). */
-enum { CP_SCOPE_INFERENCE = 1, CP_SCOPE_ADMIN = 2 };
+enum { CP_SCOPE_INFERENCE = 1, CP_SCOPE_ADMIN = 2, CP_SCOPE_METRICS = 4 };
 
 /* A key is kept as its SHA-256 only. */
 typedef struct cp_api_key {
@@ -31,7 +31,7 @@ typedef struct cp_api_key {
     unsigned scopes; /* CP_SCOPE_* */
 } cp_api_key;
 
-/* Parse a line of a key file: `KEY|sha256:HEX [scopes=inference,admin]`, scope inference by
+/* Parse a line of a key file: `KEY|sha256:HEX [scopes=inference,admin,metrics]`, scope inference by
  * default. The caller skips comments and empty lines. CP_USAGE says what is wrong, never the key.
  * Any thread. */
 cp_code cp_api_key_parse(const char *line, cp_api_key *out, cp_err *err);
@@ -94,7 +94,7 @@ typedef struct cp_server_model {
     uint64_t kv_bytes;   /* of its pages and states */
     cp_resident *engine; /* the model in the engine */
     int64_t created;     /* seconds since the epoch */
-    cp_metrics *metrics; /* written by /metrics; may be NULL */
+    cp_metrics *metrics; /* as for cp_server_count_model; NULL: what was said there, or none */
 } cp_server_model;
 
 typedef struct cp_server cp_server;
@@ -139,6 +139,9 @@ cp_code cp_server_reserve_model(cp_server *s, const char *const *ids, size_t n_i
 cp_code cp_server_publish_model(cp_server *s, cp_served *x, const cp_server_model *m, cp_err *err);
 void cp_server_unload_model(cp_server *s, cp_served *x, int64_t end_ns);
 void cp_server_forget_model(cp_server *s, cp_served *x);
+/* From now on /metrics has this model's metrics, which are borrowed until it is forgotten: zeroes
+ * while it is loaded. NULL for x is fine. Any thread. */
+void cp_server_count_model(cp_served *x, cp_metrics *metrics);
 /*
  * Several models at once, between two requests. shadow is reserve for a model that has none of its
  * names yet (others may have them), and that is LOADING, published or not, until a move brings it.

@@ -42,6 +42,8 @@ static const name_row names[] = {
     {"llamacpp", "llamacpp:tokens_predicted_total", "", CP_LOAD_OUTPUT_TOKENS, PART},
 };
 
+/* By the first row whose name came: a server may give the same counts under the names of another
+ * kind, too. */
 typedef struct sums {
     double part[CP_LOAD_GAUGE_COUNT], whole[CP_LOAD_GAUGE_COUNT];
     bool has[CP_LOAD_GAUGE_COUNT];
@@ -68,6 +70,8 @@ static void take_line(char *line, sums *s)
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         const name_row *r = &names[i];
         if (strlen(r->name) != n || memcmp(r->name, line, n) != 0 || !strstr(labels, r->label))
+            continue;
+        if (*s->kind && strcmp(s->kind, r->kind) != 0)
             continue;
         s->part[r->gauge] += r->role & PART ? v : 0;
         s->whole[r->gauge] += r->role & WHOLE ? v : 0;

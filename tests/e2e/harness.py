@@ -90,7 +90,7 @@ class Server:
         """{(name, labels): value} of /metrics."""
         rows = {}
         for line in self.request("/metrics", headers=headers)[2].decode().splitlines():
-            if m := re.match(r"([a-z_]+)(\{[^}]*\})? (\S+)$", line):
+            if m := re.match(r"([a-z_:]+)(\{[^}]*\})? (\S+)$", line):
                 rows[m[1], m[2] or ""] = float(m[3])
         return rows
 

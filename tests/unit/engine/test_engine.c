@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- the way of a request ---- */
 
@@ -422,6 +423,7 @@ static void logits_that_are_not_finite_fail_the_request(void **state)
     front_wait(&b.fr, &q);
     assert_int_equal(q.code, CP_MODEL_FAILED);
     expect_tokens(&q, 0, 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_CORRUPTED), 1);
     bed_close(&b);
 }
 
@@ -508,6 +510,71 @@ static void the_queue_is_bounded(void **state)
     bed_submit(&b, &q[2]); /* alone, although it is larger than the bound */
     front_wait(&b.fr, &q[2]);
     expect_tokens(&q[2], 0, 2);
+    bed_close(&b);
+}
+
+/* Until the engine has published so much. */
+static void await_metric(const bed *b, cp_metric id, int64_t want)
+{
+    while (cp_metric_get(b->metrics, id) != want)
+        usleep(1000);
+}
+
+/* Of two that wait, one for a slot and one for the prefix that the running one computes, the second
+ * is deferred; the oldest's age counts until it is admitted. */
+static void what_waits_is_told(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req run, twin, other;
+    bed_open(&b, (bed_options){.max_seqs = 2, .chunk = 16, .rows = 32, .ctx = 200});
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_QUEUE_OLDEST), 0);
+    fake_gate(&b.f, true);
+    fake_req_init(&run, 100, 100, 2, 16);
+    fake_req_init(&twin, 100, 100, 2, 16);
+    fake_req_init(&other, 100, 500, 2, 16);
+    bed_submit(&b, &run);
+    fake_await_gate(&b.f);
+    bed_submit(&b, &twin);
+    fake_pass(&b.f, 2); /* the second step's plan has looked at it */
+    await_metric(&b, CP_M_SEQUENCES_WAITING, 1);
+    await_metric(&b, CP_M_DEFERRED, 1);
+    assert_int_not_equal(cp_metric_get(b.metrics, CP_M_QUEUE_OLDEST), 0);
+    fake_gate(&b.f, false);
+    bed_submit(&b, &other);
+    front_wait(&b.fr, &run);
+    front_wait(&b.fr, &twin);
+    front_wait(&b.fr, &other);
+    await_metric(&b, CP_M_SEQUENCES_WAITING, 0);
+    await_metric(&b, CP_M_DEFERRED, 0);
+    await_metric(&b, CP_M_QUEUE_OLDEST, 0);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_PREFIX_ASKED), 300);
+    assert_true(cp_metric_get(b.metrics, CP_M_PROMPT_TOKENS_CACHED) > 0);
+    assert_int_not_equal(cp_metric_get(b.metrics, CP_M_LAST_STEP), 0);
+    bed_close(&b);
+}
+
+/* Each request and each choice is observed once, whatever becomes of it. */
+static void requests_and_choices_are_observed_once(void **state)
+{
+    (void)state;
+    bed b;
+    fake_req q;
+    bed_open(&b, (bed_options){.max_seqs = 4});
+    fake_req_init(&q, 3, 100, 4, 64);
+    q.r.n = 3;
+    bed_submit(&b, &q);
+    front_wait(&b.fr, &q);
+    static const cp_metric once[] = {
+        CP_M_REQUEST_PROMPT_TOKENS, CP_M_REQUEST_COMPUTED, CP_M_REQUEST_MAX_TOKENS,
+        CP_M_REQUEST_CHOICES,       CP_M_LONGEST_CHOICE,   CP_M_INFERENCE_TIME,
+        CP_M_PREFILL_TIME,          CP_M_DECODE_TIME,      CP_M_E2E};
+    for (size_t i = 0; i < sizeof(once) / sizeof(once[0]); i++)
+        assert_int_equal(cp_metric_get(b.metrics, once[i]), 1);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_CHOICE_TOKENS), 3);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_TPOT), 3);
+    assert_int_equal(cp_metric_get(b.metrics, CP_M_STEP_TOKENS),
+                     cp_metric_get(b.metrics, CP_M_ENGINE_STEPS));
     bed_close(&b);
 }
 
@@ -906,6 +973,8 @@ int main(void)
         cmocka_unit_test(logits_that_are_not_finite_fail_the_request),
         cmocka_unit_test(stop_fails_what_runs_and_refuses_the_rest),
         cmocka_unit_test(the_heart_beats_within_a_step),
+        cmocka_unit_test(what_waits_is_told),
+        cmocka_unit_test(requests_and_choices_are_observed_once),
         cmocka_unit_test(the_queue_is_bounded),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(a_full_ring_stops_its_request_only),

@@ -124,5 +124,6 @@ int run_openai_tests(void);
 int run_oip_tests(void);
 int run_life_tests(void);
 int run_served_tests(void);
+int run_watch_tests(void);
 
 #endif

@@ -15,7 +15,7 @@ int main(int argc, char **argv)
                   {"http", run_http_tests},     {"openai", run_openai_tests},
                   {"oip", run_oip_tests},       {"life", run_life_tests},
                   {"budget", run_budget_tests}, {"served", run_served_tests},
-                  {"admin", run_admin_tests}};
+                  {"admin", run_admin_tests},   {"watch", run_watch_tests}};
     int failed = 0;
     (void)signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++)

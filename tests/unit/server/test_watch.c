@@ -1,0 +1,226 @@
+/* What the server tells those who watch it: /metrics and its filter, the load in a header, why
+ * requests were turned away. */
+#include "harness.h"
+
+#include "server/query.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define CHAT  "/v1/chat/completions"
+#define USER  "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]"
+#define WHOLE "{" USER ",\"max_tokens\":3}"
+
+/* The value of a series as it stands in /metrics; "": it is not there. */
+static void metric(harness *h, const char *query, const char *series, char out[64])
+{
+    char path[256], line[256];
+    cp_snprintf(path, sizeof(path), "/metrics%s", query);
+    h_answer a = h_call(h, "GET", path, "", NULL);
+    assert_int_equal(a.status, 200);
+    cp_snprintf(line, sizeof(line), "\n%s ", series);
+    const char *at = a.body.p ? strstr(a.body.p, line) : NULL; /* nothing may be asked for */
+    out[0] = '\0';
+    if (at) {
+        at += strlen(line);
+        cp_snprintf(out, 64, "%.*s", (int)strcspn(at, "\n"), at);
+    }
+    h_answer_fini(&a);
+}
+
+static void check_metric(harness *h, const char *series, const char *want)
+{
+    char value[64];
+    metric(h, "", series, value);
+    if (strcmp(value, want) != 0)
+        fail_msg("%s is '%s', not '%s'", series, value, want);
+}
+
+static void test_queries_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *query, *want; /* name=value; of each pair that counts */
+    } rows[] = {
+        {"", ""},
+        {"a=1", "a=1;"},
+        {"a=1&b", "a=1;b=;"},
+        {"&&a=%41%2b&", "a=A+;"},
+        {"name%5B%5D=x&name[]=y=z", "name[]=x;name[]=y=z;"},
+        {"a=%4&b=%zz&c=%00&%=1&d=%41", "d=A;"},
+        {"=1&a=2", "a=2;"},
+    };
+    char name[CP_QUERY_TEXT], value[CP_QUERY_TEXT], all[256];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t n = 0;
+        all[0] = '\0';
+        for (const char *at = rows[i].query; cp_query_next(&at, name, value);)
+            n += cp_snprintf(all + n, sizeof(all) - n, "%s=%s;", name, value);
+        assert_string_equal(all, rows[i].want);
+    }
+    char long_query[2 * CP_QUERY_TEXT];
+    memset(long_query, 'x', sizeof(long_query) - 1);
+    long_query[sizeof(long_query) - 1] = '\0';
+    const char *at = long_query;
+    assert_false(cp_query_next(&at, name, value));
+}
+
+static void test_families_are_asked_for_by_name(void **state)
+{
+    (void)state;
+    harness h;
+    char value[64];
+    h_open(&h, &(h_config){0});
+    static const char running[] = "vllm:num_requests_running{engine=\"0\",model_name=\"smol\"}";
+    static const char pages[] = "capstan_kv_pages{model=\"smol\",state=\"used\"}";
+    metric(&h, "?name[]=vllm:num_requests_running", running, value);
+    assert_string_equal(value, "0");
+    metric(&h, "?name[]=vllm:num_requests_running", pages, value);
+    assert_string_equal(value, "");
+    metric(&h, "?x=1&name%5B%5D=none&name%5B%5D=capstan_kv_*", pages, value);
+    assert_string_equal(value, "0");
+    metric(&h, "?name[]=capstan_kv", pages, value);
+    assert_string_equal(value, "");
+    metric(&h, "?other=1", pages, value);
+    assert_string_equal(value, "0");
+    h_close(&h);
+}
+
+/* Zeroes before the first request, and while a model is loaded: an autoscaler finds its series. */
+static void test_a_model_that_loads_has_its_series(void **state)
+{
+    (void)state;
+    harness h;
+    cp_err err;
+    cp_served *x = NULL;
+    static const char *const id = "coming";
+    cp_metrics *m = cp_metrics_new(id);
+    h_open(&h, &(h_config){0});
+    assert_int_equal(cp_server_reserve_model(h.s, &id, 1, &x, &err), CP_OK);
+    cp_server_count_model(x, m);
+    check_metric(&h, "vllm:num_requests_waiting{engine=\"0\",model_name=\"coming\"}", "0");
+    check_metric(&h, "capstan_model_state{model=\"coming\",state=\"loading\"}", "1");
+    check_metric(&h, "capstan_model_state{model=\"coming\",state=\"ready\"}", "0");
+    check_metric(&h, "capstan_model_state{model=\"smol\",state=\"ready\"}", "1");
+    cp_metric_set(h.model_metrics, CP_M_STATE_FAILED, 1);
+    check_metric(&h, "capstan_model_state{model=\"smol\",state=\"ready\"}", "0");
+    check_metric(&h, "capstan_model_state{model=\"smol\",state=\"failed\"}", "1");
+    cp_server_forget_model(h.s, x);
+    check_metric(&h, "capstan_model_state{model=\"coming\",state=\"loading\"}", "");
+    cp_metrics_free(m);
+    h_close(&h);
+}
+
+static void test_the_load_is_told_who_asks(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    cp_metric_set(h.model_metrics, CP_M_KV_PAGES_FREE, 3);
+    cp_metric_set(h.model_metrics, CP_M_KV_PAGES_USED, 1);
+    cp_metric_set(h.model_metrics, CP_M_SEQUENCES_WAITING, 2);
+    cp_metric_set(h.model_metrics, CP_M_SEQUENCES_PREEMPTED, 5);
+    static const struct {
+        const char *header, *want;
+    } rows[] = {
+        {"", NULL},
+        {"endpoint-load-metrics-format: xml\r\n", NULL},
+        {"endpoint-load-metrics-format: TEXT\r\n",
+         "TEXT named_metrics.kv_cache_usage_perc=0.25, named_metrics.num_requests_waiting=7.0"},
+        {"Endpoint-Load-Metrics-Format: json\r\n",
+         "JSON {\"named_metrics\": {\"kv_cache_usage_perc\": 0.25, \"num_requests_waiting\": "
+         "7.0}}"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        for (int stream = 0; stream < 2; stream++) {
+            char v[160];
+            h_answer a = h_call(&h, "POST", CHAT, rows[i].header,
+                                stream ? "{" USER ",\"stream\":true}" : WHOLE);
+            assert_int_equal(a.status, 200);
+            const char *got = h_header(&a, "endpoint-load-metrics", v, sizeof(v));
+            if (!rows[i].want)
+                assert_null(got);
+            else
+                assert_string_equal(got, rows[i].want);
+            h_answer_fini(&a);
+        }
+    }
+    h_close(&h);
+}
+
+static void test_a_key_for_metrics_alone(void **state)
+{
+    (void)state;
+    harness h;
+    cp_err err;
+    cp_api_key keys[2];
+    assert_int_equal(cp_api_key_parse("sk-use", &keys[0], &err), CP_OK);
+    assert_int_equal(cp_api_key_parse("sk-watch scopes=metrics", &keys[1], &err), CP_OK);
+    h_open(&h, &(h_config){.keys = keys, .n_keys = 2});
+    static const char watch[] = "Authorization: Bearer sk-watch\r\n";
+    static const struct {
+        const char *path, *body;
+        int status;
+    } rows[] = {{"/metrics", NULL, 200}, {"/v1/models", NULL, 403}, {CHAT, WHOLE, 403}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        h_answer a = h_call(&h, rows[i].body ? "POST" : "GET", rows[i].path, watch, rows[i].body);
+        assert_int_equal(a.status, rows[i].status);
+        h_answer_fini(&a);
+    }
+    h_close(&h);
+}
+
+static void refused(harness *h, const char *body, int status)
+{
+    h_answer a = h_call(h, "POST", CHAT, "", body);
+    assert_int_equal(a.status, status);
+    h_answer_fini(&a);
+}
+
+static void test_rejections_have_a_reason(void **state)
+{
+    (void)state;
+    harness h;
+#define REJECTED(reason) "capstan_admission_rejected_total{reason=\"" reason "\"}"
+    h_open(&h, &(h_config){.loading = true,
+                           .max_queue = 1,
+                           .deadline_ms = 150,
+                           .grace_ms = 1,
+                           .timeout_ms = 60000});
+    refused(&h, WHOLE, 503);
+    cp_server_ready(h.s);
+    refused(&h, "{" USER ",\"max_tokens\":4097}", 400);
+    refused(&h, "{nope", 400);
+    check_metric(&h, REJECTED("loading"), "1");
+    check_metric(&h, REJECTED("too_long"), "1");
+    check_metric(&h, REJECTED("queue_full"), "0");
+    check_metric(&h, REJECTED("draining"), "0");
+    check_metric(&h, "capstan_drain_state", "0");
+    cp_server_drain_begin(h.s);
+    h_answer a;
+    do {
+        a = h_call(&h, "POST", CHAT, "", WHOLE);
+        int status = a.status;
+        h_answer_fini(&a);
+        if (status == 503)
+            break;
+    } while (true);
+    check_metric(&h, REJECTED("draining"), "1");
+    char state_now[64];
+    metric(&h, "", "capstan_drain_state", state_now);
+    assert_true(strcmp(state_now, "2") == 0 || strcmp(state_now, "3") == 0);
+    h_close(&h);
+}
+
+int run_watch_tests(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_queries_are_read),
+        cmocka_unit_test(test_families_are_asked_for_by_name),
+        cmocka_unit_test(test_a_model_that_loads_has_its_series),
+        cmocka_unit_test(test_the_load_is_told_who_asks),
+        cmocka_unit_test(test_a_key_for_metrics_alone),
+        cmocka_unit_test(test_rejections_have_a_reason),
+    };
+    return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
+}
