@@ -1,5 +1,6 @@
 /*
- * act.cuh: how 32 inputs become a block of int8 (dequant.c's cp_quantize_act_row, bit for bit).
+ * act.cuh: how 32 inputs become a block of int8 (dequant.c's cp_quantize_act_row, bit for bit), of
+ * bf16 or of f16: by a warp, a lane each; by four lanes, eight each; or by eight, four each.
  */
 #ifndef CP_KERNELS_CUDA_ACT_CUH
 #define CP_KERNELS_CUDA_ACT_CUH
@@ -7,6 +8,7 @@
 #include "kernels/cuda/act.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/lanes.cuh"
+#include "kernels/math.h"
 
 enum { CUDA_WARP = 32 };
 
@@ -110,6 +112,121 @@ DEV_FN void cuda_act4_put(cuda_act *a, int row, const cuda_act4 &v)
     a->q[row][i & 3][i >> 2] = v.q;
     if (i == 0)
         cuda_act_put_scales(a, row, v.amax, v.low, v.high);
+}
+
+DEV_FN uint32_t cuda_int8x4(const float v[4], float inverse, int32_t *sum)
+{
+    uint32_t q = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int32_t x = cuda_round_int8(__fmul_rn(v[i], inverse));
+        q |= (uint32_t)(x & 255) << 8 * i;
+        *sum += x;
+    }
+    return q;
+}
+
+/* Four lanes, lane t with inputs 8 t and on, all of the warp's being here; written where `there`.
+ */
+DEV_FN void cuda_act8_put(cuda_act *a, int row, bool there, const float v[8], float amax)
+{
+    int t = threadIdx.x & 3;
+    float inverse = cuda_act_inverse(amax);
+    int32_t sum = 0;
+    uint32_t first = cuda_int8x4(v, inverse, &sum), second = cuda_int8x4(v + 4, inverse, &sum);
+    sum += __shfl_xor_sync(CUDA_LANES, sum, 1);
+    int32_t other = __shfl_xor_sync(CUDA_LANES, sum, 2);
+    if (!there)
+        return;
+    a->q[row][t % 2 * 2][t / 2] = first;
+    a->q[row][t % 2 * 2 + 1][t / 2] = second;
+    if (t == 0)
+        cuda_act_put_scales(a, row, amax, sum, other);
+}
+
+/* ---- sixteen bits ---- */
+
+/* A power of two that brings the largest of some values to [2^14, 2^15), so that f16 holds them. */
+DEV_FN float cuda_f16_factor(float most)
+{
+    int e = (int)(__float_as_uint(most) >> 23) - 127;
+    if (most == 0.0f || e == 128)
+        return 1.0f;
+    return __uint_as_float((uint32_t)(cuda_min(14 - e, 126) + 127) << 23);
+}
+
+/* Where the power of a block of a row lies. */
+DEV_FN int64_t cuda_scale_at(int row, int block, int n_blocks)
+{
+    return ((int64_t)(row / CUDA_TILE) * n_blocks + block) * CUDA_TILE + row % CUDA_TILE;
+}
+
+DEV_FN uint32_t cuda_bf16_pair(float low, float high)
+{
+    return cp_bf16_from_f32(low) | (uint32_t)cp_bf16_from_f32(high) << 16;
+}
+
+DEV_FN uint32_t cuda_16_pair(int form, float low, float high, float factor)
+{
+    return form == CUDA_F16 ? dev_f16x2(__fmul_rn(low, factor), __fmul_rn(high, factor))
+                            : cuda_bf16_pair(low, high);
+}
+
+/* ---- what a record hands on ---- */
+
+DEV_FN cuda_act *cuda_handed_act(const cuda_handed &h, int row, int block)
+{
+    return (cuda_act *)h.at + (int64_t)(row / CUDA_TILE) * h.n_blocks + block;
+}
+
+DEV_FN uint16_t *cuda_handed_16(const cuda_handed &h, int row, int block)
+{
+    return (uint16_t *)h.at + ((int64_t)row * h.n_blocks + block) * CUDA_BLOCK;
+}
+
+/* A warp, whose lane i has value i of the block (0 where there is none). */
+DEV_FN void cuda_hand_on(const cuda_handed &h, int row, int block, float v)
+{
+    int lane = threadIdx.x % CUDA_WARP;
+    if (h.form == CUDA_INT8) {
+        cuda_act_put(cuda_handed_act(h, row, block), row % CUDA_TILE, v);
+        return;
+    }
+    float factor = 1.0f;
+    if (h.form == CUDA_F16) {
+        float most = fabsf(v);
+        for (int i = CUDA_WARP / 2; i; i /= 2)
+            most = fmaxf(most, __shfl_xor_sync(CUDA_LANES, most, i));
+        factor = cuda_f16_factor(most);
+        if (lane == 0)
+            h.scales[cuda_scale_at(row, block, h.n_blocks)] = __fdiv_rn(1.0f, factor);
+    }
+    cuda_handed_16(h, row, block)[lane] = (uint16_t)cuda_16_pair(h.form, v, 0.0f, factor);
+}
+
+/* Four lanes, lane t with values 8 t and on of a block, all of the warp's being here; four that are
+ * not `there` write nothing. */
+DEV_FN void cuda_hand_on8(const cuda_handed &h, bool there, int row, int block, const float v[8])
+{
+    int t = threadIdx.x & 3;
+    float most = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        most = fmaxf(most, fabsf(v[i]));
+    most = fmaxf(most, __shfl_xor_sync(CUDA_LANES, most, 1));
+    most = fmaxf(most, __shfl_xor_sync(CUDA_LANES, most, 2));
+    if (h.form == CUDA_INT8) {
+        cuda_act8_put(cuda_handed_act(h, row, block), row % CUDA_TILE, there, v, most);
+        return;
+    }
+    if (!there)
+        return;
+    float factor = cuda_f16_factor(most);
+    if (h.form == CUDA_F16 && t == 0)
+        h.scales[cuda_scale_at(row, block, h.n_blocks)] = __fdiv_rn(1.0f, factor);
+    ((uint4 *)cuda_handed_16(h, row, block))[t] = make_uint4(
+        cuda_16_pair(h.form, v[0], v[1], factor), cuda_16_pair(h.form, v[2], v[3], factor),
+        cuda_16_pair(h.form, v[4], v[5], factor), cuda_16_pair(h.form, v[6], v[7], factor));
 }
 
 #endif

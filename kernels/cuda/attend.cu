@@ -331,15 +331,54 @@ DEV_FN void put_result(const cuda_attention_args &a, const attention_unit &u, co
         *(float2 *)&to[a.v_dim] = make_float2(r.split[c / 2].m, r.split[c / 2].l);
 }
 
-DEV_FN void put_output(const cuda_attention_args &a, const attention_unit &u, const attend_rows &r,
-                       int i, int c, int d, float4 o)
+/* The lane's scores of a group of dims end, eight dims from d on of each of its queries; with those
+ * of its three neighbours they are 32 of a row. */
+DEV_FN void put_outputs(const cuda_attention_args &a, const attention_unit &u, const attend_rows &r,
+                        int d, const float4 (&o)[4])
 {
-    head_end e = end_head(a, r.sum[c / 2], unit_row(a, u, i), unit_head(a, u, i));
-    *(float4 *)&e.out[d] = make_float4(end_value(e, o.x, d), end_value(e, o.y, d + 1),
-                                       end_value(e, o.z, d + 2), end_value(e, o.w, d + 3));
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int query = (threadIdx.x & 31) / 4 + 8 * i, row = 0, head = 0;
+        bool there = query < u.n_queries && d < a.v_dim;
+        float y[8] = {};
+        if (there) {
+            row = unit_row(a, u, query);
+            head = unit_head(a, u, query);
+            head_end e = end_head(a, r.sum[i], row, head);
+#pragma unroll
+            for (int c = 0; c < 2 && d + 4 * c < a.v_dim; c++) {
+                float4 v = o[2 * i + c];
+                y[4 * c] = end_value(e, v.x, d + 4 * c);
+                y[4 * c + 1] = end_value(e, v.y, d + 4 * c + 1);
+                y[4 * c + 2] = end_value(e, v.z, d + 4 * c + 2);
+                y[4 * c + 3] = end_value(e, v.w, d + 4 * c + 3);
+                if (!a.handed.at)
+                    *(float4 *)&e.out[d + 4 * c] =
+                        make_float4(y[4 * c], y[4 * c + 1], y[4 * c + 2], y[4 * c + 3]);
+            }
+        }
+        if (a.handed.at)
+            cuda_hand_on8(a.handed, there, row, end_block(a, head, d), y);
+    }
 }
 
-/* The split's o joins what was before, and goes where it belongs. */
+/* The split's o joins what was before; the last one's is kept. */
+DEV_FN void join_outputs(const attention_unit &u, const attend_memory &m, int n, int split,
+                         const attend_rows &r, float4 (&o)[4])
+{
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        float4 *sum = &m.o[(n * 4 + c) * 32 + (threadIdx.x & 31)];
+        float4 was = split == u.item.split0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : *sum;
+        split_weights w = r.join[c / 2];
+        o[c] = make_float4(joined(was.x, o[c].x, w), joined(was.y, o[c].y, w),
+                           joined(was.z, o[c].z, w), joined(was.w, o[c].w, w));
+        if (split < u.item.split1 - 1)
+            *sum = o[c];
+    }
+}
+
+/* p V of the split, and where it belongs. */
 template <bool F16>
 DEV_FN void do_values(const cuda_attention_args &a, const attention_unit &u, const attend_memory &m,
                       const key_places &places, key_range keys, int split, const attend_rows &r)
@@ -349,26 +388,19 @@ DEV_FN void do_values(const cuda_attention_args &a, const attention_unit &u, con
         float o[4][4] = {};
         int column = 32 * n + 4 * g; /* one that is not there is not written either */
         value_tiles<F16>(m.p, places, keys, column < a.v_dim ? column : 0, a.v_dim, o);
+        float4 now[4];
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             int i = g + c / 2 * 8, d = 32 * n + 8 * t + c % 2 * 4;
-            float4 now = make_float4(o[0][c], o[1][c], o[2][c], o[3][c]);
-            if (i >= u.n_queries || d >= a.v_dim)
-                continue;
-            if (u.item.merge >= 0) {
-                put_result(a, u, r, i, c, d, now);
-                continue;
-            }
-            float4 *sum = &m.o[(n * 4 + c) * 32 + lane];
-            float4 was = split == u.item.split0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : *sum;
-            split_weights w = r.join[c / 2];
-            now = make_float4(joined(was.x, now.x, w), joined(was.y, now.y, w),
-                              joined(was.z, now.z, w), joined(was.w, now.w, w));
-            if (split < u.item.split1 - 1)
-                *sum = now;
-            else
-                put_output(a, u, r, i, c, d, now);
+            now[c] = make_float4(o[0][c], o[1][c], o[2][c], o[3][c]);
+            if (u.item.merge >= 0 && i < u.n_queries && d < a.v_dim)
+                put_result(a, u, r, i, c, d, now[c]);
         }
+        if (u.item.merge >= 0)
+            continue;
+        join_outputs(u, m, n, split, r, now);
+        if (split == u.item.split1 - 1)
+            put_outputs(a, u, r, 32 * n + 8 * t, now);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/cuda/attention.h"
 
 #include "base/mem.h"
+#include "kernels/cuda/flow.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/pages.h"
 
@@ -23,6 +24,7 @@ enum {
     UNITS_PER_MULTIPROCESSOR = 2, /* rows are cut into splits while there are fewer */
     BLOCKS_PER_MULTIPROCESSOR = 4,
     SHARED_BYTES = 96 << 10, /* of a block, on every device that is supported */
+    ALIGN = 128,
     WARPS = CUDA_ATTENTION_THREADS / 32
 };
 
@@ -157,7 +159,7 @@ cp_code cp_cuda_measure_attention(cuda_run *run, const cp_op *op, cuda_op *o, cp
         all->of = cp_xcalloc((size_t)run->p->n_ops, sizeof(*all->of));
     }
     plan_of(run, op);
-    cp_cuda_want(run, RESULTS * result_bytes(op));
+    cp_cuda_want(run, RESULTS * result_bytes(op) + cp_cuda_handed_bytes(run, op) + ALIGN);
     return CP_OK;
 }
 
@@ -212,6 +214,7 @@ static void bind_places(const cuda_run *run, const cp_op *op, cuda_attention_arg
     cp_mat rope = op->u.attention.rope_kind == CP_ROPE_NONE ? -1 : op->u.attention.rope;
     a->step = run->step;
     a->results = run->scratch.at;
+    a->handed = cp_cuda_handed_to(run, op);
     a->q = mat_or_none(p, op->u.attention.q);
     a->k = mat_or_none(p, op->u.attention.k);
     a->v = mat_or_none(p, op->u.attention.v);

@@ -240,10 +240,11 @@ DEV_FN void end_unit(const cuda_attention_args &a, const attention_unit &u, cons
     if (u.item.merge < 0) {
         __syncthreads(); /* other threads' o */
         for (int i = threadIdx.x / 32; i < u.n_queries; i += WARPS) {
-            head_end e = end_head(a, q[i].sum, unit_row(a, u, i), unit_head(a, u, i));
+            int row = unit_row(a, u, i), head = unit_head(a, u, i), lane = threadIdx.x & 31;
+            head_end e = end_head(a, q[i].sum, row, head);
 #pragma unroll 1
-            for (int d = threadIdx.x & 31; d < a.v_dim; d += 32)
-                e.out[d] = end_value(e, m.o[i * a.v_dim + d], d);
+            for (int d = lane; d - lane < a.v_dim; d += 32)
+                put_end(a, e, row, head, d < a.v_dim ? m.o[i * a.v_dim + d] : 0.0f, d);
         }
     }
     __syncthreads();
@@ -290,21 +291,22 @@ DEV_KERNEL(CUDA_ATTENTION_THREADS) k_merge(const __grid_constant__ cuda_attentio
     int units = plan.n_merges * a.n_heads;
     for (int n = blockIdx.x * WARPS + threadIdx.x / 32; n < units; n += gridDim.x * WARPS) {
         cuda_item it = plan.items[plan.n_items + n / a.n_heads];
-        int head = n % a.n_heads;
-        for (int d = 2 * (threadIdx.x & 31); d < a.v_dim; d += 64) {
+        int head = n % a.n_heads, lane = threadIdx.x & 31;
+        for (int d = lane; d - lane < a.v_dim; d += 64) {
             split_sum sum = {-INFINITY, 0.0f};
             float o[2] = {0.0f, 0.0f};
 #pragma unroll 1
             for (int i = 0; i < it.n_results; i++) {
                 const float *r = result_at(a, it.result0 + i, head);
-                float2 split = *(const float2 *)&r[d], ml = *(const float2 *)&r[a.v_dim];
+                float2 ml = *(const float2 *)&r[a.v_dim];
                 split_weights w = join(&sum, ml.x, ml.y);
-                o[0] = joined(o[0], split.x, w);
-                o[1] = joined(o[1], split.y, w);
+                o[0] = joined(o[0], d < a.v_dim ? r[d] : 0.0f, w);
+                o[1] = joined(o[1], d + 32 < a.v_dim ? r[d + 32] : 0.0f, w);
             }
             head_end e = end_head(a, sum, it.row0, head);
-            e.out[d] = end_value(e, o[0], d);
-            e.out[d + 1] = end_value(e, o[1], d + 1);
+            put_end(a, e, it.row0, head, o[0], d);
+            if (d - lane + 32 < a.v_dim)
+                put_end(a, e, it.row0, head, o[1], d + 32);
         }
     }
 }

@@ -8,9 +8,8 @@
 #ifndef CP_KERNELS_CUDA_ATTENTION_CUH
 #define CP_KERNELS_CUDA_ATTENTION_CUH
 
+#include "kernels/cuda/act.cuh"
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/lanes.cuh"
 #include "kernels/math.h"
 
 /* ---- 16-bit numbers: bf16 or f16 ---- */
@@ -272,6 +271,23 @@ DEV_FN float end_value(const head_end &e, float o, int d)
 {
     float y = __fadd_rn(__fdiv_rn(__fmul_rn(o, e.scale), e.l), 0.0f);
     return e.gate ? __fmul_rn(y, cp_sigmoidf(e.gate[d])) : y;
+}
+
+/* Its place among the 32 of the row's output that are handed on together. */
+DEV_FN int end_block(const cuda_attention_args &a, int head, int d)
+{
+    return (head * a.v_dim + d) / CUDA_BLOCK;
+}
+
+/* A warp, whose lane has element d: 32 neighbours, of which those below v_dim are there. */
+DEV_FN void put_end(const cuda_attention_args &a, const head_end &e, int row, int head, float o,
+                    int d)
+{
+    float y = d < a.v_dim ? end_value(e, o, d) : 0.0f;
+    if (a.handed.at) /* v_dim is a multiple of 32 */
+        cuda_hand_on(a.handed, row, end_block(a, head, d), y);
+    else if (d < a.v_dim)
+        e.out[d] = y;
 }
 
 #endif

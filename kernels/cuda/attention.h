@@ -10,7 +10,7 @@
 #ifndef CP_KERNELS_CUDA_ATTENTION_H
 #define CP_KERNELS_CUDA_ATTENTION_H
 
-#include "kernels/cuda/step.h"
+#include "kernels/cuda/act.h"
 
 enum {
     CUDA_ATTENTION_THREADS = 128,
@@ -45,6 +45,7 @@ typedef struct cuda_attention_args {
     int32_t k_dim, v_dim, q_width, n_rot, rope_kind;
     int32_t window, group, plan, page_shift; /* P = 1 << page_shift */
     int32_t f16, v_norm, gated, rows_out;
+    cuda_handed handed;
     float eps, scale, softcap;
     float unit; /* a split's maximum times this is in units of e: 1, or ln 2 */
 } cuda_attention_args;

@@ -122,7 +122,7 @@ static cp_code add_product(cuda_run *run, const cp_op *op, experts *x, int i, cp
                            const cuda_part *part, cp_err *err)
 {
     cuda_product *p = &x->products[x->n_products++];
-    cp_code rc = cp_cuda_product_begin(run, p, weight(run, op, i), &x->inputs, err);
+    cp_code rc = cp_cuda_product_begin(run, p, weight(run, op, i), false, &x->inputs, err);
     p->a.out_rows = op->rows == CP_ROWS_OUT;
     p->a.activation = (int32_t)act;
     p->a.places = x->sort_args.places;
@@ -179,7 +179,7 @@ cp_code cp_cuda_enqueue_experts(cuda_run *run, const cp_op *op, const cuda_op *o
                             (cuda_dim){CUDA_PROLOGUE_THREADS, 1, 1}, 0, &x->args, err);
     for (int i = 0; i < x->n_products && rc == CP_OK; i++) {
         const cuda_product *p = &x->products[i];
-        int w = p->f[width] ? width : 0, rows = CUDA_TILE << w;
+        int w = cp_cuda_product_width(p, width), rows = CUDA_TILE << w;
         rc = cp_cuda_product_launch(run, p, w, most_places(x, pairs, rows) / rows, err);
     }
     return rc;

@@ -141,9 +141,11 @@ static bool read_later(const cuda_run *run, const cp_op *from, cp_mat x)
     return x == p->prog->logits;
 }
 
-/* Does the record have kernels that write blocks? Its output, or -1. */
+/* The output of a record that has kernels which hand on, or -1. */
 static cp_mat given_by(const cuda_run *run, const cp_op *op)
 {
+    if (op->kind == CP_OP_ATTENTION)
+        return op->u.attention.v_dim % CUDA_BLOCK ? -1 : op->u.attention.out;
     if (op->kind != CP_OP_LINEAR || (op->u.linear.act == CP_ACT_NONE && op->u.linear.n_w != 1))
         return -1;
     for (int i = 0; i < op->u.linear.n_w; i++) {
@@ -154,40 +156,46 @@ static cp_mat given_by(const cuda_run *run, const cp_op *op)
     return op->u.linear.w[0].out;
 }
 
-/* A LINEAR that takes x as it is, and as int8 alone. */
-static bool takes_blocks(const cuda_run *run, const cp_op *op, cp_mat x)
+/* The one form in which a LINEAR takes x, and nothing else of it; CUDA_FORMS: there is none. */
+static cuda_form form_taken(const cuda_run *run, const cp_op *op, cp_mat x)
 {
     if (op->kind != CP_OP_LINEAR || op->u.linear.in != x || op->u.linear.mul == x ||
         op->u.linear.add >= 0 || op->u.linear.norm >= 0 || op->u.linear.x_out >= 0 ||
         op->u.linear.in_scale != 1.0f)
-        return false;
-    for (int i = 0; i < op->u.linear.n_w; i++)
-        if (cp_cuda_form_of(run, &run->weights[op->u.linear.w[i].w]) != CUDA_INT8)
-            return false;
-    return true;
+        return CUDA_FORMS;
+    cuda_form form = cp_cuda_form_of(run, &run->weights[op->u.linear.w[0].w]);
+    for (int i = 1; i < op->u.linear.n_w; i++)
+        if (cp_cuda_form_of(run, &run->weights[op->u.linear.w[i].w]) != form)
+            return CUDA_FORMS;
+    bool by_row = form == CUDA_F16 && run->p->b->cfg.gemm == CP_GEMM_CUBLAS;
+    return form == CUDA_F32 || by_row ? CUDA_FORMS : form;
 }
 
-bool cp_cuda_hands_on(const cuda_run *run, const cp_op *op)
+/* How the record's output lies where it hands it on; of no bytes where it does not. */
+static cuda_inputs handed_inputs(const cuda_run *run, const cp_op *op)
 {
     const cp_prepared *p = run->p;
-    if (op + 1 >= p->ops + p->n_forward)
-        return false;
-    cp_mat x = given_by(run, op);
-    return x >= 0 && op[1].rows == op->rows && takes_blocks(run, op + 1, x) &&
-           !read_later(run, op + 1, x);
-}
-
-bool cp_cuda_is_handed(const cuda_run *run, const cp_op *op)
-{
-    return op > run->p->ops && cp_cuda_hands_on(run, op - 1);
+    cuda_inputs none = {.k = 0}, x = {.k = 0};
+    if (op + 1 >= p->ops + p->n_forward || op[1].rows != op->rows)
+        return none;
+    cp_mat out = given_by(run, op);
+    cuda_form form = out < 0 ? CUDA_FORMS : form_taken(run, op + 1, out);
+    if (form == CUDA_FORMS || read_later(run, op + 1, out))
+        return none;
+    x.k = p->prog->mats[out].width;
+    x.want[form] = true;
+    cp_cuda_inputs_lay_out(&x, op->rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows);
+    return x;
 }
 
 size_t cp_cuda_handed_bytes(const cuda_run *run, const cp_op *op)
 {
-    const cp_prepared *p = run->p;
-    size_t rows = (size_t)(op->rows == CP_ROWS_OUT ? p->cfg.max_out : p->cfg.max_rows);
-    size_t width = (size_t)p->prog->mats[given_by(run, op)].width;
-    return (rows + CUDA_TILE - 1) / CUDA_TILE * (width / CUDA_BLOCK) * sizeof(cuda_act);
+    return handed_inputs(run, op).bytes;
+}
+
+bool cp_cuda_is_handed(const cuda_run *run, const cp_op *op)
+{
+    return op > run->p->ops && cp_cuda_handed_bytes(run, op - 1) > 0;
 }
 
 bool cp_cuda_inputs_at_end(const cuda_run *run, const cp_op *op)
@@ -198,11 +206,19 @@ bool cp_cuda_inputs_at_end(const cuda_run *run, const cp_op *op)
     return n % 2;
 }
 
-cp_addr cp_cuda_handed_at(const cuda_run *run, const cp_op *op)
+cuda_handed cp_cuda_handed_to(const cuda_run *run, const cp_op *op)
 {
-    if (!cp_cuda_hands_on(run, op))
-        return 0;
-    if (cp_cuda_inputs_at_end(run, op))
-        return run->scratch.at;
-    return (run->scratch.at + run->scratch.bytes - cp_cuda_handed_bytes(run, op)) & ~(cp_addr)127;
+    cuda_inputs x = handed_inputs(run, op);
+    if (x.bytes == 0)
+        return (cuda_handed){.at = 0};
+    int form = 0;
+    while (!x.want[form])
+        form++;
+    x.at = cp_cuda_inputs_at_end(run, op)
+               ? run->scratch.at
+               : (run->scratch.at + run->scratch.bytes - x.bytes) & ~(cp_addr)127;
+    return (cuda_handed){.at = x.at + x.offset[form],
+                         .scales = x.at + x.scales,
+                         .form = form,
+                         .n_blocks = (x.k + CUDA_BLOCK - 1) / CUDA_BLOCK};
 }

@@ -141,7 +141,7 @@ DEV_FN float cuda_output(const cuda_linear_args &a, const cuda_part &part, int e
 
 /* Sums become outputs; a warp has a row, which of experts is a place. sums: of the part's weight,
  * then of up. */
-template <class L, int NT>
+template <int NT>
 DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, const float *sums)
 {
     enum { SIZE = NT * CUDA_TILE * CUDA_OUTPUTS };
@@ -155,26 +155,17 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
             at += pair % n_used * part.m;
         float y = 0.0f, up = part.w[1].w ? sums[SIZE + e] : 0.0f;
         if (o < part.m)
-            y = cuda_output(a, part, s.expert, to, at, o, L::scaled(a, row, sums[e]),
-                            L::scaled(a, row, up));
-        if (part.act) {
-            int n_blocks = (part.m + CUDA_BLOCK - 1) / CUDA_BLOCK;
-            cuda_act_put(part.act + (int64_t)(row / CUDA_TILE) * n_blocks + s.o0 / CUDA_BLOCK,
-                         row % CUDA_TILE, y);
-        } else if (o < part.m) {
+            y = cuda_output(a, part, s.expert, to, at, o, sums[e], up);
+        if (a.handed.at)
+            cuda_hand_on(a.handed, row, s.o0 / CUDA_BLOCK, y);
+        else if (o < part.m)
             part.out[to * part.ld + at] = y;
-        }
     }
 }
 
-struct cuda_unscaled {
-    static DEV_MEMBER float scaled(const cuda_linear_args &, int, float sum) { return sum; }
-};
-
 /*
  * A kernel of linears. L says what it has of its own: where a lane reads weight i of its share
- * (L::weights), a warp's results of one segment (L::results), and what a sum of them stands for
- * (L::scaled; cuda_unscaled says: itself).
+ * (L::weights), and a warp's results of one segment (L::results).
  */
 template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
 {
@@ -198,7 +189,7 @@ template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
                                   sums + i * SIZE);
         }
     }
-    cuda_put_outputs<L, NT>(a, s, sums);
+    cuda_put_outputs<NT>(a, s, sums);
 }
 
 #endif

@@ -3,15 +3,17 @@
  * Internal to kernels/cuda.
  *
  * A block computes CUDA_OUTPUTS outputs of up to four tiles of eight rows; its warps take segments
- * of K, and one ordered sum follows. A launch has weights of one kind and one k: all that a record
- * has of this kind, side by side. Of a record of experts, "rows" are places: the pairs of a row
- * and a rank, in the order of experts, each of which begins at a whole tile.
+ * of K, and one ordered sum follows. A launch has weights of one k and of one kind, or of several
+ * kinds of panels: all that a record has of these, side by side. Of a record of experts, "rows" are
+ * places: the pairs of a row and a rank, in the order of experts, each of which begins at a whole
+ * tile.
  */
 #ifndef CP_KERNELS_CUDA_LINEAR_ARGS_H
 #define CP_KERNELS_CUDA_LINEAR_ARGS_H
 
 #include "kernels/cuda/act.h"
 #include "kernels/cuda/step.h"
+#include "kernels/panel_kinds.h"
 
 enum {
     CUDA_OUTPUTS = 32,
@@ -23,11 +25,20 @@ enum {
     CUDA_SORT_THREADS = 512
 };
 
+/* Kinds of panels, by number. */
+enum {
+#define X(name, bits, codes, form, offset, block, head) CUDA_KIND_##name,
+    CP_INT_PANELS(X)
+#undef X
+};
+
 /* A matrix, or one of each expert, from the first output that is wanted. */
 typedef struct cuda_matrix {
     CUDA_PTR(const uint8_t) w;         /* panels, or rows in file order; 0: none */
     CUDA_PTR(const float) bias;        /* 0: none */
     int64_t matrix_bytes, matrix_bias; /* from one expert to the next: bytes, values */
+    int64_t row_bytes;                 /* of a panel, of a row in file order */
+    int32_t kind;                      /* of panels; for k_linear_m alone */
 } cuda_matrix;
 
 /* One product, or gate and up. */
@@ -36,7 +47,6 @@ typedef struct cuda_part {
     CUDA_PTR(float) out;       /* [rows][ld], of experts [rows][n_used][m] */
     CUDA_PTR(const float) mul; /* [rows][ld_mul], in the place of up; 0: none */
     CUDA_PTR(float) up_sums;   /* [rows][ld], of k_epilogue: what up's product left */
-    CUDA_PTR(cuda_act) act;    /* [tiles][ceil(m / 32)] written in the place of out; 0: none */
     int32_t m, ld, ld_mul;
     int32_t block0; /* the first block of this part */
 } cuda_part;
@@ -58,15 +68,15 @@ typedef struct cuda_places {
 
 typedef struct cuda_linear_args {
     CUDA_PTR(const cuda_step) step;
-    CUDA_PTR(const void) act;        /* cuda_act, or rows of f32, bf16 or f16 */
-    CUDA_PTR(const float) row_scale; /* [rows] of f16 rows: what outputs are multiplied with */
+    CUDA_PTR(const void) act;     /* cuda_act, or rows of f32, bf16 or f16 */
+    CUDA_PTR(const float) scales; /* of f16 rows: what products of 32 inputs are multiplied with */
     cuda_places places;
-    int64_t weight_bytes; /* of a panel, of a row in file order */
-    int32_t out_rows;     /* the rows are the step's outputs */
-    int32_t k, act_ld;    /* act_ld: values of a row */
+    int32_t out_rows;  /* the rows are the step's outputs */
+    int32_t k, act_ld; /* act_ld: values of a row */
     int32_t n_parts;
     int32_t activation; /* cp_act */
     float scale, softcap;
+    cuda_handed handed; /* of the only part */
     cuda_part parts[CUDA_PARTS];
 } cuda_linear_args;
 
@@ -81,9 +91,10 @@ typedef struct cuda_prologue_args {
     CUDA_PTR(float) f32;    /* [rows][ld32] */
     CUDA_PTR(uint16_t) bf16;
     CUDA_PTR(uint16_t) f16;        /* [rows][ld16], zeroes behind k */
-    CUDA_PTR(float) f16_scale;     /* [rows] what f16 was divided by: a power of two */
+    CUDA_PTR(float) f16_scales;    /* what f16 was divided by */
     CUDA_PTR(const int32_t) place; /* [rows * n_used], or 0: row r is written to place r */
     int32_t n_used, by_rank;
+    int32_t f16_by_row; /* all of a row by one power, for cuBLAS */
     int32_t out_rows, k;
     int32_t ld, ld_add, ld_x_out, ld32, ld16;
     float eps, in_scale;

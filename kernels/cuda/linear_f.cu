@@ -56,13 +56,14 @@ DEV_FN void segment(const uint8_t *w, const void *const x[CUDA_TILE], int k0, in
     }
 }
 
-template <int KIND> struct linear_f : cuda_unscaled {
+template <int KIND> struct linear_f {
     typedef const uint8_t *weights;
 
     static DEV_MEMBER weights weights_of(const cuda_linear_args &a, const cuda_share &s, int i)
     {
         int o = s.o0 + (int)threadIdx.x % CUDA_WARP;
-        return cuda_weight_at(a, s, i) + cuda_min(o, a.parts[s.part].m - 1) * a.weight_bytes;
+        return cuda_weight_at(a, s, i) +
+               cuda_min(o, a.parts[s.part].m - 1) * a.parts[s.part].w[i].row_bytes;
     }
 
     static DEV_MEMBER void results(const cuda_linear_args &a, const cuda_share &s, weights w,

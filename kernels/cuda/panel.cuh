@@ -35,14 +35,14 @@ struct cuda_kind {
     static constexpr int unroll = BITS == 8 && FORM != CP_FORM_H    ? 2
                                   : BITS == 5 && FORM == CP_FORM_HM ? 3
                                                                     : 4;
+    /* wants more than 128 registers for four tiles */
+    static constexpr bool large =
+        FORM == CP_FORM_GM || FORM == CP_FORM_G || (FORM == CP_FORM_K4 && BITS == 5);
     /* Blocks of a kernel of so many tiles that a multiprocessor holds: two, where 128 registers do
      * for it on every architecture. */
     static constexpr int resident(int tiles)
     {
-        return FORM == CP_FORM_GM ||
-                       (tiles == 4 && (FORM == CP_FORM_G || (FORM == CP_FORM_K4 && BITS == 5)))
-                   ? 1
-                   : 2;
+        return FORM == CP_FORM_GM || (tiles == 4 && large) ? 1 : 2;
     }
     static constexpr bool min = FORM == CP_FORM_HM || FORM == CP_FORM_K4 || FORM == CP_FORM_GM;
 };

@@ -9,18 +9,25 @@
 static const struct kernel_row {
     const char *exact[3]; /* bits of ref; of float kinds the first alone */
     const char *fast[3];  /* NULL: the same */
+    int kind;             /* of panels */
 } kernels[CP_PANEL_COUNT] = {
 #define X(name, bits, codes, form, off, bytes, head)                                               \
-    [CP_PANEL_##                                                                                   \
-        name] = {{"k_linear_q1_" #name, "k_linear_q2_" #name, "k_linear_q4_" #name}, {NULL}},
+    [CP_PANEL_##name] = {{"k_linear_q1_" #name, "k_linear_q2_" #name, "k_linear_q4_" #name},       \
+                         {NULL},                                                                   \
+                         CUDA_KIND_##name},
     CP_INT_PANELS(X)
 #undef X
-        [CP_PANEL_F32] = {{"k_linear_f_F32"}, {NULL}},
+        [CP_PANEL_F32] = {{"k_linear_f_F32"}, {NULL}, -1},
     [CP_PANEL_F16] = {{"k_linear_f_F16"},
-                      {"k_linear_h1_F16", "k_linear_h2_F16", "k_linear_h4_F16"}},
+                      {"k_linear_h1_F16", "k_linear_h2_F16", "k_linear_h4_F16"},
+                      -1},
     [CP_PANEL_BF16] = {{"k_linear_f_BF16"},
-                       {"k_linear_h1_BF16", "k_linear_h2_BF16", "k_linear_h4_BF16"}},
+                       {"k_linear_h1_BF16", "k_linear_h2_BF16", "k_linear_h4_BF16"},
+                       -1},
 };
+
+/* Of panels of several kinds. */
+static const char *const mixed_kernels[3] = {"k_linear_m1", NULL, "k_linear_m4"};
 
 cuda_form cp_cuda_form_of(const cuda_run *run, const cuda_weight *w)
 {
@@ -50,7 +57,8 @@ void cp_cuda_inputs_lay_out(cuda_inputs *x, int64_t rows)
         at += x->want[f] ? up(n * row[f], 128) : 0;
     }
     x->scales = at;
-    x->bytes = at + (x->want[CUDA_F16] ? up(n * sizeof(float), 128) : 0);
+    x->bytes =
+        at + (x->want[CUDA_F16] ? up(n * ((size_t)x->ld16 / CUDA_BLOCK) * sizeof(float), 128) : 0);
 }
 
 static cp_addr address(const cuda_inputs *x, cuda_form f)
@@ -67,7 +75,7 @@ void cp_cuda_inputs_put(const cuda_inputs *x, cuda_prologue_args *a)
     a->f32 = address(x, CUDA_F32);
     a->bf16 = address(x, CUDA_BF16);
     a->f16 = address(x, CUDA_F16);
-    a->f16_scale = x->want[CUDA_F16] ? x->at + x->scales : 0;
+    a->f16_scales = x->want[CUDA_F16] ? x->at + x->scales : 0;
 }
 
 /* As few warps as take the segments in as few rounds as eight would. */
@@ -89,25 +97,31 @@ cp_code cp_cuda_check_outputs(const cp_op *op, int64_t outputs, cp_err *err)
                          cp_op_names[op->kind], op->layer, (long long)outputs, (long long)most);
 }
 
-cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight *w,
-                              const cuda_inputs *x, cp_err *err)
+static const char *const *names_of(const cuda_run *run, const cuda_weight *w, bool mixed)
 {
     const struct kernel_row *row = &kernels[w->kind];
-    const char *const *names = !run->exact && row->fast[0] ? row->fast : row->exact;
+    if (mixed && row->kind >= 0)
+        return mixed_kernels;
+    return !run->exact && row->fast[0] ? row->fast : row->exact;
+}
+
+cp_code cp_cuda_product_begin(cuda_run *run, cuda_product *p, const cuda_weight *w, bool mixed,
+                              const cuda_inputs *x, cp_err *err)
+{
+    const char *const *names = names_of(run, w, mixed);
     cuda_form form = cp_cuda_form_of(run, w);
     *p = (cuda_product){.warps = warps_for(x->k)};
-    p->a =
-        (cuda_linear_args){.step = run->step,
-                           .act = address(x, form),
-                           .row_scale = form == CUDA_F16 ? x->at + x->scales : 0,
-                           .weight_bytes = (int64_t)(w->file_order ? w->row_bytes : w->panel_bytes),
-                           .k = x->k,
-                           .act_ld = form == CUDA_F32 ? x->ld32 : x->ld16,
-                           .activation = CP_ACT_NONE,
-                           .scale = 1.0f};
+    p->a = (cuda_linear_args){.step = run->step,
+                              .act = address(x, form),
+                              .scales = form == CUDA_F16 ? x->at + x->scales : 0,
+                              .k = x->k,
+                              .act_ld = form == CUDA_F32 ? x->ld32 : x->ld16,
+                              .activation = CP_ACT_NONE,
+                              .scale = 1.0f};
     cp_code rc = CP_OK;
-    for (int i = 0; i < 3 && rc == CP_OK && names[i]; i++)
-        rc = cp_cuda_kernel(run, names[i], &p->f[i], err);
+    for (int i = 0; i < 3 && rc == CP_OK; i++)
+        if (names[i])
+            rc = cp_cuda_kernel(run, names[i], &p->f[i], err);
     if (rc == CP_OK && run->blas)
         rc = cp_cuda_kernel(run, "k_epilogue", &p->epilogue, err);
     return rc;
@@ -117,7 +131,10 @@ cuda_matrix cp_cuda_matrix_of(const cuda_run *run, const cuda_weight *w, cp_wref
 {
     size_t before =
         w->file_order ? (size_t)first * w->row_bytes : (size_t)first / CP_LANES * w->panel_bytes;
-    cuda_matrix m = {.w = w->at + before, .matrix_bytes = (int64_t)w->matrix_bytes};
+    cuda_matrix m = {.w = w->at + before,
+                     .matrix_bytes = (int64_t)w->matrix_bytes,
+                     .row_bytes = (int64_t)(w->file_order ? w->row_bytes : w->panel_bytes),
+                     .kind = kernels[w->kind].kind};
     if (bias >= 0) {
         m.bias = run->p->vectors[bias] + (size_t)first * sizeof(float);
         m.matrix_bias = w->m;
@@ -137,6 +154,14 @@ void cp_cuda_product_add(cuda_product *p, const cuda_part *part, const cuda_weig
     p->blocks += (part->m + CUDA_OUTPUTS - 1) / CUDA_OUTPUTS;
 }
 
+int cp_cuda_product_width(const cuda_product *p, int width)
+{
+    for (int w = width; w < 3; w++)
+        if (p->f[w])
+            return w;
+    return 0;
+}
+
 cp_code cp_cuda_product_launch(cuda_run *run, const cuda_product *p, int width, int items,
                                cp_err *err)
 {
@@ -150,8 +175,7 @@ cp_code cp_cuda_product_launch(cuda_run *run, const cuda_product *p, int width, 
 /* Are outputs anything but sums? */
 static bool has_epilogue(const cuda_linear_args *a)
 {
-    bool any =
-        a->activation != CP_ACT_NONE || a->scale != 1.0f || a->softcap != 0.0f || a->row_scale;
+    bool any = a->activation != CP_ACT_NONE || a->scale != 1.0f || a->softcap != 0.0f || a->scales;
     for (int i = 0; i < a->n_parts; i++)
         any |= a->parts[i].w[0].bias != 0;
     return any;

@@ -110,8 +110,8 @@ DEV_FN void measure(cuda_input *x, float eps, float *shared)
     }
 }
 
-/* A power of two that brings the row's largest value to [2^14, 2^15), so that f16 holds it. */
-DEV_FN float f16_factor(const cuda_input &x, float *shared)
+/* What f16 is multiplied with in all of a row. */
+DEV_FN float row_factor(const cuda_input &x, float *shared)
 {
     float most = 0.0f;
     for (int i = threadIdx.x; i < x.k; i += CUDA_PROLOGUE_THREADS)
@@ -123,10 +123,16 @@ DEV_FN float f16_factor(const cuda_input &x, float *shared)
     __syncthreads();
     for (int w = 0; w < CUDA_PROLOGUE_THREADS / CUDA_WARP; w++)
         most = fmaxf(most, shared[w]);
-    int e = (int)(__float_as_uint(most) >> 23) - 127;
-    if (most == 0.0f || e == 128)
-        return 1.0f;
-    return __uint_as_float((uint32_t)(cuda_min(14 - e, 126) + 127) << 23);
+    return cuda_f16_factor(most);
+}
+
+/* And in a block, which eight lanes have. */
+DEV_FN float block_factor(float4 v)
+{
+    float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+    for (int h = 4; h; h /= 2)
+        most = fmaxf(most, __shfl_xor_sync(CUDA_LANES, most, h));
+    return cuda_f16_factor(most);
 }
 
 /* ---- what is written ---- */
@@ -145,11 +151,6 @@ DEV_FN void store4(float *to, int i, int k, bool whole, float4 v)
             to[i + j] = w[j];
 }
 
-DEV_FN uint32_t bf16_pair(float low, float high)
-{
-    return cp_bf16_from_f32(low) | (uint32_t)cp_bf16_from_f32(high) << 16;
-}
-
 /* Four inputs from i on go to place `to` in every format; q: as int8. */
 DEV_FN void put4(const cuda_prologue_args &a, int to, int i, float4 v, const cuda_act4 &q,
                  float factor)
@@ -161,17 +162,18 @@ DEV_FN void put4(const cuda_prologue_args &a, int to, int i, float4 v, const cud
         *(float4 *)(a.f32 + (int64_t)to * a.ld32 + i) = v;
     if (a.bf16 && i < a.ld16)
         *(uint2 *)(a.bf16 + (int64_t)to * a.ld16 + i) =
-            make_uint2(bf16_pair(v.x, v.y), bf16_pair(v.z, v.w));
+            make_uint2(cuda_bf16_pair(v.x, v.y), cuda_bf16_pair(v.z, v.w));
     if (a.f16 && i < a.ld16)
         *(uint2 *)(a.f16 + (int64_t)to * a.ld16 + i) =
             make_uint2(dev_f16x2(__fmul_rn(v.x, factor), __fmul_rn(v.y, factor)),
                        dev_f16x2(__fmul_rn(v.z, factor), __fmul_rn(v.w, factor)));
-    if (a.f16 && i == 0)
-        a.f16_scale[to] = __fdiv_rn(1.0f, factor);
+    if (a.f16 && i < a.ld16 && i % CUDA_BLOCK == 0)
+        a.f16_scales[cuda_scale_at(to, i / CUDA_BLOCK, a.ld16 / CUDA_BLOCK)] =
+            __fdiv_rn(1.0f, factor);
 }
 
 /* All threads of a warp are in every turn, since eight lanes make a block of int8 together. */
-DEV_FN void write_row(const cuda_prologue_args &a, const cuda_input &x, int row, float factor)
+DEV_FN void write_row(const cuda_prologue_args &a, const cuda_input &x, int row, float of_row)
 {
     bool whole = x.k % 4 == 0;
     int n_places = a.place && !a.by_rank ? a.n_used : 1;
@@ -186,6 +188,7 @@ DEV_FN void write_row(const cuda_prologue_args &a, const cuda_input &x, int row,
             v = scaled4(v, x.rms, load4(x.norm, 4 * u, x.k, whole));
         if (a.act)
             q = cuda_act4_of(v);
+        float factor = a.f16 && !a.f16_by_row ? block_factor(v) : of_row;
         for (int j = 0; j < n_places; j++)
             put4(a, place ? place[j] : row, 4 * u, v, q, factor);
     }
@@ -207,9 +210,9 @@ k_prologue(const __grid_constant__ cuda_prologue_args a)
     x.k = a.k;
     measure(&x, a.eps, shared);
     float factor = 1.0f;
-    if (a.f16) {
+    if (a.f16 && a.f16_by_row) {
         __syncthreads(); /* what the norms left in shared was read */
-        factor = f16_factor(x, shared);
+        factor = row_factor(x, shared);
     }
     write_row(a, x, row, factor);
 }

@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { MAX_ROWS = 64, OUTS = 8 };
+enum { OUTS = 8 };
 
 /* The first type of each kind of panel. */
 static int some_types(cp_dtype types[CP_PANEL_COUNT])
@@ -242,6 +242,54 @@ static void several_weights(void **state)
         pair_close(&p);
         rig_fini(&r);
     }
+}
+
+/* Kinds of panels that follow one another, in one launch up to 64 rows: up to four products, or
+ * gate and up. */
+static void mix(const cp_dtype *types, int n, int from, int k, bool gated, const int *rows,
+                int n_rows)
+{
+    rig r;
+    cp_mat outs[OUTS];
+    rig_init(&r, (uint64_t)(from + 11 * k));
+    r.cfg.max_rows = 80;
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    int n_w = gated ? 2 : 2 + from % 3, n_outs = 0, m = 1 + (int)rig_random(&r, 70);
+    op->u.linear.act = gated ? (cp_act)(1 + from % 3) : CP_ACT_NONE;
+    op->u.linear.n_w = 0;
+    for (int i = 0; i < n_w; i++) {
+        int outputs = gated ? m : 1 + (int)rig_random(&r, 70);
+        add_weight(&r, op, types[(from + i) % n], k, outputs, i % 2);
+        if (!gated || i == 0)
+            outs[n_outs++] = op->u.linear.w[i].out = rig_mat(&r, outputs, CP_ROWS_ALL);
+    }
+    outs[n_outs] = -1;
+    pair p = pair_open(&r, true);
+    for (int i = 0; i < n_rows; i++) {
+        pair_step(&p, rows[i], NULL);
+        pair_equal(&p, rows[i], outs, "a mix");
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+static int integer_types(cp_dtype types[CP_PANEL_COUNT])
+{
+    int n = some_types(types), n_ints = 0;
+    for (int i = 0; i < n; i++)
+        if (!is_float(types[i]))
+            types[n_ints++] = types[i];
+    return n_ints;
+}
+
+static void mixes(void **state)
+{
+    (void)state;
+    static const int rows[] = {1, 17, 65};
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = integer_types(types);
+    for (int i = 0; i < 2 * n; i++)
+        mix(types, n, i / 2, 768, i % 2, rows, sizeof rows / sizeof *rows);
 }
 
 /* Blocks whose largest value is 0, infinite, a NaN or beyond what int8 takes in one step. */
@@ -698,7 +746,13 @@ static void every_branch(void **state)
 {
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
-    int n = getenv("CP_EVERY") ? some_types(types) : 0;
+    int n = getenv("CP_EVERY") ? integer_types(types) : 0;
+    for (int from = 0; from < n; from++)
+        for (int k = 256; k <= 4608; k = k < 2048 ? 2 * k : k + 512) {
+            mix(types, n, from, k, false, widths, N_WIDTHS);
+            mix(types, n, from, k, true, widths, N_WIDTHS);
+        }
+    n = getenv("CP_EVERY") ? some_types(types) : 0;
     for (int i = 0; i < n; i++) {
         bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
         for (int exact = 1; exact >= !half; exact--) {
@@ -732,7 +786,8 @@ int main(void)
         cmocka_unit_test(odd_inputs),   cmocka_unit_test(experts),
         cmocka_unit_test(embeds),       cmocka_unit_test(halves),
         cmocka_unit_test(chains),       cmocka_unit_test(gemms),
-        cmocka_unit_test(mixed_embeds), cmocka_unit_test(every_branch),
+        cmocka_unit_test(mixes),        cmocka_unit_test(mixed_embeds),
+        cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

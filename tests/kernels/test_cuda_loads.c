@@ -1,14 +1,12 @@
 /*
- * test_cuda_loads: how kernels read what a step of a few rows waits for, and how many launches it
- * takes. Of weights, with their scales, and of the keys and values of attention at least nine bytes
- * of ten come by loads of 16 bytes.
+ * test_cuda_loads: how kernels read what a step of a few rows waits for. Of weights, with their
+ * scales, and of the keys and values of attention at least nine bytes of ten come by loads of 16.
  */
 #include "tests/kernels/rig.h"
 
 #include "kernels/cuda/cuda.h"
 #include "tests/fakes/libcuda/libcuda_fake.h"
 #include "tests/kernels/attention.h"
-#include "tests/kernels/mixed.h"
 #include "tests/kernels/weights.h"
 
 #include <dlfcn.h>
@@ -19,10 +17,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-/* Of a dense layer of a decode step in default numerics; q, k and v are of two kinds here, which
- * takes one more. */
-enum { LAYER_LAUNCHES = 9 };
 
 /* Bytes that were read of a region, by loads of 16 and of fewer; what several lanes of a warp read
  * at once counts once. */
@@ -127,61 +121,6 @@ static void test_pages_come_by_16_bytes(void **state)
     }
 }
 
-/* ---- launches ---- */
-
-static uint64_t launches(void)
-{
-    const char *path = getenv("CAPSTAN_LIBCUDA");
-    void *driver = path ? dlopen(path, RTLD_LAZY | RTLD_NOLOAD) : NULL;
-    union {
-        void *p;
-        uint64_t (*fn)(const char *);
-    } u = {.p = driver ? dlsym(driver, "fake_count") : NULL};
-    if (!u.p)
-        fail_msg("no driver with fake_count at CAPSTAN_LIBCUDA");
-    uint64_t n = u.fn("launches");
-    dlclose(driver);
-    return n;
-}
-
-/* Of a decode step of two sequences, after one that has settled what is done once. */
-static int launches_of_step(int layers)
-{
-    rig r;
-    rig_init(&r, 3);
-    mixed_build(&r, layers);
-    machine m = machine_open_on(&r, "cuda", NULL, 1);
-    const rig_seq seqs[] = {{40, 1, 0, 0, 0}, {7, 1, 0, 0, 0}};
-    rig_batch b;
-    rig_batch_init(&b, &r, seqs, 2, true);
-    cp_sample_in in[2];
-    cp_sample_out out[2];
-    for (int i = 0; i < 2; i++) {
-        in[i] = (cp_sample_in){.repetition = 1.0f, .top_p = 1.0f, .target = -1, .n_top = -1};
-        b.tok[i] %= MIXED_VOCAB;
-    }
-    b.b.samples = in;
-    b.b.results = out;
-    machine_fill(&m, 1);
-    machine_step(&m, &b.b);
-    uint64_t before = launches();
-    machine_step(&m, &b.b);
-    int n = (int)(launches() - before);
-    rig_batch_fini(&b);
-    machine_close(&m);
-    rig_fini(&r);
-    return n;
-}
-
-static void test_a_dense_layer_takes_few_launches(void **state)
-{
-    (void)state;
-    int one = launches_of_step(1), three = launches_of_step(3);
-    printf("a decode step of one layer: %d launches; a further layer: %.1f\n", one,
-           (three - one) / 2.0);
-    assert_true(three - one <= 2 * LAYER_LAUNCHES);
-}
-
 int main(void)
 {
     const char *const *name = cp_backend_names();
@@ -194,7 +133,6 @@ int main(void)
     const struct CMUnitTest loads[] = {
         cmocka_unit_test(test_weights_come_by_16_bytes),
         cmocka_unit_test(test_pages_come_by_16_bytes),
-        cmocka_unit_test(test_a_dense_layer_takes_few_launches),
     };
     return cmocka_run_group_tests_name("loads", loads, NULL, NULL);
 }
