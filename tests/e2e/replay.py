@@ -31,7 +31,7 @@ MASKS = [(re.compile(p), r) for p, r in (
     (rb"(status=504 .*) completion=\d+", rb"\1 completion=0"),
     (rb'(?m)^(capstan_requests_total\{code="503"\}) \d+$', rb"\1 0"),  # of the first probes
     # of /metrics what measures time and memory, or counts steps
-    (rb"(?m)^(capstan_\w*(?:seconds|bytes|steps|rows|build|info|rate|resident)\w*(?:\{[^}\n]*\})?) \S+$", rb"\1 0"),
+    (rb"(?m)^((?:capstan_|vllm:)\w*(?:seconds|bytes|steps|rows|build|info|rate|resident|faults|joules)\w*(?:\{[^}\n]*\})?) \S+$", rb"\1 0"),
     (rb'(?m)^(capstan_build_info\{)[^}]*', rb"\1"),
     (rb"(?m)^(process_\w+) \S+$", rb"\1 0"),
     (rb"(?<=\r\nContent-Length: )\d+(?=\r\n(?:[^\r]+\r\n)*\r\n# HELP)", b"0"),
