@@ -57,7 +57,7 @@ typedef struct call {
 } call;
 
 #if defined(__x86_64__)
-#define HAS_HANDLER 1
+enum { HAS_HANDLER = 1 };
 static call call_of(const ucontext_t *u)
 {
     const greg_t *g = u->uc_mcontext.gregs;
@@ -71,7 +71,7 @@ static void answer(ucontext_t *u, long value)
     u->uc_mcontext.gregs[REG_RAX] = value;
 }
 #elif defined(__aarch64__)
-#define HAS_HANDLER 1
+enum { HAS_HANDLER = 1 };
 static call call_of(const ucontext_t *u)
 {
     const mcontext_t *m = &u->uc_mcontext;
@@ -84,10 +84,20 @@ static void answer(ucontext_t *u, long value)
     u->uc_mcontext.regs[0] = (unsigned long long)value;
 }
 #else
-#define HAS_HANDLER 0
+enum { HAS_HANDLER = 0 };
+static call call_of(const ucontext_t *u)
+{
+    (void)u;
+    return (call){0};
+}
+
+static void answer(ucontext_t *u, long value)
+{
+    (void)u;
+    (void)value;
+}
 #endif
 
-#if HAS_HANDLER
 static const char *name_of(long number)
 {
     static const struct {
@@ -269,18 +279,16 @@ static int load(bool device)
     seccomp_release(f);
     return rc;
 }
-#endif
 
 /* See sandbox.h. */
 cp_code cp_sandbox_calls(const cp_sandbox_config *cfg, cp_err *why)
 {
-#if defined(CP_INSTRUMENTED) || !HAS_HANDLER
-    (void)cfg;
-    return cp_fail(why, CP_UNSUPPORTED,
-                   HAS_HANDLER ? "this build is instrumented, and makes calls of its own"
-                               : "not built for this processor");
-#else
     struct sigaction ours = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    if (!HAS_HANDLER)
+        return cp_fail(why, CP_UNSUPPORTED, "no filter of system calls for this processor");
+    if (CP_INSTRUMENTED)
+        return cp_fail(why, CP_UNSUPPORTED,
+                       "this build is instrumented, and makes calls of its own");
     if (cp_fault_fails("seccomp"))
         return cp_fail(why, CP_UNSUPPORTED, "the kernel has no seccomp filters");
     sigemptyset(&ours.sa_mask);
@@ -293,7 +301,6 @@ cp_code cp_sandbox_calls(const cp_sandbox_config *cfg, cp_err *why)
     int rc = sigaction(SIGSYS, &ours, NULL) == 0 ? load(cfg->device) : -errno;
     return rc == 0 ? CP_OK
                    : cp_fail(why, CP_UNSUPPORTED, "no filter of system calls: %s", strerror(-rc));
-#endif
 }
 
 /* See sandbox.h. */

@@ -177,11 +177,10 @@ static void allow_driver(const rules *r)
 /* See sandbox.h. */
 int cp_sandbox_files(const cp_sandbox_config *cfg, cp_err *why)
 {
-#ifdef CP_INSTRUMENTED
-    (void)cfg;
-    cp_fail(why, CP_UNSUPPORTED, "this build is instrumented, and opens files of its own");
-    return 0;
-#else
+    if (CP_INSTRUMENTED) {
+        cp_fail(why, CP_UNSUPPORTED, "this build is instrumented, and opens files of its own");
+        return 0;
+    }
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (version < 1 || cp_fault_fails("landlock")) {
         cp_fail(why, CP_UNSUPPORTED,
@@ -212,7 +211,6 @@ int cp_sandbox_files(const cp_sandbox_config *cfg, cp_err *why)
         cp_fail(why, CP_UNSUPPORTED, "Landlock %ld: %s", version, strerror(errno));
     close(r.fd);
     return done ? (int)version : 0;
-#endif
 }
 
 /* See sandbox.h. */
