@@ -388,6 +388,7 @@ int cp_opener_live(int socket, void *arg)
         pthread_create(&thread, NULL, serve_models, &op) != 0) {
         return 1;
     }
+    pthread_detach(thread); /* it ends with its socket, or with the process */
     serve(&op, socket);
     forget_panel(&op);
     return 0; /* a search or a pull that is under way ends with the process */
