@@ -44,6 +44,7 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction fun
 #define CUDA_ERROR_UNKNOWN                 ((CUresult)999)
 #endif
 CUresult cuEventElapsedTime(float *ms, CUevent start, CUevent end); /* today's macro hides it */
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags); /* not asked for */
 #pragma GCC visibility pop
 
 #endif
