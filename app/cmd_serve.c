@@ -9,10 +9,13 @@
 #include "app/exporter.h"
 #include "app/host.h"
 #include "app/keys.h"
+#include "app/opener.h"
 #include "app/reload.h"
 #include "app/shares.h"
 #include "app/signals.h"
+#include "base/append.h"
 #include "base/clock.h"
+#include "base/energy.h"
 #include "base/jobs.h"
 #include "base/log.h"
 #include "server/listen.h"
@@ -43,6 +46,8 @@ typedef struct serving {
     cp_child exporter; /* of traces */
     cp_server *server;
     cp_metrics *metrics;
+    cp_append *audit;
+    cp_energy *energy; /* NULL: no meters can be read */
     cp_app_models *models;
     cp_app_host host;
     cp_reload *reload;
@@ -130,6 +135,9 @@ static int wait_for_end(serving *s)
         if (news & CP_SIGNAL_AGAIN) {
             cp_log(CP_LOG_INFO, "second signal: stopping now");
         }
+        if (s->audit && (news & CP_SIGNAL_RELOAD)) { /* it may have been moved away */
+            cp_append_reopen(s->audit);
+        }
         if (draining && (news & CP_SIGNAL_RELOAD)) {
             cp_log(CP_LOG_WARN, "SIGHUP ignored: the server is shutting down");
         }
@@ -169,8 +177,22 @@ static cp_code open_outside(serving *s, cp_err *err)
         rc = cp_exporter_start(&s->exporter, o->otlp_endpoint, cp_app_version(), err);
     }
     rc = rc ? rc : cp_app_keys(o, NULL, &s->keys, err);
+    s->energy = cp_energy_open(NULL);
     rc = rc ? rc : cp_listen(&s->listener, o->host, (int)o->port, uds_of(o), err);
     return rc ? rc : cp_confine_files(&s->confine, err);
+}
+
+/* --audit-log; its buffer holds some thousand lines. */
+static cp_code open_audit(serving *s, cp_err *err)
+{
+    enum { AUDIT_BYTES = 4 << 20 };
+    const char *path = s->o->audit_log;
+    const cp_append_config cfg = {.path = path,
+                                  .bytes = AUDIT_BYTES,
+                                  .open = s->confine.opener ? cp_opener_audit : NULL,
+                                  .arg = s->confine.opener};
+    cp_code rc = path && *path ? cp_append_open(&s->audit, &cfg, err) : CP_OK;
+    return rc ? cp_err_prefix(err, "--audit-log") : CP_OK;
 }
 
 /* What computes, and its threads; then the last way out is closed. */
@@ -181,6 +203,7 @@ static cp_code open_inside(serving *s, cp_err *err)
     rc = rc ? rc : cp_stack_open(&s->stack, o, s->confine.opener, err);
     rc = rc ? rc : cp_stack_engine(&s->stack, o, end_in_order, s, err);
     rc = rc ? rc : cp_jobs_open(&s->jobs, JOBS_THREADS, (int)o->max_connections, err);
+    rc = rc ? rc : open_audit(s, err);
     return rc ? rc : cp_confine_calls(&s->confine, !cp_stack_on_gpu(&s->stack), err);
 }
 
@@ -209,6 +232,8 @@ static cp_code open_server(serving *s, cp_err *err)
                             .drain_timeout_ms = o->drain_timeout,
                             .version = cp_app_version(),
                             .metrics = s->metrics,
+                            .audit = s->audit,
+                            .energy = s->energy,
                             .trace_fd = s->exporter.pid ? s->exporter.fd : 0};
     cp_code rc = cp_server_open(&s->server, &cfg, err);
     s->listener = (cp_listener){.fd = -1};
@@ -276,6 +301,8 @@ done:
     }
     cp_orders_free(s.host.orders);
     cp_reload_free(s.reload);
+    cp_append_close(s.audit);
+    cp_energy_close(s.energy);
     cp_metrics_free(s.metrics);
     cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
     cp_app_keys_free(&s.keys);

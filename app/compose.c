@@ -202,7 +202,7 @@ cp_code cp_app_model_open(cp_app_model *m, const char *ref, const char *template
     m->check = o->verify == CP_VERIFY_ALWAYS;
     cp_code rc = open_file(m, ref, o, opener, progress, arg, err);
     for (size_t i = 0; rc == CP_OK && i < cp_loaded_n_notes(m->file); i++) {
-        cp_log(CP_LOG_INFO, "%s: %s", ref, cp_loaded_note(m->file, i));
+        cp_log_each(CP_LOG_INFO, "%s: %s", ref, cp_loaded_note(m->file, i));
     }
     if (rc) {
         return rc;

@@ -286,13 +286,13 @@ static void describe(const cp_app_row *r)
                                   n ? ", " : "", cp_template_names[use]);
         }
     }
-    cp_log(CP_LOG_INFO,
-           "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
-           "cache %.1f MiB, %d full-length sequence%s%s; chat template %s%s",
-           cp_app_id(&r->mo), h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6,
-           mem.ctx, h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
-           mem.full_seqs == 1 ? " fits" : "s fit", states, templates[0] ? templates : "none",
-           traits);
+    cp_log_each(
+        CP_LOG_INFO,
+        "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
+        "cache %.1f MiB, %d full-length sequence%s%s; chat template %s%s",
+        cp_app_id(&r->mo), h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, mem.ctx,
+        h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
+        mem.full_seqs == 1 ? " fits" : "s fit", states, templates[0] ? templates : "none", traits);
 }
 
 /* Everything that a model is goes, whatever there is of it: the engine lets go of its requests

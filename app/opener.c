@@ -132,6 +132,20 @@ cp_code cp_opener_read(cp_opener *op, cp_opener_file which, const char *path, cp
               : cp_file_read(path, CP_WIRE_FILE_BYTES, out, err);
 }
 
+cp_code cp_opener_audit(void *opener, const char *path, int *fd, cp_err *err)
+{
+    cp_opener *op = opener;
+    const cp_ask ask = {.what = CP_ASK_AUDIT};
+    answer a = {0};
+    cp_code rc = call(&op->files, &ask, &a, err);
+    if (rc == CP_OK && a.n_fds != 1) {
+        rc = cp_fail(err, CP_INTERNAL, "%s: %zu files came", path, a.n_fds);
+        drop_fds(&a);
+    }
+    *fd = rc ? -1 : a.fds[0];
+    return rc;
+}
+
 cp_code cp_opener_template(cp_opener *op, const char *path, cp_buf *out, cp_err *err)
 {
     cp_ask ask = {.what = CP_ASK_TEMPLATE};

@@ -3,10 +3,10 @@
  *
  * It is a process, forked before the server has threads, which stays outside of the sandbox. The
  * server cannot ask it for a path: it asks by number for its own configuration and key file, for
- * a template that its configuration names or that looks like one, for the files of a model, which
- * begin like a model, and for packed weights in the folders of models that it was given. Pulling,
- * the store, digests and archives are worked on there; what is parsed out of weights is parsed in
- * the server.
+ * its audit log, a template that its configuration names or that looks like one, for the files of a
+ * model, which begin like a model, and for packed weights in the folders of models that it was
+ * given. Pulling, the store, digests and archives are worked on there; what is parsed out of
+ * weights is parsed in the server.
  *
  * A cp_opener is the server's side. Any thread may use it; models are asked for one at a time, and
  * everything else passes by them. Where there is none (NULL), this process does the same itself.
@@ -35,6 +35,9 @@ cp_code cp_opener_read(cp_opener *op, cp_opener_file which, const char *path, cp
 /* The same of a chat template. CP_TEMPLATE: neither the options nor the configuration file name it,
  * and it does not look like one. */
 cp_code cp_opener_template(cp_opener *op, const char *path, cp_buf *out, cp_err *err);
+
+/* For cp_append_config: the file of --audit-log. opener is not NULL. */
+cp_code cp_opener_audit(void *opener, const char *path, int *fd, cp_err *err);
 
 /* Find ref, pulled first where it is a name that is not here. progress is told of every phase. */
 cp_code cp_opener_find(cp_opener *op, cp_found **out, const char *ref, const cp_options *o,

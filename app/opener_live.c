@@ -11,6 +11,7 @@
 #include "app/fetch.h"
 #include "app/opener.h"
 #include "app/opener_wire.h"
+#include "base/append.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/toml.h"
@@ -162,6 +163,21 @@ static cp_code give_file(const asked *a, reply *r, cp_err *err)
     cp_code rc =
         path ? add_file(r, path, err) : cp_fail(err, CP_NOT_FOUND, "no such file is configured");
     free(path);
+    return rc;
+}
+
+/* The path is the options' own, so it is not asked for. */
+static cp_code give_audit(const asked *a, reply *r, cp_err *err)
+{
+    const char *path = a->op->o->audit_log;
+    int fd;
+    if (!path || !*path) {
+        return cp_fail(err, CP_NOT_FOUND, "there is no --audit-log");
+    }
+    cp_code rc = cp_append_open_path(NULL, path, &fd, err);
+    if (rc == CP_OK) {
+        r->fds[r->n_fds++] = fd;
+    }
     return rc;
 }
 
@@ -318,13 +334,10 @@ static cp_code sweep_panels(const asked *a, reply *r, cp_err *err)
 
 typedef cp_code answer_fn(const asked *a, reply *r, cp_err *err);
 static answer_fn *const answers[CP_ASK_COUNT] = {
-    [CP_ASK_FILE] = give_file,
-    [CP_ASK_TEMPLATE] = give_template,
-    [CP_ASK_MODEL] = give_model,
-    [CP_ASK_PANEL_OPEN] = open_panel,
-    [CP_ASK_PANEL_CREATE] = create_panel,
-    [CP_ASK_PANEL_PLACE] = place_panel,
-    [CP_ASK_PANEL_CLOSE] = close_panel,
+    [CP_ASK_FILE] = give_file,           [CP_ASK_AUDIT] = give_audit,
+    [CP_ASK_TEMPLATE] = give_template,   [CP_ASK_MODEL] = give_model,
+    [CP_ASK_PANEL_OPEN] = open_panel,    [CP_ASK_PANEL_CREATE] = create_panel,
+    [CP_ASK_PANEL_PLACE] = place_panel,  [CP_ASK_PANEL_CLOSE] = close_panel,
     [CP_ASK_PANEL_SWEEP] = sweep_panels,
 };
 

@@ -23,6 +23,7 @@ enum {
 
 typedef enum cp_ask_what {
     CP_ASK_FILE,         /* number: cp_opener_file */
+    CP_ASK_AUDIT,        /* for appending */
     CP_ASK_TEMPLATE,     /* path */
     CP_ASK_MODEL,        /* path: the reference; name, word: variant and platform, "": none */
     CP_ASK_PANEL_OPEN,   /* path: the folder; name, bytes */

@@ -101,7 +101,75 @@ static bool wanted(cp_log_level level)
     return (int)level <= atomic_load_explicit(&settings.level, memory_order_relaxed);
 }
 
+/* ---- the limit ---- */
+
+/*
+ * A bucket that leaks: `full_ns` is when the bucket of a kind will be empty again if nothing more
+ * comes. A line moves it on by what one line may take; one that would move it further than a burst
+ * ahead is left out. A slot belongs to the first kind that came to it, for good; a kind that finds
+ * none in its places is not limited.
+ */
+enum { KINDS = 256, PLACES = 8 };
+#define LINE_NS  (INT64_C(1000000000) / CP_LOG_A_SECOND)
+#define BURST_NS (LINE_NS * CP_LOG_BURST)
+
+typedef struct kind {
+    _Atomic(const char *) fmt;
+    _Atomic int64_t full_ns;
+    _Atomic int dropped; /* since the last line that said so */
+} kind;
+
+/* All relaxed: they steer only how many lines there are, and formats never change. */
+static struct {
+    kind kind[KINDS];
+    _Atomic uint64_t dropped;
+} limits;
+
+static kind *kind_of(const char *fmt)
+{
+    uint64_t hash = (uint64_t)(uintptr_t)fmt * UINT64_C(0x9E3779B97F4A7C15) >> 32;
+    for (uint64_t i = 0; i < PLACES; i++) {
+        kind *k = &limits.kind[(hash + i) % KINDS];
+        const char *seen = NULL;
+        if (atomic_compare_exchange_strong_explicit(&k->fmt, &seen, fmt, memory_order_relaxed,
+                                                    memory_order_relaxed) ||
+            seen == fmt)
+            return k;
+    }
+    return NULL;
+}
+
+/* Room for a line at `now`, which is taken. */
+static bool take_room(kind *k, int64_t now)
+{
+    int64_t full = atomic_load_explicit(&k->full_ns, memory_order_relaxed), next;
+    do {
+        next = (full > now ? full : now) + LINE_NS;
+        if (next - now > BURST_NS)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&k->full_ns, &full, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
 void cp_log(cp_log_level level, const char *fmt, ...)
+{
+    if (!wanted(level))
+        return;
+    kind *k = kind_of(fmt);
+    if (k && !take_room(k, cp_now_ns())) {
+        atomic_fetch_add_explicit(&k->dropped, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&limits.dropped, 1, memory_order_relaxed);
+        return;
+    }
+    int dropped = k ? atomic_exchange_explicit(&k->dropped, 0, memory_order_relaxed) : 0;
+    va_list ap;
+    va_start(ap, fmt);
+    log_line(level, dropped, fmt, ap);
+    va_end(ap);
+}
+
+void cp_log_each(cp_log_level level, const char *fmt, ...)
 {
     if (!wanted(level))
         return;
@@ -111,24 +179,21 @@ void cp_log(cp_log_level level, const char *fmt, ...)
     va_end(ap);
 }
 
-void cp_log_limited(struct cp_log_limit *l, int burst, cp_log_level level, const char *fmt, ...)
+void cp_log_flush(int64_t now_ns)
 {
-    if (!wanted(level))
-        return;
-    /* All relaxed: the counts steer only how many lines are printed. A reset that two threads see
-     * at once lets at most a burst more through. */
-    long now = (long)(cp_now_ns() / 1000000000) + 1;
-    long second = atomic_load_explicit(&l->second, memory_order_relaxed);
-    if (second != now && atomic_compare_exchange_strong_explicit(
-                             &l->second, &second, now, memory_order_relaxed, memory_order_relaxed))
-        atomic_store_explicit(&l->count, 0, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&l->count, 1, memory_order_relaxed) >= burst) {
-        atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
-        return;
+    for (int i = 0; i < KINDS; i++) {
+        kind *k = &limits.kind[i];
+        if (atomic_load_explicit(&k->dropped, memory_order_relaxed) == 0 ||
+            atomic_load_explicit(&k->full_ns, memory_order_relaxed) > now_ns)
+            continue;
+        int dropped = atomic_exchange_explicit(&k->dropped, 0, memory_order_relaxed);
+        if (dropped > 0)
+            cp_log_each(CP_LOG_WARN, "log lines were left out: dropped=%d of \"%s\"", dropped,
+                        atomic_load_explicit(&k->fmt, memory_order_relaxed));
     }
-    int dropped = atomic_exchange_explicit(&l->dropped, 0, memory_order_relaxed);
-    va_list ap;
-    va_start(ap, fmt);
-    log_line(level, dropped, fmt, ap);
-    va_end(ap);
+}
+
+uint64_t cp_log_dropped(void)
+{
+    return atomic_load_explicit(&limits.dropped, memory_order_relaxed);
 }

@@ -17,6 +17,8 @@ enum { SCOPE_MODEL, SCOPE_PROCESS };
 #define TYPE_span    "gauge"
 #define TYPE_age     "gauge"
 #define TYPE_stamp   "gauge"
+#define TYPE_joules  "counter"
+#define TYPE_energy  "histogram"
 #define TYPE_seconds "histogram"
 #define TYPE_tokens  "histogram"
 #define TYPE_errors  "counter"
@@ -129,8 +131,14 @@ static const cp_bound tokens_bounds[] = {
     {5000000, SIZES},
     {10000000, SIZES},
 };
+static const cp_bound energy_bounds[] = {
+    {0.001, OWN}, {0.002, OWN}, {0.005, OWN}, {0.01, OWN}, {0.02, OWN}, {0.05, OWN}, {0.1, OWN},
+    {0.2, OWN},   {0.5, OWN},   {1, OWN},     {2, OWN},    {5, OWN},    {10, OWN},   {20, OWN},
+    {50, OWN},    {100, OWN},   {200, OWN},   {500, OWN},  {1000, OWN}, {2000, OWN}, {5000, OWN},
+    {10000, OWN}};
 /* clang-format on */
 enum {
+    ENERGY_BOUNDS = sizeof(energy_bounds) / sizeof(energy_bounds[0]),
     SECONDS_BOUNDS = sizeof(seconds_bounds) / sizeof(seconds_bounds[0]),
     TOKENS_BOUNDS = sizeof(tokens_bounds) / sizeof(tokens_bounds[0])
 };
@@ -150,14 +158,23 @@ cp_metric_kind cp_metric_kind_of(cp_metric id)
 
 bool cp_metric_is_histogram(cp_metric id)
 {
-    return rows[id].kind == CP_KIND_seconds || rows[id].kind == CP_KIND_tokens;
+    return rows[id].kind == CP_KIND_seconds || rows[id].kind == CP_KIND_tokens ||
+           rows[id].kind == CP_KIND_energy;
 }
 
 const cp_bound *cp_metric_bounds(cp_metric id, int *n)
 {
-    bool seconds = rows[id].kind == CP_KIND_seconds;
-    *n = seconds ? SECONDS_BOUNDS : TOKENS_BOUNDS;
-    return seconds ? seconds_bounds : tokens_bounds;
+    switch (rows[id].kind) {
+    case CP_KIND_seconds:
+        *n = SECONDS_BOUNDS;
+        return seconds_bounds;
+    case CP_KIND_energy:
+        *n = ENERGY_BOUNDS;
+        return energy_bounds;
+    default:
+        *n = TOKENS_BOUNDS;
+        return tokens_bounds;
+    }
 }
 
 /* ---- handles ---- */

@@ -21,6 +21,8 @@ typedef enum cp_metric_kind {
     CP_KIND_span,
     CP_KIND_age,
     CP_KIND_stamp,
+    CP_KIND_joules,
+    CP_KIND_energy,
     CP_KIND_seconds,
     CP_KIND_tokens,
     CP_KIND_errors,

@@ -235,6 +235,14 @@ static void write_row(cp_buf *out, const cp_metrics *m, cp_metric id)
     case CP_KIND_info:
         write_info(out, &s, id);
         return;
+    case CP_KIND_energy:
+        if (cp_metric_get(m, id) > 0)
+            write_histogram(out, &s, id, CP_LADDER_OWN);
+        return;
+    case CP_KIND_joules:
+        if (cp_metric_value(m, id) > 0)
+            write_millionths(out, &s, cp_metric_value(m, id));
+        return;
     case CP_KIND_micros:
     case CP_KIND_span:
         write_millionths(out, &s, cp_metric_value(m, id));

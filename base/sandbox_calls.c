@@ -40,7 +40,7 @@
 #endif
 #define LOOKED_AT 0x9a7c10cdu /* no descriptor: those are not negative */
 
-enum { LINES_A_SECOND = 20, ARGS_MAX = 2, OPTIMIZE_TREE = 2, PATH_BYTES = 4096 };
+enum { ARGS_MAX = 2, OPTIMIZE_TREE = 2, PATH_BYTES = 4096 };
 
 /* The handler has no argument of ours: this is the one place that needs globals. */
 static struct {
@@ -171,8 +171,7 @@ static void refuse(const call *c)
     cp_snprintf(number, sizeof(number), "number %ld", c->number);
     if (path_of(c))
         cp_snprintf(path, sizeof(path), " of %.100s", path_of(c));
-    CP_LOG_LIMITED(CP_LOG_WARN, LINES_A_SECOND, "sandbox: refused the system call %s%s",
-                   name ? name : number, path);
+    cp_log(CP_LOG_WARN, "sandbox: refused the system call %s%s", name ? name : number, path);
 }
 
 /* It comes in the thread that called, between two of its instructions: the log may be used where

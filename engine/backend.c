@@ -14,6 +14,7 @@ static const cp_engine_backend real = {
     .prepared_free = cp_prepared_free,
     .submit = cp_backend_submit,
     .collect = cp_backend_collect,
+    .op_time = cp_prepared_op_time,
     .poisoned = cp_loaded_poisoned,
     .now_ns = cp_now_ns,
 };

@@ -22,6 +22,17 @@ typedef struct cp_engine_limits {
     int64_t max_queue_tokens; /* prompt tokens that can wait in all; 0: not told */
 } cp_engine_limits;
 
+/* What a model's steps took since it was loaded, and their operations: those of which there were
+ * any, as the engine's thread saw them. */
+typedef struct cp_engine_profile {
+    uint64_t steps, step_ns;
+    int n; /* 0: the backend tells of no operations */
+    struct cp_engine_op {
+        const char *name; /* "linear" */
+        uint64_t ns, records;
+    } op[CP_OP_COUNT];
+} cp_engine_profile;
+
 /* What the front end sees of an engine. self is the first argument of each. */
 typedef struct cp_engine_api {
     void *self;
@@ -37,6 +48,8 @@ typedef struct cp_engine_api {
      */
     void (*release)(void *self, cp_request *r);
     bool (*limits)(void *self, const cp_resident *model, cp_engine_limits *out);
+    /* Asks nobody and waits for nobody. Any thread; NULL: the engine keeps no times. */
+    void (*profile)(void *self, const cp_resident *model, cp_engine_profile *out);
     /* The heart beat within the last 30 s, or has not been started. It beats in each turn, and
      * between and within the operations of a step, however long that is. False for good when the
      * device has failed. */

@@ -2,9 +2,9 @@
  * engine_internal: the engine as data, and the seam for tests: an engine opened with its own table
  * of backend functions and models given as bare programs runs without kernels/ and model/.
  *
- * Floors: wake, pace · resident (open, free) · step · models (load, unload) · loop (the engine
- * thread) · front (the table of functions) · engine (open, start, stop, close) · backend (the real
- * table). They stand on sched.h's.
+ * Floors: wake, pace, profile · resident (open, free) · step · models (load, unload) · loop (the
+ * engine thread) · front (the table of functions) · engine (open, start, stop, close) · backend
+ * (the real table). They stand on sched.h's.
  */
 #ifndef CP_ENGINE_ENGINE_INTERNAL_H
 #define CP_ENGINE_ENGINE_INTERNAL_H
@@ -12,6 +12,7 @@
 #include "engine/batch.h"
 #include "engine/memory.h"
 #include "engine/pace.h"
+#include "engine/profile.h"
 #include "engine/state.h"
 
 #include <pthread.h>
@@ -28,6 +29,7 @@ typedef struct cp_engine_backend {
     void (*prepared_free)(cp_prepared *p);
     cp_code (*submit)(cp_prepared *p, const cp_batch *batch, cp_err *err);
     cp_code (*collect)(cp_prepared *p, cp_err *err);
+    cp_op_time (*op_time)(const cp_prepared *p, cp_op_kind kind); /* NULL: it knows no times */
     bool (*poisoned)(const cp_loaded *file);
     int64_t (*now_ns)(void); /* the engine's clock: cp_now_ns, but in tests */
 } cp_engine_backend;
@@ -55,6 +57,7 @@ struct cp_resident {
     int64_t took_ns;         /* and all of it, when it is over; without waited_ns */
     cp_pace pace;            /* of all steps so far */
     _Atomic int64_t step_ns; /* its target from the next step on; relaxed */
+    cp_profile profile;
     /* life */
     cp_resident *next; /* of e->arrivals, then of e->models */
     _Atomic int state; /* cp_model_state */

@@ -131,6 +131,12 @@ static bool api_limits(void *self, const cp_resident *m, cp_engine_limits *out)
     return true;
 }
 
+static void api_profile(void *self, const cp_resident *m, cp_engine_profile *out)
+{
+    (void)self;
+    cp_profile_read(&m->profile, out);
+}
+
 static bool api_alive(void *self)
 {
     cp_engine *e = self;
@@ -160,6 +166,7 @@ cp_engine_api cp_front_table(cp_engine *e)
                            .cancel = api_cancel,
                            .release = api_release,
                            .limits = api_limits,
+                           .profile = api_profile,
                            .alive = api_alive,
                            .set_front = api_set_front};
 }

@@ -27,6 +27,18 @@ static cp_code submit(cp_engine *e, cp_resident *m, cp_err *err)
     return e->backend->submit(m->prepared, batch, err);
 }
 
+/* The steps of a warm-up do not count. */
+static void note_times(const cp_engine *e, cp_resident *m)
+{
+    bool counted = atomic_load_explicit(&m->state, memory_order_relaxed) != CP_MODEL_LOADING;
+    for (int k = 0; k < CP_OP_COUNT && e->backend->op_time; k++) {
+        cp_op_time now = e->backend->op_time(m->prepared, (cp_op_kind)k);
+        cp_profile_op(&m->profile, (cp_op_kind)k, &now, counted);
+    }
+    if (counted)
+        cp_profile_step(&m->profile, m->took_ns);
+}
+
 /* Anything but CP_OK: no result may be used. */
 static cp_code collect(cp_engine *e, cp_resident *m, cp_err *err)
 {
@@ -112,6 +124,7 @@ bool cp_resident_end_step(cp_engine *e, cp_resident *m)
         } else {
             fail_step(e, m);
         }
+        note_times(e, m);
         cp_metrics_step(m->metrics, m->took_ns, m->step.batch.n_rows, now);
         cp_metrics_row_budget(m->metrics, cp_pace_rows(&m->pace));
         m->stepping = false;

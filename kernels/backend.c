@@ -535,9 +535,10 @@ cp_code cp_backend_collect(cp_prepared *p, cp_err *err)
     return p->b->row->collect(p, err);
 }
 
-uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind)
+cp_op_time cp_prepared_op_time(const cp_prepared *p, cp_op_kind kind)
 {
-    return kind < CP_OP_COUNT ? p->op_ns[kind] : 0;
+    CP_ASSERT((unsigned)kind < CP_OP_COUNT);
+    return (cp_op_time){.ns = p->op_ns[kind], .records = p->op_records[kind]};
 }
 
 uint64_t cp_prepared_barriers(const cp_prepared *p)

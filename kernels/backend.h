@@ -103,7 +103,7 @@ struct cp_prepared {
     uint64_t n_steps;          /* submitted */
     int in_flight;             /* of them, not collected */
     const cp_batch *unsampled; /* the latest one, while it waits for cp_backend_sample */
-    uint64_t op_ns[CP_OP_COUNT];
+    uint64_t op_ns[CP_OP_COUNT], op_records[CP_OP_COUNT];
     uint64_t barriers; /* of the last step */
     void *impl;
 };

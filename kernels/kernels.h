@@ -189,9 +189,12 @@ size_t cp_prepared_bytes(const cp_prepared *p); /* memory taken beside the mappe
 cp_code cp_backend_submit(cp_prepared *p, const cp_batch *batch, cp_err *err);
 cp_code cp_backend_sample(cp_prepared *p, const cp_batch *batch, cp_err *err);
 cp_code cp_backend_collect(cp_prepared *p, cp_err *err);
-/* Nanoseconds spent in operations of a kind since prepare (worker 0's view), and barriers passed in
- * the last step. */
-uint64_t cp_prepared_op_ns(const cp_prepared *p, cp_op_kind kind);
+/* Of a kind since prepare, by worker 0, its waiting included; 0 on cuda. The thread of steps. */
+typedef struct cp_op_time {
+    uint64_t ns, records;
+} cp_op_time;
+cp_op_time cp_prepared_op_time(const cp_prepared *p, cp_op_kind kind);
+/* Barriers passed in the last step. */
 uint64_t cp_prepared_barriers(const cp_prepared *p);
 
 #endif

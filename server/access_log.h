@@ -15,4 +15,15 @@
 /* The exchange is over; c->q is still there. */
 void cp_access_log(const cp_call *c);
 
+/* The same facts, for other lines. The answer's status; 499: the client left before there was one.
+ */
+int cp_access_status(const cp_call *c);
+const char *cp_access_method(const cp_http_req *q);
+typedef struct cp_tokens {
+    long long prompt;
+    int cached, completion;
+} cp_tokens;
+/* What was generated so far; false: the call generates nothing, or has not come so far. */
+bool cp_access_tokens(const cp_call *c, cp_tokens *out);
+
 #endif

@@ -19,6 +19,15 @@ unsigned cp_auth_scopes(const cp_api_key *keys, size_t n, const char *key)
     return scopes;
 }
 
+void cp_auth_name(const char *key, char out[20])
+{
+    uint8_t hash[32];
+    char digest[CP_DIGEST_STR];
+    cp_sha256_of(key, strlen(key), hash);
+    cp_digest_format(hash, digest);
+    cp_snprintf(out, 20, "%s", digest);
+}
+
 const char *cp_auth_bearer(const char *header)
 {
     if (strncasecmp(header, "Bearer", 6) != 0 || header[6] != ' ')

@@ -51,6 +51,7 @@ void cp_call_unref(cp_call *c)
     cp_account_close(&c->account);
     free(c->named);
     free(c->model_id);
+    free(c->profile);
     free(c);
 }
 

@@ -97,6 +97,7 @@ struct cp_call {
     char id[CP_ID_BYTES];
     char path[128]; /* for the access line */
     cp_trace_context trace;
+    char key[20]; /* "sha256:" and the first digits of the key's hash; "": none was needed */
     int64_t created;
     cp_account account; /* pays for all that follows which grows with the request */
     cp_arena *arena;
@@ -123,8 +124,12 @@ struct cp_call {
     int n_open; /* parts the engine has not ended */
     bool streaming;
     int64_t submit_ns; /* cp_now_ns(), when the engine was given its parts; 0: it was not */
+    int64_t first_ns;  /* cp_now_ns() when the engine first told of it; 0: it has not */
     int64_t last_write;
-    cp_buf chunk_head; /* a chunk up to its choice's index */
+    struct cp_meter meter;           /* of its model, when it was submitted */
+    double joules;                   /* what it took; 0: it has not ended, or nobody measures */
+    struct cp_profile_wait *profile; /* of /debug/profile, while it waits; NULL: none */
+    cp_buf chunk_head;               /* a chunk up to its choice's index */
 };
 
 static inline cp_call_state cp_call_state_of(const cp_call *c)

@@ -40,10 +40,11 @@ static void idle_remove(cp_http *h, cp_conn *c)
 
 /* ---- open and close ---- */
 
-void cp_conn_open(cp_http *h, int fd, int64_t now)
+void cp_conn_open(cp_http *h, int fd, const struct sockaddr_in6 *peer, int64_t now)
 {
     cp_conn *c = cp_xcalloc(1, sizeof(*c));
     c->fd = fd;
+    c->peer = *peer;
     c->slot = h->free_slots[--h->n_free];
     c->first_byte = now;
     c->readable = true;
@@ -57,7 +58,7 @@ void cp_conn_open(cp_http *h, int fd, int64_t now)
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
     ev.data.u64 = ((uint64_t)h->generation[c->slot] << 32) | c->slot;
     if (epoll_ctl(h->ep, EPOLL_CTL_ADD, fd, &ev) != 0) {
-        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: epoll_ctl: %s", strerror(errno));
+        cp_log(CP_LOG_WARN, "http: epoll_ctl: %s", strerror(errno));
         c->broken = true;
     }
     cp_conn_list(h, c);

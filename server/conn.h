@@ -12,7 +12,7 @@
 #include "server/http_types.h"
 
 /* Take fd over, into a free slot and the epoll; it stands on the list to pump. */
-void cp_conn_open(cp_http *h, int fd, int64_t now);
+void cp_conn_open(cp_http *h, int fd, const struct sockaddr_in6 *peer, int64_t now);
 /* The exchange in flight ends, the slot is free. The memory goes when it has left the list. */
 void cp_conn_close(cp_http *h, cp_conn *c);
 /* Pump all that are on the list. */

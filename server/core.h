@@ -39,6 +39,8 @@ struct cp_server {
     int64_t comment_ns, slow_ns;
     cp_metrics *metrics;
     int trace_fd;      /* where spans go (trace.h); -1: nowhere */
+    cp_append *audit;  /* borrowed; NULL: none */
+    cp_energy *energy; /* borrowed; NULL: nobody measures */
     cp_budget *budget; /* bodies, trees, and what calls hold */
     cp_served_table models;
     cp_server_host host; /* set before ready_to_serve; self NULL: none */
@@ -55,6 +57,8 @@ struct cp_server {
     /* loop thread */
     struct cp_call *calls;
     int64_t drain_since, cut_since;
+    int64_t energy_ns;  /* when the meters were last read; 0: never */
+    uint64_t energy_uj; /* what they said */
     char *unknown[CP_UNKNOWN_LOGGED];
     int n_unknown;
     cp_buf scratch; /* one token's text */

@@ -2,6 +2,7 @@
 #include "server/events.h"
 
 #include "base/clock.h"
+#include "server/meter.h"
 #include "server/reply.h"
 #include "server/stream.h"
 
@@ -144,8 +145,10 @@ static void part_ended(cp_part *p)
     cp_call *c = p->call;
     cp_server *s = c->s;
     c->n_open--;
-    if (c->n_open == 0)
+    if (c->n_open == 0) {
+        cp_meter_end(c);
         complete(c);
+    }
     s->engine.release(s->engine.self, &p->r); /* the loop's reference to the call is still there */
     cp_call_let_go(c);
 }
@@ -162,8 +165,10 @@ static void drain_part(cp_part *p)
         on_event(p, &ev);
         any = true;
     }
-    if (any)
+    if (any) {
         c->last_write = cp_now_ns();
+        c->first_ns = c->first_ns ? c->first_ns : c->last_write;
+    }
     /* Every choice has met its stop string: the rest is not wanted. */
     if (p->state == CP_PART_LIVE && p->n_closed == p->r.n) {
         cp_part_move(p, CP_PART_CANCELLED);
@@ -233,6 +238,7 @@ void cp_call_submit(cp_call *c)
     cp_call_fresh_id(c->api->id_prefix, c->id, sizeof(c->id));
     c->created = cp_wall_sec();
     c->last_write = c->submit_ns = cp_now_ns();
+    cp_meter_begin(c);
     c->api->begin(c);
     for (int i = 0; i < c->n_parts; i++) {
         cp_part *p = &c->parts[i];

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,8 +74,7 @@ cp_http_req *cp_exchange_begin(cp_http *h, cp_conn *c, size_t n_head)
     cp_head_canonical(&q->head, q->malformed ? NULL : c->in.p, &canonical);
     bool taken = !canonical.failed && cp_mhd_request(c->link, canonical.p, canonical.n);
     if (!taken)
-        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: libmicrohttpd refuses a head of %zu bytes",
-                       canonical.n);
+        cp_log(CP_LOG_WARN, "http: libmicrohttpd refuses a head of %zu bytes", canonical.n);
     cp_buf_fini(&canonical);
     cp_buf_consume(&c->in, n_head);
     memset(&c->head, 0, sizeof(c->head));
@@ -203,6 +203,19 @@ cp_method cp_http_method(const cp_http_req *q)
 const char *cp_http_path(const cp_http_req *q)
 {
     return q->path;
+}
+
+void cp_http_peer(const cp_http_req *q, char out[CP_PEER_TEXT])
+{
+    const struct sockaddr_in6 *v6 = &q->c->peer;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)v6;
+    char text[INET6_ADDRSTRLEN] = "";
+    if (v6->sin6_family == AF_INET && inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text)))
+        cp_snprintf(out, CP_PEER_TEXT, "%s:%u", text, ntohs(v4->sin_port));
+    else if (v6->sin6_family == AF_INET6 && inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text)))
+        cp_snprintf(out, CP_PEER_TEXT, "[%s]:%u", text, ntohs(v6->sin6_port));
+    else
+        cp_strcopy(out, CP_PEER_TEXT, "unix");
 }
 
 const char *cp_http_query(const cp_http_req *q)

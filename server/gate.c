@@ -5,6 +5,7 @@
 #include "server/gate.h"
 
 #include "server/auth.h"
+#include "server/call.h"
 #include "server/origin.h"
 
 #include <string.h>
@@ -42,6 +43,8 @@ static cp_code authorize(const cp_server *s, const cp_http_req *q, const cp_rout
     if (s->rules->n_keys == 0 || (route && needed == 0))
         return CP_OK;
     const char *key = key_of(q);
+    if (key && s->audit)
+        cp_auth_name(key, ((cp_call *)cp_http_user(q))->key);
     unsigned scopes = key ? cp_auth_scopes(s->rules->keys, s->rules->n_keys, key) : 0;
     if (scopes == 0)
         return cp_fail(err, CP_INVALID_API_KEY,

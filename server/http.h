@@ -89,6 +89,9 @@ cp_method cp_http_method(const cp_http_req *q);
 /* As sent, still percent-encoded, without query and without one trailing slash; "-" where the head
  * was refused. */
 const char *cp_http_path(const cp_http_req *q);
+/* Who sent it: "10.0.0.7:41022", "[::1]:41022", "unix". */
+enum { CP_PEER_TEXT = 64 };
+void cp_http_peer(const cp_http_req *q, char out[CP_PEER_TEXT]);
 /* What follows the question mark, as sent; "": nothing. Valid until hooks.done. */
 const char *cp_http_query(const cp_http_req *q);
 /* The absolute form's authority, else Host; NULL: neither. Valid until hooks.done. */

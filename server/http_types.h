@@ -29,6 +29,7 @@
 #include "server/listen.h"
 #include "server/mhd.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -57,19 +58,20 @@ typedef enum cp_answer_state {
 
 typedef struct cp_conn {
     uint32_t slot;
-    int fd;             /* -1: closed, waits to be taken from the list of the pumped */
-    bool listed;        /* in the list of those to pump */
-    bool readable;      /* the socket may hold more */
-    bool eof;           /* the client has closed its side */
-    bool broken;        /* reset, or a send has failed */
-    bool reserve;       /* taken in when connections were full: probes only */
-    bool last;          /* closes after the exchange in flight */
-    bool lingers;       /* answered for the last time; what still comes is dropped */
-    int64_t first_byte; /* of a head that is not complete, or the accept; 0: none */
-    int64_t idle_since; /* beginning of the time without an exchange */
-    uint64_t dropped;   /* bytes */
-    cp_buf in;          /* read and not yet used */
-    cp_buf wire;        /* to be sent from wire_off on */
+    struct sockaddr_in6 peer; /* or one of IPv4; of a Unix socket nothing */
+    int fd;                   /* -1: closed, waits to be taken from the list of the pumped */
+    bool listed;              /* in the list of those to pump */
+    bool readable;            /* the socket may hold more */
+    bool eof;                 /* the client has closed its side */
+    bool broken;              /* reset, or a send has failed */
+    bool reserve;             /* taken in when connections were full: probes only */
+    bool last;                /* closes after the exchange in flight */
+    bool lingers;             /* answered for the last time; what still comes is dropped */
+    int64_t first_byte;       /* of a head that is not complete, or the accept; 0: none */
+    int64_t idle_since;       /* beginning of the time without an exchange */
+    uint64_t dropped;         /* bytes */
+    cp_buf in;                /* read and not yet used */
+    cp_buf wire;              /* to be sent from wire_off on */
     size_t wire_off;
     cp_mhd_link *link; /* from a head on until the connection has been idle for a while */
     cp_head head;      /* under way */

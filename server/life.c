@@ -4,8 +4,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/access_log.h"
+#include "server/audit.h"
 #include "server/events.h"
 #include "server/prepare.h"
+#include "server/profile.h"
 #include "server/reply.h"
 #include "server/spans.h"
 
@@ -22,7 +24,7 @@ static void log_unknown(cp_call *c)
         if (k < s->n_unknown || k == CP_UNKNOWN_LOGGED)
             continue;
         s->unknown[s->n_unknown++] = cp_xstrdup(c->p.unknown[i]);
-        cp_log(CP_LOG_WARN, "request field \"%s\" is unknown and ignored", c->p.unknown[i]);
+        cp_log_each(CP_LOG_WARN, "request field \"%s\" is unknown and ignored", c->p.unknown[i]);
     }
 }
 
@@ -125,6 +127,10 @@ static bool outlives_model(const cp_call *c, int64_t now_ns)
 
 void cp_call_tick(cp_call *c, int64_t now_ns)
 {
+    if (c->profile) {
+        cp_profile_tick(c, now_ns);
+        return;
+    }
     if (outlives_model(c, now_ns)) {
         cp_err err;
         cp_call_fail(c, cp_fail(&err, CP_MODEL_NOT_FOUND, "the model was unloaded"), &err);
@@ -164,6 +170,7 @@ void cp_call_done(cp_call *c)
 {
     cp_access_log(c);
     cp_spans_send(c);
+    cp_audit(c);
     c->q = NULL;
     cp_call_cancel(c);
     /* What a stalled stream has left in its ring may hold the end: the engine says it once. */

@@ -99,15 +99,18 @@ static void accept_some(cp_http *h, int64_t now)
             h->full_at = now;
             return;
         }
-        int fd = accept4(h->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_in6 peer = {0}; /* or one of IPv4, which is shorter */
+        socklen_t n = sizeof(peer);
+        int fd =
+            accept4(h->listener.fd, (struct sockaddr *)&peer, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) { /* only now is somebody in need of room */
             if (!full && atomic_load(&h->n_conns) >= h->max_conns)
                 reap(h, false, now);
-            cp_conn_open(h, fd, now);
+            cp_conn_open(h, fd, &peer, now);
         } else if (errno == EAGAIN) {
             return;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: accept: %s", strerror(errno));
+            cp_log(CP_LOG_WARN, "http: accept: %s", strerror(errno));
             if (!reap(h, false, now) && !reap(h, true, now)) {
                 h->full_at = now;
                 return;

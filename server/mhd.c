@@ -139,7 +139,7 @@ static void log_line(void *arg, const char *fmt, va_list ap)
     if (vsnprintf(line, sizeof(line), fmt, ap) < 0)
         return;
     line[strcspn(line, "\r\n")] = '\0';
-    CP_LOG_LIMITED(CP_LOG_DEBUG, 5, "libmicrohttpd: %s", line);
+    cp_log(CP_LOG_DEBUG, "libmicrohttpd: %s", line);
 }
 
 /* A path stays as it was sent: a decoded %00 would cut it short. */
@@ -194,7 +194,7 @@ cp_mhd_link *cp_mhd_link_open(cp_mhd *m)
 {
     int fds[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) != 0) {
-        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: socketpair: %s", strerror(errno));
+        cp_log(CP_LOG_WARN, "http: socketpair: %s", strerror(errno));
         return NULL;
     }
     cp_mhd_link *l = cp_xcalloc(1, sizeof(*l));
@@ -207,7 +207,7 @@ cp_mhd_link *cp_mhd_link_open(cp_mhd *m)
         run(m);
     m->opening = NULL;
     if (!l->mhd) {
-        CP_LOG_LIMITED(CP_LOG_WARN, 1, "http: libmicrohttpd takes no connection");
+        cp_log(CP_LOG_WARN, "http: libmicrohttpd takes no connection");
         close(l->fd);
         free(l);
         return NULL;

@@ -1,11 +1,19 @@
 /* This file answers /metrics. What is only known when somebody looks is set here. */
 #include "server/handlers.h"
+
+#include "base/log.h"
 #include "server/query.h"
 #include "server/reply.h"
 
 #include <string.h>
 
 enum { NAMES_MAX = 64 };
+
+/* A counter that somebody else has counted. */
+static void catch_up(cp_metrics *m, cp_metric id, uint64_t now)
+{
+    cp_metric_add(m, id, (int64_t)now - cp_metric_get(m, id));
+}
 
 static void set_process(const cp_server *s)
 {
@@ -14,6 +22,11 @@ static void set_process(const cp_server *s)
     cp_metric_set(s->metrics, CP_M_CONNECTIONS, cp_http_connections(s->http));
     cp_metric_set(s->metrics, CP_M_BUDGET_BODIES, (int64_t)cp_budget_used(s->budget));
     cp_metric_set(s->metrics, CP_M_BUDGET_LIMIT_BODIES, (int64_t)cp_budget_limit(s->budget));
+    catch_up(s->metrics, CP_M_LOG_DROPPED, cp_log_dropped());
+    if (s->audit) {
+        catch_up(s->metrics, CP_M_AUDIT_WRITTEN, cp_append_lines(s->audit));
+        catch_up(s->metrics, CP_M_AUDIT_DROPPED, cp_append_dropped(s->audit));
+    }
     cp_metric_set(s->metrics, CP_M_DRAIN_STATE, drain[atomic_load(&s->drain)]);
 }
 

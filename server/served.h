@@ -42,8 +42,13 @@ struct cp_served {
                   */
     bool staged; /* hidden and LOADING: published, and waits for its move */
     cp_sampling_defaults defaults;
-    int64_t end_ns; /* of a drain; 0: none */
-    int refs;       /* without the table's own */
+    int64_t end_ns;    /* of a drain; 0: none */
+    int refs;          /* without the table's own */
+    struct cp_meter {  /* the server's loop's: see meter.h */
+        int64_t rows;  /* computed, at the last reading */
+        double uj;     /* what they took, microjoules */
+        double row_uj; /* a row, in the last interval that had any; 0: none had */
+    } meter;
 };
 
 typedef struct cp_served_table {

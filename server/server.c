@@ -13,6 +13,7 @@
 #include "server/events.h"
 #include "server/json.h"
 #include "server/life.h"
+#include "server/meter.h"
 #include "server/routes.h"
 
 #include <malloc.h>
@@ -183,6 +184,8 @@ static void give_memory_back(void *arg)
 static void on_tick(void *arg, int64_t now)
 {
     cp_server *s = arg;
+    cp_meter_tick(s, now);
+    cp_log_flush(now);
     if (cp_budget_ebbed(s->budget))
         (void)cp_jobs_submit(s->jobs, give_memory_back, NULL); /* full: the next ebb does it */
     /* A push that was half done when the queue was last read is whole by now. */
@@ -230,6 +233,8 @@ cp_code cp_server_open(cp_server **out, const cp_server_config *cfg, cp_err *err
     s->slow_ns = MS(cfg->slow_reader_ms > 0 ? cfg->slow_reader_ms : SLOW_READER_MS);
     s->metrics = cfg->metrics;
     s->trace_fd = cfg->trace_fd > 0 ? cfg->trace_fd : -1;
+    s->audit = cfg->audit;
+    s->energy = cfg->energy;
     s->budget = cp_budget_new(cfg->body_bytes > 0 ? cfg->body_bytes : BODY_BYTES);
     atomic_init(&s->phase, "starting");
     cp_mpsc_init(&s->ready);

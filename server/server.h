@@ -12,7 +12,9 @@
 #ifndef CP_SERVER_SERVER_H
 #define CP_SERVER_SERVER_H
 
+#include "base/append.h"
 #include "base/code.h"
+#include "base/energy.h"
 #include "base/jobs.h"
 #include "base/metrics.h"
 #include "chat/chat.h"
@@ -62,6 +64,8 @@ typedef struct cp_server_config {
     const char *version;          /* "0.1.0 (abc123)", copied */
     cp_metrics *metrics;          /* the process's; may be NULL */
     int trace_fd;                 /* a socket of packets for spans (server/trace.h); 0: none */
+    cp_energy *energy;            /* the machine's meters; borrowed; NULL: nobody measures */
+    cp_append *audit;             /* a line a request (server/audit.h); borrowed; NULL: none */
 } cp_server_config;
 
 enum { CP_DEFAULT_STOPS = 16, CP_DEFAULT_STOP_BYTES = 64 };

@@ -247,6 +247,7 @@ static void walk(cp_pool *pool, int id, void *arg)
         if (id == 0) {
             int64_t now = cp_now_ns();
             p->op_ns[op->kind] += (uint64_t)(now - then);
+            p->op_records[op->kind]++;
             run->busy_ns += now - then;
             then = now;
             beat(&w, now);

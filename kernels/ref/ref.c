@@ -116,6 +116,7 @@ static void walk(cp_prepared *p, const cp_batch *b, int from, int to)
         fns[op->kind](p, op, b);
         int64_t now = cp_now_ns();
         p->op_ns[op->kind] += (uint64_t)(now - start);
+        p->op_records[op->kind]++;
         if (b->beat)
             atomic_store_explicit(b->beat, now, memory_order_relaxed);
     }

@@ -28,7 +28,8 @@ int main(int argc, char **argv)
                   {"queue", suite_queue},   {"jobs", suite_jobs},       {"pool", suite_pool},
                   {"toml", suite_toml},     {"options", suite_options}, {"metrics", suite_metrics},
                   {"map", suite_map},       {"io", suite_io},           {"fault", suite_fault},
-                  {"trust", suite_trust},   {"utf8", suite_utf8},       {"memory", suite_memory}};
+                  {"trust", suite_trust},   {"utf8", suite_utf8},       {"memory", suite_memory},
+                  {"append", suite_append}};
     int failures = 0;
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++) {
         if (argc < 2 || strcmp(argv[1], suites[i].name) == 0)

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+int suite_append(void);
 int suite_budget(void);
 int suite_code(void);
 int suite_fault(void);

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "tests/unit/base/suites.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -106,17 +107,45 @@ static void long_messages_are_cut_whole(void **state)
 
 static void log_limited(void)
 {
-    for (int i = 0; i < 2000; i++)
-        CP_LOG_LIMITED(CP_LOG_INFO, 5, "line");
+    cp_log_setup(CP_LOG_INFO, false);
+    for (int i = 0; i < 2000; i++) {
+        cp_log(CP_LOG_INFO, "one of many number=%d", i);
+        cp_log_each(CP_LOG_INFO, "each of them");
+    }
+    cp_log(CP_LOG_INFO, "another kind");
+    int64_t now = cp_now_ns();
+    cp_log_flush(now); /* the first kind has not been quiet so far */
+    cp_log(CP_LOG_INFO, "it is quiet");
+    cp_log_flush(now + 60000000000);
+    cp_log_flush(now + 60000000000); /* once */
 }
 
-static void limited_lines_stop_at_the_burst(void **state)
+static int count(const char *text, const char *words)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, words)); at++)
+        n++;
+    return n;
+}
+
+/* A kind that repeats itself is limited, the others and what is wanted each time are not. */
+static void lines_of_a_kind_stop_at_the_burst(void **state)
 {
     (void)state;
     cp_buf b = {0};
+    uint64_t before = cp_log_dropped();
     char *s = capture(log_limited, &b);
-    int n = count_lines(s);
-    assert_true(n >= 5 && n < 2000);
+    int n = count(s, "info one of many");
+    assert_true(n >= CP_LOG_BURST && n < 2000);
+    assert_int_equal(count(s, "each of them"), 2000);
+    assert_int_equal(count(s, "another kind"), 1);
+    const char *quiet = strstr(s, "it is quiet"), *said = strstr(s, "log lines were left out");
+    assert_true(quiet && said && quiet < said);
+    assert_int_equal(count(s, "log lines were left out"), 1);
+    int left_out = 0;
+    assert_int_equal(sscanf(strstr(said, "dropped="), "dropped=%d", &left_out), 1);
+    assert_int_equal(n + left_out, 2000); /* each was written or counted */
+    assert_true(cp_log_dropped() - before >= (uint64_t)(2000 - n - CP_LOG_A_SECOND));
     cp_buf_fini(&b);
 }
 
@@ -126,7 +155,7 @@ int suite_log(void)
         cmocka_unit_test(levels_filter),
         cmocka_unit_test(control_bytes_are_escaped),
         cmocka_unit_test(long_messages_are_cut_whole),
-        cmocka_unit_test(limited_lines_stop_at_the_burst),
+        cmocka_unit_test(lines_of_a_kind_stop_at_the_burst),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

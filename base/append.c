@@ -1,0 +1,200 @@
+/*
+ * Two buffers take turns: lines are added to one under the lock while the thread writes the other
+ * without it, in one write(2) where the kernel takes it whole.
+ */
+#include "base/append.h"
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct waiting {
+    char *p; /* [bytes] */
+    size_t n;
+    uint64_t lines;
+} waiting;
+
+struct cp_append {
+    char *path;
+    size_t bytes;
+    cp_code (*open)(void *arg, const char *path, int *fd, cp_err *err);
+    void *arg;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards what follows, but for the buffer that is being written */
+    pthread_cond_t more;
+    waiting buffer[2];
+    int filling; /* the one that lines are added to */
+    bool reopen, closing;
+    uint64_t lines, dropped;
+    int fd;    /* the thread's, as is the next */
+    bool torn; /* the file may end in the middle of a line */
+};
+
+cp_code cp_append_open_path(void *arg, const char *path, int *fd, cp_err *err)
+{
+    (void)arg;
+    *fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+    return *fd >= 0 ? CP_OK : cp_fail(err, CP_IO, "%s cannot be opened: %s", path, strerror(errno));
+}
+
+static void open_anew(cp_append *a)
+{
+    int fd;
+    cp_err err;
+    if (a->open(a->arg, a->path, &fd, &err) != CP_OK) {
+        cp_log(CP_LOG_ERROR, "%s; lines go on to the old file", err.msg);
+        return;
+    }
+    cp_io_close(a->fd);
+    a->fd = fd;
+    a->torn = false;
+}
+
+/* False: none of b's lines counts as written. */
+static bool write_out(cp_append *a, const waiting *b)
+{
+    if (b->n == 0)
+        return true;
+    if ((!a->torn || cp_io_write(a->fd, "\n", 1)) && cp_io_write(a->fd, b->p, b->n)) {
+        a->torn = false;
+        return true;
+    }
+    a->torn = true;
+    cp_log(CP_LOG_ERROR, "%s cannot be written: %s; %llu lines are lost", a->path, strerror(errno),
+           (unsigned long long)b->lines);
+    return false;
+}
+
+/* Write the filled buffer and act on what else was asked for. With the lock, which is open
+ * meanwhile. */
+static void turn(cp_append *a)
+{
+    waiting *b = &a->buffer[a->filling];
+    bool reopen = a->reopen;
+    a->filling ^= 1;
+    a->reopen = false;
+    pthread_mutex_unlock(&a->lock);
+    if (reopen)
+        open_anew(a);
+    bool written = write_out(a, b);
+    pthread_mutex_lock(&a->lock);
+    *(written ? &a->lines : &a->dropped) += b->lines;
+    b->n = 0;
+    b->lines = 0;
+}
+
+static void *work(void *arg)
+{
+    cp_append *a = arg;
+    pthread_setname_np(pthread_self(), "append");
+    pthread_mutex_lock(&a->lock);
+    for (;;) {
+        while (a->buffer[a->filling].n == 0 && !a->reopen && !a->closing)
+            pthread_cond_wait(&a->more, &a->lock);
+        if (a->buffer[a->filling].n == 0 && !a->reopen)
+            break;
+        turn(a);
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
+
+static void free_parts(cp_append *a)
+{
+    cp_io_close(a->fd);
+    pthread_mutex_destroy(&a->lock);
+    pthread_cond_destroy(&a->more);
+    free(a->buffer[0].p);
+    free(a->buffer[1].p);
+    free(a->path);
+    free(a);
+}
+
+cp_code cp_append_open(cp_append **out, const cp_append_config *cfg, cp_err *err)
+{
+    cp_append *a = cp_xcalloc(1, sizeof(*a));
+    a->path = cp_xstrdup(cfg->path);
+    a->bytes = cfg->bytes;
+    a->open = cfg->open ? cfg->open : cp_append_open_path;
+    a->arg = cfg->arg;
+    a->buffer[0].p = cp_xcalloc(1, a->bytes);
+    a->buffer[1].p = cp_xcalloc(1, a->bytes);
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->more, NULL);
+    a->fd = -1;
+    cp_code code = a->open(a->arg, a->path, &a->fd, err);
+    if (code == CP_OK) {
+        sigset_t old;
+        cp_signals_block(&old);
+        int rc = pthread_create(&a->thread, NULL, work, a);
+        cp_signals_restore(&old);
+        if (rc)
+            code = cp_fail(err, CP_NO_MEMORY, "%s: no thread: %s", a->path, strerror(rc));
+    }
+    if (code != CP_OK) {
+        free_parts(a);
+        return code;
+    }
+    *out = a;
+    return CP_OK;
+}
+
+void cp_append_line(cp_append *a, const char *line, size_t n)
+{
+    pthread_mutex_lock(&a->lock);
+    waiting *b = &a->buffer[a->filling];
+    if (n + 1 > a->bytes - b->n) {
+        a->dropped++;
+    } else {
+        memcpy(b->p + b->n, line, n);
+        b->p[b->n + n] = '\n';
+        b->n += n + 1;
+        b->lines++;
+        if (b->lines == 1)
+            pthread_cond_signal(&a->more);
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+void cp_append_reopen(cp_append *a)
+{
+    pthread_mutex_lock(&a->lock);
+    a->reopen = true;
+    pthread_cond_signal(&a->more);
+    pthread_mutex_unlock(&a->lock);
+}
+
+uint64_t cp_append_lines(cp_append *a)
+{
+    pthread_mutex_lock(&a->lock);
+    uint64_t n = a->lines;
+    pthread_mutex_unlock(&a->lock);
+    return n;
+}
+
+uint64_t cp_append_dropped(cp_append *a)
+{
+    pthread_mutex_lock(&a->lock);
+    uint64_t n = a->dropped;
+    pthread_mutex_unlock(&a->lock);
+    return n;
+}
+
+void cp_append_close(cp_append *a)
+{
+    if (!a)
+        return;
+    pthread_mutex_lock(&a->lock);
+    a->closing = true;
+    pthread_cond_signal(&a->more);
+    pthread_mutex_unlock(&a->lock);
+    pthread_join(a->thread, NULL);
+    free_parts(a);
+}

@@ -1,0 +1,96 @@
+/* This file writes the audit line of a request: see audit.h. */
+#include "server/audit.h"
+
+#include "base/clock.h"
+#include "server/access_log.h"
+#include "server/emit.h"
+
+#include <string.h>
+#include <time.h>
+
+static void text(cp_buf *b, const char *key, const char *value)
+{
+    cp_buf_printf(b, ",\"%s\":", key);
+    cp_emit_str(b, value, strlen(value));
+}
+
+/* {"time":"..." */
+static void begin(cp_buf *b)
+{
+    struct timespec ts;
+    struct tm tm;
+    char when[32];
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+    cp_buf_printf(b, "{\"time\":\"%s.%03dZ\"", when, (int)(ts.tv_nsec / 1000000));
+}
+
+/* How many choices ended by which reason; of one that had no end the engine was told that nobody
+ * wants it, or it has failed. */
+static void finish_reasons(const cp_call *c, cp_buf *b)
+{
+    static const char *const names[] = {
+        [CP_FINISH_NONE] = "cancelled", [CP_FINISH_STOP] = "stop", [CP_FINISH_LENGTH] = "length"};
+    int n[sizeof(names) / sizeof(names[0])] = {0};
+    const char *sep = "";
+    for (int i = 0; i < c->n_choices; i++)
+        n[c->choices[i].finish]++;
+    cp_buf_adds(b, ",\"finish_reasons\":{");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (n[i] == 0)
+            continue;
+        cp_buf_printf(b, "%s\"%s\":%d", sep,
+                      i == CP_FINISH_NONE && c->told != CP_OK ? "error" : names[i], n[i]);
+        sep = ",";
+    }
+    cp_buf_addc(b, '}');
+}
+
+static void generation(const cp_call *c, cp_buf *b)
+{
+    cp_tokens n;
+    if (!cp_access_tokens(c, &n))
+        return;
+    cp_buf_printf(b,
+                  ",\"stream\":%s,\"prompt_tokens\":%lld,\"cached_tokens\":%d,"
+                  "\"completion_tokens\":%d",
+                  c->streaming ? "true" : "false", n.prompt, n.cached, n.completion);
+    if (c->first_ns)
+        cp_buf_printf(b, ",\"ttft_ms\":%.1f", (double)(c->first_ns - cp_http_since(c->q)) / 1e6);
+    if (c->joules > 0)
+        cp_buf_printf(b, ",\"joules\":%.6f", c->joules);
+    finish_reasons(c, b);
+}
+
+void cp_audit(const cp_call *c)
+{
+    const cp_server *s = c->s;
+    const cp_http_req *q = c->q;
+    if (!s->audit || (c->route && c->route->scope == 0))
+        return;
+    char client[CP_PEER_TEXT];
+    cp_buf b = {0};
+    begin(&b);
+    text(&b, "id", c->request_id);
+    if (*c->key)
+        text(&b, "key", c->key);
+    cp_http_peer(q, client);
+    text(&b, "client", client);
+    text(&b, "method", cp_access_method(q));
+    text(&b, "route", c->route ? c->route->path : c->path);
+    if (!c->on_job && c->model_id)
+        text(&b, "model", c->model_id);
+    cp_buf_printf(&b, ",\"status\":%d,\"ms\":%.1f,\"bytes\":%llu", cp_access_status(c),
+                  (double)(cp_now_ns() - cp_http_since(q)) / 1e6,
+                  (unsigned long long)cp_http_sent(q));
+    if (c->told != CP_OK)
+        text(&b, "error", cp_code_info(c->told)->slug);
+    if (cp_call_state_of(c) == CP_CALL_LEFT)
+        cp_buf_adds(&b, ",\"client_gone\":true");
+    generation(c, &b);
+    cp_buf_addc(&b, '}');
+    if (!b.failed)
+        cp_append_line(s->audit, b.p, b.n);
+    cp_buf_fini(&b);
+}
