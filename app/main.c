@@ -65,6 +65,7 @@ int main(int argc, char **argv)
         cp_log_setup((cp_log_level)o->log_level, o->log_format == CP_LOG_FORMAT_JSON);
         say_what_follows(o);
         rc = commands[o->command](o);
+        cp_log_flush(INT64_MAX);
     }
     cp_options_free(o);
     return cp_stdio_close(rc);

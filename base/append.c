@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct waiting {
     char *p; /* [bytes] */
@@ -34,14 +35,20 @@ struct cp_append {
     bool reopen, closing;
     uint64_t lines, dropped;
     int fd;    /* the thread's, as is the next */
-    bool torn; /* the file may end in the middle of a line */
+    bool torn; /* the file ends in the middle of a line */
 };
 
+/* O_NONBLOCK is for the opening alone: a pipe without a reader would hold it up for good. */
 cp_code cp_append_open_path(void *arg, const char *path, int *fd, cp_err *err)
 {
     (void)arg;
-    *fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
-    return *fd >= 0 ? CP_OK : cp_fail(err, CP_IO, "%s cannot be opened: %s", path, strerror(errno));
+    *fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
+    if (*fd >= 0 && fcntl(*fd, F_SETFL, O_APPEND) == 0)
+        return CP_OK;
+    cp_code code = cp_fail(err, CP_IO, "%s cannot be opened: %s", path, strerror(errno));
+    cp_io_close(*fd);
+    *fd = -1;
+    return code;
 }
 
 static void open_anew(cp_append *a)
@@ -57,19 +64,40 @@ static void open_anew(cp_append *a)
     a->torn = false;
 }
 
-/* False: none of b's lines counts as written. */
-static bool write_out(cp_append *a, const waiting *b)
+/* How many of the bytes the file has taken; errno says why not all. */
+static size_t write_some(cp_append *a, const char *p, size_t n)
+{
+    size_t done = 0;
+    while (done < n) {
+        ssize_t k = write(a->fd, p + done, n - done);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0) {
+            errno = k ? errno : EIO;
+            break;
+        }
+        done += (size_t)k;
+    }
+    if (done > 0)
+        a->torn = p[done - 1] != '\n';
+    return done;
+}
+
+/* How many of b's lines the file has, each of them whole. */
+static uint64_t write_out(cp_append *a, const waiting *b)
 {
     if (b->n == 0)
-        return true;
-    if ((!a->torn || cp_io_write(a->fd, "\n", 1)) && cp_io_write(a->fd, b->p, b->n)) {
-        a->torn = false;
-        return true;
-    }
-    a->torn = true;
-    cp_log(CP_LOG_ERROR, "%s cannot be written: %s; %llu lines are lost", a->path, strerror(errno),
-           (unsigned long long)b->lines);
-    return false;
+        return 0;
+    size_t n = a->torn && write_some(a, "\n", 1) == 0 ? 0 : write_some(a, b->p, b->n);
+    if (n == b->n)
+        return b->lines;
+    uint64_t lines = 0;
+    const char *why = strerror(errno);
+    for (const char *at = b->p; (at = memchr(at, '\n', (size_t)(b->p + n - at))); at++)
+        lines++;
+    cp_log(CP_LOG_ERROR, "%s cannot be written: %s; %llu lines are lost", a->path, why,
+           (unsigned long long)(b->lines - lines));
+    return lines;
 }
 
 /* Write the filled buffer and act on what else was asked for. With the lock, which is open
@@ -83,9 +111,10 @@ static void turn(cp_append *a)
     pthread_mutex_unlock(&a->lock);
     if (reopen)
         open_anew(a);
-    bool written = write_out(a, b);
+    uint64_t written = write_out(a, b);
     pthread_mutex_lock(&a->lock);
-    *(written ? &a->lines : &a->dropped) += b->lines;
+    a->lines += written;
+    a->dropped += b->lines - written;
     b->n = 0;
     b->lines = 0;
 }

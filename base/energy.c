@@ -21,7 +21,7 @@ enum { ZONES_MAX = 64, PATH_MAX_BYTES = 512 };
 typedef struct zone {
     int fd; /* of energy_uj */
     bool dram;
-    uint64_t range, last; /* range: the largest value before 0 comes again */
+    uint64_t range, last; /* range: the largest value before 0 comes again; last <= range */
 } zone;
 
 struct cp_energy {
@@ -66,7 +66,7 @@ static void add_zone(cp_energy *e, const char *root, const char *folder)
     zone z = {.dram = dram, .range = strtoull(range, NULL, 10)};
     cp_snprintf(path, sizeof(path), "%s/%s/energy_uj", root, folder);
     z.fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (z.fd >= 0 && read_number(z.fd, &z.last))
+    if (z.fd >= 0 && read_number(z.fd, &z.last) && z.last <= z.range)
         e->zone[e->n++] = z;
     else
         cp_io_close(z.fd);
@@ -100,7 +100,7 @@ void cp_energy_read(cp_energy *e, cp_energy_sums *out)
     for (int i = 0; i < e->n; i++) {
         zone *z = &e->zone[i];
         uint64_t now;
-        if (!read_number(z->fd, &now))
+        if (!read_number(z->fd, &now) || now > z->range)
             continue; /* what it took meanwhile is in its next reading */
         uint64_t took = now >= z->last ? now - z->last : now + z->range - z->last;
         *(z->dram ? &e->sums.dram_uj : &e->sums.package_uj) += took;

@@ -25,6 +25,7 @@ typedef struct cp_engine_limits {
 /* What a model's steps took since it was loaded, and their operations: those of which there were
  * any, as the engine's thread saw them. */
 typedef struct cp_engine_profile {
+    int64_t since_ns; /* cp_now_ns() of the load: it tells models apart that had one address */
     uint64_t steps, step_ns;
     int n; /* 0: the backend tells of no operations */
     struct cp_engine_op {

@@ -31,7 +31,8 @@ static const char *const names[CP_OP_COUNT] = {
 
 void cp_profile_read(const cp_profile *p, cp_engine_profile *out)
 {
-    *out = (cp_engine_profile){.steps = atomic_load_explicit(&p->steps, memory_order_relaxed),
+    *out = (cp_engine_profile){.since_ns = p->since_ns,
+                               .steps = atomic_load_explicit(&p->steps, memory_order_relaxed),
                                .step_ns = atomic_load_explicit(&p->step_ns, memory_order_relaxed)};
     for (int k = 0; k < CP_OP_COUNT; k++) {
         uint64_t records = atomic_load_explicit(&p->records[k], memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 typedef struct cp_profile {
+    int64_t since_ns;             /* cp_now_ns() of the model's load; only read */
     cp_op_time seen[CP_OP_COUNT]; /* what the backend had told of before; who runs steps */
     /* relaxed: sums to look at, they order nothing; one thread writes */
     _Atomic uint64_t steps, step_ns;

@@ -115,6 +115,7 @@ cp_code cp_resident_open(cp_engine *e, cp_resident **out, const cp_engine_model 
     cp_mpsc_init(&m->late);
     cp_pace_init(&m->pace, cfg->step_ms * INT64_C(1000000), cfg->max_batch_rows);
     atomic_init(&m->step_ns, m->pace.target_ns);
+    m->profile.since_ns = e->backend->now_ns();
     cp_code code = open_parts(e, m, cfg, d, err);
     if (code == CP_OK)
         *out = m;

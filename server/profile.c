@@ -71,7 +71,7 @@ static void emit_model(cp_call *c, const cp_served *m, const struct cp_profile_w
     cp_engine_profile now;
     e->profile(e->self, m->engine, &now);
     for (int i = 0; i < w->n; i++)
-        if (w->look[i].engine == m->engine && w->look[i].profile.steps <= now.steps)
+        if (w->look[i].engine == m->engine && w->look[i].profile.since_ns == now.since_ns)
             subtract(&now, &w->look[i].profile);
     cp_buf_adds(b, "{\"id\":");
     cp_emit_str(b, m->id, strlen(m->id));

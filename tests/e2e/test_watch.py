@@ -93,9 +93,33 @@ class Audit(Folder):
             self.assertEqual(len(self.lines(s, 1, "audit.1")), 1)
 
     def test_a_file_that_cannot_be_opened_is_named(self):
-        with self.assertRaises(AssertionError) as e:
-            Server(*ARGS, "--audit-log", "/none/there/audit")
-        self.assertIn("--audit-log: /none/there/audit cannot be opened", str(e.exception))
+        os.mkfifo(self.path("pipe"))  # that nobody reads
+        for path in ("/none/there/audit", self.dir.name, self.path("pipe")):
+            with self.assertRaises(AssertionError) as e:
+                Server(*ARGS, "--audit-log", path)
+            self.assertIn(f"--audit-log: {path} cannot be opened", str(e.exception))
+
+    def test_what_cannot_be_opened_anew_goes_on_to_the_old_file(self):
+        os.mkdir(self.path("folder"))
+        with Server(*ARGS, "--audit-log", self.path("folder/audit")) as s:
+            os.rename(self.path("folder"), self.path("gone"))
+            s.process.send_signal(signal.SIGHUP)
+            s.wait(lambda: "cannot be opened" in s.log(), "said")
+            self.assertIn("lines go on to the old file", s.log())
+            s.request(TEXT, {"prompt": "x", "max_tokens": 1})
+            self.lines(s, 1, "gone/audit")
+
+    def test_what_a_client_sends_stays_within_its_line(self):
+        with Server(*ARGS, "--audit-log", self.path("audit")) as s:
+            forged = 'x\n{"forged": 1}\u2028\x1b[2J'
+            self.assertEqual(s.request(TEXT, {"model": forged, "prompt": "x", "user": forged})[0], 404)
+            self.assertEqual(s.request(TEXT, {"prompt": "x", "max_tokens": 1, "user": forged})[0], 200)
+            self.assertEqual(s.status("/%0a%7b%22forged%22:1%7d"), 404)
+            self.assertEqual(s.request("/v1/models", headers={"X-Request-Id": '"},{"forged":"1'})[0], 200)
+            rows = self.lines(s, 4)
+            self.assertEqual([r["status"] for r in rows], [404, 200, 404, 200])
+            self.assertNotIn("forged", "".join(r.get("model", "") + r["id"] for r in rows))
+            self.assertEqual(self.read("audit").count("\n"), 4)
 
 
 class Profile(Folder):
@@ -193,6 +217,14 @@ class Energy(Folder):
             # what nobody computed for is nobody's
             self.set("intel-rapl:0", 12_000_000)
             s.wait(lambda: self.joules(s, "package") == 13, "counted")
+            # a meter that tells nothing, or nonsense, is left out, and goes on with what it tells then
+            for n, bad in enumerate(("", "x", 1_000_000_001)):
+                self.set("intel-rapl:0", bad)
+                self.set("intel-rapl:0:1", 7_000_000 + n * 1_000_000)
+                s.wait(lambda: self.joules(s, "dram") == 2 + n, "counted")  # pylint: disable=cell-var-from-loop
+                self.assertEqual(self.joules(s, "package"), 13)
+            self.set("intel-rapl:0", 13_000_000)
+            s.wait(lambda: self.joules(s, "package") == 14, "counted")
 
     def test_without_a_meter_there_is_no_series(self):
         with Server(*ARGS, env={"CAPSTAN_POWERCAP": self.path("none")}) as s:

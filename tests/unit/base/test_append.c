@@ -12,9 +12,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static cp_append *open_at(const char *path, size_t bytes)
@@ -157,6 +159,87 @@ static void what_cannot_be_written_is_counted(void **state)
     cp_append_close(a);
 }
 
+/* A disk that has room for ten bytes: what it took counts, and what comes once there is more room
+ * begins a line of its own. */
+static void what_a_full_disk_took_is_told_apart(void **state)
+{
+    (void)state;
+    char path[64];
+    struct rlimit old, ten;
+    temp_file(path, "");
+    cp_append *a = open_at(path, 4096);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    ten = (struct rlimit){.rlim_cur = 10, .rlim_max = old.rlim_max};
+    void (*before)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &ten), 0);
+    cp_append_line(a, "1234", 4);
+    while (cp_append_lines(a) < 1)
+        usleep(1000);
+    cp_append_line(a, "abcdefgh", 8);
+    while (cp_append_dropped(a) < 1)
+        usleep(1000);
+    cp_append_line(a, "nothing of it", 13);
+    while (cp_append_dropped(a) < 2)
+        usleep(1000);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    (void)signal(SIGXFSZ, before);
+    cp_append_line(a, "whole", 5);
+    while (cp_append_lines(a) < 2)
+        usleep(1000);
+    assert_int_equal(cp_append_dropped(a), 2);
+    cp_append_close(a);
+    check_file(path, "1234\nabcde\nwhole\n");
+    unlink(path);
+}
+
+/* Holds the thread up where it opens the file, so that lines come to it in one buffer. */
+typedef struct gate {
+    sem_t held, go;
+} gate;
+
+static cp_code open_held(void *arg, const char *path, int *fd, cp_err *err)
+{
+    gate *g = arg;
+    sem_post(&g->held);
+    sem_wait(&g->go);
+    return cp_append_open_path(NULL, path, fd, err);
+}
+
+static void lines_that_the_disk_took_are_not_lost(void **state)
+{
+    (void)state;
+    char path[64];
+    struct rlimit old, ten;
+    gate g;
+    cp_append *a = NULL;
+    cp_err err;
+    temp_file(path, "");
+    assert_int_equal(sem_init(&g.held, 0, 0), 0);
+    assert_int_equal(sem_init(&g.go, 0, 1), 0);
+    const cp_append_config cfg = {.path = path, .bytes = 4096, .open = open_held, .arg = &g};
+    assert_int_equal(cp_append_open(&a, &cfg, &err), CP_OK);
+    sem_wait(&g.held);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    ten = (struct rlimit){.rlim_cur = 10, .rlim_max = old.rlim_max};
+    void (*before)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &ten), 0);
+    cp_append_reopen(a);
+    sem_wait(&g.held);
+    for (int i = 0; i < 6; i++)
+        cp_append_line(a, "123", 3);
+    sem_post(&g.go);
+    while (cp_append_lines(a) + cp_append_dropped(a) < 6)
+        usleep(1000);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    (void)signal(SIGXFSZ, before);
+    assert_int_equal(cp_append_lines(a), 2);
+    cp_append_close(a);
+    check_file(path, "123\n123\n12");
+    sem_destroy(&g.held);
+    sem_destroy(&g.go);
+    unlink(path);
+}
+
 int suite_append(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +247,8 @@ int suite_append(void)
         cmocka_unit_test(a_file_that_was_moved_is_opened_anew),
         cmocka_unit_test(what_finds_no_room_is_dropped_and_counted),
         cmocka_unit_test(what_cannot_be_written_is_counted),
+        cmocka_unit_test(what_a_full_disk_took_is_told_apart),
+        cmocka_unit_test(lines_that_the_disk_took_are_not_lost),
     };
     return cmocka_run_group_tests_name("append", tests, NULL, NULL);
 }

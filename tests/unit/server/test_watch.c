@@ -212,6 +212,74 @@ static void test_rejections_have_a_reason(void **state)
     h_close(&h);
 }
 
+/* An engine whose model has gone when it is looked at again: another one has its place. */
+typedef struct looked_at {
+    int n;
+    cp_engine_profile seen[2];
+} looked_at;
+
+static void look(void *self, const cp_resident *model, cp_engine_profile *out)
+{
+    (void)model;
+    looked_at *l = self;
+    *out = l->seen[l->n++ % 2];
+}
+
+static bool no_limits(void *self, const cp_resident *model, cp_engine_limits *out)
+{
+    (void)self;
+    (void)model;
+    *out = (cp_engine_limits){.ctx = 64};
+    return true;
+}
+
+static bool always(void *self)
+{
+    (void)self;
+    return true;
+}
+
+static void nobody(void *self, cp_mpsc *ready, void (*wake)(void *arg), void *arg)
+{
+    (void)self;
+    (void)ready;
+    (void)wake;
+    (void)arg;
+}
+
+static void check_steps(looked_at *l, int want)
+{
+    cp_api_key key;
+    cp_err err;
+    assert_int_equal(cp_api_key_parse("sk-admin scopes=admin", &key, &err), CP_OK);
+    const cp_engine_api api = {
+        .self = l, .profile = look, .limits = no_limits, .alive = always, .set_front = nobody};
+    harness h;
+    h_open(&h, &(h_config){.keys = &key, .n_keys = 1, .engine = &api});
+    h_answer a = h_call(&h, "GET", "/debug/profile?seconds=1", "X-Api-Key: sk-admin\r\n", NULL);
+    assert_int_equal(a.status, 200);
+    json_t *v = h_json(&a);
+    const json_t *row = json_array_get(json_object_get(v, "models"), 0);
+    assert_int_equal(json_integer_value(json_object_get(row, "steps")), want);
+    const json_t *op = json_array_get(json_object_get(row, "operations"), 0);
+    assert_int_equal(json_integer_value(json_object_get(op, "records")), 2 * want);
+    json_decref(v);
+    h_answer_fini(&a);
+    h_close(&h);
+}
+
+static void test_a_window_has_what_came_in_it(void **state)
+{
+    (void)state;
+    const cp_engine_profile before = {
+        .since_ns = 7, .steps = 3, .step_ns = 30, .n = 1, .op = {{"linear", 20, 6}}};
+    cp_engine_profile after = {
+        .since_ns = 7, .steps = 5, .step_ns = 50, .n = 1, .op = {{"linear", 40, 10}}};
+    check_steps(&(looked_at){.seen = {before, after}}, 2);
+    after.since_ns = 8;
+    check_steps(&(looked_at){.seen = {before, after}}, 5);
+}
+
 int run_watch_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +289,7 @@ int run_watch_tests(void)
         cmocka_unit_test(test_the_load_is_told_who_asks),
         cmocka_unit_test(test_a_key_for_metrics_alone),
         cmocka_unit_test(test_rejections_have_a_reason),
+        cmocka_unit_test(test_a_window_has_what_came_in_it),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
