@@ -50,9 +50,8 @@ static const char *const kernel_files[] = {
     "/proc/meminfo",
     "/proc/stat",
     "/proc/pressure",
+    "/proc/sys/vm/overcommit_memory", /* malloc, once: may it give memory back? */
     "/sys/fs/cgroup",
-    "/sys/class/powercap",
-    "/sys/devices/virtual/powercap",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
 };

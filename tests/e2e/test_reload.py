@@ -280,7 +280,9 @@ class Refused(Base):
 
 
 class UnderLoad(Base):
-    """Streams on two models all the time; no request may fail, and pages and memory come back. soak_reload has more of it."""
+    """Streams on two models all the time, within a sandbox; no request may fail, nothing that serving does is refused, and pages and
+    memory come back. soak_reload has more of it."""
+    SANITIZED = bool(os.environ.get("CAPSTAN_SANITIZED"))
     RELOADS, LOADS = int(os.environ.get("CAPSTAN_SOAK_RELOADS", "10")), int(os.environ.get("CAPSTAN_SOAK_LOADS", "4"))
     MODEL = os.environ.get("CAPSTAN_SOAK_MODEL") or LLAMA
 
@@ -302,7 +304,7 @@ class UnderLoad(Base):
     def test_nobody_notices(self):
         keys, failures, sizes = self.folder / "keys", [], []
         keys.write_text("k scopes=inference,admin\n")
-        options = {"api_key_file": str(keys), "kv_bytes": "64MiB"}
+        options = {"api_key_file": str(keys), "kv_bytes": "64MiB", "sandbox": "auto" if self.SANITIZED else "on"}
         with self.server(self.files(0)[0], **options) as s:
             s.key = "k"
             load = Load(s, ["one", "two"], 2, 60)
@@ -325,10 +327,12 @@ class UnderLoad(Base):
             sizes.append(s.anonymous())
             self.assertEqual(s.metric("capstan_kv_pages", 'state="used"'), 0)
             self.assertEqual(s.models(), ["one", "two"])
-            if not os.environ.get("CAPSTAN_SANITIZED"):  # what a sanitizer keeps of freed memory grows
+            self.assertEqual((s.metric("capstan_sandbox"), s.metric("capstan_sandbox_refused_total")), (0 if self.SANITIZED else 2, 0), s.log())
+            if not self.SANITIZED:  # what a sanitizer keeps of freed memory grows
                 self.assertLessEqual(sizes[-1], max(sizes[:5]) + (4 << 20), sizes)
             if self.RELOADS > 10:
-                print(f"{self.RELOADS} reloads, {self.LOADS} loads and unloads, {load.done} streams; anonymous memory "
+                pages = {state: int(s.metric("capstan_kv_pages", f'state="{state}"')) for state in ("free", "cached", "used")}
+                print(f"{self.RELOADS} reloads, {self.LOADS} loads and unloads, {load.done} streams, 0 failed; pages at the end {pages}; anonymous memory "
                       f"{min(sizes) >> 10}..{max(sizes) >> 10} KiB, {sizes[4] >> 10} after the fifth, {sizes[-1] >> 10} at the end", flush=True)
 
 
