@@ -75,8 +75,8 @@ static void *load_all(void *arg)
 {
     serving *s = arg;
     uint64_t *share = cp_xcalloc((size_t)s->o->n_models, sizeof *share);
-    int unsaid;
-    cp_code rc = cp_app_shares(s->o, &s->stack, share, &unsaid, &s->load_err);
+    int unsaid[CP_DEVICES];
+    cp_code rc = cp_app_shares(s->o, &s->stack.devices, share, unsaid, &s->load_err);
     cp_app_models_expect(s->models, unsaid);
     for (int i = 0; i < s->o->n_models && rc == CP_OK; i++) {
         rc = cp_app_models_load(s->models, &s->o->models[i], share[i], true, &s->load_err);
@@ -88,7 +88,7 @@ static void *load_all(void *arg)
     if (rc == CP_OK) {
         cp_server_ready(s->server);
         char device[64];
-        cp_stack_words(&s->stack, device, sizeof device);
+        cp_device_words(&s->stack.devices.of[0], device, sizeof device);
         cp_log(CP_LOG_INFO, "ready: %d model%s, %d thread%s, %s", s->o->n_models,
                s->o->n_models == 1 ? "" : "s", s->stack.threads, s->stack.threads == 1 ? "" : "s",
                device);
@@ -201,10 +201,11 @@ static cp_code open_inside(serving *s, cp_err *err)
     const cp_options *o = s->o;
     cp_code rc = cp_signals_open(&s->signals, uds_of(o), o->drain_grace + o->drain_timeout, err);
     rc = rc ? rc : cp_stack_open(&s->stack, o, s->confine.opener, err);
+    rc = rc ? rc : cp_stack_add_devices(&s->stack, o, err);
     rc = rc ? rc : cp_stack_engine(&s->stack, o, end_in_order, s, err);
     rc = rc ? rc : cp_jobs_open(&s->jobs, JOBS_THREADS, (int)o->max_connections, err);
     rc = rc ? rc : open_audit(s, err);
-    return rc ? rc : cp_confine_calls(&s->confine, !cp_stack_on_gpu(&s->stack), err);
+    return rc ? rc : cp_confine_calls(&s->confine, !cp_devices_have_gpu(&s->stack.devices), err);
 }
 
 static cp_code open_server(serving *s, cp_err *err)
@@ -212,7 +213,7 @@ static cp_code open_server(serving *s, cp_err *err)
     const cp_options *o = s->o;
     char info[256];
     cp_snprintf(info, sizeof info, "version=\"%s\",isa=\"%s\"", cp_app_version(),
-                cp_backend_level(s->stack.backend));
+                cp_backend_level(s->stack.devices.of[0].backend));
     s->metrics = cp_metrics_new(NULL);
     cp_metrics_set_info(s->metrics, CP_M_BUILD_INFO, info);
     cp_confine_measure(&s->confine, s->metrics);

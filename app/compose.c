@@ -11,111 +11,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool cp_stack_on_cpu(const cp_stack *s)
-{
-    return strcmp(cp_backend_name(s->backend), "cpu") == 0;
-}
-
-bool cp_stack_on_gpu(const cp_stack *s)
-{
-    return strcmp(cp_backend_name(s->backend), "cuda") == 0;
-}
-
-static const char *gemm_name(const cp_options *o)
-{
-    return o->gemm == CP_GEMM_CUBLAS ? "cublas" : "own";
-}
-
-static const char *numerics_name(const cp_options *o)
-{
-    return o->numerics == CP_NUMERICS_EXACT ? "exact" : "default";
-}
-
-/* The CPU's level stands in the line at start. */
-static void say_device(const cp_stack *s, const cp_options *o)
-{
-    char words[256];
-    if (cp_stack_on_cpu(s)) {
-        return;
-    }
-    cp_backend_default_level(s->backend, words, sizeof words);
-    cp_log(CP_LOG_INFO, "device %s: %s; gemm %s, numerics %s%s", cp_backend_name(s->backend), words,
-           gemm_name(o), numerics_name(o),
-           o->gemm == CP_GEMM_CUBLAS ? "; with cublas float models are not batch-invariant" : "");
-}
-
-static cp_code open_backend(cp_stack *s, const cp_options *o, const char *device, cp_err *err)
-{
-    cp_backend_config cfg = {.panels = cp_opener_panels(s->opener),
-                             .device = device,
-                             .device_bytes = o->device_bytes,
-                             .exact = o->numerics == CP_NUMERICS_EXACT,
-                             .gemm = (cp_gemm)o->gemm,
-                             .pool = s->pool};
-    cp_code rc = cp_backend_open(&s->backend, &cfg, err);
-    return rc && rc != CP_USAGE ? cp_err_prefix(err, "--device %s", device) : rc;
-}
-
-/* A GPU, else the CPU: why no GPU can be had is said in one line. */
-static cp_code open_any(cp_stack *s, const cp_options *o, cp_err *err)
-{
-    cp_err why = {0};
-    if (open_backend(s, o, "cuda", &why) == CP_OK) {
-        return CP_OK;
-    }
-    cp_log(CP_LOG_INFO, "device cpu: %s", why.msg);
-    return open_backend(s, o, "cpu", err);
-}
-
-static cp_code open_on(cp_stack *s, const cp_options *o, const char *device, cp_opener *opener,
-                       cp_err *err)
+cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_opener *opener, cp_err *err)
 {
     *s = (cp_stack){.opener = opener};
     s->threads = o->threads > 0 ? (int)o->threads : cp_pool_default_threads();
     cp_code rc = cp_pool_open(&s->pool, s->threads, err);
-    if (rc == CP_OK) {
-        rc = strcmp(device, "auto") == 0 ? open_any(s, o, err) : open_backend(s, o, device, err);
-    }
+    rc = rc ? rc : cp_devices_open(&s->devices, o, s->pool, opener, err);
     if (rc) {
         cp_stack_close(s);
     }
     return rc;
 }
 
-cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_opener *opener, cp_err *err)
+cp_code cp_stack_add_devices(cp_stack *s, const cp_options *o, cp_err *err)
 {
-    cp_code rc = open_on(s, o, o->device, opener, err);
-    if (rc == CP_OK) {
-        say_device(s, o);
-    }
-    return rc;
-}
-
-void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n)
-{
-    const char *level = cp_backend_level(s->backend);
-    if (cp_stack_on_cpu(s)) {
-        cp_snprintf(out, n, "%s", level);
-    } else {
-        cp_snprintf(out, n, "%s-%s-%s-%s", cp_backend_name(s->backend), level, gemm_name(o),
-                    numerics_name(o));
-    }
-}
-
-void cp_stack_words(const cp_stack *s, char *out, size_t n)
-{
-    const char *level = cp_backend_level(s->backend);
-    if (cp_stack_on_cpu(s)) {
-        cp_snprintf(out, n, "ISA level %s", level);
-    } else {
-        cp_snprintf(out, n, "device %s, %s", cp_backend_name(s->backend), level);
-    }
+    return cp_devices_add(&s->devices, o, s->pool, s->opener, err);
 }
 
 cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
                         void *arg, cp_err *err)
 {
-    cp_engine_config cfg = {.backend = s->backend,
+    cp_engine_config cfg = {.backend = s->devices.of[0].backend,
                             .device_failed = device_failed,
                             .device_failed_arg = arg,
                             .max_queue = (int)o->max_queue,
@@ -126,7 +42,7 @@ cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(
 void cp_stack_close(cp_stack *s)
 {
     cp_engine_close(s->engine);
-    cp_backend_close(s->backend);
+    cp_devices_close(&s->devices);
     cp_pool_close(s->pool);
     memset(s, 0, sizeof *s);
 }
@@ -268,17 +184,20 @@ cp_code cp_app_model_add(cp_app_model *m, cp_stack *s, const cp_engine_model *li
 static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
 {
     cp_stack s;
+    cp_options cpu = *o;
     cp_model *model = NULL;
     cp_prepared *prepared = NULL;
     cp_code rc = cp_model_open(&model, file, err);
     if (rc) {
         return rc;
     }
-    if ((rc = open_on(&s, o, "cpu", NULL, err)) == CP_OK) {
+    cpu.device = "cpu";
+    if ((rc = cp_stack_open(&s, &cpu, NULL, err)) == CP_OK) {
+        cp_backend *b = s.devices.of[0].backend;
         cp_prepare_config cfg = {.max_rows = 1,
                                  .max_out = 1,
                                  .max_seqs = 1,
-                                 .page_positions = cp_backend_page_positions(s.backend),
+                                 .page_positions = cp_backend_page_positions(b),
                                  .n_pages = 1,
                                  .n_state_slots = 1,
                                  .kv_type = CP_DTYPE_BF16,
@@ -286,7 +205,7 @@ static cp_code packed_check(cp_loaded *file, const cp_options *o, cp_err *err)
                                  .cache_dir = cp_loaded_cache_dir(file),
                                  .cache_key = cp_loaded_digest(file),
                                  .cache_check = CP_CACHE_CHECK_ONLY};
-        rc = cp_backend_prepare(s.backend, cp_model_program(model), &cfg, &prepared, err);
+        rc = cp_backend_prepare(b, cp_model_program(model), &cfg, &prepared, err);
         if (rc == CP_OK) {
             cp_prepared_free(prepared);
         }

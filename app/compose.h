@@ -1,13 +1,14 @@
 /*
  * compose: names every module, which no other file does.
  *
- * A cp_stack is the compute side of a process (pool, backend, engine); a cp_app_model is one loaded
+ * A cp_stack is the compute side of a process (pool, devices, engine); a cp_app_model is one loaded
  * model with everything the front ends need of it. The command that opened them owns both, and
  * closes models before their stack.
  */
 #ifndef CP_APP_COMPOSE_H
 #define CP_APP_COMPOSE_H
 
+#include "app/devices.h"
 #include "app/opener.h"
 #include "base/options.h"
 #include "chat/chat.h"
@@ -18,7 +19,7 @@
 
 typedef struct cp_stack {
     cp_pool *pool;
-    cp_backend *backend;
+    cp_devices devices;
     cp_engine *engine;
     cp_opener *opener; /* borrowed; NULL: this process opens files itself */
     int threads;
@@ -35,17 +36,12 @@ typedef struct cp_app_model {
     bool check; /* --verify always: compare packed weights with the file's */
 } cp_app_model;
 
-/* Pool of o->threads workers and the backend of o->device (CAPSTAN_CPU caps the cpu's level); no
- * engine yet. opener may be NULL. */
+/* Pool of o->threads workers and the device of o->device; no engine yet. opener may be NULL. */
 cp_code cp_stack_open(cp_stack *s, const cp_options *o, cp_opener *opener, cp_err *err);
-bool cp_stack_on_cpu(const cp_stack *s);
-bool cp_stack_on_gpu(const cp_stack *s); /* neither: a reference */
-/* What a model's bits depend on beside the model: "avx512", "cuda-sm_90-own-default"; at most n
- * bytes. */
-void cp_stack_numerics(const cp_stack *s, const cp_options *o, char *out, size_t n);
-/* For the line at start: "ISA level avx512", "device cuda, sm_90". */
-void cp_stack_words(const cp_stack *s, char *out, size_t n);
-/* The engine, not started. device_failed, which may be NULL: see cp_engine_config. */
+/* The devices of the models of o beside it, and the CPU. */
+cp_code cp_stack_add_devices(cp_stack *s, const cp_options *o, cp_err *err);
+/* The engine, not started; it runs models on the first device that name none. device_failed, which
+ * may be NULL: see cp_engine_config. */
 cp_code cp_stack_engine(cp_stack *s, const cp_options *o, void (*device_failed)(void *arg),
                         void *arg, cp_err *err);
 void cp_stack_close(cp_stack *s);

@@ -40,14 +40,24 @@ static cp_code refused(const cp_confine *c, const cp_err *why, cp_err *err)
 
 /* Whether a GPU will be found is not known yet: where there may be one its driver must be able to
  * start. /dev/dxg is a GPU's in a virtual machine of Windows. */
-static bool may_have_gpu(const cp_options *o)
+static bool may_be_gpu(const char *device)
 {
     const char *driver = getenv("CAPSTAN_LIBCUDA");
-    if (strcmp(o->device, "auto") != 0) {
-        return strcmp(o->device, "cpu") != 0 && strcmp(o->device, "ref") != 0;
+    if (strcmp(device, "auto") != 0) {
+        return strcmp(device, "cpu") != 0 && strcmp(device, "ref") != 0;
     }
     return (driver && *driver) || access("/dev/nvidiactl", F_OK) == 0 ||
            access("/dev/dxg", F_OK) == 0;
+}
+
+static bool may_have_gpu(const cp_options *o)
+{
+    bool may = may_be_gpu(o->device);
+    for (int i = 0; i < o->n_models; i++) {
+        const char *device = o->models[i].device;
+        may = may || (strcmp(device, "auto") != 0 && may_be_gpu(device));
+    }
+    return may;
 }
 
 cp_code cp_confine_files(cp_confine *c, cp_err *err)

@@ -29,9 +29,9 @@ cp_app_models *cp_app_models_new(const cp_options *o, cp_stack *stack, cp_server
     return ms;
 }
 
-void cp_app_models_expect(cp_app_models *ms, int n)
+void cp_app_models_expect(cp_app_models *ms, const int n[CP_DEVICES])
 {
-    ms->expected = n;
+    memcpy(ms->expected, n, sizeof ms->expected);
 }
 
 void cp_app_row_free(cp_app_row *r)
@@ -217,12 +217,14 @@ static cp_dtype kv_dtype(const cp_model_options *mo)
 static cp_code add_to_engine(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_err *err)
 {
     const cp_model_options *mo = &r->mo;
+    int *expected = &ms->expected[r->device];
     cp_load_clock_phase(&r->clock, "warming");
     cp_server_phase(ms->server, r->served, "warming", 0, 0, 0);
     cp_engine_model em = {.name = cp_app_id(&r->mo),
+                          .backend = ms->stack->devices.of[r->device].backend,
                           .ctx = (int)mo->ctx,
                           .kv_bytes = r->kv_bytes,
-                          .kv_sharers = r->kv_bytes ? 0 : ms->expected,
+                          .kv_sharers = r->kv_bytes ? 0 : *expected,
                           .max_seqs = (int)mo->max_seqs,
                           .max_batch_rows = (int)mo->max_batch_rows,
                           .prefill_chunk = (int)o->prefill_chunk,
@@ -231,7 +233,7 @@ static cp_code add_to_engine(cp_app_models *ms, cp_app_row *r, const cp_options 
                           .prefix_cache = o->prefix_cache,
                           .metrics = r->metrics,
                           .cancel = &r->cancel};
-    ms->expected -= r->kv_bytes == 0 && ms->expected > 0;
+    *expected -= r->kv_bytes == 0 && *expected > 0;
     return cp_app_model_add(&r->m, ms->stack, &em, err);
 }
 
@@ -249,7 +251,7 @@ static cp_code publish(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp
     char fingerprint[160], numerics[64];
     cp_engine_describe(m->engine, &mem);
     const char *digest = cp_loaded_digest(m->file), *hex = strchr(digest, ':');
-    cp_stack_numerics(ms->stack, o, numerics, sizeof numerics);
+    cp_device_numerics(&ms->stack->devices.of[r->device], o, numerics, sizeof numerics);
     cp_snprintf(fingerprint, sizeof fingerprint, "capstan-%s-%s-%s-%.12s", cp_app_build(), numerics,
                 kv_dtype(mo) == CP_DTYPE_F16 ? "f16" : "bf16", hex ? hex + 1 : "");
     cp_server_model sm = {.tokenizer = m->tokenizer,
@@ -266,10 +268,10 @@ static cp_code publish(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp
     return cp_server_publish_model(ms->server, r->served, &sm, err);
 }
 
-static void describe(const cp_app_row *r)
+static void describe(const cp_app_models *ms, const cp_app_row *r)
 {
     cp_engine_memory mem;
-    char states[128] = "", traits[256], templates[128] = "";
+    char states[128] = "", traits[256], templates[128] = "", device[64] = "";
     const cp_hparams *h = cp_model_hparams(r->m.model);
     cp_engine_describe(r->m.engine, &mem);
     if (mem.state_slots > 0) {
@@ -286,12 +288,15 @@ static void describe(const cp_app_row *r)
                                   n ? ", " : "", cp_template_names[use]);
         }
     }
+    if (r->device > 0) {
+        cp_snprintf(device, sizeof device, "device %s, ", ms->stack->devices.of[r->device].name);
+    }
     cp_log_each(
         CP_LOG_INFO,
-        "model %s: architecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
+        "model %s: %sarchitecture %s, quantization %s, %.1f M parameters, context %d of %d, KV "
         "cache %.1f MiB, %d full-length sequence%s%s; chat template %s%s",
-        cp_app_id(&r->mo), h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6, mem.ctx,
-        h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
+        cp_app_id(&r->mo), device, h->arch, cp_loaded_quant(r->m.file), (double)h->n_params / 1e6,
+        mem.ctx, h->ctx_train, (double)mem.kv_bytes / 1048576.0, mem.full_seqs,
         mem.full_seqs == 1 ? " fits" : "s fit", states, templates[0] ? templates : "none", traits);
 }
 
@@ -340,6 +345,7 @@ static cp_code load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint6
     o = o ? o : ms->o;
     cp_code rc = cancelled(r, err); /* it waited for its turn */
     rc = rc ? rc : cp_model_options_fill(&r->mo, o, err);
+    rc = rc ? rc : cp_devices_find(&ms->stack->devices, r->mo.device, &r->device, err);
     rc = rc ? rc : share(ms, r, o, kv_bytes, err);
     cp_load_clock_begin(&r->clock, r->metrics, "mapping");
     rc = rc ? rc : open_file(ms, r, o, err);
@@ -347,7 +353,7 @@ static cp_code load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint6
     rc = rc ? rc : publish(ms, r, o, err);
     cp_load_clock_end(&r->clock);
     if (rc == CP_OK) {
-        describe(r);
+        describe(ms, r);
     }
     return rc;
 }

@@ -25,9 +25,9 @@ void cp_app_models_free(cp_app_models *ms);
 /* The process ends: loads that are under way end at their next stop, and none is begun any more
  * (CP_OVERLOADED). Any thread. */
 void cp_app_models_end(cp_app_models *ms);
-/* So many models that say no kv_bytes will be loaded: the first shares what the backend can give
- * with the others, and so on. Before the first load. */
-void cp_app_models_expect(cp_app_models *ms, int n);
+/* On each device n[i] models that say no kv_bytes will be loaded: the first shares what the backend
+ * can give with the others, and so on. Before the first load. */
+void cp_app_models_expect(cp_app_models *ms, const int n[CP_DEVICES]);
 /*
  * Load mo, whose strings are copied, and serve it; what it leaves open the options fill. kv_bytes
  * 0: what --kv-bytes leaves, where it was given, else what the backend can give beside this model

@@ -90,7 +90,7 @@ static cp_code check_keys(const cp_reload *r, const news *n, cp_err *err)
 
 static cp_code read_all(const cp_reload *r, news *n, cp_err *err)
 {
-    int unsaid;
+    int unsaid[CP_DEVICES];
     cp_code rc = read_options(r, n, err);
     rc = rc ? rc : cp_app_keys(n->o, r->parts.stack->opener, &n->keys, err);
     rc = rc ? rc : check_keys(r, n, err);
@@ -99,7 +99,7 @@ static cp_code read_all(const cp_reload *r, news *n, cp_err *err)
     }
     keep_fixed(r, n);
     n->share = cp_xcalloc((size_t)n->o->n_models, sizeof *n->share);
-    return cp_app_shares(n->o, r->parts.stack, n->share, &unsaid, err);
+    return cp_app_shares(n->o, &r->parts.stack->devices, n->share, unsaid, err);
 }
 
 /* ---- changing ---- */

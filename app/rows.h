@@ -29,6 +29,7 @@ typedef struct cp_app_row {
     cp_metrics *metrics;
     cp_load_clock clock;
     uint64_t kv_bytes;
+    int device;          /* of the stack's */
     _Atomic bool cancel; /* the load is to end */
     /* Its loader's; guarded by the list's lock from when it serves. */
     cp_model_options mo; /* filled */
@@ -43,9 +44,9 @@ struct cp_app_models {
     const cp_options *o; /* guarded by turn */
     cp_stack *stack;
     cp_server *server;
-    pthread_mutex_t turn; /* one load at a time */
-    int expected;         /* loads to come that say no kv_bytes; guarded by turn */
-    pthread_mutex_t lock; /* guards what follows; never held over anything that takes long */
+    pthread_mutex_t turn;     /* one load at a time */
+    int expected[CP_DEVICES]; /* loads to come that say no kv_bytes; guarded by turn */
+    pthread_mutex_t lock;     /* guards what follows; never held over anything that takes long */
     pthread_cond_t change;
     cp_app_row *list;
     uint64_t rows;

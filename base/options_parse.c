@@ -637,6 +637,7 @@ cp_code cp_model_options_fill(cp_model_options *m, const cp_options *o, cp_err *
     FILL(ctx);
     FILL(kv_type);
     FILL(chat_template_file);
+    FILL(device);
     FILL(platform);
     FILL(variant);
     FILL(max_seqs);

@@ -26,7 +26,7 @@ cp_code cp_engine_open(cp_engine **out, const cp_engine_config *cfg, cp_err *err
 
 static cp_engine_desc describe(const cp_engine *e, const cp_engine_model *m)
 {
-    int P = e->backend->page_positions(e->cfg.backend);
+    int P = e->backend->page_positions(cp_engine_backend_of(e, m));
     const cp_program *prog = cp_model_program(m->model);
     return (cp_engine_desc){
         .program = prog,
@@ -48,7 +48,7 @@ cp_code cp_engine_load(cp_engine *e, const cp_engine_model *m, cp_resident **out
 cp_code cp_engine_default_kv(cp_engine *e, const cp_engine_model *m, uint64_t *bytes, char *how,
                              size_t n, cp_err *err)
 {
-    cp_backend *b = e->cfg.backend;
+    cp_backend *b = cp_engine_backend_of(e, m);
     cp_engine_desc d = describe(e, m);
     cp_prepare_config cfg = cp_resident_prepare_config(m, &d, cp_backend_page_positions(b));
     uint64_t taken, total, available;

@@ -74,6 +74,7 @@ typedef struct cp_engine_config {
 typedef struct cp_engine_model {
     const char *name;
     const cp_model *model;
+    cp_backend *backend;   /* NULL: cp_engine_config's */
     const cp_loaded *file; /* for the poisoned flag, cache dir, digest; may be NULL in tests */
     int ctx;               /* 0: min(the model's, ctx_wish, what one sequence can hold) */
     int ctx_wish;          /* of the packaging; 0: none */

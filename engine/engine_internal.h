@@ -111,4 +111,9 @@ struct cp_engine {
 cp_code cp_engine_open_with(cp_engine **out, const cp_engine_config *cfg,
                             const cp_engine_backend *backend, cp_err *err);
 
+static inline cp_backend *cp_engine_backend_of(const cp_engine *e, const cp_engine_model *m)
+{
+    return m->backend ? m->backend : e->cfg.backend;
+}
+
 #endif

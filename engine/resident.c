@@ -59,11 +59,12 @@ cp_prepare_config cp_resident_prepare_config(const cp_engine_model *cfg, const c
 static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *cfg,
                           const cp_engine_desc *d, cp_err *err)
 {
-    int P = e->backend->page_positions(e->cfg.backend);
+    cp_backend *b = cp_engine_backend_of(e, cfg);
+    int P = e->backend->page_positions(b);
     cp_kv_config kv = {.groups = d->program->groups,
                        .n_groups = d->program->n_groups,
                        .page_positions = P,
-                       .depth = e->backend->depth(e->cfg.backend),
+                       .depth = e->backend->depth(b),
                        .max_seqs = cfg->max_seqs,
                        .prefix_cache = cfg->prefix_cache};
     cp_code code = cp_memory_plan_make(&m->mem, cfg, d, &kv, err);
@@ -72,7 +73,7 @@ static cp_code open_parts(cp_engine *e, cp_resident *m, const cp_engine_model *c
     cp_prepare_config prepare = cp_resident_prepare_config(cfg, d, P);
     prepare.n_pages = m->mem.n_pages ? m->mem.n_pages : 1;
     prepare.n_state_slots = m->mem.n_states ? m->mem.n_states : 1;
-    code = e->backend->prepare(e->cfg.backend, d->program, &prepare, &m->prepared, err);
+    code = e->backend->prepare(b, d->program, &prepare, &m->prepared, err);
     if (code != CP_OK)
         return code;
     kv.n_pages = m->mem.n_pages;

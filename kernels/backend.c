@@ -86,6 +86,11 @@ const char *cp_backend_name(const cp_backend *b)
     return b->row->name;
 }
 
+void cp_backend_device(const cp_backend *b, char *out, size_t n)
+{
+    b->row->device(b, out, n);
+}
+
 const char *cp_backend_level(const cp_backend *b)
 {
     return b->row->level(b);

@@ -39,6 +39,8 @@ typedef struct cp_backend_row {
     cp_code (*open)(cp_backend *b, cp_err *err);
     void (*close)(cp_backend *b);
     const char *(*level)(const cp_backend *b);
+    /* See cp_backend_device. */
+    void (*device)(const cp_backend *b, char *out, size_t n);
     /* At most n bytes: the level that there is when nobody chooses, and why. */
     void (*default_level)(const cp_backend *b, char *out, size_t n);
     bool (*supports)(const cp_backend *b, cp_role role, cp_dtype t);

@@ -19,6 +19,11 @@ cp_code cp_host_device(const cp_backend *b, cp_err *err)
     return CP_OK;
 }
 
+void cp_host_name(const cp_backend *b, char *out, size_t n)
+{
+    cp_snprintf(out, n, "%s", b->row->name);
+}
+
 bool cp_host_supports(const cp_backend *b, cp_role role, cp_dtype t)
 {
     (void)b;

@@ -12,6 +12,7 @@
 
 /* CP_USAGE when cfg.device names one of several devices: the host is one. */
 cp_code cp_host_device(const cp_backend *b, cp_err *err);
+void cp_host_name(const cp_backend *b, char *out, size_t n); /* the row's */
 bool cp_host_supports(const cp_backend *b, cp_role role, cp_dtype t);
 cp_code cp_host_take(cp_backend *b, cp_mem *m, size_t n, bool zeroed, cp_err *err);
 void cp_host_give(cp_backend *b, cp_mem *m);

@@ -141,17 +141,17 @@ typedef struct cp_prepare_config {
      * should be one, so it is logged that there is none. */
     const char *cache_read_dir, *cache_dir, *cache_key;
     cp_cache_check cache_check;
-    const _Atomic bool *cancel; /* true: prepare ends with CP_CANCELLED where it next looks; NULL:
-                                   never */
+    const _Atomic bool *cancel; /* true: prepare ends with CP_CANCELLED where it next looks */
 } cp_prepare_config;
 
 /* CP_USAGE for a device that is not built or that the backend cannot have, and for a level that is
  * not built or not there. CP_UNSUPPORTED, CP_DEVICE_FAILED: the device cannot be opened here. */
 cp_code cp_backend_open(cp_backend **out, const cp_backend_config *cfg, cp_err *err);
 void cp_backend_close(cp_backend *b);
-const char *const *cp_backend_names(void);         /* those that are built; ends with NULL */
-const char *cp_backend_name(const cp_backend *b);  /* "cpu" */
-const char *cp_backend_level(const cp_backend *b); /* "avx2"; for ref "ref" */
+const char *const *cp_backend_names(void);        /* those that are built; ends with NULL */
+const char *cp_backend_name(const cp_backend *b); /* "cpu" */
+void cp_backend_device(const cp_backend *b, char *out, size_t n); /* its only name: "cuda:0" */
+const char *cp_backend_level(const cp_backend *b);                /* "avx2"; for ref "ref" */
 /* The level that there is when nobody chooses, and why; at most n bytes. */
 void cp_backend_default_level(const cp_backend *b, char *out, size_t n);
 /* "operation type level" lines. */

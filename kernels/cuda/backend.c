@@ -68,6 +68,11 @@ static const char *level(const cp_backend *b)
     return gpu_of(b)->level;
 }
 
+static void device(const cp_backend *b, char *out, size_t n)
+{
+    cp_snprintf(out, n, "cuda:%d", gpu_of(b)->ordinal);
+}
+
 static void default_level(const cp_backend *b, char *out, size_t n)
 {
     const cuda_gpu *gpu = gpu_of(b);
@@ -470,6 +475,7 @@ const cp_backend_row cp_backend_cuda = {.name = "cuda",
                                         .open = open_cuda,
                                         .close = close_cuda,
                                         .level = level,
+                                        .device = device,
                                         .default_level = default_level,
                                         .supports = supports,
                                         .take = take,

@@ -193,6 +193,8 @@ static void walk_words(cp_backend *b)
     char text[256] = "";
     int kinds[CP_OP_COUNT] = {0}, positions = cp_backend_page_positions(b);
     assert_true(strlen(cp_backend_level(b)) > 0);
+    cp_backend_device(b, text, sizeof(text));
+    assert_memory_equal(text, cp_backend_name(b), strlen(cp_backend_name(b)));
     cp_backend_default_level(b, text, sizeof(text));
     assert_true(strlen(text) > 0);
     assert_true(positions >= 16 && CP_SPLIT % positions == 0);
@@ -249,6 +251,7 @@ static void walk_memory(cp_backend *b)
     X(open)                                                                                        \
     X(close)                                                                                       \
     X(level)                                                                                       \
+    X(device)                                                                                      \
     X(default_level)                                                                               \
     X(supports)                                                                                    \
     X(take)                                                                                        \
