@@ -10,12 +10,22 @@
 
 #include "base/code.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* What stands around the real server, as serve has it; metrics always do. */
+typedef struct cp_sse_around {
+    int audit_fd; /* the audit log; -1: none */
+    int trace_fd; /* as cp_server_config.trace_fd */
+    bool sandbox; /* as far as the kernel grants it */
+    bool must;    /* whole, or the run fails */
+} cp_sse_around;
 
 typedef struct cp_sse_load {
     int streams, tokens; /* tokens of each stream */
     int64_t step_ns;     /* time between two tokens of a stream */
     int event_bytes;     /* of the bare server's event, chunk framing left out */
+    cp_sse_around around;
 } cp_sse_load;
 
 typedef struct cp_sse_read {

@@ -276,6 +276,14 @@ class Others(unittest.TestCase):
         self.assertGreater(d["server_us_per_token"], 0)
         r = subprocess.run([BIN, "bench", "sse", "20", "10", "200", "1"], capture_output=True, text=True, timeout=120, check=False)
         self.assertTrue(re.search(r"median: [\d.]+ us a token, bare [\d.]+: ratio", r.stdout), r.stdout)
+        with tempfile.TemporaryDirectory() as folder:
+            audit = os.path.join(folder, "audit")
+            r = subprocess.run([BIN, "bench", "sse", "20", "10", "200", "1", "--json", "--audit-log", audit, "--otlp-endpoint",
+                                "http://127.0.0.1:9", "--log-format", "json"], capture_output=True, text=True, timeout=120, check=False)
+            self.assertEqual((r.returncode, len(json.loads(r.stdout)["pairs"])), (0, 1), r.stderr)
+            with open(audit, encoding="utf-8") as lines:
+                self.assertEqual([json.loads(line)["status"] for line in lines], [200] * 20)
+            self.assertIn("did not take 20 requests' spans", r.stderr)  # there is no collector
         r = subprocess.run([BIN, "bench", "sse", "0"], capture_output=True, text=True, timeout=120, check=False)
         self.assertEqual(r.returncode, 2)
         self.assertIn("bench sse: STREAMS: got '0'; allowed: an integer, 1..8000", r.stderr)
