@@ -184,7 +184,9 @@ DEV_FN uint16_t *cuda_handed_16(const cuda_handed &h, int row, int block)
     return (uint16_t *)h.at + ((int64_t)row * h.n_blocks + block) * CUDA_BLOCK;
 }
 
-/* A warp, whose lane i has value i of the block (0 where there is none). */
+/* A warp, whose lane i has value i of the block (0 where there is none). TO_F16: it may be asked
+ * for f16. */
+template <bool TO_F16 = true>
 DEV_FN void cuda_hand_on(const cuda_handed &h, int row, int block, float v)
 {
     int lane = threadIdx.x % CUDA_WARP;
@@ -193,7 +195,7 @@ DEV_FN void cuda_hand_on(const cuda_handed &h, int row, int block, float v)
         return;
     }
     float factor = 1.0f;
-    if (h.form == CUDA_F16) {
+    if (TO_F16 && h.form == CUDA_F16) {
         float most = fabsf(v);
         for (int i = CUDA_WARP / 2; i; i /= 2)
             most = fmaxf(most, __shfl_xor_sync(CUDA_LANES, most, i));
@@ -201,7 +203,8 @@ DEV_FN void cuda_hand_on(const cuda_handed &h, int row, int block, float v)
         if (lane == 0)
             h.scales[cuda_scale_at(row, block, h.n_blocks)] = __fdiv_rn(1.0f, factor);
     }
-    cuda_handed_16(h, row, block)[lane] = (uint16_t)cuda_16_pair(h.form, v, 0.0f, factor);
+    cuda_handed_16(h, row, block)[lane] =
+        TO_F16 && h.form == CUDA_F16 ? dev_f16_from_f32(__fmul_rn(v, factor)) : cp_bf16_from_f32(v);
 }
 
 /* Four lanes, lane t with values 8 t and on of a block, all of the warp's being here; four that are

@@ -15,5 +15,5 @@ k_epilogue(const __grid_constant__ cuda_linear_args a)
     float up = part.up_sums ? part.up_sums[(int64_t)row * part.ld + o] : 0.0f;
     int n_blocks = (a.k + CUDA_BLOCK - 1) / CUDA_BLOCK; /* a row of f16 has one power in all */
     float scale = a.scales ? a.scales[cuda_scale_at(row, 0, n_blocks)] : 1.0f;
-    *out = cuda_output(a, part, 0, row, o, o, __fmul_rn(*out, scale), __fmul_rn(up, scale));
+    *out = cuda_output<true>(a, part, 0, row, o, o, __fmul_rn(*out, scale), __fmul_rn(up, scale));
 }

@@ -13,6 +13,14 @@
 /* A function within a struct: DEV_FN without its own static. */
 #define DEV_MEMBER __device__ __forceinline__
 
+/* What a kernel of linears may be launched for, beside a record of weights alone. */
+enum {
+    CUDA_FOR_EXPERTS = 1,
+    CUDA_FOR_MUL = 2, /* up is a matrix, or has had a launch of its own */
+    CUDA_FOR_F16 = 4, /* outputs are handed on as f16 */
+    CUDA_FOR_ALL = 7
+};
+
 /* A block's share of a launch. */
 typedef struct cuda_share {
     int part, o0; /* outputs [o0, o0 + CUDA_OUTPUTS) of this part */
@@ -22,7 +30,7 @@ typedef struct cuda_share {
 } cuda_share;
 
 /* False: nothing is left for this block. */
-template <int NT> DEV_FN bool cuda_share_of(const cuda_linear_args &a, cuda_share *s)
+template <int NT, int FOR> DEV_FN bool cuda_share_of(const cuda_linear_args &a, cuda_share *s)
 {
     int y = blockIdx.y, x = blockIdx.x;
     s->part = 0;
@@ -30,7 +38,7 @@ template <int NT> DEV_FN bool cuda_share_of(const cuda_linear_args &a, cuda_shar
         s->part++;
     s->o0 = (y - a.parts[s->part].block0) * CUDA_OUTPUTS;
     s->expert = 0;
-    if (a.places.n_used) {
+    if ((FOR & CUDA_FOR_EXPERTS) && a.places.n_used) {
         constexpr int width = NT == 1 ? 0 : NT == 2 ? 1 : 2;
         if (x >= a.places.n_items[width])
             return false;
@@ -129,24 +137,26 @@ DEV_FN float cuda_finish(const cuda_linear_args &a, const cuda_matrix &m, int ex
 }
 
 /* The output o of a row, whose own part of matrices is at (to, at). */
+template <bool MUL>
 DEV_FN float cuda_output(const cuda_linear_args &a, const cuda_part &part, int expert, int64_t to,
                          int at, int o, float sum, float up)
 {
     float y = cuda_finish(a, part.w[0], expert, o, sum);
     if (a.activation == CP_ACT_NONE)
         return y;
-    up = part.mul ? part.mul[to * part.ld_mul + at] : cuda_finish(a, part.w[1], expert, o, up);
+    up = MUL && part.mul ? part.mul[to * part.ld_mul + at]
+                         : cuda_finish(a, part.w[1], expert, o, up);
     return cuda_activate(a.activation, y, up);
 }
 
 /* Sums become outputs; a warp has a row, which of experts is a place. sums: of the part's weight,
  * then of up. */
-template <int NT>
+template <int NT, int FOR>
 DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, const float *sums)
 {
     enum { SIZE = NT * CUDA_TILE * CUDA_OUTPUTS };
     const cuda_part &part = a.parts[s.part];
-    int n_used = a.places.n_used;
+    int n_used = FOR & CUDA_FOR_EXPERTS ? a.places.n_used : 0;
     for (int e = threadIdx.x; e < s.n * CUDA_OUTPUTS; e += blockDim.x) {
         int row = s.row0 + e / CUDA_OUTPUTS, o = s.o0 + e % CUDA_OUTPUTS;
         int pair = n_used ? a.places.pair[row] : row, at = o;
@@ -155,9 +165,9 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
             at += pair % n_used * part.m;
         float y = 0.0f, up = part.w[1].w ? sums[SIZE + e] : 0.0f;
         if (o < part.m)
-            y = cuda_output(a, part, s.expert, to, at, o, sums[e], up);
+            y = cuda_output<(FOR & CUDA_FOR_MUL) != 0>(a, part, s.expert, to, at, o, sums[e], up);
         if (a.handed.at)
-            cuda_hand_on(a.handed, row, s.o0 / CUDA_BLOCK, y);
+            cuda_hand_on<(FOR & CUDA_FOR_F16) != 0>(a.handed, row, s.o0 / CUDA_BLOCK, y);
         else if (o < part.m)
             part.out[to * part.ld + at] = y;
     }
@@ -165,14 +175,15 @@ DEV_FN void cuda_put_outputs(const cuda_linear_args &a, const cuda_share &s, con
 
 /*
  * A kernel of linears. L says what it has of its own: where a lane reads weight i of its share
- * (L::weights), and a warp's results of one segment (L::results).
+ * (L::weights), and a warp's results of one segment (L::results). FOR: of CUDA_FOR_ALL.
  */
-template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
+template <class L, int NT, int FOR = CUDA_FOR_ALL>
+DEV_FN void cuda_linear(const cuda_linear_args &a)
 {
     DEV_DYNAMIC_SHARED(float, shared);
     enum { SIZE = NT * CUDA_TILE * CUDA_OUTPUTS };
     cuda_share s;
-    if (!cuda_share_of<NT>(a, &s))
+    if (!cuda_share_of<NT, FOR>(a, &s))
         return;
     int warp = threadIdx.x / CUDA_WARP, warps = blockDim.x / CUDA_WARP;
     int segments = (a.k + CP_SEGMENT - 1) / CP_SEGMENT;
@@ -189,7 +200,7 @@ template <class L, int NT> DEV_FN void cuda_linear(const cuda_linear_args &a)
                                   sums + i * SIZE);
         }
     }
-    cuda_put_outputs<NT>(a, s, sums);
+    cuda_put_outputs<NT, FOR>(a, s, sums);
 }
 
 #endif

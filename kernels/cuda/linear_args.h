@@ -30,6 +30,7 @@ enum {
 #define X(name, bits, codes, form, offset, block, head) CUDA_KIND_##name,
     CP_INT_PANELS(X)
 #undef X
+        CUDA_KINDS
 };
 
 /* A matrix, or one of each expert, from the first output that is wanted. */

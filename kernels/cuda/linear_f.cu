@@ -85,11 +85,14 @@ template <int KIND> struct linear_f {
     }
 };
 
-#define X(name)                                                                                    \
+/* Where weights are F16 or BF16 bits are asked for, and then nothing is handed on as f16. */
+#define X(name, what)                                                                              \
     DEV_KERNEL_RESIDENT(CUDA_SEGMENT_WARPS *CUDA_WARP, 2)                                          \
     k_linear_f_##name(const __grid_constant__ cuda_linear_args a)                                  \
     {                                                                                              \
-        cuda_linear<linear_f<name>, 1>(a);                                                         \
+        cuda_linear<linear_f<name>, 1, what>(a);                                                   \
     }
-X(F32) X(F16) X(BF16)
+X(F32, CUDA_FOR_ALL)
+X(F16, CUDA_FOR_ALL & ~CUDA_FOR_F16)
+X(BF16, CUDA_FOR_ALL & ~CUDA_FOR_F16)
 #undef X

@@ -18,6 +18,29 @@ DEV_FN void cuda_sums_of_kind(const cuda_linear_args &a, const cuda_share &s, co
         cuda_linear_q<K, STEP>::template sums<UNROLL>(a, s, panel, segment, n, acc + n);
 }
 
+/* The kind of each number. */
+template <int NUMBER> struct cuda_numbered;
+#define X(name, bits, codes, form, offset, block, head)                                            \
+    template <> struct cuda_numbered<CUDA_KIND_##name> {                                           \
+        typedef cuda_##name kind;                                                                  \
+    };
+CP_INT_PANELS(X)
+#undef X
+
+/* Sums of the kind `number`, which is from FIRST to LAST: halved until one is left. */
+template <int FIRST, int LAST, int NT>
+DEV_FN void cuda_sums_of_number(int number, const cuda_linear_args &a, const cuda_share &s,
+                                const uint8_t *panel, int segment, float acc[NT][8])
+{
+    enum { MIDDLE = (FIRST + LAST + 1) / 2 };
+    if constexpr (FIRST == LAST)
+        cuda_sums_of_kind<typename cuda_numbered<FIRST>::kind, NT>(a, s, panel, segment, acc);
+    else if (number < MIDDLE)
+        cuda_sums_of_number<FIRST, MIDDLE - 1, NT>(number, a, s, panel, segment, acc);
+    else
+        cuda_sums_of_number<MIDDLE, LAST, NT>(number, a, s, panel, segment, acc);
+}
+
 template <int NT> struct cuda_linear_m {
     typedef struct weights {
         const uint8_t *panel;
@@ -36,14 +59,7 @@ template <int NT> struct cuda_linear_m {
     {
         float acc[NT][8];
         cuda_clear<NT>(acc);
-        switch (w.kind) {
-#define X(name, bits, codes, form, offset, block, head)                                            \
-    case CUDA_KIND_##name:                                                                         \
-        cuda_sums_of_kind<cuda_##name, NT>(a, s, w.panel, segment, acc);                           \
-        break;
-            CP_INT_PANELS(X)
-#undef X
-        }
+        cuda_sums_of_number<0, CUDA_KINDS - 1, NT>(w.kind, a, s, w.panel, segment, acc);
         cuda_put_results<NT>(acc, threadIdx.x % CUDA_WARP, results);
     }
 };
@@ -51,5 +67,5 @@ template <int NT> struct cuda_linear_m {
 DEV_KERNEL_RESIDENT(CUDA_SEGMENT_WARPS *CUDA_WARP, 2)
 CUDA_NAME(const __grid_constant__ cuda_linear_args a)
 {
-    cuda_linear<cuda_linear_m<CUDA_NT>, CUDA_NT>(a);
+    cuda_linear<cuda_linear_m<CUDA_NT>, CUDA_NT, CUDA_FOR_F16>(a);
 }

@@ -245,40 +245,51 @@ static void several_weights(void **state)
 }
 
 /* Kinds of panels that follow one another, in one launch up to 64 rows: up to four products, or
- * gate and up. */
+ * gate and up; of k inputs, or as many more as make whole blocks of each. */
 static void mix(const cp_dtype *types, int n, int from, int k, bool gated, const int *rows,
                 int n_rows)
 {
     rig r;
     cp_mat outs[OUTS];
     rig_init(&r, (uint64_t)(from + 11 * k));
-    r.cfg.max_rows = 80;
-    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    r.cfg.max_rows = r.cfg.max_out = 80;
+    cp_rows rows_of = from % 5 == 3 ? CP_ROWS_OUT : CP_ROWS_ALL;
     int n_w = gated ? 2 : 2 + from % 3, n_outs = 0, m = 1 + (int)rig_random(&r, 70);
+    for (int i = 0; i < n_w; i++)
+        k = whole_blocks(types[(from + i) % n], k);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, rows_of), 0, 0, rows_of);
     op->u.linear.act = gated ? (cp_act)(1 + from % 3) : CP_ACT_NONE;
     op->u.linear.n_w = 0;
     for (int i = 0; i < n_w; i++) {
         int outputs = gated ? m : 1 + (int)rig_random(&r, 70);
         add_weight(&r, op, types[(from + i) % n], k, outputs, i % 2);
         if (!gated || i == 0)
-            outs[n_outs++] = op->u.linear.w[i].out = rig_mat(&r, outputs, CP_ROWS_ALL);
+            outs[n_outs++] = op->u.linear.w[i].out = rig_mat(&r, outputs, rows_of);
     }
     outs[n_outs] = -1;
     pair p = pair_open(&r, true);
     for (int i = 0; i < n_rows; i++) {
-        pair_step(&p, rows[i], NULL);
+        if (rows_of == CP_ROWS_OUT)
+            pair_step_out(&p, rows[i], outs);
+        else
+            pair_step(&p, rows[i], NULL);
         pair_equal(&p, rows[i], outs, "a mix");
     }
     pair_close(&p);
     rig_fini(&r);
 }
 
+/* Those of short blocks first, so that neighbours have lengths that are no whole number of long
+ * ones.
+ */
 static int integer_types(cp_dtype types[CP_PANEL_COUNT])
 {
-    int n = some_types(types), n_ints = 0;
-    for (int i = 0; i < n; i++)
-        if (!is_float(types[i]))
-            types[n_ints++] = types[i];
+    cp_dtype all[CP_PANEL_COUNT];
+    int n = some_types(all), n_ints = 0;
+    for (int block = 32; block <= 256; block *= 2)
+        for (int i = 0; i < n; i++)
+            if (!is_float(all[i]) && (int)cp_dtype_info((uint32_t)all[i])->block == block)
+                types[n_ints++] = all[i];
     return n_ints;
 }
 
@@ -289,7 +300,7 @@ static void mixes(void **state)
     cp_dtype types[CP_PANEL_COUNT];
     int n = integer_types(types);
     for (int i = 0; i < 2 * n; i++)
-        mix(types, n, i / 2, 768, i % 2, rows, sizeof rows / sizeof *rows);
+        mix(types, n, i / 2, 608, i % 2, rows, sizeof rows / sizeof *rows);
 }
 
 /* Blocks whose largest value is 0, infinite, a NaN or beyond what int8 takes in one step. */
@@ -658,6 +669,34 @@ static void gemms(void **state)
     }
 }
 
+/* Rows of f16 that one power of two divides, of all that a prologue may do before. */
+static void gemm_inputs(void **state)
+{
+    (void)state;
+    enum { K = 2592, M = 40, ROWS = 64 };
+    for (int number = 0; number < 8; number++) {
+        rig r;
+        rig_init(&r, (uint64_t)number + 350);
+        r.gemm = CP_GEMM_CUBLAS;
+        cp_mat in = rig_mat(&r, K, CP_ROWS_ALL), out = rig_mat(&r, M, CP_ROWS_ALL);
+        cp_op *op = rig_linear(&r, in, rig_weight(&r, CP_DTYPE_F16, K, M, CP_ROLE_LINEAR), out,
+                               CP_ROWS_ALL);
+        op->u.linear.in_scale = number % 2 ? 0.83f : 1.0f;
+        op->u.linear.norm = number % 3 ? rig_vector(&r, K, 1) : (cp_wref)-1;
+        if (number >= 2) {
+            op->u.linear.add = rig_mat(&r, K, CP_ROWS_ALL);
+            op->u.linear.add_norm = number >= 5 ? rig_vector(&r, K, 1) : (cp_wref)-1;
+        }
+        pair p = pair_open(&r, false);
+        pair_step(&p, ROWS, NULL);
+        double d = distance(&p, out, ROWS);
+        if (!(d <= 1e-5))
+            fail_msg("number %d: NMSE %g", number, d);
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
 /* ---- every branch of every kernel (label cuda-long, with CP_EVERY) ---- */
 
 static const int widths[] = {3, 12, 24}; /* one tile of rows, two, four */
@@ -694,26 +733,26 @@ static void every_variant(cp_dtype t, int number, bool exact)
     rig_fini(&r);
 }
 
-/* What a gated pair gives goes to one other linear alone: it is quantized where it is made. */
-static void every_chain(cp_dtype t, bool exact)
+/* What gate and up give goes to one other linear alone, of type `to`: it is left as that one's
+ * inputs where it is made. */
+static void every_chain(cp_dtype gate, cp_dtype up, cp_dtype to, bool exact)
 {
     rig r;
     rig_init(&r, 6000);
-    int k = whole_blocks(t, 64);
+    int k = whole_blocks(up, whole_blocks(gate, 64));
     cp_mat outs[] = {rig_mat(&r, 40, CP_ROWS_ALL), -1}, mid = rig_mat(&r, 160, CP_ROWS_ALL);
     cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
     op->u.linear.n_w = 0;
     op->u.linear.act = CP_ACT_SILU;
-    add_weight(&r, op, t, k, 160, false);
-    add_weight(&r, op, t, k, 160, true);
+    add_weight(&r, op, gate, k, 160, false);
+    add_weight(&r, op, up, k, 160, true);
     op->u.linear.w[0].out = mid;
-    rig_linear(&r, mid, rig_weight(&r, CP_DTYPE_Q8_0, 160, 40, CP_ROLE_LINEAR), outs[0],
-               CP_ROWS_ALL);
+    rig_linear(&r, mid, rig_weight(&r, to, 160, 40, CP_ROLE_LINEAR), outs[0], CP_ROWS_ALL);
     pair p = pair_open(&r, exact);
     for (int i = 0; i < N_WIDTHS; i++) {
         pair_step(&p, widths[i], NULL);
         if (exact)
-            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
+            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)gate)->name);
         else
             assert_true(distance(&p, outs[0], widths[i]) <= 1e-3);
     }
@@ -747,20 +786,25 @@ static void every_branch(void **state)
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
     int n = getenv("CP_EVERY") ? integer_types(types) : 0;
-    for (int from = 0; from < n; from++)
-        for (int k = 256; k <= 4608; k = k < 2048 ? 2 * k : k + 512) {
-            mix(types, n, from, k, false, widths, N_WIDTHS);
-            mix(types, n, from, k, true, widths, N_WIDTHS);
-        }
+    static const int ks[] = {32, 96, 160, 224, 256, 544, 1056, 2080, 3616, 4640};
+    for (int i = 0; i < 2 * n; i++)
+        for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
+            mix(types, n, i / 2, ks[j], i % 2, widths, N_WIDTHS);
+    for (int i = 0; i < n; i++) {
+        every_chain(types[i], types[(i + 1) % n], CP_DTYPE_F16, false);
+        every_chain(types[i], types[(i + 1) % n], i % 2 ? CP_DTYPE_BF16 : CP_DTYPE_Q8_0, true);
+    }
     n = getenv("CP_EVERY") ? some_types(types) : 0;
     for (int i = 0; i < n; i++) {
         bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
+        every_chain(types[i], types[i], CP_DTYPE_F16, false);
         for (int exact = 1; exact >= !half; exact--) {
             for (int number = 0; number < VARIANTS; number++)
                 every_variant(types[i], number, exact);
             for (int number = 35; number <= 49; number += 7) /* a cap with gate and up */
                 every_variant(types[i], number, exact);
-            every_chain(types[i], exact);
+            every_chain(types[i], types[i], CP_DTYPE_Q8_0, exact);
+            every_chain(types[i], types[i], CP_DTYPE_BF16, exact);
             for (int number = 0; number < EXPERT_VARIANTS; number++)
                 every_experts(types[i], number, exact);
         }
@@ -782,12 +826,12 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears),      cmocka_unit_test(several_weights),
-        cmocka_unit_test(odd_inputs),   cmocka_unit_test(experts),
-        cmocka_unit_test(embeds),       cmocka_unit_test(halves),
-        cmocka_unit_test(chains),       cmocka_unit_test(gemms),
-        cmocka_unit_test(mixes),        cmocka_unit_test(mixed_embeds),
-        cmocka_unit_test(every_branch),
+        cmocka_unit_test(linears),     cmocka_unit_test(several_weights),
+        cmocka_unit_test(odd_inputs),  cmocka_unit_test(experts),
+        cmocka_unit_test(embeds),      cmocka_unit_test(halves),
+        cmocka_unit_test(chains),      cmocka_unit_test(gemms),
+        cmocka_unit_test(mixes),       cmocka_unit_test(mixed_embeds),
+        cmocka_unit_test(gemm_inputs), cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
