@@ -3,7 +3,11 @@
  */
 #include "tests/kernels/attention.h"
 
+#include "kernels/math.h"
+#include "kernels/pages.h"
+
 #include <math.h>
+#include <stdlib.h>
 
 /* Matrices, rope rows and norms for a record of layer 0 or 1. */
 static cp_op *record(rig *r, const attention_shape *s)
@@ -134,4 +138,61 @@ void attention_case_fini(attention_case *c)
 {
     rig_batch_fini(&c->b);
     rig_fini(&c->r);
+}
+
+/* Position j of the page that starts at a position of a sequence. */
+static void fill_position(const attention_case *c, uint16_t *page, int start, int j,
+                          attention_value *value)
+{
+    const cp_kv_group *g = &c->r.prog.groups[c->op->u.attention.group];
+    int positions = c->r.cfg.page_positions;
+    bool f16 = c->r.cfg.kv_type == CP_DTYPE_F16;
+    uint64_t state = (uint64_t)(start + j) * 977 + 1;
+    for (int n = 0; n < g->n_layers * g->n_kv; n++) {
+        uint16_t *k = page + cp_kv_head_offset(g, positions, n / g->n_kv, n % g->n_kv) / 2;
+        uint16_t *v = k + (size_t)g->k_dim * (size_t)positions;
+        for (int d = 0; d < g->k_dim + g->v_dim; d++) {
+            bool is_v = d >= g->k_dim;
+            float x = value(is_v, &state);
+            uint16_t *to = is_v ? v + cp_kv_v_index(g->v_dim, j, d - g->k_dim)
+                                : k + cp_kv_k_index(g->k_dim, j, d);
+            *to = f16 ? cp_f16_from_f32(x) : cp_bf16_from_f32(x);
+        }
+    }
+}
+
+void attention_case_fill(const attention_case *c, machine *m, bool seen, attention_value *value)
+{
+    int group = c->op->u.attention.group, window = c->op->u.attention.window;
+    int positions = c->r.cfg.page_positions;
+    for (int s = 0; s < c->b.b.n_seqs; s++) {
+        const cp_batch_seq *q = &c->b.b.seqs[s];
+        int first = window && q->pos0 >= window ? q->pos0 - window + 1 : 0;
+        int end = q->pos0 + q->n_rows;
+        for (int start = 0; start < end; start += positions) {
+            uint32_t number = q->pages[group][start / positions];
+            if (!number)
+                continue; /* the null page is all zeroes */
+            uint16_t *page = machine_page(m, number);
+            for (int j = 0; j < positions; j++) {
+                int pos = start + j;
+                if (seen ? pos >= first && pos < q->pos0 : pos < first || pos >= end)
+                    fill_position(c, page, start, j, value);
+            }
+            machine_put_page(m, number, page);
+            free(page);
+        }
+    }
+}
+
+static float no_number(bool v, uint64_t *state)
+{
+    (void)v;
+    (void)state;
+    return NAN;
+}
+
+void attention_case_spoil(const attention_case *c, machine *m)
+{
+    attention_case_fill(c, m, false, no_number);
 }

@@ -29,6 +29,13 @@ void attention_case_init(attention_case *c, uint64_t seed, const attention_shape
  * where the seed is odd. */
 void attention_case_random(attention_case *c, uint64_t seed);
 void attention_case_fini(attention_case *c);
+/* An element of K or V, where *state is of a place. */
+typedef float attention_value(bool v, uint64_t *state);
+/* Into the pages of the record's group: at keys that rows of the step see and none of them writes,
+ * or, seen false, at those that none sees. */
+void attention_case_fill(const attention_case *c, machine *m, bool seen, attention_value *value);
+/* What no row sees is no number. */
+void attention_case_spoil(const attention_case *c, machine *m);
 /* The same with the shape given. */
 void attention_case_shaped(attention_case *c, uint64_t seed, const attention_shape *s);
 

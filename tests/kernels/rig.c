@@ -258,6 +258,12 @@ void *machine_page(const machine *m, uint32_t page)
     return fetch(m, p->pages.at + (size_t)page * p->page_bytes, p->page_bytes);
 }
 
+void machine_put_page(machine *m, uint32_t page, const void *bytes)
+{
+    const cp_prepared *p = m->p;
+    put(m, p->pages.at + (size_t)page * p->page_bytes, bytes, p->page_bytes);
+}
+
 void machine_get_row(const machine *m, cp_mat s, int r, float *x)
 {
     const cp_prepared *p = m->p;

@@ -84,6 +84,7 @@ void machine_step(machine *m, const cp_batch *b);
 void machine_put_row(machine *m, cp_mat s, int r, const float *x);
 float *machine_row(const machine *m, cp_mat s, int r); /* a copy, to be freed */
 void *machine_page(const machine *m, uint32_t page);
+void machine_put_page(machine *m, uint32_t page, const void *bytes);
 void machine_get_row(const machine *m, cp_mat s, int r, float *x);
 /* Fails with the first differing element; it looks beyond the `rows` rows of the step and beside
  * them, too, where nothing but what machine_fill put may stand. */

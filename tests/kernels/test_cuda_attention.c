@@ -44,6 +44,8 @@ static void check_close(attention_case *c, uint64_t seed)
     machine ref = machine_open(&c->r, NULL, 1), m = machine_open_on(&c->r, "cuda", NULL, 1);
     machine_fill(&ref, seed);
     machine_fill(&m, seed);
+    attention_case_spoil(c, &ref);
+    attention_case_spoil(c, &m);
     machine_step(&ref, &c->b.b);
     machine_step(&m, &c->b.b);
     for (int i = 0; c->outs[i] >= 0; i++) {
@@ -131,32 +133,216 @@ static void odd_gates(const attention_case *c, machine *m)
     }
 }
 
-/* Wide heads by the exact form: the bits of ref. */
+/* What a machine needs beside random inputs. */
+typedef void put_inputs(const attention_case *c, machine *m);
+
+/* The bits of ref. */
+static void check_bits(attention_case *c, uint64_t seed, put_inputs *put)
+{
+    machine ref = machine_open(&c->r, NULL, 1), m = machine_open_on(&c->r, "cuda", NULL, 1);
+    machine *both[] = {&ref, &m};
+    for (int i = 0; i < 2; i++) {
+        machine_fill(both[i], seed);
+        attention_case_spoil(c, both[i]);
+        if (put)
+            put(c, both[i]);
+        machine_step(both[i], &c->b.b);
+    }
+    for (int i = 0; c->outs[i] >= 0; i++) {
+        bool out = c->r.mats[c->outs[i]].rows == CP_ROWS_OUT;
+        machines_equal(&ref, &m, c->outs[i], out ? c->b.b.n_out : c->b.b.n_rows, "attention");
+    }
+    machines_equal_memory(&ref, &m, "attention");
+    machine_close(&m);
+    machine_close(&ref);
+}
+
 static void exact_as_ref(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 3 * SHAPES; seed++) {
         attention_case c;
         attention_case_shaped(&c, seed, &shapes[seed % SHAPES]);
-        c.r.exact = true;
         if (seed >= 2 * SHAPES)
             raise_sinks(&c, seed % 4 >= 2);
-        machine ref = machine_open(&c.r, NULL, 1), m = machine_open_on(&c.r, "cuda", NULL, 1);
-        machine_fill(&ref, seed);
-        machine_fill(&m, seed);
-        if (seed >= SHAPES) {
-            odd_gates(&c, &ref);
-            odd_gates(&c, &m);
+        c.r.exact = true;
+        check_bits(&c, seed, seed >= SHAPES ? odd_gates : NULL);
+        attention_case_fini(&c);
+    }
+}
+
+/* A chunk over the end of a split. */
+static const rig_seq over_the_end[] = {{.pos0 = 505, .n_rows = 11}};
+
+/* Nothing but scores and values: no norms, rope, sinks or cap, and no more pages than these
+ * sequences have. */
+static void plain_case(attention_case *c, uint64_t seed, const attention_shape *s,
+                       const rig_seq *seqs, int n_seqs)
+{
+    attention_case_init(c, seed, s);
+    c->r.prog.n_ops = 1; /* without a reader */
+    c->outs[1] = -1;
+    c->op->u.attention.q_norm = c->op->u.attention.k_norm = c->op->u.attention.sinks = -1;
+    c->op->u.attention.v_norm = false;
+    c->op->u.attention.rope_kind = CP_ROPE_NONE;
+    c->op->u.attention.softcap = 0.0f;
+    int positions = c->r.cfg.page_positions;
+    c->r.cfg.n_pages = 1;
+    for (int i = 0; i < n_seqs; i++)
+        c->r.cfg.n_pages +=
+            (uint32_t)(c->r.prog.n_groups *
+                       ((seqs[i].pos0 + seqs[i].n_rows + positions - 1) / positions));
+    rig_batch_init(&c->b, &c->r, seqs, n_seqs, false);
+}
+
+/* A row's V is infinite at two dims, each row's at others. */
+static void infinite_values(const attention_case *c, machine *m)
+{
+    cp_mat v = c->op->u.attention.v;
+    for (int r = 0; r < c->b.b.n_rows; r++) {
+        float *x = machine_row(m, v, r);
+        int width = c->r.mats[v].width, at = 2 * r % width;
+        x[at] = x[at + 1] = INFINITY;
+        machine_put_row(m, v, r, x);
+        free(x);
+    }
+}
+
+/* Keys that a query does not see have a weight of 0, but are left out where 0 does not help. */
+static void unseen_infinities(void **state)
+{
+    (void)state;
+    static const attention_shape some[] = {
+        {3, 1, 8, 52, 0}, {1, 1, 6, 44, 5}, {7, 1, 4, 44, 17}, {2, 1, 10, 46, 500}};
+    for (uint64_t seed = 0; seed < 2 * sizeof(some) / sizeof(some[0]); seed++) {
+        attention_case c;
+        rig_seq q = {.pos0 = 494 + (int)seed, .n_rows = 21};
+        plain_case(&c, seed, &some[seed / 2], &q, 1);
+        c.r.exact = true;
+        check_bits(&c, seed, infinite_values);
+        attention_case_fini(&c);
+    }
+}
+
+/* Scores that are 5 or -5, with a cap of 8: tanh is of just CP_TANH_SMALL. */
+static void scores_at_the_bound(const attention_case *c, machine *m)
+{
+    cp_mat mats[] = {c->op->u.attention.q, c->op->u.attention.k};
+    int k_dim = c->op->u.attention.k_dim;
+    for (int i = 0; i < 2; i++)
+        for (int r = 0; r < c->b.b.n_rows; r++) {
+            float *x = machine_row(m, mats[i], r);
+            int width = c->r.mats[mats[i]].width;
+            for (int d = 0; d < width; d++)
+                x[d] = d % k_dim ? 0.0f : i ? r % 3 ? 5.0f : -5.0f : 1.0f;
+            machine_put_row(m, mats[i], r, x);
+            free(x);
         }
-        machine_step(&ref, &c.b.b);
-        machine_step(&m, &c.b.b);
-        for (int i = 0; c.outs[i] >= 0; i++) {
-            bool out = c.r.mats[c.outs[i]].rows == CP_ROWS_OUT;
-            machines_equal(&ref, &m, c.outs[i], out ? c.b.b.n_out : c.b.b.n_rows, "wide heads");
-        }
-        machines_equal_memory(&ref, &m, "wide heads");
-        machine_close(&m);
-        machine_close(&ref);
+}
+
+static void a_cap_at_its_bound(void **state)
+{
+    (void)state;
+    assert_true(5.0f / 8.0f == CP_TANH_SMALL);
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        attention_case c;
+        plain_case(&c, seed, &(attention_shape){seed < 2 ? 8 : 3, 1, 6, 8, 40}, over_the_end, 1);
+        if (c.op->u.attention.gated)
+            fail_msg("seed %d is gated", (int)seed);
+        c.op->u.attention.softcap = 8.0f;
+        c.op->u.attention.scale = 1.0f;
+        c.r.exact = true;
+        check_bits(&c, seed, scores_at_the_bound);
+        attention_case_fini(&c);
+    }
+}
+
+/* ---- weights of 0 and 1 ---- */
+
+static uint32_t bits_of(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*state >> 40);
+}
+
+/* K: 1 or -1; V: integers, whose sums are exact. */
+static float one_or_less(bool v, uint64_t *state)
+{
+    uint32_t n = bits_of(state);
+    return v ? (float)(int)(n % 17) - 8.0f : n % 2 ? 1.0f : -1.0f;
+}
+
+/* K: 0 or -1, so that the largest score is 0. */
+static float nothing_or_less(bool v, uint64_t *state)
+{
+    float x = one_or_less(v, state);
+    return v || x < 0.0f ? x : 0.0f;
+}
+
+/* A row of K or V. */
+static void put_values(const attention_case *c, machine *m, int row, attention_value *value)
+{
+    uint64_t state = (uint64_t)row * 31 + 7;
+    for (int v = 0; v < 2; v++) {
+        cp_mat s = v ? c->op->u.attention.v : c->op->u.attention.k;
+        float *x = machine_row(m, s, row);
+        for (int d = 0; d < c->r.mats[s].width; d++)
+            x[d] = value(v, &state);
+        machine_put_row(m, s, row, x);
+        free(x);
+    }
+}
+
+/* Each head of a row has one dim, of a size that its lower half has a part of; the gates stay. */
+static void put_query(const attention_case *c, machine *m, int row)
+{
+    static const float sizes[] = {0x1.001p0f,   -0x1.334p-2f,   CP_TANH_SMALL, 0x1.6672p-1f,
+                                  -0x1.8002p0f, -CP_TANH_SMALL, 0x1.4006p1f};
+    float size = sizes[row % 7], *x = machine_row(m, c->op->u.attention.q, row);
+    int n_heads = c->op->u.attention.n_heads, k_dim = c->op->u.attention.k_dim;
+    int width = c->r.mats[c->op->u.attention.q].width / n_heads;
+    for (int h = 0; h < n_heads; h++)
+        for (int d = 0; d < k_dim; d++)
+            x[h * width + d] = d != (7 * row + 5 * h) % k_dim  ? 0.0f
+                               : c->op->u.attention.sinks >= 0 ? fabsf(size)
+                                                               : size;
+    machine_put_row(m, c->op->u.attention.q, row, x);
+    free(x);
+}
+
+/* Scores of a query are one number or another, so far below that it weighs nothing. */
+static void two_scores(const attention_case *c, machine *m)
+{
+    attention_value *value = c->op->u.attention.sinks >= 0 ? nothing_or_less : one_or_less;
+    odd_gates(c, m);
+    attention_case_fill(c, m, true, value);
+    for (int r = 0; r < c->b.b.n_rows; r++) {
+        put_query(c, m, r);
+        put_values(c, m, r, value);
+    }
+}
+
+/* Both forms have ref's bits where neither rounds: weights are 0 or 1, and V integers. */
+static void weights_of_0_and_1(void **state)
+{
+    static const attention_shape some[] = {{4, 2, 64, 64, 0},    {1, 1, 112, 96, 100},
+                                           {3, 1, 40, 20, 0},    {16, 1, 44, 36, 0},
+                                           {20, 1, 16, 136, 40}, {2, 1, 24, 48, 505}};
+    static const rig_seq decode[] = {{.pos0 = 1300, .n_rows = 1},
+                                     {.pos0 = 40, .n_rows = 1},
+                                     {.pos0 = 511, .n_rows = 1},
+                                     {.pos0 = 512, .n_rows = 1}};
+    (void)state;
+    for (uint64_t seed = 0; seed < 36; seed++) {
+        attention_case c;
+        bool one_each = seed % 12 >= 6;
+        plain_case(&c, seed, &some[seed % 6], one_each ? decode : over_the_end, one_each ? 4 : 1);
+        if (seed >= 24)
+            raise_sinks(&c, false);
+        c.op->u.attention.softcap = seed / 12 == 1 ? 65536.0f : 0.0f;
+        c.op->u.attention.scale = seed / 12 == 1 ? 65536.0f : 4096.0f;
+        c.r.exact = seed % 4 == 3;
+        check_bits(&c, seed, two_scores);
         attention_case_fini(&c);
     }
 }
@@ -286,9 +472,9 @@ static void a_row_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(close_to_ref),
-        cmocka_unit_test(the_widest_heads),
-        cmocka_unit_test(exact_as_ref),
+        cmocka_unit_test(close_to_ref),       cmocka_unit_test(the_widest_heads),
+        cmocka_unit_test(exact_as_ref),       cmocka_unit_test(unseen_infinities),
+        cmocka_unit_test(a_cap_at_its_bound), cmocka_unit_test(weights_of_0_and_1),
         cmocka_unit_test(a_row_alone),
     };
     if (!rig_has("cuda")) {

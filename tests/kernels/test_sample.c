@@ -138,7 +138,7 @@ static void assert_same(const cp_sample_out *a, const cp_sample_out *b, const ch
 static void same_as_ref(void **state)
 {
     (void)state;
-    static const int vocabs[] = {1, 2, 7, 63, 64, 65, 1000, 4096, 5000, 20001, 140001};
+    static const int vocabs[] = {5000, 20001, 1000, 65, 1, 2, 7, 63, 64, 4096, 140001};
     for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++) {
         int vocab = vocabs[v], rounds = vocab > 100000      ? 2
                                         : vocab > 4000      ? 12
@@ -183,6 +183,79 @@ static void same_as_ref(void **state)
     }
 }
 
+/* ---- where something changes ---- */
+
+static machine best_machine(rig *r)
+{
+    const char *const *level = rig_levels();
+    while (level[1])
+        level++;
+    return machine_open(r, *level, 1);
+}
+
+typedef struct bound_case {
+    float first[4]; /* logits */
+    int n_first;
+    float rest, slope; /* all others: rest + slope * id */
+    float min_p, top_p;
+    int top_k, n_top;
+} bound_case;
+
+#define QUARTER -0x1.62e43p+0f /* cp_logf of it */
+
+static const bound_case bound_cases[] = {
+    {{0.0f, -0.88137358f}, 2, -100.0f, 0.0f, 0.0f, 1.0f, 0, 5}, /* the sum is sqrt(2) */
+    {{0.0f}, 1, QUARTER, 0.0f, 0.25f, 1.0f, 0, 5},              /* just as likely as min_p says */
+    {{0.0f}, 1, QUARTER, 0.0f, 0.25f, 0.9f, 0, 5},
+    {{1.0f, 3.0f, 2.0f}, 3, -INFINITY, 0.0f, 0.0f, 1.0f, CP_MAX_TOP, CP_MAX_TOP}, /* too few */
+    {{-0.0f, 0.0f, -0.0f}, 3, 0.0f, 0.0f, 0.0f, 1.0f, 70, 7},       /* one as another */
+    {{0.0f, 0.0f, 0.0f, 0.0f}, 4, -100.0f, 0.0f, 0.0f, 0.5f, 0, 5}, /* just two of four */
+    {{0.0f, INFINITY}, 2, 0.0f, 0.0f, 0.0f, 1.0f, 0, 5},
+    {{0}, 0, 0.0f, 0.01f, 0.0f, 1.0f, 40, 5}, /* the last ones are the best */
+};
+_Static_assert(sizeof(bound_cases) / sizeof(bound_cases[0]) == ROWS, "a row each");
+
+static void bound_row(const bound_case *c, float *x, int n, cp_sample_in *in)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = i < c->n_first ? c->first[i] : c->rest + c->slope * (float)i;
+    *in = plain();
+    in->min_p = c->min_p;
+    in->top_p = c->top_p;
+    in->top_k = c->top_k;
+    in->n_top = c->n_top;
+}
+
+static void values_at_bounds(void **state)
+{
+    (void)state;
+    static const int vocabs[] = {5000, 200};
+    for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++) {
+        int vocab = vocabs[v];
+        rig r;
+        vocab_rig(&r, 7, vocab);
+        machine ref = machine_open(&r, NULL, 1), m = best_machine(&r);
+        float *x = cp_xcalloc((size_t)ROWS * (size_t)vocab, sizeof(*x));
+        cp_sample_in in[ROWS];
+        cp_sample_out want[ROWS], got[ROWS];
+        assert_true(QUARTER == cp_logf(0.25f));
+        for (uint64_t seed = 0; seed < 4; seed++) {
+            for (int i = 0; i < ROWS; i++) {
+                bound_row(&bound_cases[i], x + (size_t)i * (size_t)vocab, vocab, &in[i]);
+                in[i].seed = seed;
+            }
+            sample(&ref, x, ROWS, in, want);
+            sample(&m, x, ROWS, in, got);
+            for (int i = 0; i < ROWS; i++)
+                assert_same(&want[i], &got[i], "at a bound", vocab);
+        }
+        free(x);
+        machine_close(&m);
+        machine_close(&ref);
+        rig_fini(&r);
+    }
+}
+
 /* Random123's known answer for philox4x32-10 of zeroes, first two words; its others set a counter
  * word that is always 0 here. The three inputs act on their own. */
 static void generator_known_answers(void **state)
@@ -194,14 +267,6 @@ static void generator_known_answers(void **state)
     assert_int_not_equal(cp_sample_random(0, 1, 0), cp_sample_random(0, 0, 1));
     assert_int_not_equal(cp_sample_random(1ull << 32, 0, 0), cp_sample_random(1, 0, 0));
     assert_int_not_equal(cp_sample_random(0, 0, 1ull << 32), cp_sample_random(0, 0, 0));
-}
-
-static machine best_machine(rig *r)
-{
-    const char *const *level = rig_levels();
-    while (level[1])
-        level++;
-    return machine_open(r, *level, 1);
 }
 
 /* Where equality with ref says all, on a machine that is slow at many steps. */
@@ -391,6 +456,7 @@ int main(void)
         cmocka_unit_test(penalties_bias_bans_mask),
         cmocka_unit_test(not_finite_is_said),
         cmocka_unit_test(frequencies),
+        cmocka_unit_test(values_at_bounds),
         cmocka_unit_test(same_as_ref),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
