@@ -34,7 +34,7 @@ static bool alloc_seqs(cp_sched *s)
     if (!s->seqs || !s->run || !s->plan || !s->order || !s->takes)
         return false;
     for (int k = 0; k < s->depth; k++) {
-        s->flights[k].parts = calloc(n, sizeof(cp_part));
+        s->flights[k].parts = calloc(n, sizeof(cp_seq_step));
         if (!s->flights[k].parts)
             return false;
     }
@@ -269,7 +269,7 @@ static bool commit_row(cp_sched *s, cp_seq *q, const cp_sample_out *res, int pos
 
 /* How many rows of the part's outputs are to be used: those of drafts up to the first that differs
  * from the sample before it. */
-static int judge(const cp_part *part, const cp_sample_out *results)
+static int judge(const cp_seq_step *part, const cp_sample_out *results)
 {
     const int32_t *drafts = part->seq->tokens + part->seq->n_known;
     int right = 0;
@@ -290,7 +290,7 @@ static void keep_rows(cp_sched *s, cp_seq *q, int end, int n_keep)
     cp_kv_commit(s->kv, q->kv, q->tokens, n_keep);
 }
 
-static void commit_part(cp_sched *s, const cp_part *part, const cp_sample_out *results)
+static void commit_part(cp_sched *s, const cp_seq_step *part, const cp_sample_out *results)
 {
     cp_seq *q = part->seq;
     int end = part->pos0 + part->rows, outs = judge(part, results);
@@ -348,7 +348,7 @@ void cp_sched_commit(cp_sched *s, const cp_sample_out *results, int64_t now_ns)
         cp_kv_step_done(s->kv);
     struct cp_flight *f = &s->flights[0];
     for (int i = 0; i < f->n_parts; i++) {
-        cp_part part = f->parts[i];
+        cp_seq_step part = f->parts[i];
         if (!part.seq) {
             s->stats.discarded++;
             continue;

@@ -41,7 +41,7 @@ static void check_flights(const cp_sched *s, const cp_seq *q)
     int reserved = q->outs > 0 ? q->outs + cp_events_finish_records(q->task) : 0;
     for (int k = 0; k < s->n_flights; k++) {
         for (int i = 0; i < s->flights[k].n_parts; i++) {
-            const cp_part *part = &s->flights[k].parts[i];
+            const cp_seq_step *part = &s->flights[k].parts[i];
             if (part->seq != q)
                 continue;
             CP_ASSERT(q->state == CP_SEQ_RUNNING && "sched-27");

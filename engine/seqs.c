@@ -93,17 +93,17 @@ void cp_seq_withdraw_rows(cp_sched *s, cp_seq *q)
     q->rows = q->outs = 0;
 }
 
-cp_part cp_seq_sent(cp_seq *q)
+cp_seq_step cp_seq_sent(cp_seq *q)
 {
     int end = q->n_done + q->rows, all = q->n_known + q->n_pending + q->n_spec;
-    cp_part part = {.seq = q,
-                    .pos0 = q->n_done,
-                    .rows = q->rows,
-                    .outs = q->outs,
-                    .out0 = q->out0,
-                    .n_spec = q->n_spec,
-                    .samples = q->outs > 0 && end == all && q->n_spec == 0,
-                    .reserved = records(q)};
+    cp_seq_step part = {.seq = q,
+                        .pos0 = q->n_done,
+                        .rows = q->rows,
+                        .outs = q->outs,
+                        .out0 = q->out0,
+                        .n_spec = q->n_spec,
+                        .samples = q->outs > 0 && end == all && q->n_spec == 0,
+                        .reserved = records(q)};
     q->n_done = CP_PLANTED(101) && end % 7 == 0 && end < all ? end + 1 : end;
     if (part.samples)
         q->tokens[q->n_known + q->n_pending++] = CP_TOK_PREV;
@@ -112,7 +112,7 @@ cp_part cp_seq_sent(cp_seq *q)
     return part;
 }
 
-void cp_seq_landed(cp_part *part)
+void cp_seq_landed(cp_seq_step *part)
 {
     cp_seq *q = part->seq;
     q->in_flight--;
@@ -178,7 +178,7 @@ static void disown(cp_sched *s, cp_seq *q)
 {
     for (int k = 0; k < s->n_flights && q->in_flight > 0; k++) {
         for (int i = 0; i < s->flights[k].n_parts; i++) {
-            cp_part *part = &s->flights[k].parts[i];
+            cp_seq_step *part = &s->flights[k].parts[i];
             if (part->seq != q)
                 continue;
             cp_seq_landed(part);

@@ -30,9 +30,9 @@ void cp_seq_give_rows(cp_sched *s, cp_seq *q, int rows);
 void cp_seq_withdraw_rows(cp_sched *s, cp_seq *q);
 /* The rows that q has are sent: they count as done, and what the last of them samples as pending.
  */
-cp_part cp_seq_sent(cp_seq *q);
+cp_seq_step cp_seq_sent(cp_seq *q);
 /* The step that part is of is over, or what it does for its sequence is not wanted any more. */
-void cp_seq_landed(cp_part *part);
+void cp_seq_landed(cp_seq_step *part);
 
 /* Pages that a sequence of n_known tokens, holding `held`, will still take for its prompt. */
 uint32_t cp_seqs_prompt_pages(const cp_sched *s, int n_known, uint32_t held);

@@ -10,7 +10,7 @@
  * n_spec drafts come after the known ones: guesses that its next step judges. n_done positions are
  * computed, or being computed by a step in flight. A step hands out rows until done catches up with
  * the others. A step is in flight from cp_sched_sent to its commit; what it has to do with a
- * sequence is a cp_part.
+ * sequence is a cp_seq_step.
  *
  * Floors, each over those before it: state · engine_metrics, sampler, goal · events · seqs · tasks,
  * room · grant · admit · sched · batch, sched_check. A file includes and calls what lies below it
@@ -94,13 +94,13 @@ typedef struct cp_queue_count {
 } cp_queue_count;
 
 /* What a step in flight does for a sequence. */
-typedef struct cp_part {
+typedef struct cp_seq_step {
     cp_seq *seq; /* NULL: it was preempted or has ended, its results are nobody's */
     int pos0, rows, outs, out0;
     int n_spec;   /* drafts among its rows: the last so many of them */
     bool samples; /* its last row makes a token that is pending until the commit */
     int reserved;
-} cp_part;
+} cp_seq_step;
 
 typedef struct cp_sched_config {
     cp_kv *kv; /* borrowed */
@@ -155,7 +155,7 @@ typedef struct cp_sched {
     /* steps in flight, the oldest first */
     struct cp_flight {
         int n_parts;
-        cp_part *parts; /* [max_seqs] */
+        cp_seq_step *parts; /* [max_seqs] */
     } flights[CP_KV_MAX_DEPTH];
     int n_flights, depth; /* depth: as many as the kv-cache allows */
     cp_seq **order;       /* [max_seqs] scratch */

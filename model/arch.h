@@ -10,7 +10,7 @@
 #include "base/meta.h"
 #include "kernels/kernels.h"
 
-struct cp_params;
+struct cp_model_params;
 
 typedef struct cp_arch {
     const char *name; /* GGUF general.architecture */
@@ -39,7 +39,7 @@ typedef struct cp_arch {
     const char *ffn_norm;   /* the feed-forward's pre-norm without ".weight"; NULL: ffn_norm */
     const char *final_norm; /* tensor name without ".weight" */
     /* Query scale when it is not 1/sqrt(head_dim); NULL: it is. */
-    float (*attn_scale)(const struct cp_params *p);
+    float (*attn_scale)(const struct cp_model_params *p);
 } cp_arch;
 
 /* The built rows, X(name of cp_arch_<name>): the one list to extend. */

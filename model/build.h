@@ -17,7 +17,7 @@
 
 typedef struct cp_build {
     cp_program *g;
-    const cp_params *p;
+    const cp_model_params *p;
     const cp_loaded *file;
     cp_err *err;
     cp_code rc; /* sticky: the first failure */

@@ -40,7 +40,7 @@ static cp_op *embed(cp_build *b, cp_mat out, const char *name, int width, float 
  * of a table that is as wide as all layers', which is why it is read where it is mapped. */
 static void per_layer_inputs(cp_build *b)
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     int d = p->pub.d_model, n = p->n_per_layer, width = n * p->pub.n_layers;
     cp_mat proj = cp_build_mat(b, "per-layer projection", width);
     cp_op *o = cp_build_linear(b, b->x);
@@ -106,7 +106,7 @@ static void pend(cp_build *b, cp_mat branch, const char *post_norm)
 /* The branch of the layer's own embedding: gelu(gate x) times its columns, projected back. */
 static void per_layer_branch(cp_build *b, cp_mat branch)
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     int d = p->pub.d_model, n = p->n_per_layer;
     cp_mat gate = cp_build_mat(b, "per-layer gate", n);
     cp_op *o = cp_build_stream_linear(b, -1);
@@ -120,7 +120,7 @@ static void per_layer_branch(cp_build *b, cp_mat branch)
 
 static void layer(cp_build *b, const int place[2])
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     const cp_layer_params *l = &p->layer[b->layer];
     int d = p->pub.d_model;
     const char *out_proj = NULL;
@@ -148,7 +148,7 @@ static void layer(cp_build *b, const int place[2])
 
 static void head(cp_build *b)
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     char name[64];
     int d = p->pub.d_model, vocab = p->pub.n_vocab;
     b->layer = -1;
@@ -165,7 +165,7 @@ static void head(cp_build *b)
     o->u.linear.x_out = -1; /* nobody reads the stream after the head */
 }
 
-cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *file,
+cp_code cp_program_build(cp_program *g, const cp_model_params *p, const cp_loaded *file,
                          const float *inv_full, const float *inv_window, cp_err *err)
 {
     memset(g, 0, sizeof *g);

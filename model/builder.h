@@ -7,7 +7,7 @@
 /* Fill g (zeroed first) for p over file's tensors. inv_full, inv_window: n_rot / 2 inverse
  * frequencies that outlive g. Errors as cp_model_open; g must be given to cp_program_fini in any
  * case. */
-cp_code cp_program_build(cp_program *g, const cp_params *p, const cp_loaded *file,
+cp_code cp_program_build(cp_program *g, const cp_model_params *p, const cp_loaded *file,
                          const float *inv_full, const float *inv_window, cp_err *err);
 void cp_program_fini(cp_program *g);
 
@@ -27,6 +27,6 @@ void cp_layers_per_page(cp_layer_class *c, int n, int max_groups);
 /* Sets groups and n_groups of g: full, then window groups, then one of recurrent layers; place[i] =
  * {group, layer in group} of layer i, which is another layer's where it shares its cache.
  * CP_UNSUPPORTED: too many ways to cache, no attention layer. */
-cp_code cp_layer_groups(cp_program *g, const cp_params *p, int (*place)[2], cp_err *err);
+cp_code cp_layer_groups(cp_program *g, const cp_model_params *p, int (*place)[2], cp_err *err);
 
 #endif

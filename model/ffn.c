@@ -18,7 +18,7 @@ static cp_wref pre_norm(cp_build *b)
 
 void cp_build_dense_ffn(cp_build *b, cp_mat branch)
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     int d = p->pub.d_model, d_ff = p->layer[b->layer].d_ff;
     cp_op *o = cp_build_stream_linear(b, pre_norm(b));
     cp_mat ff = cp_build_mat(b, "ff", d_ff);

@@ -73,14 +73,14 @@ static cp_group_kind kind_of(const cp_layer_params *l)
 }
 
 /* What a recurrent layer keeps of a sequence; those of a model are of one kind. */
-static size_t state_bytes(const cp_params *p, const cp_layer_params *l)
+static size_t state_bytes(const cp_model_params *p, const cp_layer_params *l)
 {
     size_t conv = (size_t)(p->l_cache - 1) * (size_t)p->pub.d_model * sizeof(float);
     return l->mixer == CP_MIXER_DELTANET ? cp_delta_state_bytes(&p->delta) : (conv + 63) / 64 * 64;
 }
 
 /* How a layer caches, without the number of layers. */
-static cp_kv_group group_of(const cp_params *p, const cp_layer_params *l)
+static cp_kv_group group_of(const cp_model_params *p, const cp_layer_params *l)
 {
     cp_group_kind kind = kind_of(l);
     if (kind == CP_GROUP_STATE) {
@@ -100,7 +100,7 @@ static bool alike(const cp_kv_group *a, const cp_kv_group *b)
 
 /* The classes of the layers that cache something of their own, and of each layer its class and its
  * number in it; returns how many, more than CP_PAGED_GROUPS + 1 being too many. */
-static int classes_of(const cp_params *p, cp_layer_class *c, int (*place)[2])
+static int classes_of(const cp_model_params *p, cp_layer_class *c, int (*place)[2])
 {
     int n = 0;
     for (int kind = CP_GROUP_FULL; kind <= CP_GROUP_STATE; kind++) {
@@ -122,7 +122,7 @@ static int classes_of(const cp_params *p, cp_layer_class *c, int (*place)[2])
     return n;
 }
 
-cp_code cp_layer_groups(cp_program *g, const cp_params *p, int (*place)[2], cp_err *err)
+cp_code cp_layer_groups(cp_program *g, const cp_model_params *p, int (*place)[2], cp_err *err)
 {
     cp_layer_class c[CP_PAGED_GROUPS + 1];
     int n = classes_of(p, c, place), first[CP_PAGED_GROUPS + 1];

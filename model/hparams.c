@@ -92,7 +92,7 @@ typedef struct window_heads {
     int k_swa, v_swa;
 } window_heads;
 
-static cp_code read_heads(cp_params *p, const reader *r, window_heads *w)
+static cp_code read_heads(cp_model_params *p, const reader *r, window_heads *w)
 {
     cp_code rc;
     p->head_dim_k = p->pub.d_model / p->layer[0].n_heads;
@@ -118,7 +118,7 @@ static cp_code read_heads(cp_params *p, const reader *r, window_heads *w)
 }
 
 /* yarn by `factor`. A negative share counts as absent, as writers leave it so. */
-static cp_code read_yarn(cp_params *p, const reader *r, double factor)
+static cp_code read_yarn(cp_model_params *p, const reader *r, double factor)
 {
     cp_code rc;
     double given = 0.0, times = 1.0, log_multiplier = 0.0;
@@ -156,7 +156,7 @@ static cp_code read_yarn(cp_params *p, const reader *r, double factor)
 }
 
 /* None, linear or yarn. */
-static cp_code read_scaling(cp_params *p, const reader *r)
+static cp_code read_scaling(cp_model_params *p, const reader *r)
 {
     cp_code rc;
     char k[160];
@@ -185,7 +185,7 @@ static cp_code read_scaling(cp_params *p, const reader *r)
                    (int)(type.n < 32 ? type.n : 32), type.p);
 }
 
-static cp_code read_rope(cp_params *p, const reader *r, const window_heads *heads)
+static cp_code read_rope(cp_model_params *p, const reader *r, const window_heads *heads)
 {
     cp_code rc;
     p->freq_base = 10000.0;
@@ -211,7 +211,7 @@ static cp_code read_rope(cp_params *p, const reader *r, const window_heads *head
     return read_scaling(p, r);
 }
 
-static cp_code read_windows(cp_params *p, const reader *r)
+static cp_code read_windows(cp_model_params *p, const reader *r)
 {
     if (!p->arch->window_period) {
         return CP_OK;
@@ -244,7 +244,7 @@ static cp_code read_windows(cp_params *p, const reader *r)
 
 /* Which layers read the K and V of another: the last `attention.shared_kv_layers`, those of the
  * last earlier layer of their kind. */
-static cp_code read_sharing(cp_params *p, const reader *r, const window_heads *heads)
+static cp_code read_sharing(cp_model_params *p, const reader *r, const window_heads *heads)
 {
     int n = p->pub.n_layers, shared = 0, last[2] = {-1, -1};
     cp_code rc = get_int(r, "attention.shared_kv_layers", false, 0, n - 1, &shared);
@@ -275,7 +275,7 @@ static cp_code read_sharing(cp_params *p, const reader *r, const window_heads *h
     return rc;
 }
 
-static cp_code read_layers(cp_params *p, const reader *r)
+static cp_code read_layers(cp_model_params *p, const reader *r)
 {
     int n = p->pub.n_layers;
     int heads[CP_MAX_LAYERS] = {0}, kv[CP_MAX_LAYERS], ff[CP_MAX_LAYERS] = {0};
@@ -310,7 +310,7 @@ static cp_code read_layers(cp_params *p, const reader *r)
 }
 
 /* Where experts may be, a file need not say both widths: each layer has what it needs. */
-static cp_code check_widths(const cp_params *p, const reader *r)
+static cp_code check_widths(const cp_model_params *p, const reader *r)
 {
     for (int i = 0; i < p->pub.n_layers; i++) {
         const cp_layer_params *l = &p->layer[i];
@@ -324,7 +324,7 @@ static cp_code check_widths(const cp_params *p, const reader *r)
 }
 
 /* block_count includes the blocks that predict further tokens; nothing of them is needed. */
-static cp_code skip_blocks(cp_params *p, const reader *r)
+static cp_code skip_blocks(cp_model_params *p, const reader *r)
 {
     int n = p->pub.n_mtp;
     if (n && !p->arch->deltanet) {
@@ -341,7 +341,7 @@ static cp_code skip_blocks(cp_params *p, const reader *r)
 }
 
 /* Which layers are full attention: said one by one, or every n-th. */
-static cp_code read_recurrent(cp_params *p, const reader *r)
+static cp_code read_recurrent(cp_model_params *p, const reader *r)
 {
     char k[160];
     int period = 4;
@@ -367,7 +367,7 @@ static cp_code read_recurrent(cp_params *p, const reader *r)
     return CP_OK;
 }
 
-static cp_code read_deltanet(cp_params *p, const reader *r)
+static cp_code read_deltanet(cp_model_params *p, const reader *r)
 {
     cp_delta_shape *s = &p->delta;
     int inner = 0;
@@ -431,7 +431,7 @@ static cp_code read_routing(cp_expert_params *e, int n, const reader *r)
 }
 
 /* Experts: all layers but the leading dense ones have them, or every step-th. */
-static cp_code read_experts(cp_params *p, const reader *r)
+static cp_code read_experts(cp_model_params *p, const reader *r)
 {
     cp_expert_params *e = &p->experts;
     int dense = 0, step = 1, shared = 0;
@@ -477,7 +477,7 @@ static cp_code read_experts(cp_params *p, const reader *r)
     return CP_OK;
 }
 
-cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err)
+cp_code cp_params_read(cp_model_params *p, const cp_meta *meta, cp_err *err)
 {
     memset(p, 0, sizeof *p);
     cp_code rc = cp_arch_find(&p->arch, meta, err);

@@ -36,7 +36,7 @@ typedef struct cp_expert_params {
     float scale;
 } cp_expert_params;
 
-typedef struct cp_params {
+typedef struct cp_model_params {
     cp_hparams pub;
     const cp_arch *arch;
     int head_dim_k, head_dim_v, n_rot; /* of full layers */
@@ -56,9 +56,9 @@ typedef struct cp_params {
     int l_cache;          /* short convolution taps; 0: none */
     cp_delta_shape delta; /* of all DeltaNet layers */
     cp_layer_params layer[CP_MAX_LAYERS];
-} cp_params;
+} cp_model_params;
 
 /* Fill p from meta. CP_UNSUPPORTED and CP_CORRUPT as cp_model_open. */
-cp_code cp_params_read(cp_params *p, const cp_meta *meta, cp_err *err);
+cp_code cp_params_read(cp_model_params *p, const cp_meta *meta, cp_err *err);
 
 #endif

@@ -37,7 +37,7 @@ static cp_mat project(cp_build *b, cp_wref norm, cp_mat *k, cp_mat *v)
 
 cp_mat cp_build_attention(cp_build *b, cp_wref norm, const int place[2], const char **out_proj)
 {
-    const cp_params *p = b->p;
+    const cp_model_params *p = b->p;
     const cp_layer_params *l = &p->layer[b->layer];
     bool own = l->kv_from == b->layer; /* has K and V of its own */
     cp_mat mix = cp_build_mat(b, "mix", l->n_heads * l->v_dim), k = -1, v = -1;

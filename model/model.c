@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct cp_model {
-    cp_params p;
+    cp_model_params p;
     cp_program program;
     float *inv_full, *inv_window; /* [n_rot / 2], [n_rot_window / 2] */
 };
@@ -25,7 +25,7 @@ static float *frequencies(int n_rot, double base, double scale, const cp_tensor 
     return inv;
 }
 
-static cp_code read_vocab(cp_params *p, const cp_loaded *file, cp_err *err)
+static cp_code read_vocab(cp_model_params *p, const cp_loaded *file, cp_err *err)
 {
     const cp_tensor *embd = cp_loaded_find(file, "token_embd.weight");
     if (!embd) {
@@ -51,7 +51,7 @@ static cp_code read_vocab(cp_params *p, const cp_loaded *file, cp_err *err)
 }
 
 /* What the layers are, once they are in groups. */
-static void count_layers(cp_params *p, const cp_program *g)
+static void count_layers(cp_model_params *p, const cp_program *g)
 {
     for (int i = 0; i < p->pub.n_layers; i++) {
         p->pub.n_window_layers += p->layer[i].window;
@@ -65,7 +65,7 @@ static void count_layers(cp_params *p, const cp_program *g)
 
 cp_code cp_model_recognise(cp_hparams *out, const cp_meta *meta, cp_err *err)
 {
-    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_model_params *p = cp_xcalloc(1, sizeof *p);
     cp_program *g = cp_xcalloc(1, sizeof *g);
     int(*place)[2] = cp_xcalloc(CP_MAX_LAYERS, sizeof *place);
     cp_code rc = cp_params_read(p, meta, err);
@@ -122,7 +122,7 @@ cp_code cp_model_open(cp_model **out, const cp_loaded *file, cp_err *err)
     }
     if (rc == CP_OK) {
         static const cp_yarn none = {0};
-        const cp_params *p = &m->p;
+        const cp_model_params *p = &m->p;
         m->inv_full = frequencies(p->n_rot, p->freq_base, p->freq_scale, factors, &p->yarn);
         m->inv_window = frequencies(p->n_rot_window, p->freq_base_swa, 1.0, NULL, &none);
         rc = cp_program_build(&m->program, &m->p, file, m->inv_full, m->inv_window, err);

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static float gemma3_scale(const cp_params *p)
+static float gemma3_scale(const cp_model_params *p)
 {
     /* 27B (62 layers) scales by d_model / n_heads, all others by the head size. */
     double base =

@@ -4,7 +4,7 @@
  * the file's rope_freqs. The 26B's experts stand beside a dense feed-forward. */
 #include "model/arch.h"
 
-static float gemma4_scale(const struct cp_params *p)
+static float gemma4_scale(const struct cp_model_params *p)
 {
     (void)p;
     return 1.0f;

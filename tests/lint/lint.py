@@ -269,8 +269,25 @@ def check_banned(args):
     return bad
 
 
+def types(text):
+    """The cp_ types that a header defines."""
+    named = re.finditer(r"^(?:typedef )?(?:struct|enum|union) (cp_\w+)\s*\{|^\}\s*(cp_\w+);", text, re.M)
+    return {m.group(1) or m.group(2) for m in named}
+
+
+def twice_named(root):
+    """Types of one name in two headers: two of them meet in a file some day."""
+    first, bad = {}, []
+    for path in sources(root):
+        for name in sorted(types(strip(read(root, path)))) if path.endswith(".h") else ():
+            if first.setdefault(name, path) != path:
+                bad.append(f"{path}: the type {name} is also in {first[name]}")
+    return bad
+
+
 def check_names(args):
-    """What comments name is there: functions and types (cp_*), files by a path from a room."""
+    """A type's name is one header's. What comments name is there: functions and types (cp_*), files
+    by a path from a room."""
     code, comments = set(), []
     for path in sources(args.root):
         text = read(args.root, path)
@@ -280,7 +297,7 @@ def check_names(args):
     named = re.compile(r"\b(?P<id>cp_\w*[A-Za-z0-9])\b(?![_*<])|"
                        r"(?<![\w/.])(?P<path>(?:" + "|".join(ROOMS) +
                        r")/[\w/-]+\.(?:c|h|inc|def|py|cuh?))\b|(?P<cite>\w+(?: |\n \* )reference(?: |\n \* )§[\d.]+)")
-    bad = []
+    bad = twice_named(args.root)
     for path, line, comment in comments:
         for m in named.finditer(comment):
             # archs/x.c and cp_f(x) stand for any of their kind

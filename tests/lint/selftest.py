@@ -99,6 +99,8 @@ BREACHES = [
     ("sizes", {"kernels/cuda/k.cu": body(151)}, "kernels/cuda/k.cu:2: a function of 151 lines"),
     ("banned", {"base/b.c": "void f(char *a) { strcpy (a, \"x\"); }\n"}, "strcpy() is banned"),
     ("banned", {"base/b.c": "int f(char *a) { return atoi(a); }\n"}, "atoi() is banned"),
+    ("names", {"base/b.h": "typedef struct cp_t {\n    int a;\n} cp_t;\n", "kernels/k.h": "typedef struct cp_t {\n    int b;\n} cp_t;\n"},
+     "the type cp_t is also in"),
     ("names", {"base/b.c": "/* as cp_gone does */\n"}, "'cp_gone' is not in this tree"),
     ("names", {"base/b.c": "// see kernels/gone.c\n"}, "'kernels/gone.c' is not in this tree"),
     ("names", {"base/b.c": "/* layout: models reference §4.1 */\n"}, "is not in this tree"),

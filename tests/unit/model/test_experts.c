@@ -32,7 +32,7 @@ static void put(cp_meta *m, const char *arch, const said *s)
 }
 
 /* A model of four layers that is whole but for its experts, and what is said of them. */
-static cp_code read(cp_params *p, const char *arch, const said *experts, cp_err *err)
+static cp_code read(cp_model_params *p, const char *arch, const said *experts, cp_err *err)
 {
     static const said base[] = {{"block_count", 4, 0, 0},
                                 {"embedding_length", 64, 0, 0},
@@ -74,7 +74,7 @@ static void what_is_read(void **state)
                                {"leading_dense_block_count", 1, 0, 0},
                                {"interleave_moe_layer_step", 2, 0, 0},
                                {NULL, 0, 0, 0}};
-    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_model_params *p = cp_xcalloc(1, sizeof *p);
     cp_err err;
     assert_int_equal(read(p, "llama", few, &err), CP_OK);
     assert_true(p->pub.n_experts == 8 && p->pub.n_experts_used == 2);
@@ -140,7 +140,7 @@ static void what_cannot_be(void **state)
          "be grouped so"},
     };
 #undef COUNT
-    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_model_params *p = cp_xcalloc(1, sizeof *p);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cp_err err;
         assert_true(read(p, rows[i].arch, rows[i].said, &err) != CP_OK);

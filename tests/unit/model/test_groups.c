@@ -34,7 +34,7 @@ static const shape shapes[] = {
     {"251 and 261", 512, -1, 251, 261, 0, 0, 0, 0}, /* primes: whatever the rule gives */
 };
 
-static void set_layers(cp_params *p, const shape *s)
+static void set_layers(cp_model_params *p, const shape *s)
 {
     p->pub.n_layers = s->n_layers;
     p->pub.d_model = 64;
@@ -55,7 +55,8 @@ static void set_layers(cp_params *p, const shape *s)
 
 /* Window layers with so many KV heads of so many dims, full ones with others; the last `shared`
  * layers read the cache of the last earlier layer of their kind. */
-static void set_heads(cp_params *p, int n_kv, int dim, int full_n_kv, int full_dim, int shared)
+static void set_heads(cp_model_params *p, int n_kv, int dim, int full_n_kv, int full_dim,
+                      int shared)
 {
     int last[2] = {-1, -1}, n = p->pub.n_layers;
     for (int i = 0; i < n; i++) {
@@ -69,7 +70,7 @@ static void set_heads(cp_params *p, int n_kv, int dim, int full_n_kv, int full_d
 
 /* Every layer has a place of its own in a group of its kind, or another's; what fills pages of one
  * size. */
-static void check_places(const cp_program *g, const cp_params *p, int (*place)[2])
+static void check_places(const cp_program *g, const cp_model_params *p, int (*place)[2])
 {
     static bool taken[CP_MAX_GROUPS][CP_MAX_LAYERS];
     memset(taken, 0, sizeof taken);
@@ -100,7 +101,7 @@ static void check_places(const cp_program *g, const cp_params *p, int (*place)[2
 static void layers_of_real_models_waste_little(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     static int place[CP_MAX_LAYERS][2];
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
@@ -126,7 +127,7 @@ static void layers_of_real_models_waste_little(void **state)
 
 /* Of all pages that a short sequence holds, and of those of full layers, the share that is empty.
  */
-static void shares(const cp_program *g, const cp_params *p, double *brief, double *lasting)
+static void shares(const cp_program *g, const cp_model_params *p, double *brief, double *lasting)
 {
     size_t used[2] = {0}, page = cp_program_page_bytes(g, 32), pages[2] = {0};
     for (int i = 0; i < p->pub.n_layers; i++) {
@@ -155,7 +156,7 @@ static void layers_of_two_sizes_share_pages(void **state)
         {"31B", 60, 6, 16, 4, 0, 11, 10, 5, 0},
         {"26B-A4B", 30, 6, 8, 2, 0, 10, 6, 3, 83},
     };
-    static cp_params p;
+    static cp_model_params p;
     static int place[CP_MAX_LAYERS][2];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cp_program g = {0};
@@ -215,7 +216,7 @@ static void any_counts_find_a_size(void **state)
 static void recurrent_layers_are_a_group_of_their_own(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     static int place[CP_MAX_LAYERS][2];
     cp_program g = {0};
     cp_err err;
@@ -240,7 +241,7 @@ static void recurrent_layers_are_a_group_of_their_own(void **state)
 static void ways_to_cache(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     static int place[CP_MAX_LAYERS][2];
     cp_program g = {0};
     cp_err err;

@@ -37,7 +37,8 @@ static void put(cp_meta *m, char *buf, const char *name, cp_meta_kv kv)
 
 /* The file with one key changed (value < 0: left out), and layers[n] said one by one where there
  * are any. */
-static cp_code read_file(cp_params *p, key other, const uint8_t *layers, uint64_t n, cp_err *err)
+static cp_code read_file(cp_model_params *p, key other, const uint8_t *layers, uint64_t n,
+                         cp_err *err)
 {
     static char names[N_KEYS + 3][64];
     cp_meta *m = cp_meta_new();
@@ -72,7 +73,7 @@ static cp_code read_file(cp_params *p, key other, const uint8_t *layers, uint64_
     return rc;
 }
 
-static void layers_are(const cp_params *p, const char *want)
+static void layers_are(const cp_model_params *p, const char *want)
 {
     assert_int_equal(p->pub.n_layers, strlen(want));
     for (int i = 0; i < p->pub.n_layers; i++)
@@ -83,7 +84,7 @@ static void layers_are(const cp_params *p, const char *want)
 static void layers_and_shapes(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     static const uint8_t said[9] = {0, 1, 1, 0, 0, 1, 1, 1, 0};
     cp_err err;
     assert_int_equal(read_file(&p, (key){0}, NULL, 0, &err), CP_OK);
@@ -130,7 +131,7 @@ static void what_is_refused(void **state)
         {{"nextn_predict_layers", 9}, "9 of 9 blocks are prediction layers"},
         {{"attention.head_count_kv", 0}, "layer 3 is attention and has no KV heads"},
     };
-    static cp_params p;
+    static cp_model_params p;
     static const uint8_t said[7] = {0};
     cp_err err;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

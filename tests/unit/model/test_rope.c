@@ -102,7 +102,7 @@ static void put_text(cp_meta *m, const char *key, const char *v)
 
 /* What a llama file with these keys of rope.scaling gives; type NULL: the number 1. NULL ends the
  * keys. */
-static cp_code read_keys(cp_params *p, const char *type, const char *const *keys,
+static cp_code read_keys(cp_model_params *p, const char *type, const char *const *keys,
                          const double *values, cp_err *err)
 {
     cp_meta *m = cp_meta_new();
@@ -131,7 +131,7 @@ static cp_code read_keys(cp_params *p, const char *type, const char *const *keys
 static void keys_of_yarn(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     cp_err err = {0};
     static const char *const few[] = {KEY "factor", NULL};
     assert_int_equal(read_keys(&p, "yarn", few, (double[]){4}, &err), CP_OK);
@@ -153,7 +153,7 @@ static void keys_of_yarn(void **state)
 static void odd_keys_are_refused(void **state)
 {
     (void)state;
-    static cp_params p;
+    static cp_model_params p;
     static const struct {
         const char *type, *key;
         double value;

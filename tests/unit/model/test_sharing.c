@@ -27,7 +27,7 @@ static void put(cp_meta *m, const char *key, int v)
 }
 
 /* A model of eight layers, every fourth full, that is whole but for what is said. */
-static cp_code read(cp_params *p, const said *more, cp_err *err)
+static cp_code read(cp_model_params *p, const said *more, cp_err *err)
 {
     static const said base[] = {
         {"block_count", LAYERS},          {"embedding_length", 64},
@@ -64,7 +64,7 @@ static void what_is_read(void **state)
                                {"embedding_length_per_layer_input", 12},
                                {NULL, 0}};
     static const int from[LAYERS] = {0, 1, 2, 3, 4, 4, 4, 3};
-    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_model_params *p = cp_xcalloc(1, sizeof *p);
     cp_err err;
     assert_int_equal(read(p, none, &err), CP_OK);
     assert_int_equal(p->first_reader, LAYERS);
@@ -110,7 +110,7 @@ static void what_cannot_be(void **state)
         {{{"embedding_length_per_layer_input", 1 << 20}},
          "key 'gemma3.embedding_length_per_layer_input' is 1048576, allowed: 0 to 65536"},
     };
-    cp_params *p = cp_xcalloc(1, sizeof *p);
+    cp_model_params *p = cp_xcalloc(1, sizeof *p);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cp_err err;
         assert_true(read(p, rows[i].said, &err) != CP_OK);
