@@ -70,6 +70,8 @@ static cp_code open_library(cuda_gpu *gpu, cp_err *err)
         const char *why = dlerror();
         return cp_fail(err, CP_UNSUPPORTED, "no NVIDIA driver: %s", why ? why : path);
     }
+    if (!dlsym(library, "cuInit"))
+        return cp_fail(err, CP_UNSUPPORTED, "no NVIDIA driver: %s has no cuInit", path);
 #define X(member, symbol, parameters)                                                              \
     if (!(gpu->api.member = (cuda_##member##_fn *)(uintptr_t)dlsym(library, #symbol)))             \
         return cp_fail(err, CP_UNSUPPORTED,                                                        \
