@@ -19,8 +19,7 @@ const char *cp_access_method(const cp_http_req *q)
 
 bool cp_access_tokens(const cp_call *c, cp_tokens *out)
 {
-    if (!c->route || !c->route->api || c->route->api->reply || c->route->api->act || c->on_job ||
-        !c->model_id)
+    if (!cp_call_generates(c) || c->on_job || !c->model_id)
         return false;
     *out = (cp_tokens){.prompt = (long long)c->n_prompt_tokens};
     for (int i = 0; i < c->n_choices; i++)

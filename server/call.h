@@ -142,6 +142,13 @@ static inline bool cp_call_wanted(const cp_call *c)
     return cp_call_state_of(c) < CP_CALL_TOLD;
 }
 
+/* Does the call want text from a model? What no route has taken does not. */
+static inline bool cp_call_generates(const cp_call *c)
+{
+    const cp_api *api = c->route ? c->route->api : NULL;
+    return api && !api->reply && !api->act;
+}
+
 /* Loop thread, as all below that says nothing else. */
 cp_call *cp_call_new(cp_server *s, cp_http_req *q);
 /* To another state of the table above. */

@@ -73,6 +73,17 @@ void cp_handle_version(cp_call *c)
     cp_call_json(c, &b);
 }
 
+/* As vLLM says it: the requests for text, from their head to the end of their answer. */
+void cp_handle_in_flight(cp_call *c)
+{
+    int n = 0;
+    for (const cp_call *at = c->s->calls; at; at = at->next)
+        n += at->q && cp_call_generates(at);
+    cp_buf b = {0};
+    cp_buf_printf(&b, "{\"server_load\":%d}", n);
+    cp_call_json(c, &b);
+}
+
 static void emit_model(const cp_served *m, cp_buf *b)
 {
     cp_buf_adds(b, "{\"id\":");

@@ -118,7 +118,7 @@ static void test_every_route_with_every_key(void **state)
         check(&h, r, "X-Api-Key: sk-use\r\n", use);
         check(&h, r, "X-Api-Key: sk-admin\r\n", open || (r->scope & CP_SCOPE_ADMIN) ? 200 : 403);
     }
-    assert_int_equal(i, 24);
+    assert_int_equal(i, 25);
     h_close(&h);
 }
 

@@ -148,6 +148,52 @@ static void test_the_load_is_told_who_asks(void **state)
     h_close(&h);
 }
 
+static void check_load(harness *h, const char *want)
+{
+    h_answer a = h_call(h, "GET", "/load", "", NULL);
+    assert_int_equal(a.status, 200);
+    cp_buf_addc(&a.body, '\0');
+    assert_string_equal(a.body.p, want);
+    h_answer_fini(&a);
+}
+
+/* Whatever they wait for; what asks for no text is none of them, nor is one whose client has left.
+ */
+static void test_requests_in_flight_are_told(void **state)
+{
+    (void)state;
+    harness h;
+    h_open(&h, &(h_config){0});
+    check_load(&h, "{\"server_load\":0}");
+    cp_fake_set_hold(h.fake, CP_FAKE_QUEUE);
+    int fd[3];
+    for (int i = 0; i < 3; i++) {
+        fd[i] = h_connect(&h);
+        h_request(fd[i], "POST", CHAT, "", WHOLE);
+    }
+    h_wait_submitted(&h, 3);
+    h_block_jobs(&h);
+    int other = h_connect(&h);
+    h_request(other, "POST", "/tokenize", "", "{\"content\":\"x\"}");
+    h_wait_active(&h, 4);
+    check_load(&h, "{\"server_load\":3}");
+    cp_fake_set_hold(h.fake, CP_FAKE_STUCK); /* so that the engine does not let go of it */
+    while (!cp_fake_read(h.fake).stuck)
+        usleep(1000);
+    close(fd[0]);
+    while (cp_metric_get(h.process, CP_M_REQUESTS_ACTIVE) != 3)
+        usleep(1000);
+    check_load(&h, "{\"server_load\":2}");
+    cp_fake_set_hold(h.fake, CP_FAKE_RUN);
+    h_unblock_jobs(&h);
+    close(other);
+    close(fd[1]);
+    close(fd[2]);
+    h_wait_alone(&h);
+    check_load(&h, "{\"server_load\":0}");
+    h_close(&h);
+}
+
 static void test_a_key_for_metrics_alone(void **state)
 {
     (void)state;
@@ -161,7 +207,10 @@ static void test_a_key_for_metrics_alone(void **state)
     static const struct {
         const char *path, *body;
         int status;
-    } rows[] = {{"/metrics", NULL, 200}, {"/v1/models", NULL, 403}, {CHAT, WHOLE, 403}};
+    } rows[] = {{"/metrics", NULL, 200},
+                {"/load", NULL, 200},
+                {"/v1/models", NULL, 403},
+                {CHAT, WHOLE, 403}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         h_answer a = h_call(&h, rows[i].body ? "POST" : "GET", rows[i].path, watch, rows[i].body);
         assert_int_equal(a.status, rows[i].status);
@@ -287,6 +336,7 @@ int run_watch_tests(void)
         cmocka_unit_test(test_families_are_asked_for_by_name),
         cmocka_unit_test(test_a_model_that_loads_has_its_series),
         cmocka_unit_test(test_the_load_is_told_who_asks),
+        cmocka_unit_test(test_requests_in_flight_are_told),
         cmocka_unit_test(test_a_key_for_metrics_alone),
         cmocka_unit_test(test_rejections_have_a_reason),
         cmocka_unit_test(test_a_window_has_what_came_in_it),
