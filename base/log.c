@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MESSAGE_MAX = 2048, LINE_MAX = 3 * MESSAGE_MAX };
+enum { MESSAGE_MAX = 2048, LINE_MAX = 3 * MESSAGE_MAX, END_ROOM = 64 /* for a line's end */ };
 
 /* The process's one log: set before threads start, then only read. */
 static struct {
@@ -32,6 +32,11 @@ void cp_log_setup(cp_log_level level, bool json)
 {
     atomic_store_explicit(&settings.level, (int)level, memory_order_relaxed);
     atomic_store_explicit(&settings.json, json, memory_order_relaxed);
+}
+
+bool cp_log_is_json(void)
+{
+    return atomic_load_explicit(&settings.json, memory_order_relaxed);
 }
 
 /* Append msg to line[n..cap), escaped; quotes too when json. Stops before a piece that does not
@@ -68,13 +73,10 @@ static size_t escape(char *line, size_t n, size_t cap, const char *msg, bool jso
     return n;
 }
 
-__attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, int dropped,
-                                                           const char *fmt, va_list ap)
+/* The line up to its message. */
+static size_t begin(char line[LINE_MAX], cp_log_level level, bool json)
 {
-    char msg[MESSAGE_MAX], line[LINE_MAX], when[32];
-    bool json = atomic_load_explicit(&settings.json, memory_order_relaxed);
-    if (vsnprintf(msg, sizeof(msg), fmt, ap) < 0)
-        return;
+    char when[32];
     struct timespec ts;
     struct tm tm;
     clock_gettime(CLOCK_REALTIME, &ts);
@@ -82,11 +84,19 @@ __attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, i
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
     int ms = (int)(ts.tv_nsec / 1000000);
     const char *name = level_names[level];
-    size_t room = sizeof(line) - 64; /* for the end of the line */
-    size_t n = json ? cp_snprintf(line, room, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"msg\":\"",
-                                  when, ms, name)
-                    : cp_snprintf(line, room, "%s.%03dZ %s ", when, ms, name);
-    n = escape(line, n, room, msg, json);
+    return json ? cp_snprintf(line, LINE_MAX, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"msg\":\"",
+                              when, ms, name)
+                : cp_snprintf(line, LINE_MAX, "%s.%03dZ %s ", when, ms, name);
+}
+
+__attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, int dropped,
+                                                           const char *fmt, va_list ap)
+{
+    char msg[MESSAGE_MAX], line[LINE_MAX];
+    bool json = cp_log_is_json();
+    if (vsnprintf(msg, sizeof(msg), fmt, ap) < 0)
+        return;
+    size_t n = escape(line, begin(line, level, json), sizeof(line) - END_ROOM, msg, json);
     if (json)
         n += cp_snprintf(line + n, sizeof(line) - n, "\"");
     if (dropped > 0)
@@ -177,6 +187,17 @@ void cp_log_each(cp_log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     log_line(level, 0, fmt, ap);
     va_end(ap);
+}
+
+void cp_log_object(cp_log_level level, const char *msg, const char *fields)
+{
+    char line[LINE_MAX];
+    if (!wanted(level))
+        return;
+    size_t n = escape(line, begin(line, level, true), sizeof(line) - END_ROOM, msg, true);
+    bool fits = strlen(fields) < sizeof(line) - END_ROOM - n;
+    n += cp_snprintf(line + n, sizeof(line) - n, "\"%s}\n", fits ? fields : ",\"cut\":true");
+    (void)cp_io_write(STDERR_FILENO, line, n);
 }
 
 void cp_log_flush(int64_t now_ns)

@@ -25,6 +25,11 @@ void cp_log_setup(cp_log_level level, bool json);
 void cp_log(cp_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Without a limit: lines of which each is wanted, and whose number something else bounds. */
 void cp_log_each(cp_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Do lines have the form of objects (cp_log_setup)? */
+bool cp_log_is_json(void);
+/* An object with fields of its own, without a limit: ",\"id\":7" behind time, level and msg. What
+ * is longer than a line may be gives way to "cut":true. */
+void cp_log_object(cp_log_level level, const char *msg, const char *fields);
 /* Say what was left out of kinds that have been quiet since, at now_ns (cp_now_ns()). Now and then,
  * any thread. */
 void cp_log_flush(int64_t now_ns);

@@ -5,14 +5,7 @@
 #include "server/access_log.h"
 #include "server/emit.h"
 
-#include <string.h>
 #include <time.h>
-
-static void text(cp_buf *b, const char *key, const char *value)
-{
-    cp_buf_printf(b, ",\"%s\":", key);
-    cp_emit_str(b, value, strlen(value));
-}
 
 /* {"time":"..." */
 static void begin(cp_buf *b)
@@ -49,13 +42,8 @@ static void finish_reasons(const cp_call *c, cp_buf *b)
 
 static void generation(const cp_call *c, cp_buf *b)
 {
-    cp_tokens n;
-    if (!cp_access_tokens(c, &n))
+    if (!cp_access_generates(c))
         return;
-    cp_buf_printf(b,
-                  ",\"stream\":%s,\"prompt_tokens\":%lld,\"cached_tokens\":%d,"
-                  "\"completion_tokens\":%d",
-                  c->streaming ? "true" : "false", n.prompt, n.cached, n.completion);
     if (c->first_ns)
         cp_buf_printf(b, ",\"ttft_ms\":%.1f", (double)(c->first_ns - cp_http_since(c->q)) / 1e6);
     if (c->joules > 0)
@@ -66,28 +54,19 @@ static void generation(const cp_call *c, cp_buf *b)
 void cp_audit(const cp_call *c)
 {
     const cp_server *s = c->s;
-    const cp_http_req *q = c->q;
     if (!s->audit || (c->route && c->route->scope == 0))
         return;
     char client[CP_PEER_TEXT];
     cp_buf b = {0};
     begin(&b);
-    text(&b, "id", c->request_id);
     if (*c->key)
-        text(&b, "key", c->key);
-    cp_http_peer(q, client);
-    text(&b, "client", client);
-    text(&b, "method", cp_access_method(q));
-    text(&b, "route", c->route ? c->route->path : c->path);
-    if (!c->on_job && c->model_id)
-        text(&b, "model", c->model_id);
-    cp_buf_printf(&b, ",\"status\":%d,\"ms\":%.1f,\"bytes\":%llu", cp_access_status(c),
-                  (double)(cp_now_ns() - cp_http_since(q)) / 1e6,
-                  (unsigned long long)cp_http_sent(q));
+        cp_emit_member(&b, "key", c->key);
+    cp_http_peer(c->q, client);
+    cp_emit_member(&b, "client", client);
+    cp_emit_member(&b, "route", c->route ? c->route->path : c->path);
+    cp_access_facts(c, &b);
     if (c->told != CP_OK)
-        text(&b, "error", cp_code_info(c->told)->slug);
-    if (cp_call_state_of(c) == CP_CALL_LEFT)
-        cp_buf_adds(&b, ",\"client_gone\":true");
+        cp_emit_member(&b, "error", cp_code_info(c->told)->slug);
     generation(c, &b);
     cp_buf_addc(&b, '}');
     if (!b.failed)

@@ -61,6 +61,12 @@ void cp_emit_str(cp_buf *b, const char *s, size_t n)
     cp_buf_addc(b, '"');
 }
 
+void cp_emit_member(cp_buf *b, const char *key, const char *value)
+{
+    cp_buf_printf(b, ",\"%s\":", key);
+    cp_emit_str(b, value, strlen(value));
+}
+
 void cp_emit_token(cp_buf *b, const char *s, size_t n)
 {
     if (cp_utf8_valid(s, n)) {

@@ -16,6 +16,8 @@
 void cp_emit_chars(cp_buf *b, const char *s, size_t n);
 /* A quoted JSON string. */
 void cp_emit_str(cp_buf *b, const char *s, size_t n);
+/* ,"key":"value" */
+void cp_emit_member(cp_buf *b, const char *key, const char *value);
 /* A token's bytes where only a string may name it: what is no UTF-8 is spelled "bytes:\\xHH...". */
 void cp_emit_token(cp_buf *b, const char *s, size_t n);
 /* The same as [byte, ...]. */

@@ -467,8 +467,8 @@ class Options(Base):
         with self.server() as s:
             s.reload(log_format="json")
             self.assertEqual(s.complete()[0], 200)
-            line = s.wait_log(r"(?m)^.*path=/v1/completions .*$")[0]  # it comes after the answer
-            self.assertIn("path=/v1/completions", json.loads(line)["msg"])
+            line = s.wait_log(r"(?m)^.*/v1/completions.*$")[0]  # it comes after the answer
+            self.assertEqual(json.loads(line)["path"], "/v1/completions")
 
     def see_alias(self):
         with self.server([{k: v for k, v in ONE.items() if k != "alias"}], alias=["one", "uno"]) as s:

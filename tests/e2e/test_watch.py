@@ -122,6 +122,26 @@ class Audit(Folder):
             self.assertEqual(self.read("audit").count("\n"), 4)
 
 
+class Log(Folder):
+    def test_lines_are_objects_and_that_of_a_request_has_its_facts(self):
+        name = 'a "quoted"\tname'
+        config = self.write("models.toml", f'kv_bytes = "4MiB"\n[[model]]\nref = "{TINY}"\nalias = [{json.dumps(name)}]\n')
+        with Server("--config", config, "--log-format", "json") as s:
+            s.request(TEXT, {"prompt": SECRET, "max_tokens": 3, "ignore_eos": True}, {"X-Request-Id": "mine"})
+            c = s.stream(TEXT, {"prompt": SECRET, "max_tokens": 2000, "ignore_eos": True, "stream": True})
+            c.recv(500)
+            c.close()
+            s.wait_log("client_gone")
+            self.assertNotIn(SECRET, s.log())
+            rows = [json.loads(line) for line in s.log().splitlines() if not line.startswith("listening on ")]
+            self.assertEqual({r["level"] for r in rows} - {"warn"}, {"info"})
+            one, gone = [r for r in rows if r["msg"] == "access" and r["path"] == TEXT]
+            self.assertEqual({k: v for k, v in one.items() if k not in ("time", "ms", "bytes")}, {
+                "level": "info", "msg": "access", "path": TEXT, "id": "mine", "method": "POST", "status": 200, "model": name, "stream": False,
+                "prompt_tokens": one["prompt_tokens"], "cached_tokens": 0, "completion_tokens": 3})
+            self.assertEqual((gone["client_gone"], gone["stream"]), (True, True))
+
+
 class Profile(Folder):
     def test_operations_add_up_to_the_steps(self):
         keys = self.write("keys", "root-key scopes=admin,inference\n")

@@ -105,6 +105,31 @@ static void long_messages_are_cut_whole(void **state)
     cp_buf_fini(&b);
 }
 
+static void log_objects(void)
+{
+    char much[8192];
+    memset(much, 'x', sizeof(much));
+    cp_snprintf(much, sizeof(much), ",\"a\":\"");
+    much[6] = 'x';
+    memcpy(much + sizeof(much) - 2, "\"", 2);
+    cp_log_setup(CP_LOG_INFO, true);
+    cp_log_object(CP_LOG_INFO, "some\n\"thing", ",\"id\":7,\"b\":true");
+    cp_log_object(CP_LOG_INFO, "much", much);
+    cp_log_object(CP_LOG_DEBUG, "not wanted", ",\"id\":8");
+}
+
+static void objects_have_fields_of_their_own(void **state)
+{
+    (void)state;
+    cp_buf b = {0};
+    char *s = capture(log_objects, &b);
+    assert_int_equal(count_lines(s), 2);
+    assert_non_null(strstr(
+        s, "Z\",\"level\":\"info\",\"msg\":\"some\\u000a\\\"thing\",\"id\":7,\"b\":true}\n"));
+    assert_non_null(strstr(s, ",\"msg\":\"much\",\"cut\":true}\n"));
+    cp_buf_fini(&b);
+}
+
 static void log_limited(void)
 {
     cp_log_setup(CP_LOG_INFO, false);
@@ -155,6 +180,7 @@ int suite_log(void)
         cmocka_unit_test(levels_filter),
         cmocka_unit_test(control_bytes_are_escaped),
         cmocka_unit_test(long_messages_are_cut_whole),
+        cmocka_unit_test(objects_have_fields_of_their_own),
         cmocka_unit_test(lines_of_a_kind_stop_at_the_burst),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
