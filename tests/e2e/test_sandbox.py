@@ -104,7 +104,7 @@ class Sandbox(unittest.TestCase):
             self.assertEqual(r.returncode, 1, r.stderr)
             self.assertRegex(r.stderr, r"capstan: --sandbox on: the kernel has no ")
             self.assertNotIn("listening", r.stderr)
-            with serve(env={"CAPSTAN_FAULT": f"{missing}:fail"}) as s:
+            with serve("--sandbox", "auto", env={"CAPSTAN_FAULT": f"{missing}:fail"}) as s:
                 self.assertIn(re.sub(r"\d+", "", f"warn sandbox: {says}"), re.sub(r"Landlock \d+", "Landlock ", s.log()))
                 self.assertEqual(complete(s)[0], 200)
                 self.assertEqual(s.metric("capstan_sandbox", missing), 0)
