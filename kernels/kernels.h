@@ -119,7 +119,7 @@ typedef struct cp_backend_config {
     bool exact;
     cp_gemm gemm;
     cp_pool *pool;       /* compute pool; NULL: single thread */
-    const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else this machine's default */
+    const char *isa_cap; /* "base" ...; NULL: CAPSTAN_CPU, else the default. ref: "amx" is a law */
     bool act_f32; /* ref only: linears with f32 activations for every weight type (oracles) */
     const struct cp_panel_door *panels; /* who opens files of packed weights; NULL: this process */
 } cp_backend_config;

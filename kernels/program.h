@@ -5,7 +5,8 @@
  * A cp_program is built once per model (room model/) and immutable afterwards: any thread may read
  * it. What records read and write are f32 matrices [rows, width] in a backend's step arena
  * (`cp_mat`); rows is the batch's n_rows or n_out. ref is the definition of right: cpu gives the
- * same bits at every ISA level without bf16 dot instructions (ARCHITECTURE §5, rules 1-10).
+ * same bits at every ISA level without bf16 dot instructions (ARCHITECTURE §5, rules 1-10), and
+ * those of level amx where its name is asked of ref.
  *
  * Arithmetic, fixed here for all backends:
  * - lane tree (sums of squares, softmax sums): 64 partial sums, element i into partial i % 64,
@@ -21,6 +22,9 @@
  * Types with 16-element scale groups do this per group of 16.
  * - f32/f16 weights: f32 activations, acc = fmaf(w, x, acc), K ascending. bf16 weights: activations
  * rounded to bf16.
+ * - bf16 and f16 weights at level amx: both factors rounded to bf16, 32 inputs at a time: even
+ * inputs are one chain of fmaf from +0, odd ones another, t = even + odd, acc = acc + t; what is
+ * subnormal, factor, step or sum, counts as zero of its sign. The last 32 end in zeros.
  * - attention: per (row, head): per absolute split of 512 positions: s = scale * dot (fmaf over
  * dims ascending), softcap, masked keys give p = 0, m = max, p = exp(s - m), l = lane tree over the
  * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
@@ -240,6 +244,7 @@ typedef struct cp_kv_group {
 #define CP_SPLIT          512 /* positions an attention split */
 #define CP_PARTIALS       64  /* partial sums of a lane tree */
 #define CP_SEGMENT        512 /* inputs a segment of a linear's sum; whole super-blocks of panels */
+#define CP_TILE_INPUTS    32  /* inputs that a tile of level amx sums apart */
 #define CP_CONV_TAPS_MAX  16  /* taps of a convolution */
 #define CP_DELTA_DIM_MAX  256 /* widths of a DeltaNet's heads */
 #define CP_DELTA_COLUMNS  16  /* columns of S that lie together */

@@ -38,6 +38,7 @@ typedef struct options {
 
 typedef struct bench {
     cp_pool *pool;
+    cp_isa isa;
     cp_linear *l[MAX_LAYERS];
     int layers, n, k;
     void *act;
@@ -110,13 +111,15 @@ static void linear_worker(cp_pool *p, int id, void *arg)
     bench *b = arg;
     float *out[4] = {b->out};
     size_t ld[4] = {b->m};
-    for (int i = 0; i < b->layers; i++) {
+    bool stays = true;
+    cp_isa_enter(b->isa);
+    for (int i = 0; i < b->layers && stays; i++) {
         int64_t n = cp_linear_items(b->l[i], b->n);
         for (int64_t t; (t = cp_pool_ticket(p, n, 1)) < n;)
             cp_linear_item(b->l[i], t, b->n, b->act, b->scratch[id], out, ld, NULL, 0);
-        if (!cp_pool_barrier(p, id))
-            return;
+        stays = cp_pool_barrier(p, id);
     }
+    cp_isa_leave(b->isa);
 }
 
 /* Elapsed time, or the processor time of a worker: what counts on a busy machine. */
@@ -202,6 +205,7 @@ static void measure(bench *b, cp_dtype type, const options *o, cp_isa isa, doubl
         free(weights);
         pack_s = (double)(cp_now_ns() - t0) * 1e-9;
     }
+    b->isa = isa;
     b->k = (int)o->k;
     b->m = (size_t)o->m;
     b->act = cp_alloc_aligned(cp_linear_act_bytes(b->l[0], MAX_N));

@@ -297,6 +297,7 @@ static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
     run->p = p;
     cp_host_ids_init(&run->ids, &p->cfg);
     run->fails_from = cp_fault_fails_from("device");
+    run->isa = c->isa;
     run->vec = cp_isa_vec(c->isa);
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
@@ -414,7 +415,10 @@ static void default_level(const cp_backend *b, char *out, size_t n)
 {
     (void)b;
     cp_cpu cpu = cp_isa_this_cpu();
-    cp_isa_describe_default(&cpu, out, n);
+    char why[192], levels[96];
+    cp_isa_describe_default(&cpu, why, sizeof why);
+    cp_isa_describe_levels(&cpu, levels, sizeof levels);
+    cp_snprintf(out, n, "%s, of %s", why, levels);
 }
 
 /* 32 positions a page: a K or V block of one head is 4 KiB at 64 dims, and a prefix hit loses at

@@ -232,6 +232,7 @@ static void walk(cp_pool *pool, int id, void *arg)
     cpu_worker w = {
         .run = run, .pool = pool, .id = id, .batch = shared->batch, .s = &run->scratch[id]};
     int64_t then = id == 0 ? cp_now_ns() : 0;
+    cp_isa_enter(run->isa);
     int at = cp_pool_join_point(pool); /* > 0: it comes back, with the run at this record */
     int from = at > 0 ? at : shared->from, to = shared->to;
     bool stay = from > 0 || !pages_first(&w) || cp_pool_barrier(pool, id);
@@ -253,6 +254,7 @@ static void walk(cp_pool *pool, int id, void *arg)
             beat(&w, now);
         }
     }
+    cp_isa_leave(run->isa);
 }
 
 /* One run of the pool. */

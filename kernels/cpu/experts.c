@@ -149,7 +149,7 @@ void cp_experts_plan(const cp_experts *x, const float *ids, size_t ld, int n, cp
             plan->active[plan->n_active++] = e;
     plan->item0[0] = 0;
     for (int i = 0; i < plan->n_active; i++) {
-        int rows = rows_of(plan, plan->active[i]), chunk = cp_gemm_chunk_rows(rows);
+        int rows = rows_of(plan, plan->active[i]), chunk = cp_gemm_chunk_rows(&x->table, rows);
         plan->item0[i + 1] =
             plan->item0[i] + runs_of(x, rows, plan->n_active) * ((rows + chunk - 1) / chunk);
     }
@@ -208,7 +208,7 @@ void cp_experts_item(const cp_experts *x, const cp_expert_plan *plan, int64_t it
     int i = expert_of(plan, item), e = plan->active[i], all = rows_of(plan, e);
     int64_t run = run_length(x, all, plan->n_active), runs = runs_of(x, all, plan->n_active);
     item -= plan->item0[i];
-    int chunk = cp_gemm_chunk_rows(all), r0 = (int)(item / runs) * chunk;
+    int chunk = cp_gemm_chunk_rows(&x->table, all), r0 = (int)(item / runs) * chunk;
     int rows = chunk < all - r0 ? chunk : all - r0;
     int64_t at = plan->begin[e] + r0, p0 = item % runs * run, p1 = p0 + run;
     uint8_t *panel = scratch;

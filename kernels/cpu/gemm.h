@@ -21,8 +21,8 @@
 
 /*
  * tile[n][16] = panel . columns. act: n activation columns, stride bytes apart: cp_act8 blocks for
- * quantized kinds, f32 for F32 and F16, for BF16 f32 values that are bf16 (or bf16 pairs where the
- * table says so). Overwrites tile.
+ * quantized kinds, f32 for F32 and F16, for BF16 f32 values that are bf16; bf16 pairs for BF16 and
+ * F16 where the table says so. Overwrites tile.
  */
 typedef void cp_gemm_fn(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n,
                         float *tile);
@@ -41,9 +41,15 @@ typedef void cp_finish_fn(const cp_epilogue *e, const float *tile, const float *
 
 typedef struct cp_gemm_table {
     cp_gemm_fn *gemm[CP_PANEL_COUNT];
+    /* Quantized kinds from many_rows columns on, with the same bits; many_rows 0: gemm does all. */
+    cp_gemm_fn *many[CP_PANEL_COUNT];
+    int many_rows;
     void (*quantize)(const float *x, int64_t k, cp_act8 *out); /* as cp_quantize_act_row */
     cp_finish_fn *finish;
-    bool bf16_pairs; /* BF16 activations are bf16 pairs, not f32 */
+    bool bf16_pairs, f16_pairs; /* BF16's, F16's activations are bf16 pairs, not f32 */
+    int pair_inputs;            /* rows of pairs end in zeros, at a multiple of so many inputs */
+    int chunk_rows;             /* a chunk of rows is a multiple of so many */
+    int rows_beyond; /* so many columns behind the last may be read: whatever lies there */
 } cp_gemm_table;
 
 /* Each level overwrites what it does better than the one it stands on, called before it;
@@ -54,5 +60,10 @@ void cp_gemm_fill_avxvnni(cp_gemm_table *t);
 void cp_gemm_fill_avx512(cp_gemm_table *t);
 void cp_gemm_fill_vnni(cp_gemm_table *t);
 void cp_gemm_fill_bf16(cp_gemm_table *t);
+void cp_gemm_fill_amx(cp_gemm_table *t);
+
+/* gemm_amx.c: a thread's tile configuration, and its end. */
+void cp_tiles_enter(void);
+void cp_tiles_leave(void);
 
 #endif

@@ -199,4 +199,6 @@ void cp_gemm_fill_base(cp_gemm_table *t)
     t->gemm[CP_PANEL_BF16] = gemm_bf16;
     t->quantize = cp_quantize_act_row;
     t->finish = finish;
+    t->pair_inputs = 2;
+    t->chunk_rows = 12; /* whole tiles of every level up to bf16 */
 }

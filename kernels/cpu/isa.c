@@ -2,9 +2,7 @@
  * isa: the table of instruction levels, which of them this machine and its operating system grant,
  * and the table of defaults.
  *
- * A level is a set of cpuid bits together with the register state the OS saves (xgetbv): AVX2
- * without ymm state, or AVX-512 without zmm state, is not there. A row says what a level adds to
- * the one it stands on. `amx` keeps its place in the table but has no kernels in this build.
+ * A row says what a level adds to the one it stands on; machine.c says which of that a machine has.
  */
 #include "kernels/cpu/isa.h"
 
@@ -16,7 +14,6 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #define X86(x) x
 #else
 #define X86(x) NULL
@@ -25,18 +22,21 @@
 typedef struct level_row {
     const char *name;
     cp_isa parent;
-    void (*fill)(cp_gemm_table *t); /* what its linears do otherwise; NULL: it is not built */
-    const cp_vec *vec;              /* NULL: those of the level it stands on */
+    void (*fill)(cp_gemm_table *t);      /* what its linears do otherwise; NULL: it is not built */
+    const cp_vec *vec;                   /* NULL: those of the level it stands on */
+    void (*enter)(void), (*leave)(void); /* around a worker's use of them; NULL: nothing to do */
 } level_row;
 
 static const level_row levels[CP_ISA_COUNT] = {
-    [CP_ISA_BASE] = {"base", CP_ISA_BASE, cp_gemm_fill_base, &cp_vec_base},
-    [CP_ISA_AVX2] = {"avx2", CP_ISA_BASE, X86(cp_gemm_fill_avx2), X86(&cp_vec_avx2)},
-    [CP_ISA_AVXVNNI] = {"avxvnni", CP_ISA_AVX2, X86(cp_gemm_fill_avxvnni), NULL},
-    [CP_ISA_AVX512] = {"avx512", CP_ISA_AVX2, X86(cp_gemm_fill_avx512), X86(&cp_vec_avx512)},
-    [CP_ISA_VNNI] = {"vnni", CP_ISA_AVX512, X86(cp_gemm_fill_vnni), NULL},
-    [CP_ISA_BF16] = {"bf16", CP_ISA_VNNI, X86(cp_gemm_fill_bf16), NULL},
-    [CP_ISA_AMX] = {"amx", CP_ISA_VNNI, NULL, NULL},
+    [CP_ISA_BASE] = {"base", CP_ISA_BASE, cp_gemm_fill_base, &cp_vec_base, NULL, NULL},
+    [CP_ISA_AVX2] = {"avx2", CP_ISA_BASE, X86(cp_gemm_fill_avx2), X86(&cp_vec_avx2), NULL, NULL},
+    [CP_ISA_AVXVNNI] = {"avxvnni", CP_ISA_AVX2, X86(cp_gemm_fill_avxvnni), NULL, NULL, NULL},
+    [CP_ISA_AVX512] = {"avx512", CP_ISA_AVX2, X86(cp_gemm_fill_avx512), X86(&cp_vec_avx512), NULL,
+                       NULL},
+    [CP_ISA_VNNI] = {"vnni", CP_ISA_AVX512, X86(cp_gemm_fill_vnni), NULL, NULL, NULL},
+    [CP_ISA_BF16] = {"bf16", CP_ISA_VNNI, X86(cp_gemm_fill_bf16), NULL, NULL, NULL},
+    [CP_ISA_AMX] = {"amx", CP_ISA_VNNI, X86(cp_gemm_fill_amx), NULL, X86(cp_tiles_enter),
+                    X86(cp_tiles_leave)},
 };
 
 const char *cp_isa_name(cp_isa isa)
@@ -81,61 +81,19 @@ const cp_vec *cp_isa_vec(cp_isa isa)
     return levels[isa].vec;
 }
 
+void cp_isa_enter(cp_isa isa)
+{
+    if (levels[isa].enter)
+        levels[isa].enter();
+}
+
+void cp_isa_leave(cp_isa isa)
+{
+    if (levels[isa].leave)
+        levels[isa].leave();
+}
+
 /* ---- what a machine has ---- */
-
-#if defined(__x86_64__)
-static uint64_t xcr0(void)
-{
-    uint32_t lo, hi;
-    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return (uint64_t)hi << 32 | lo;
-}
-
-static unsigned add_if(cp_isa isa, uint32_t reg, uint32_t bits)
-{
-    return (reg & bits) == bits ? 1u << isa : 0;
-}
-
-cp_cpu cp_isa_this_cpu(void)
-{
-    enum { YMM = 6, ZMM = 0xe6 }; /* register state in xcr0 */
-    enum { AVX_VNNI = 1 << 4 };   /* leaf 7.1 eax */
-    enum { BASICS = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C };
-    cp_cpu cpu = {.adds = 1u << CP_ISA_BASE};
-    uint32_t a, b, c, d, max7, b7, c7, d7, a71 = 0;
-    if (!__get_cpuid(0, &a, &b, &c, &d))
-        return cpu;
-    memcpy(cpu.vendor, (uint32_t[3]){b, d, c}, 12);
-    if (!__get_cpuid(1, &a, &b, &c, &d))
-        return cpu;
-    cpu.family = (int)(a >> 8 & 15);
-    cpu.model = (int)(a >> 4 & 15);
-    if (cpu.family == 6 || cpu.family == 15)
-        cpu.model += (int)(a >> 16 & 15) << 4;
-    if (cpu.family == 15)
-        cpu.family += (int)(a >> 20 & 255);
-    if ((c & BASICS) != BASICS)
-        return cpu;
-    uint64_t state = xcr0();
-    if ((state & YMM) != YMM || !__get_cpuid_count(7, 0, &max7, &b7, &c7, &d7))
-        return cpu;
-    if (max7 >= 1)
-        __get_cpuid_count(7, 1, &a71, &b, &c, &d);
-    cpu.adds |= add_if(CP_ISA_AVX2, b7, bit_AVX2 | bit_BMI | bit_BMI2);
-    cpu.adds |= add_if(CP_ISA_AVXVNNI, a71, AVX_VNNI);
-    if ((state & ZMM) != ZMM)
-        return cpu;
-    cpu.adds |= add_if(CP_ISA_AVX512, b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
-    cpu.adds |= add_if(CP_ISA_VNNI, c7, bit_AVX512VNNI);
-    cpu.adds |= add_if(CP_ISA_BF16, a71, bit_AVX512BF16);
-    return cpu;
-}
-#else
-cp_cpu cp_isa_this_cpu(void)
-{
-    return (cp_cpu){.adds = 1u << CP_ISA_BASE};
-}
-#endif
 
 bool cp_isa_on(const cp_cpu *cpu, cp_isa isa)
 {
@@ -150,16 +108,26 @@ bool cp_isa_on(const cp_cpu *cpu, cp_isa isa)
 bool cp_isa_there(cp_isa isa)
 {
     cp_cpu cpu = cp_isa_this_cpu();
-    return cp_isa_on(&cpu, isa);
+    return cp_isa_on(&cpu, isa) && cp_isa_grant(isa, NULL) == CP_OK;
 }
 
-/* The names of the levels that cpu has, with a space before each. */
-static void list_levels(const cp_cpu *cpu, char *out, size_t n)
+/* The names of the levels that cpu has, or of those that it lacks, with a space before each. */
+static size_t list_levels(const cp_cpu *cpu, bool has, char *out, size_t n)
 {
     size_t at = 0;
     for (int i = 0; i < CP_ISA_COUNT; i++)
-        if (cp_isa_on(cpu, (cp_isa)i))
+        if (cp_isa_on(cpu, (cp_isa)i) == has)
             at += cp_snprintf(out + at, n - at, " %s", levels[i].name);
+    return at;
+}
+
+size_t cp_isa_describe_levels(const cp_cpu *cpu, char *out, size_t n)
+{
+    char has[96], lacks[96];
+    list_levels(cpu, true, has, sizeof has);
+    bool all = list_levels(cpu, false, lacks, sizeof lacks) == 0;
+    return cp_snprintf(out, n, "%s%s%s", has + 1,
+                       all ? "" : "; not on this machine:", all ? "" : lacks);
 }
 
 /* ---- what it gets ---- */
@@ -217,11 +185,14 @@ cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err)
             continue;
         if (cp_isa_on(&cpu, (cp_isa)i)) {
             *out = (cp_isa)i;
-            return CP_OK;
+            if (cp_isa_grant((cp_isa)i, err) == CP_OK)
+                return CP_OK;
+            cp_err_prefix(err, "%s '%s'", where, name);
+            return CP_USAGE;
         }
-        why = levels[i].fill ? "is not on this machine" : "is not in this build";
+        why = levels[i].fill ? cp_isa_lacks((cp_isa)i) : "is not in this build";
     }
     char names[96];
-    list_levels(&cpu, names, sizeof names);
+    list_levels(&cpu, true, names, sizeof names);
     return cp_fail(err, CP_USAGE, "%s '%s' %s; take one of:%s", where, name, why, names);
 }

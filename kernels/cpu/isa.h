@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* AMX keeps its place; it is not built. A level comes after the one it stands on. */
+/* A level comes after the one it stands on. */
 typedef enum cp_isa {
     CP_ISA_BASE,
     CP_ISA_AVX2,
@@ -52,21 +52,36 @@ bool cp_isa_over(cp_isa isa, cp_isa below);
  * its vector functions (vec.h). */
 void cp_isa_gemm(struct cp_gemm_table *t, cp_isa isa);
 const struct cp_vec *cp_isa_vec(cp_isa isa);
+/* A thread enters a level before it calls its linears and leaves it when it has done with them: amx
+ * keeps a tile configuration in between, which slows a thread's switches. */
+void cp_isa_enter(cp_isa isa);
+void cp_isa_leave(cp_isa isa);
 /* Whether this build has the level and cpu has its bits and those of all it stands on. */
 bool cp_isa_on(const cp_cpu *cpu, cp_isa isa);
-/* The same for this machine. */
+/* The same for this machine, and it may be used: what cp_isa_grant asks for is granted. */
 bool cp_isa_there(cp_isa isa);
 /* The level that a machine gets when nobody asks for one: that of its row in the table of defaults
  * (*row; NULL: it has none, or lacks the row's level), else the highest that it has of base, avx2,
  * avxvnni, avx512 and vnni: cpuid does not say whether bf16 dots pay, and they change bits. Pure.
  */
 cp_isa cp_isa_default(const cp_cpu *cpu, const cp_isa_default_row **row);
-/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the default). CP_USAGE for
- * one that is unknown, not built or not on this machine; the message lists those that are. */
+/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the default), granted.
+ * CP_USAGE for one that is unknown, not built or not on this machine, with those that are, and for
+ * one that the kernel does not grant. */
 cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err);
 /* cpu's default in words: "vnni (no row for GenuineIntel ...)". Returns the length, as snprintf. */
 size_t cp_isa_describe_default(const cp_cpu *cpu, char *out, size_t n);
-/* This machine. */
+/* "base avx2; not on this machine: ..." The same way. */
+size_t cp_isa_describe_levels(const cp_cpu *cpu, char *out, size_t n);
+
+/* machine.c: this machine. A level without the register state that the operating system saves for
+ * it is not there. */
 cp_cpu cp_isa_this_cpu(void);
+/* Why a level is not there: "is not on this machine", for amx with what it takes. */
+const char *cp_isa_lacks(cp_isa isa);
+/* Asks the kernel for what a level that is there needs: for amx the tiles' registers, which are
+ * granted to the whole process, its running threads included, for good. CP_USAGE: they are not.
+ * Before a sandbox, which lets nobody ask. */
+cp_code cp_isa_grant(cp_isa isa, cp_err *err);
 
 #endif

@@ -130,7 +130,7 @@ static int64_t chunk_items(const cp_linear *l, int n)
 
 int64_t cp_linear_items(const cp_linear *l, int n)
 {
-    int rows = cp_gemm_chunk_rows(n);
+    int rows = cp_gemm_chunk_rows(&l->table, n);
     return chunk_items(l, n) * ((n + rows - 1) / rows);
 }
 
@@ -152,7 +152,7 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
     cp_gemm_layout a = cp_gemm_layout_of(&l->in, n);
     bool fused = l->epilogue.act != CP_ACT_NONE;
     int64_t per_chunk = chunk_items(l, n);
-    int rows = cp_gemm_chunk_rows(n), r0 = (int)(item / per_chunk) * rows, i = 0;
+    int rows = cp_gemm_chunk_rows(&l->table, n), r0 = (int)(item / per_chunk) * rows, i = 0;
     CP_ASSERT(item >= 0 && r0 < n);
     rows = rows < n - r0 ? rows : n - r0;
     item %= per_chunk;

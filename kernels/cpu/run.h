@@ -72,6 +72,7 @@ typedef struct cpu_op {
 
 typedef struct cpu_run {
     cp_prepared *p;
+    cp_isa isa;
     const cp_vec *vec;
     cp_pool *pool;
     int threads;

@@ -48,6 +48,12 @@ static cp_code check_shape(const cp_gemm_inputs *in, const cp_tensor *t, cp_err 
     return CP_OK;
 }
 
+/* Activations rounded to bf16, in pairs or not. */
+static bool wants16(const cp_gemm_table *t, cp_panel_kind kind)
+{
+    return kind == CP_PANEL_BF16 || (kind == CP_PANEL_F16 && t->f16_pairs);
+}
+
 cp_code cp_gemm_weight_bind(cp_gemm_weight *w, cp_gemm_inputs *in, const cp_tensor *t,
                             const cp_tensor *bias, cp_err *err)
 {
@@ -66,10 +72,10 @@ cp_code cp_gemm_weight_bind(cp_gemm_weight *w, cp_gemm_inputs *in, const cp_tens
         return cp_fail(err, CP_UNSUPPORTED, "%s: panel size overflows", t->name);
     if (w->panel_bytes > in->panel_bytes)
         in->panel_bytes = w->panel_bytes;
-    if (w->kind == CP_PANEL_F32 || w->kind == CP_PANEL_F16)
-        in->want32 = true;
-    else if (w->kind == CP_PANEL_BF16)
+    if (wants16(in->table, w->kind))
         in->want16 = true;
+    else if (cp_panel_is_float(w->kind))
+        in->want32 = true;
     else
         in->want8 = true;
     return bias ? bind_bias(w, bias, err) : CP_OK;
@@ -140,16 +146,25 @@ static size_t row_stride(size_t bytes)
     return round64(bytes) | 64;
 }
 
+/* Inputs of a row of pairs, the zeros at its end too. */
+static size_t pair_inputs(const cp_gemm_inputs *in)
+{
+    size_t step = (size_t)in->table->pair_inputs;
+    return ((size_t)in->k + step - 1) / step * step;
+}
+
 cp_gemm_layout cp_gemm_layout_of(const cp_gemm_inputs *in, int64_t n)
 {
     cp_gemm_layout a = {0};
     size_t k = (size_t)in->k, rows = (size_t)n;
     a.stride8 = row_stride(k / CP_QBLOCK * sizeof(cp_act8));
     a.stride32 = row_stride(4 * k);
-    a.stride16 = row_stride(in->table->bf16_pairs ? 2 * (k + (k & 1)) : 4 * k);
+    a.stride16 = row_stride(in->table->bf16_pairs ? 2 * pair_inputs(in) : 4 * k);
+    size_t most = a.stride8 > a.stride16 ? a.stride8 : a.stride16; /* read by tiles */
     a.at32 = in->want8 ? rows * a.stride8 : 0;
     a.at16 = a.at32 + (in->want32 ? rows * a.stride32 : 0);
     a.bytes = a.at16 + (in->want16 ? rows * a.stride16 : 0);
+    a.bytes += (size_t)in->table->rows_beyond * most;
     return a;
 }
 
@@ -159,8 +174,7 @@ static void put_bf16(const cp_gemm_inputs *in, const float *x, uint8_t *dst)
         uint16_t *p = (uint16_t *)(void *)dst;
         for (int i = 0; i < in->k; i++)
             p[i] = cp_bf16_from_f32(x[i]);
-        if (in->k & 1)
-            p[in->k] = 0;
+        memset(p + in->k, 0, (pair_inputs(in) - (size_t)in->k) * sizeof *p);
         return;
     }
     float *p = (float *)(void *)dst;
@@ -211,18 +225,22 @@ void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e,
         int64_t left = w->m - p * CP_LANES;
         w->unpack(w->t, e * w->m + p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, scratch);
     }
-    if (w->kind == CP_PANEL_F32 || w->kind == CP_PANEL_F16) {
-        at = a->at32;
-        stride = a->stride32;
-    } else if (w->kind == CP_PANEL_BF16) {
+    if (wants16(in->table, w->kind)) {
         at = a->at16;
         stride = a->stride16;
+    } else if (cp_panel_is_float(w->kind)) {
+        at = a->at32;
+        stride = a->stride32;
     }
-    in->table->gemm[w->kind](panel, in->k, base + at + (size_t)r0 * stride, stride, rows, tile);
+    const cp_gemm_table *t = in->table;
+    cp_gemm_fn *few = t->gemm[w->kind], *many = t->many_rows ? t->many[w->kind] : NULL;
+    (many && rows >= t->many_rows ? many : few)(panel, in->k, base + at + (size_t)r0 * stride,
+                                                stride, rows, tile);
 }
 
-int cp_gemm_chunk_rows(int n)
+int cp_gemm_chunk_rows(const cp_gemm_table *table, int n)
 {
-    int chunks = (n + CPU_CHUNK - 1) / CPU_CHUNK, rows = (n + chunks - 1) / chunks;
-    return chunks > 1 ? (rows + 11) / 12 * 12 : rows; /* whole tiles of every level */
+    int whole = table->chunk_rows, most = CPU_CHUNK / whole * whole;
+    int chunks = (n + most - 1) / most, rows = (n + chunks - 1) / chunks;
+    return chunks > 1 ? (rows + whole - 1) / whole * whole : rows;
 }

@@ -51,7 +51,8 @@ cp_code cp_gemm_weights_pack(cp_gemm_weight *const *weights, int n, cp_panels *p
 size_t cp_gemm_weights_own_bytes(cp_gemm_weight *const *weights, int n);
 cp_code cp_gemm_weights_bytes(cp_gemm_weight *const *weights, int n, size_t *bytes, cp_err *err);
 
-/* Where n rows of inputs lie: [int8 blocks | f32 | bf16], each part there if a weight wants it. */
+/* Where n rows of inputs lie: [int8 blocks | f32 | bf16], each part there if a weight wants it, and
+ * behind them room for what a kernel reads beyond. */
 typedef struct cp_gemm_layout {
     size_t stride8, stride32, stride16; /* bytes a row */
     size_t at32, at16, bytes;           /* offsets of the parts, and the end */
@@ -74,6 +75,6 @@ static inline const float *cp_gemm_bias(const cp_gemm_weight *w, int64_t e, int6
 }
 
 /* Rows of a chunk when n are cut into as few as CPU_CHUNK allows; all but the last have so many. */
-int cp_gemm_chunk_rows(int n);
+int cp_gemm_chunk_rows(const cp_gemm_table *table, int n);
 
 #endif

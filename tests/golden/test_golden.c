@@ -20,11 +20,12 @@
 /* NMSE against fp32. What is left of it with f32 activations is the pages' rounding: the first
  * llama's attention is sharper than the others', and 1.03e-6 is what that makes of it. */
 #define BAR_LLAMA     1.1e-6
-#define BAR_REF       1e-6 /* f32 activations, f16 pages; of quantized weights, too */
-#define BAR_CPU       1e-4 /* weights in F32, F16, BF16; bf16 pages */
-#define BAR_QUANTIZED 2e-3 /* int8 activations, bf16 pages, against the dequantized model */
+#define BAR_REF       1e-6   /* f32 activations, f16 pages; of quantized weights, too */
+#define BAR_CPU       1e-4   /* weights in F32, F16, BF16; bf16 pages */
+#define BAR_HALVES    2.5e-4 /* F16 and BF16 weights and their activations in bf16: level amx */
+#define BAR_QUANTIZED 2e-3   /* int8 activations, bf16 pages, against the dequantized model */
 
-static const char *const levels[] = {"base", "avx2", "avxvnni", "avx512", "vnni", "bf16"};
+static const char *const levels[] = {"base", "avx2", "avxvnni", "avx512", "vnni", "bf16", "amx"};
 
 /* A golden in memory: sequences, and the logits of all their rows one after the other. */
 typedef struct golden {
@@ -136,6 +137,11 @@ static bool is_bf16(cp_dtype t)
     return t == CP_DTYPE_BF16;
 }
 
+static bool is_half(cp_dtype t)
+{
+    return t == CP_DTYPE_BF16 || t == CP_DTYPE_F16;
+}
+
 static bool is_quantized(cp_dtype t)
 {
     return t != CP_DTYPE_F32 && t != CP_DTYPE_F16 && t != CP_DTYPE_BF16;
@@ -154,21 +160,45 @@ static void check_chunks(cp_forward *f, const golden *g, const float *law, const
     }
 }
 
+/* What ref gives by amx's law of BF16 and F16 weights, and then the level. */
+static void check_tiles(cp_forward *f, const golden *g)
+{
+    cp_forward *ref = open_forward(g, "ref", "amx", CP_DTYPE_BF16, false);
+    float *law = logits_in(ref, g, LONGEST);
+    print_message("%-14s NMSE amx %.1e\n", strrchr(g->path, '/') + 1, nmse(g, law));
+    assert_true(nmse(g, law) <= (has_weights(f, is_quantized) ? BAR_QUANTIZED : BAR_HALVES));
+    check_chunks(f, g, law, "amx");
+    free(law);
+    cp_forward_close(ref);
+}
+
+/* Has this machine the level, and is it wanted? */
+static bool level_there(const char *level)
+{
+    const char *only = getenv("CAPSTAN_TEST_LEVEL");
+    cp_backend *b;
+    cp_backend_config bc = {.device = "cpu", .isa_cap = level};
+    if ((only && strcmp(only, level) != 0) || cp_backend_open(&b, &bc, NULL)) {
+        return false;
+    }
+    cp_backend_close(b);
+    return true;
+}
+
 static void check_levels(const golden *g, const float *law)
 {
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        cp_backend *b;
-        cp_backend_config bc = {.device = "cpu", .isa_cap = levels[i]};
-        if (cp_backend_open(&b, &bc, NULL)) {
-            continue; /* not on this machine */
+        if (!level_there(levels[i])) {
+            continue;
         }
-        cp_backend_close(b);
         cp_forward *f = open_forward(g, "cpu", levels[i], CP_DTYPE_BF16, false);
         if (strcmp(levels[i], "bf16") == 0 && has_weights(f, is_bf16)) {
             float *own = logits_in(f, g, LONGEST); /* the class of bits of its own */
             assert_true(nmse(g, own) <= BAR_CPU);
             check_chunks(f, g, own, levels[i]);
             free(own);
+        } else if (strcmp(levels[i], "amx") == 0 && has_weights(f, is_half)) {
+            check_tiles(f, g);
         } else {
             check_chunks(f, g, law, levels[i]);
         }
@@ -309,15 +339,12 @@ static void truncated_drafts_leave_no_trace(void **state)
 {
     (void)state;
     static const char *const archs[] = {"llama", "gemma3"};
-    static const char *const all[] = {NULL, "base", "avx2", "avxvnni", "avx512", "vnni", "bf16"};
+    static const char *const all[] = {NULL,     "base", "avx2", "avxvnni",
+                                      "avx512", "vnni", "bf16", "amx"};
     for (size_t a = 0; a < sizeof archs / sizeof *archs; a++) {
         for (size_t l = 0; l < sizeof all / sizeof *all; l++) {
-            cp_backend *b;
-            cp_backend_config bc = {.device = "cpu", .isa_cap = all[l]};
-            if (all[l] && cp_backend_open(&b, &bc, NULL))
-                continue; /* not on this machine */
-            if (all[l])
-                cp_backend_close(b);
+            if (all[l] && !level_there(all[l]))
+                continue;
             size_t n, m;
             const char *name = all[l] ? "cpu" : "ref";
             float *want = logits_past(archs[a], name, all[l], 0, &n);

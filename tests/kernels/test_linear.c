@@ -43,12 +43,19 @@ static void one_init(one *o, const cp_tensor *w, int n_w)
     o->prog.n_weights = n_w;
 }
 
-/* The next level after isa that this machine has; CP_ISA_COUNT: none. */
+/* The next level after isa that this machine has, entered; CP_ISA_COUNT: none. isa is left.
+ * CAPSTAN_TEST_LEVEL names the only one that is wanted. */
 static cp_isa next_level(int isa)
 {
+    const char *only = getenv("CAPSTAN_TEST_LEVEL");
+    if (isa >= 0)
+        cp_isa_leave((cp_isa)isa);
     do
         isa++;
-    while (isa < CP_ISA_COUNT && !cp_isa_there((cp_isa)isa));
+    while (isa < CP_ISA_COUNT &&
+           (!cp_isa_there((cp_isa)isa) || (only && strcmp(only, cp_isa_name((cp_isa)isa)) != 0)));
+    if (isa < CP_ISA_COUNT)
+        cp_isa_enter((cp_isa)isa);
     return (cp_isa)isa;
 }
 
@@ -59,9 +66,51 @@ static void end_segment(int64_t segment, float *acc, float *sum)
     *acc = 0.0f;
 }
 
-/* y[m] = W x by the definition. */
-static void plain(const cp_tensor *t, const float *x, float *y)
+static float no_subnormal(float x)
 {
+    return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
+}
+
+static float as_bf16(float x)
+{
+    return no_subnormal(cp_f32_from_bf16(cp_bf16_from_f32(x)));
+}
+
+/* y[m] = W x for BF16 and F16 at level amx: a pair a step, sixteen pairs from 0, then their sums.
+ */
+static void plain_tiles(const cp_tensor *t, const float *x, float *y)
+{
+    int64_t k = t->ne[0];
+    float *w = cp_xcalloc((size_t)k + 64, sizeof *w), *b = cp_xcalloc((size_t)k + 64, sizeof *b);
+    for (int64_t i = 0; i < k; i++)
+        b[i] = as_bf16(x[i]);
+    for (int64_t r = 0; r < t->ne[1]; r++) {
+        float acc = 0.0f, sum = 0.0f;
+        cp_dequant_row(t, r, w);
+        for (int64_t at = 0; at < k; at += 32) {
+            float even = 0.0f, odd = 0.0f;
+            if (at && at % SEGMENT == 0)
+                end_segment(at / SEGMENT - 1, &acc, &sum);
+            for (int64_t i = at; i < at + 32; i += 2) {
+                even = no_subnormal(fmaf(as_bf16(w[i]), b[i], even));
+                odd = no_subnormal(fmaf(as_bf16(w[i + 1]), b[i + 1], odd));
+            }
+            acc = no_subnormal(acc + no_subnormal(even + odd));
+        }
+        end_segment((k - 1) / SEGMENT, &acc, &sum);
+        y[r] = sum;
+    }
+    free(b);
+    free(w);
+}
+
+/* y[m] = W x by the definition. */
+static void plain(const cp_tensor *t, cp_isa isa, const float *x, float *y)
+{
+    if (isa == CP_ISA_AMX && (t->type == CP_DTYPE_BF16 || t->type == CP_DTYPE_F16)) {
+        plain_tiles(t, x, y);
+        return;
+    }
     int64_t k = t->ne[0];
     float *w = cp_xcalloc((size_t)k, sizeof *w);
     cp_act8 *a = cp_alloc_aligned((size_t)(k / CP_QBLOCK + 1) * sizeof *a);
@@ -161,7 +210,7 @@ static void check_tensor(const cp_tensor *t, cp_isa isa, uint64_t seed)
     cp_panels *panels;
     cp_err err = {0};
     for (int r = 0; r < MAX_ROWS; r++)
-        plain(t, x + r * k, want + r * m);
+        plain(t, isa, x + r * k, want + r * m);
     one_init(&o, t, 1);
     assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, MAX_ROWS, &err), CP_OK);
     cp_panels_open(&panels, NULL);
@@ -223,16 +272,17 @@ static void check_sum(const cp_gemm_table *table, cp_dtype type, int k, const ch
     cp_panel_kind kind = cp_panel_kind_of(type);
     cp_tensor t = cp_test_tensor(type, k, 16, (uint64_t)k);
     uint8_t *panel = cp_alloc_aligned(cp_panel_bytes(kind, k));
-    uint16_t *pairs = cp_alloc_aligned((size_t)(k + 1) * N * sizeof *pairs);
-    float *rows = cp_xcalloc((size_t)(k + 1) * N, sizeof *rows);
+    bool narrow =
+        kind == CP_PANEL_BF16 ? table->bf16_pairs : kind == CP_PANEL_F16 && table->f16_pairs;
+    int row = (k / table->pair_inputs + 1) * table->pair_inputs, n_rows = N + table->rows_beyond;
+    uint16_t *pairs = cp_alloc_aligned((size_t)row * (size_t)n_rows * sizeof *pairs);
+    float *rows = cp_xcalloc((size_t)row * (size_t)n_rows, sizeof *rows);
     uint64_t s = 5;
-    for (int i = 0; i < (k + 1) * N; i++) {
-        bool pad = i % (k + 1) == k;
-        pairs[i] = pad ? 0 : cp_bf16_from_f32(cp_test_uniform(&s));
+    for (int i = 0; i < row * n_rows; i++) {
+        pairs[i] = i % row < k ? cp_bf16_from_f32(cp_test_uniform(&s)) : 0;
         rows[i] = cp_f32_from_bf16(pairs[i]);
     }
-    bool narrow = kind == CP_PANEL_BF16 && table->bf16_pairs;
-    size_t width = narrow ? sizeof *pairs : sizeof *rows, stride = (size_t)(k + 1) * width;
+    size_t width = narrow ? sizeof *pairs : sizeof *rows, stride = (size_t)row * width;
     const uint8_t *act = narrow ? (const uint8_t *)pairs : (const uint8_t *)rows;
     float all[N * 16], want[N * 16], part[N * 16];
     cp_unpack_of(type)(&t, 0, 16, panel);
@@ -314,7 +364,7 @@ static void test_extremes(void **state)
                 cp_err err;
                 one_init(&o, &e, 1);
                 assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, 1, &err), CP_OK);
-                plain(&e, x, want);
+                plain(&e, isa, x, want);
                 run_linear(l, x, 1, out, ld, 1);
                 assert_bits(got, want, 16, info->name);
                 cp_linear_close(l);
@@ -351,7 +401,7 @@ static void check_epilogue(cp_isa isa, cp_act act, float scale, float softcap)
         got[i] = cp_xcalloc(ld[i] * N, sizeof(float));
         want[i] = cp_xcalloc(ld[i] * N, sizeof(float));
         for (int r = 0; r < N; r++) {
-            plain(&w[i], x + r * K, want[i] + (size_t)r * ld[i]);
+            plain(&w[i], isa, x + r * K, want[i] + (size_t)r * ld[i]);
             for (size_t j = 0; j < ld[i]; j++) {
                 float *y = &want[i][(size_t)r * ld[i] + j];
                 if (bias_of[i] >= 0)
