@@ -31,8 +31,9 @@
 enum {
     JOBS_THREADS = 2,
     DRAIN_POLL_MS = 50,
-    ORDERS = 16,         /* loads and unloads at once, a thread each */
-    ORDERS_END_MS = 1000 /* for loads to come to a stop at which they can end */
+    ORDERS = 16, /* loads and unloads at once, a thread each */
+    ORDERS_END_MS = 1000 /* for loads to come to a stop at which they can end */,
+    AUDIT_END_MS = 2000 /* for what waits for --audit-log to be written */
 };
 
 typedef struct serving {
@@ -302,10 +303,14 @@ done:
     }
     cp_orders_free(s.host.orders);
     cp_reload_free(s.reload);
-    cp_append_close(s.audit);
+    bool audited = cp_append_close(s.audit, AUDIT_END_MS);
     cp_energy_close(s.energy);
     cp_metrics_free(s.metrics);
     cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
+    if (!audited) { /* its thread may be asking the opener */
+        cp_log(CP_LOG_ERROR, "%s takes no more: the last lines are lost", o->audit_log);
+        cp_signals_leave(s.signals, rc);
+    }
     cp_app_keys_free(&s.keys);
     cp_confine_end(&s.confine);
     return cp_signals_close(s.signals) ? 1 : rc;

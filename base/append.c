@@ -4,6 +4,7 @@
  */
 #include "base/append.h"
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -29,10 +30,11 @@ struct cp_append {
     void *arg;
     pthread_t thread;
     pthread_mutex_t lock; /* guards what follows, but for the buffer that is being written */
-    pthread_cond_t more;
+    pthread_cond_t more, over;
     waiting buffer[2];
     int filling; /* the one that lines are added to */
-    bool reopen, closing;
+    bool reopen, closing, ended;
+    bool left; /* nobody waits for the thread any more: it frees all this */
     uint64_t lines, dropped;
     int fd;    /* the thread's, as is the next */
     bool torn; /* the file ends in the middle of a line */
@@ -119,6 +121,18 @@ static void turn(cp_append *a)
     b->lines = 0;
 }
 
+static void free_parts(cp_append *a)
+{
+    cp_io_close(a->fd);
+    pthread_mutex_destroy(&a->lock);
+    pthread_cond_destroy(&a->more);
+    pthread_cond_destroy(&a->over);
+    free(a->buffer[0].p);
+    free(a->buffer[1].p);
+    free(a->path);
+    free(a);
+}
+
 static void *work(void *arg)
 {
     cp_append *a = arg;
@@ -131,24 +145,19 @@ static void *work(void *arg)
             break;
         turn(a);
     }
+    a->ended = true;
+    bool left = a->left;
+    pthread_cond_signal(&a->over);
     pthread_mutex_unlock(&a->lock);
+    if (left)
+        free_parts(a);
     return NULL;
 }
 
-static void free_parts(cp_append *a)
-{
-    cp_io_close(a->fd);
-    pthread_mutex_destroy(&a->lock);
-    pthread_cond_destroy(&a->more);
-    free(a->buffer[0].p);
-    free(a->buffer[1].p);
-    free(a->path);
-    free(a);
-}
-
-cp_code cp_append_open(cp_append **out, const cp_append_config *cfg, cp_err *err)
+static cp_append *new_parts(const cp_append_config *cfg)
 {
     cp_append *a = cp_xcalloc(1, sizeof(*a));
+    pthread_condattr_t attr;
     a->path = cp_xstrdup(cfg->path);
     a->bytes = cfg->bytes;
     a->open = cfg->open ? cfg->open : cp_append_open_path;
@@ -157,7 +166,17 @@ cp_code cp_append_open(cp_append **out, const cp_append_config *cfg, cp_err *err
     a->buffer[1].p = cp_xcalloc(1, a->bytes);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->more, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&a->over, &attr);
+    pthread_condattr_destroy(&attr);
     a->fd = -1;
+    return a;
+}
+
+cp_code cp_append_open(cp_append **out, const cp_append_config *cfg, cp_err *err)
+{
+    cp_append *a = new_parts(cfg);
     cp_code code = a->open(a->arg, a->path, &a->fd, err);
     if (code == CP_OK) {
         sigset_t old;
@@ -216,14 +235,25 @@ uint64_t cp_append_dropped(cp_append *a)
     return n;
 }
 
-void cp_append_close(cp_append *a)
+bool cp_append_close(cp_append *a, int timeout_ms)
 {
+    const struct timespec until = cp_clock_after(timeout_ms);
+    int rc = 0;
     if (!a)
-        return;
+        return true;
     pthread_mutex_lock(&a->lock);
     a->closing = true;
     pthread_cond_signal(&a->more);
+    while (!a->ended && rc == 0)
+        rc = pthread_cond_timedwait(&a->over, &a->lock, &until);
+    if (!a->ended) { /* it hangs at the file, and nothing could make it leave */
+        a->left = true;
+        pthread_detach(a->thread);
+        pthread_mutex_unlock(&a->lock);
+        return false;
+    }
     pthread_mutex_unlock(&a->lock);
     pthread_join(a->thread, NULL);
     free_parts(a);
+    return true;
 }

@@ -11,6 +11,7 @@
 
 #include "base/code.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,7 +37,9 @@ void cp_append_line(cp_append *a, const char *line, size_t n);
 void cp_append_reopen(cp_append *a);
 uint64_t cp_append_lines(cp_append *a);   /* written */
 uint64_t cp_append_dropped(cp_append *a); /* not written, and never will be */
-/* Write what waits, end the thread, close. NULL is fine. */
-void cp_append_close(cp_append *a);
+/* Write what waits, end the thread, close; NULL is fine. False: the file (a pipe that nobody reads,
+ * a disk that hangs) has not taken it within so many ms. Then the thread stays behind, and frees a
+ * should it ever get on; arg must live until then. */
+bool cp_append_close(cp_append *a, int timeout_ms);
 
 #endif

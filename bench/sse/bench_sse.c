@@ -150,7 +150,7 @@ static int64_t real_server(const cp_sse_load *load, cp_sse_ready *ready, void *a
     int64_t cpu = cp_sse_cpu_ns() - start;
     cp_fake_stop(r.fake);
     cp_server_close(r.server);
-    cp_append_close(r.audit);
+    (void)cp_append_close(r.audit, 60000);
     cp_jobs_close(r.cfg.jobs);
     return cpu;
 }

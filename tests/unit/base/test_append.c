@@ -19,6 +19,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { NEVER_MS = 3600000 };
+
 static cp_append *open_at(const char *path, size_t bytes)
 {
     cp_append *a = NULL;
@@ -45,14 +47,14 @@ static void lines_come_to_the_end_in_order(void **state)
     cp_append_line(a, "one", 3);
     cp_append_line(a, "", 0);
     cp_append_line(a, "three", 5);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
     check_file(path, "before\none\n\nthree\n");
     unlink(path);
     cp_err err;
     const cp_append_config nowhere = {.path = "/none/there/x", .bytes = 64};
     assert_int_equal(cp_append_open(&a, &nowhere, &err), CP_IO);
     assert_non_null(strstr(err.msg, "/none/there/x"));
-    cp_append_close(NULL);
+    assert_true(cp_append_close(NULL, 0));
 }
 
 /* What was moved away keeps the lines before, the new file gets those after. */
@@ -69,7 +71,7 @@ static void a_file_that_was_moved_is_opened_anew(void **state)
     assert_int_equal(rename(path, moved), 0);
     cp_append_reopen(a);
     cp_append_line(a, "new", 3);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
     check_file(moved, "old\n");
     check_file(path, "new\n");
     unlink(path);
@@ -123,7 +125,7 @@ static void what_finds_no_room_is_dropped_and_counted(void **state)
     while (cp_append_lines(a) + dropped < LINES)
         usleep(1000);
     assert_int_equal(cp_append_dropped(a), dropped);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
     pthread_join(reader, NULL);
     close(s.pipe[0]);
     assert_int_equal(s.got.n, (LINES - dropped) * 101);
@@ -134,6 +136,30 @@ static void what_finds_no_room_is_dropped_and_counted(void **state)
         last = number;
     }
     cp_buf_fini(&s.got);
+}
+
+/* What nobody reads cannot be ended, and does not keep whoever closes it. */
+static void who_closes_does_not_wait_for_ever(void **state)
+{
+    (void)state;
+    stuck s = {.pipe = {-1, -1}};
+    cp_append *a = NULL;
+    cp_err err;
+    enum { BYTES = 256 << 10 };
+    char *line = cp_xcalloc(1, BYTES);
+    memset(line, 'x', BYTES);
+    assert_int_equal(pipe(s.pipe), 0);
+    const cp_append_config cfg = {.path = "p", .bytes = 2 * BYTES, .open = open_pipe, .arg = &s};
+    assert_int_equal(cp_append_open(&a, &cfg, &err), CP_OK);
+    cp_append_line(a, line, BYTES); /* four times what a pipe holds */
+    assert_false(cp_append_close(a, 10));
+    /* Its thread gets on, ends, and closes the file. */
+    close(s.pipe[1]);
+    read_all(&s);
+    assert_int_equal(s.got.n, BYTES + 1);
+    close(s.pipe[0]);
+    cp_buf_fini(&s.got);
+    free(line);
 }
 
 static cp_code open_full(void *arg, const char *path, int *fd, cp_err *err)
@@ -156,7 +182,7 @@ static void what_cannot_be_written_is_counted(void **state)
     while (cp_append_dropped(a) < 1)
         usleep(1000);
     assert_int_equal(cp_append_lines(a), 0);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
 }
 
 /* A disk that has room for ten bytes: what it took counts, and what comes once there is more room
@@ -187,7 +213,7 @@ static void what_a_full_disk_took_is_told_apart(void **state)
     while (cp_append_lines(a) < 2)
         usleep(1000);
     assert_int_equal(cp_append_dropped(a), 2);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
     check_file(path, "1234\nabcde\nwhole\n");
     unlink(path);
 }
@@ -233,7 +259,7 @@ static void lines_that_the_disk_took_are_not_lost(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     (void)signal(SIGXFSZ, before);
     assert_int_equal(cp_append_lines(a), 2);
-    cp_append_close(a);
+    assert_true(cp_append_close(a, NEVER_MS));
     check_file(path, "123\n123\n12");
     sem_destroy(&g.held);
     sem_destroy(&g.go);
@@ -246,6 +272,7 @@ int suite_append(void)
         cmocka_unit_test(lines_come_to_the_end_in_order),
         cmocka_unit_test(a_file_that_was_moved_is_opened_anew),
         cmocka_unit_test(what_finds_no_room_is_dropped_and_counted),
+        cmocka_unit_test(who_closes_does_not_wait_for_ever),
         cmocka_unit_test(what_cannot_be_written_is_counted),
         cmocka_unit_test(what_a_full_disk_took_is_told_apart),
         cmocka_unit_test(lines_that_the_disk_took_are_not_lost),
