@@ -65,16 +65,28 @@ cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *
 {
     cp_app_row *r = cp_xcalloc(1, sizeof *r);
     r->ref = cp_xstrdup(mo->ref);
-    r->arena = cp_arena_new(CP_APP_NAMES_BYTES);
     r->configured = configured;
     r->loading = true;
-    if (!cp_model_options_copy(&r->mo, mo, r->arena)) {
+    if (cp_app_row_say(r, mo, err)) {
         cp_app_row_free(r);
-        cp_fail(err, CP_INVALID_VALUE, "%.200s has too many names", mo->ref);
         return NULL;
     }
     r->metrics = cp_metrics_new(cp_app_id(&r->mo));
     return r;
+}
+
+cp_code cp_app_row_say(cp_app_row *r, const cp_model_options *mo, cp_err *err)
+{
+    cp_arena *arena = cp_arena_new(CP_APP_NAMES_BYTES);
+    cp_model_options copy;
+    if (!cp_model_options_copy(&copy, mo, arena)) {
+        cp_arena_free(arena);
+        return cp_fail(err, CP_INVALID_VALUE, "%.200s has too many names", mo->ref);
+    }
+    cp_arena_free(r->arena); /* mo may have lain in it */
+    r->arena = arena;
+    r->mo = copy;
+    return CP_OK;
 }
 
 void cp_app_row_add(cp_app_models *ms, cp_app_row *r)
@@ -339,12 +351,26 @@ static cp_code ended(cp_app_models *ms, cp_code rc, cp_err *err)
                                         : rc;
 }
 
+/* What the options say of it, too, in strings of the row's own: a reload frees the options. */
+static cp_code fill(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_err *err)
+{
+    cp_model_options filled = r->mo;
+    cp_code rc = cp_model_options_fill(&filled, o, err);
+    if (rc) {
+        return rc;
+    }
+    pthread_mutex_lock(&ms->lock); /* who looks for a name reads it */
+    rc = cp_app_row_say(r, &filled, err);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
+}
+
 static cp_code load(cp_app_models *ms, cp_app_row *r, const cp_options *o, uint64_t kv_bytes,
                     cp_err *err)
 {
     o = o ? o : ms->o;
     cp_code rc = cancelled(r, err); /* it waited for its turn */
-    rc = rc ? rc : cp_model_options_fill(&r->mo, o, err);
+    rc = rc ? rc : fill(ms, r, o, err);
     rc = rc ? rc : cp_devices_find(&ms->stack->devices, r->mo.device, &r->device, err);
     rc = rc ? rc : share(ms, r, o, kv_bytes, err);
     cp_load_clock_begin(&r->clock, r->metrics, "mapping");

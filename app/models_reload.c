@@ -167,17 +167,6 @@ static void take_back(plan *p)
 
 /* ---- the end ---- */
 
-/* With the lock: what the list knows of a model that stays. */
-static void touch(cp_app_row *r, const cp_model_options *mo)
-{
-    cp_arena *arena = cp_arena_new(CP_APP_NAMES_BYTES);
-    cp_model_options copy;
-    CP_ASSERT(cp_model_options_copy(&copy, mo, arena)); /* as many as the options' own list holds */
-    cp_arena_free(r->arena);
-    r->arena = arena;
-    r->mo = copy;
-}
-
 static bool is_replaced(const plan *p, const cp_app_row *r)
 {
     int i = 0;
@@ -200,7 +189,8 @@ static cp_code move(plan *p, cp_app_changes *out, cp_err *err)
         step *s = &p->steps[i];
         cp_app_row *r = s->fresh ? s->fresh : by_serial(ms, s->old);
         if (r && s->touch) {
-            touch(r, s->mo);
+            /* as many as the options' own list holds */
+            CP_ASSERT(cp_app_row_say(r, s->mo, err) == CP_OK);
         }
         if (r) {
             r->shadow = false;

@@ -6,6 +6,7 @@
 #include "tests/support/cmocka.h"
 
 #include "app/models.h"
+#include "app/rows.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -19,6 +20,7 @@ static struct scene {
     cp_app_models *ms;
     _Atomic bool open_held;   /* who opens a file waits until it is not */
     _Atomic int opening;      /* threads that came to open one */
+    bool has_own_text;        /* what the options said was copied */
     bool unload_at_forget;    /* when a load takes itself apart, another thread unloads its model */
     _Atomic int forgets;      /* then: threads that take it apart */
     _Atomic bool closed;      /* file, tokenizer, program have gone */
@@ -50,8 +52,9 @@ cp_code __wrap_cp_app_model_open(cp_app_model *m, const char *ref, const char *t
                                  void *arg, cp_err *err)
 {
     (void)m;
-    (void)template_file;
-    (void)o;
+    const char *said = o->chat_template_file;
+    at.has_own_text =
+        said && template_file && template_file != said && strcmp(template_file, said) == 0;
     (void)opener;
     (void)progress;
     (void)arg;
@@ -211,11 +214,25 @@ static void what_is_taken_back_before_its_turn_is_not_opened(void **state)
     cp_app_models_free(at.ms);
 }
 
+/* Options go with the next reload, and the model is compared with what that says. */
+static void what_the_options_say_is_copied(void **state)
+{
+    (void)state;
+    cp_err err;
+    cp_options o = {.chat_template_file = "t"};
+    scene_open();
+    at.ms->o = &o;
+    assert_int_equal(load("m", &err), CP_NOT_FOUND);
+    assert_true(at.has_own_text);
+    cp_app_models_free(at.ms);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_load_that_failed_is_taken_apart_once),
         cmocka_unit_test(what_is_taken_back_before_its_turn_is_not_opened),
+        cmocka_unit_test(what_the_options_say_is_copied),
     };
     return cmocka_run_group_tests_name("models", tests, NULL, NULL);
 }
