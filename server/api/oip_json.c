@@ -76,21 +76,27 @@ static const datatype *datatype_of(const json_t *v)
     return i < N_DATATYPES ? &datatypes[i] : NULL;
 }
 
-/* Elements by `shape`; SIZE_MAX: it is none, or of more than a body could hold. */
-static size_t elements(const json_t *shape)
+/* t->n by `shape`. */
+static cp_code read_shape(tensor *t, const json_t *shape, cp_err *err)
 {
-    size_t n = 1;
-    if (!json_is_array(shape) || json_array_size(shape) == 0 || json_array_size(shape) > DATA_DEPTH)
-        return SIZE_MAX;
-    for (size_t i = 0; i < json_array_size(shape); i++) {
+    char field[64], allowed[64];
+    size_t rank = json_array_size(shape);
+    cp_snprintf(field, sizeof(field), "%s.shape", t->field);
+    if (!json_is_array(shape) || rank == 0 || rank > DATA_DEPTH)
+        return bad(err, field, shape, "a list of 1 to 8 dimensions");
+    cp_snprintf(allowed, sizeof(allowed), "0 to %d, and no more elements in all", CP_JSON_VALUES);
+    t->n = 1;
+    for (size_t i = 0; i < rank; i++) {
+        const json_t *v = json_array_get(shape, i);
         int64_t k;
-        if (!cp_json_integer(json_array_get(shape, i), &k) || k < 0 || k > CP_JSON_VALUES)
-            return SIZE_MAX;
-        n *= (size_t)k;
-        if (n > CP_JSON_VALUES)
-            return SIZE_MAX;
+        bool good = cp_json_integer(v, &k) && k >= 0 && k <= CP_JSON_VALUES;
+        t->n *= good ? (size_t)k : 1;
+        if (good && t->n <= CP_JSON_VALUES)
+            continue;
+        cp_snprintf(field, sizeof(field), "%s.shape[%zu]", t->field, i);
+        return bad(err, field, v, allowed);
     }
-    return n;
+    return CP_OK;
 }
 
 /* An element's value under a field of /v1/completions. NULL: it does not fit the datatype. */
@@ -218,10 +224,13 @@ static cp_code put_field(infer *in, const tensor *t, json_t *values, cp_err *err
         return cp_fail_param(err, CP_INVALID_VALUE, t->field,
                              "'%s' (text_input) has %zu elements of %s; allowed: 1 to %d of BYTES",
                              t->field, t->n, t->type->name, CP_PROMPTS_MAX);
-    if (prompts)
-        json_object_set(in->text, "prompt", values);
-    else
-        json_object_set(in->text, t->name, t->n == 1 ? json_array_get(values, 0) : values);
+    const char *key = prompts ? "prompt" : t->name;
+    if (json_object_get(in->text, key))
+        return cp_fail_param(err, CP_INVALID_VALUE, t->field,
+                             "'%s' gives what another tensor or 'parameters' gives, too; give it "
+                             "once",
+                             t->field);
+    json_object_set(in->text, key, prompts || t->n != 1 ? values : json_array_get(values, 0));
     return CP_OK;
 }
 
@@ -234,24 +243,24 @@ static cp_code read_tensor(infer *in, const json_t *v, size_t i, cp_err *err)
         return bad(err, t.field, v, "a tensor: an object");
     const json_t *name = json_object_get(v, "name"), *size = NULL;
     cp_snprintf(field, sizeof(field), "%s.name", t.field);
-    if (!json_is_string(name) || cp_json_is(name, "prompt") || cp_json_is(name, "model"))
+    t.name = json_string_value(name);
+    if (!t.name || strcmp(t.name, "prompt") == 0 || strcmp(t.name, "model") == 0)
         return bad(err, field, name,
                    "text_input, or a field of /v1/completions such as max_tokens");
-    t.name = json_string_value(name);
     cp_snprintf(field, sizeof(field), "%s.datatype", t.field);
     t.type = datatype_of(json_object_get(v, "datatype"));
     if (!t.type)
         return bad(err, field, json_object_get(v, "datatype"),
                    "BYTES, BOOL, INT8 to INT64, UINT8 to UINT64, FP32, FP64");
-    cp_snprintf(field, sizeof(field), "%s.shape", t.field);
-    t.n = elements(json_object_get(v, "shape"));
-    if (t.n == SIZE_MAX)
-        return bad(err, field, json_object_get(v, "shape"), "a list of 1 to 8 dimensions");
+    cp_code code = read_shape(&t, json_object_get(v, "shape"), err);
+    if (code != CP_OK)
+        return code;
     json_t *values = json_array();
     const json_t *data = json_object_get(v, "data");
     if (!data)
         size = json_object_get(json_object_get(v, "parameters"), "binary_data_size");
-    cp_code code = size ? read_binary(in, &t, size, values, err) : read_data(&t, data, values, err);
+    code = size ? read_binary(in, &t, size, values, err) : read_data(&t, data, values, err);
+    cp_snprintf(field, sizeof(field), "%s.shape", t.field);
     if (code == CP_OK && json_array_size(values) != t.n)
         code = cp_fail_param(err, CP_INVALID_VALUE, field,
                              "'%s' is of %zu elements, the data has %zu; both must agree", field,

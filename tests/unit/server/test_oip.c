@@ -49,6 +49,7 @@ static void test_what_it_says_of_models(void **state)
     answers(&h, "GET", "/v2/models/smol/versions/2", "", NULL, 404, "'smol/versions/2'");
     answers(&h, "POST", "/v2/models/nope/infer", "", "{}", 404, "'nope' does not exist");
     answers(&h, "POST", "/v2/models/%zz/infer", "", "{}", 404, "two hexadecimal digits");
+    answers(&h, "GET", "/v2/repository", "", NULL, 404, "{\"error\":\"there is nothing at");
     cp_server_drain_begin(h.s);
     answers(&h, "GET", "/v2/models/smol/ready", "", NULL, 503, "\"ready\":false");
     h_close(&h);
@@ -177,10 +178,19 @@ static void test_bad_bodies(void **state)
         {"{\"inputs\":[7]}", "'inputs[0]' is 7; allowed: a tensor", 400},
         {"{\"inputs\":[{}]}", "'inputs[0].name' is missing", 400},
         {"{\"inputs\":[{\"name\":\"prompt\"}]}", "'inputs[0].name' is a string", 400},
+        {"{\"inputs\":[{\"name\":\"prompt\\u0000\"}]}", "'inputs[0].name' is a string", 400},
+        {"{\"inputs\":[" INPUT "," INPUT "]}", "'inputs[1]' gives what another tensor", 400},
+        {"{\"inputs\":[" INPUT
+         ",{\"name\":\"n\",\"datatype\":\"INT8\",\"shape\":[1],\"data\":[1]}],"
+         "\"parameters\":{\"n\":1}}",
+         "'inputs[1]' gives what another tensor or 'parameters' gives", 400},
         {TENSOR("\"datatype\":\"FP16\""), "'inputs[0].datatype' is a string of 4 bytes", 400},
         {TENSOR("\"datatype\":\"BYTES\""), "'inputs[0].shape' is missing", 400},
-        {TENSOR("\"datatype\":\"BYTES\",\"shape\":[-1]"), "'inputs[0].shape' is a list of 1", 400},
-        {TENSOR("\"datatype\":\"BYTES\",\"shape\":[100000,100000]"), "'inputs[0].shape'", 400},
+        {TENSOR("\"datatype\":\"BYTES\",\"shape\":[]"), "'inputs[0].shape' is a list of 0", 400},
+        {TENSOR("\"datatype\":\"BYTES\",\"shape\":[1,-1]"),
+         "'inputs[0].shape[1]' is -1; allowed: 0 to 262144", 400},
+        {TENSOR("\"datatype\":\"BYTES\",\"shape\":[100000,100000]"),
+         "'inputs[0].shape[1]' is 100000; allowed", 400},
         {TENSOR("\"datatype\":\"BYTES\",\"shape\":[1,1,1,1,1,1,1,1,1]"), "'inputs[0].shape'", 400},
         {TENSOR("\"datatype\":\"BYTES\",\"shape\":[1]"), "'inputs[0].data' is missing", 400},
         {TENSOR("\"datatype\":\"BYTES\",\"shape\":[1],\"data\":\"a\""), "'inputs[0].data'", 400},
