@@ -68,6 +68,20 @@ static void open_named(cp_app_model *m)
     }
 }
 
+static cp_code open_named_file(cp_template **out, const char *file, cp_opener *opener, cp_err *err)
+{
+    cp_buf b = {0};
+    cp_code rc = cp_opener_template(opener, file, &b, err);
+    if (rc == CP_OK && cp_template_open(out, b.p ? b.p : "", b.n, err)) {
+        rc = cp_err_prefix(err, "%s", file);
+    }
+    cp_buf_fini(&b);
+    if (rc) {
+        cp_strcopy(err->param, sizeof err->param, "chat_template_file");
+    }
+    return rc;
+}
+
 /*
  * The operator's file, else what the packaging brought, else the model file's own templates,
  * compiled. One that does not compile costs the chat endpoint only, but is an error when the
@@ -75,18 +89,11 @@ static void open_named(cp_app_model *m)
  */
 static cp_code open_templates(cp_app_model *m, const char *file, cp_opener *opener, cp_err *err)
 {
-    cp_buf b = {0};
     cp_err e = {0};
     cp_template **one = &m->templates.of[CP_TEMPLATE_DEFAULT];
     cp_str s = cp_loaded_template(m->file);
     if (file && *file) {
-        cp_code rc = cp_opener_template(opener, file, &b, err);
-        if (rc) {
-            return rc;
-        }
-        rc = cp_template_open(one, b.p ? b.p : "", b.n, err);
-        cp_buf_fini(&b);
-        return rc ? cp_err_prefix(err, "%s", file) : CP_OK;
+        return open_named_file(one, file, opener, err);
     }
     if (s.n == 0) {
         open_named(m);

@@ -22,7 +22,9 @@ static cp_code for_client(cp_code code, cp_err *err)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (code == rows[i].from) {
             err->code = code = rows[i].to;
-            cp_strcopy(err->param, sizeof err->param, rows[i].param);
+            if (!*err->param) {
+                cp_strcopy(err->param, sizeof err->param, rows[i].param);
+            }
             break;
         }
     }

@@ -104,9 +104,9 @@ static bool set_path(cp_ask *ask, const char *path)
     return cp_strcopy(ask->path, sizeof ask->path, path);
 }
 
-static cp_code too_long(const char *path, cp_err *err)
+static cp_code too_long(const char *what, size_t cap, cp_err *err)
 {
-    return cp_fail(err, CP_USAGE, "%.80s...: longer than %d bytes", path, CP_DIR_MAX - 1);
+    return cp_fail(err, CP_USAGE, "%.80s...: longer than %zu bytes", what, cap - 1);
 }
 
 /* ---- files that are read ---- */
@@ -152,7 +152,8 @@ cp_code cp_opener_template(cp_opener *op, const char *path, cp_buf *out, cp_err 
     if (!op) {
         return cp_file_read(path, CP_WIRE_FILE_BYTES, out, err);
     }
-    return set_path(&ask, path) ? read_by(op, &ask, path, out, err) : too_long(path, err);
+    return set_path(&ask, path) ? read_by(op, &ask, path, out, err)
+                                : too_long(path, sizeof ask.path, err);
 }
 
 /* ---- models ---- */
@@ -183,10 +184,14 @@ cp_code cp_opener_find(cp_opener *op, cp_found **out, const char *ref, const cp_
     if (!op) {
         return cp_app_file_find(out, ref, o, progress, arg, err);
     }
-    if (!set_path(&ask, ref) ||
-        !cp_strcopy(ask.name, sizeof ask.name, o->variant ? o->variant : "") ||
-        !cp_strcopy(ask.word, sizeof ask.word, o->platform ? o->platform : "")) {
-        return too_long(ref, err);
+    if (!set_path(&ask, ref)) {
+        return too_long(ref, sizeof ask.path, err);
+    }
+    if (!cp_strcopy(ask.name, sizeof ask.name, o->variant ? o->variant : "")) {
+        return too_long(o->variant, sizeof ask.name, err);
+    }
+    if (!cp_strcopy(ask.word, sizeof ask.word, o->platform ? o->platform : "")) {
+        return too_long(o->platform, sizeof ask.word, err);
     }
     cp_code rc = call(&op->models, &ask, &a, err);
     return rc ? rc : take_found(out, &a, err);
@@ -200,7 +205,7 @@ static int panel_call(cp_opener *op, cp_ask_what what, const char *dir, const ch
     cp_ask ask = {.what = what, .bytes = bytes};
     answer a = {0};
     if (!set_path(&ask, dir) || !cp_strcopy(ask.name, sizeof ask.name, name)) {
-        too_long(dir, err);
+        too_long(dir, sizeof ask.path, err);
         return -1;
     }
     if (call(&op->files, &ask, &a, err)) {

@@ -2,8 +2,10 @@
  * These APIs change which models are served. Bodies are read on Jobs, as all are; what they ask for
  * is done on a thread of its own, and answered when it is done:
  *
- *   POST /admin/models/load {"ref":"ai/smollm2","alias":"small"}    its row, as in GET
- * /admin/models POST /admin/models/unload {"model":"small","drain_ms":5000}     {"id":"small",...}
+ *   POST /admin/models/load {"ref":"ai/smollm2","alias":"small"}
+ *   {"id":"small","object":"model",...}        its row, as in GET /admin/models
+ *   POST /admin/models/unload {"model":"small","drain_ms":5000}
+ *   {"id":"small",...}
  *
  * load takes the keys of [[model]] in models.toml, read by the same rows (base/options.def).
  */
@@ -70,7 +72,7 @@ static bool scalar(const json_t *v, cp_toml_value *out)
 static cp_code set_key(cp_parser *ps, cp_model_options *mo, const char *key, const json_t *v,
                        cp_err *err)
 {
-    static const char allowed[] = "a string, a number, a boolean, or a list of them";
+    static const char allowed[] = "a string without NUL, a number, a boolean, or a list of them";
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     cp_toml_value *items = cp_arena_alloc(ps->arena, (n + 1) * sizeof(*items));
     if (!items)
@@ -81,7 +83,8 @@ static cp_code set_key(cp_parser *ps, cp_model_options *mo, const char *key, con
             return not_a(item, key, allowed, err);
         items[i].next = i + 1 < n ? &items[i + 1] : NULL;
     }
-    cp_toml_value list = {.type = CP_TOML_ARRAY, .v.array = {.first = items, .n = (int)n}};
+    cp_toml_value list = {.type = CP_TOML_ARRAY,
+                          .v.array = {.first = n > 0 ? items : NULL, .n = (int)n}};
     return cp_model_option_set(mo, key, json_is_array(v) ? &list : items, ps->arena, err);
 }
 

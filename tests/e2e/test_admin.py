@@ -140,8 +140,8 @@ class Admin(unittest.TestCase):
                      ({"ref": "127.0.0.1:1/nobody/there:1"}, 503, "model_failed", None),
                      ({"ref": LFM2, "kv_bytes": "1GiB"}, 503, "out_of_memory", None),
                      ({"ref": LFM2, "alias": ["x", "uno"]}, 400, "invalid_value", "alias"),
-                     ({"ref": LFM2, "chat_template_file": str(template)}, 400, "template_error", None),
-                     ({"ref": LFM2, "chat_template_file": str(self.folder / "none")}, 404, "not_found", None),
+                     ({"ref": LFM2, "chat_template_file": str(template)}, 400, "template_error", "chat_template_file"),
+                     ({"ref": LFM2, "chat_template_file": str(self.folder / "none")}, 404, "not_found", "chat_template_file"),
                      ({"ref": LFM2, "max_seqs": 8, "max_batch_rows": 4}, 400, "invalid_value", None),
                      ({"ref": LFM2, "ctx": -1}, 400, "invalid_value", "ctx"),
                      ({"alias": "x"}, 400, "missing_field", "ref"))

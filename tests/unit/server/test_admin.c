@@ -147,6 +147,8 @@ static void test_keys_of_a_load(void **state)
     assert_true(s.mo.sampling.temperature > 0.49 && s.mo.sampling.temperature < 0.51);
     expect(&s.h, "POST", LOAD, KEY, "{\"ref\":\"smol\",\"alias\":\"smol,c\"}", 200, "ready");
     assert_string_equal(s.text, "smol|||smol,c,");
+    expect(&s.h, "POST", LOAD, KEY, "{\"ref\":\"smol\",\"alias\":[]}", 200, "ready");
+    assert_string_equal(s.text, "smol|||");
     h_close(&s.h);
 }
 
