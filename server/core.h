@@ -39,6 +39,7 @@ struct cp_server {
     int64_t comment_ns, slow_ns;
     cp_metrics *metrics;
     int trace_fd;      /* where spans go (trace.h); -1: nowhere */
+    bool trace_gone;   /* whoever read there has ended, and the log has said so; the loop's */
     cp_append *audit;  /* borrowed; NULL: none */
     cp_energy *energy; /* borrowed; NULL: nobody measures */
     cp_budget *budget; /* bodies, trees, and what calls hold */

@@ -156,6 +156,7 @@ void cp_handle_profile(cp_call *c)
 
 void cp_profile_tick(cp_call *c, int64_t now_ns)
 {
-    if (cp_call_wanted(c) && now_ns >= c->profile->until_ns)
+    bool over = now_ns >= c->profile->until_ns || atomic_load(&c->s->drain) != CP_RUN;
+    if (cp_call_wanted(c) && over)
         answer(c, c->profile);
 }

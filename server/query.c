@@ -39,9 +39,11 @@ bool cp_query_next(const char **at, char name[CP_QUERY_TEXT], char value[CP_QUER
         size_t n = strcspn(p, "&"), key = strcspn(p, "=&");
         size_t skip = key < n ? key + 1 : n;
         *at = p + n + (p[n] == '&');
-        if (key > 0 && cp_percent_decode(p, key, name, CP_QUERY_TEXT) &&
-            cp_percent_decode(p + skip, n - skip, value, CP_QUERY_TEXT))
-            return true;
+        if (key == 0 || !cp_percent_decode(p, key, name, CP_QUERY_TEXT))
+            continue;
+        if (!cp_percent_decode(p + skip, n - skip, value, CP_QUERY_TEXT))
+            value[0] = '\0';
+        return true;
     }
     return false;
 }

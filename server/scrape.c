@@ -7,8 +7,6 @@
 
 #include <string.h>
 
-enum { NAMES_MAX = 64 };
-
 /* A counter that somebody else has counted. */
 static void catch_up(cp_metrics *m, cp_metric id, uint64_t now)
 {
@@ -58,11 +56,6 @@ static int add_models(cp_server *s, cp_model_state state, cp_served **models, in
 
 /* ---- families that are asked for ---- */
 
-typedef struct names {
-    char name[NAMES_MAX][CP_QUERY_TEXT];
-    int n;
-} names;
-
 /* NAME, or NAME* for all that begin so. */
 static bool matches(const char *name, const char *family)
 {
@@ -71,23 +64,24 @@ static bool matches(const char *name, const char *family)
                                        : strcmp(name, family) == 0;
 }
 
-static bool is_asked_for(void *arg, const char *family)
+/* The next value of name[] in the query at *at, which moves on; false: there is none. */
+static bool next_name(const char **at, char value[CP_QUERY_TEXT])
 {
-    const names *list = arg;
-    int i = 0;
-    while (i < list->n && !matches(list->name[i], family))
-        i++;
-    return i < list->n;
+    char name[CP_QUERY_TEXT];
+    while (cp_query_next(at, name, value))
+        if (strcmp(name, "name[]") == 0)
+            return true;
+    return false;
 }
 
-static void read_names(const cp_http_req *q, names *list)
+static bool is_asked_for(void *arg, const char *family)
 {
-    char name[CP_QUERY_TEXT], value[CP_QUERY_TEXT];
-    const char *at = cp_http_query(q);
-    while (list->n < NAMES_MAX && cp_query_next(&at, name, value)) {
-        if (strcmp(name, "name[]") == 0)
-            cp_strcopy(list->name[list->n++], CP_QUERY_TEXT, value);
-    }
+    char name[CP_QUERY_TEXT];
+    const char *at = arg;
+    bool found = false;
+    while (!found && next_name(&at, name))
+        found = matches(name, family);
+    return found;
 }
 
 void cp_handle_metrics(cp_call *c)
@@ -95,9 +89,9 @@ void cp_handle_metrics(cp_call *c)
     cp_server *s = c->s;
     cp_metrics *list[CP_SERVED_MAX + 1];
     cp_served *models[CP_SERVED_MAX];
-    names asked = {.n = 0};
+    char name[CP_QUERY_TEXT];
+    const char *query = cp_http_query(c->q), *at = query;
     int n = 0;
-    read_names(c->q, &asked);
     set_process(s);
     cp_trace_collect(s->trace_fd, s->metrics);
     if (s->metrics)
@@ -109,7 +103,8 @@ void cp_handle_metrics(cp_call *c)
         if (models[i]->metrics)
             list[n++] = models[i]->metrics;
     cp_buf b = {0};
-    cp_metrics_write(&b, list, n, asked.n > 0 ? is_asked_for : NULL, &asked);
+    cp_metrics_write(&b, list, n, next_name(&at, name) ? is_asked_for : NULL,
+                     (void *)(uintptr_t)query);
     cp_served_put_all(&s->models, models, n_models);
     cp_call_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
 }

@@ -14,7 +14,9 @@
 #include "server/json.h"
 #include "server/life.h"
 #include "server/meter.h"
+#include "server/profile.h"
 #include "server/routes.h"
+#include "server/trace.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -133,13 +135,25 @@ static void cut_all(cp_server *s)
     }
 }
 
+/* A drain does not wait for what only looks on: it is answered with what it has seen. */
+static void end_windows(cp_server *s, int64_t now)
+{
+    for (cp_call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        if (c->profile)
+            cp_profile_tick(c, now);
+    }
+}
+
 static void move_drain(cp_server *s, int64_t now)
 {
     int state = atomic_load(&s->drain);
     if (state == CP_RUN)
         return;
-    if (s->drain_since == 0)
+    if (s->drain_since == 0) {
         s->drain_since = now;
+        end_windows(s, now);
+    }
     bool cut = atomic_load(&s->cut_asked);
     if (state == CP_GRACE && (cut || now - s->drain_since >= s->rules->grace_ns))
         state = CP_REFUSE;
@@ -186,6 +200,7 @@ static void on_tick(void *arg, int64_t now)
     cp_server *s = arg;
     cp_meter_tick(s, now);
     cp_log_flush(now);
+    cp_trace_collect(s->trace_fd, s->metrics); /* the socket has room for some hundred reports */
     if (cp_budget_ebbed(s->budget))
         (void)cp_jobs_submit(s->jobs, give_memory_back, NULL); /* full: the next ebb does it */
     /* A push that was half done when the queue was last read is whole by now. */

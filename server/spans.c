@@ -2,6 +2,7 @@
 #include "server/spans.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "server/emit.h"
 
 #include <errno.h>
@@ -223,19 +224,28 @@ static void whole(const cp_call *c, cp_buf *b)
             stages(c, &c->parts[i], end, b);
 }
 
+static bool deliver(cp_server *s, const cp_buf *b)
+{
+    ssize_t n;
+    do
+        n = send(s->trace_fd, b->p, b->n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EPIPE && !s->trace_gone) {
+        s->trace_gone = true;
+        cp_log(CP_LOG_ERROR, "the process that sends traces has ended: spans are dropped until the "
+                             "server is started anew");
+    }
+    return n >= 0;
+}
+
 void cp_spans_send(const cp_call *c)
 {
-    const cp_server *s = c->s;
+    cp_server *s = c->s;
     if (s->trace_fd < 0 || !c->trace.on || cp_http_method(c->q) != CP_POST)
         return;
     cp_buf b = {.max = CP_TRACE_PACKET};
     whole(c, &b);
-    ssize_t n = -1;
-    if (!b.failed)
-        do
-            n = send(s->trace_fd, b.p, b.n, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
-    if (n < 0)
+    if (b.failed || !deliver(s, &b))
         cp_metric_add(s->metrics, CP_M_TRACES_DROPPED, 1);
     cp_buf_fini(&b);
 }

@@ -223,7 +223,8 @@ class Traces(unittest.TestCase):
             self.assertEqual(ask(s)[0], 200)
             child = int(subprocess.run(["pgrep", "-P", str(s.process.pid), "capstan-traces"], capture_output=True, check=True).stdout)
             os.kill(child, 9)
-            self.until(lambda: ask(s)[0] == 200 and self.counted(s, "dropped") > 0, "dropped")
+            self.until(lambda: ask(s)[0] == 200 and self.counted(s, "dropped") > 1, "dropped")
+            self.assertEqual(s.log().count("the process that sends traces has ended"), 1)
             s.terminate()
             self.assertEqual(s.process.wait(30), 0)
 

@@ -88,6 +88,7 @@ void h_open(harness *h, const h_config *cfg)
                            .header_deadline_ms = cfg->header_ms,
                            .keepalive_comment_ms = cfg->comment_ms,
                            .slow_reader_ms = cfg->slow_ms,
+                           .trace_fd = cfg->trace_fd,
                            .max_connections = cfg->max_connections,
                            .version = "1.2.3 (test)",
                            .metrics = h->process};

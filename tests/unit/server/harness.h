@@ -53,6 +53,7 @@ typedef struct h_config {
     bool loading;                 /* do not call cp_server_ready */
     const cp_engine_api *engine;  /* behind the server in place of the fake one; NULL: the fake */
     cp_resident *resident;        /* the model in it */
+    int trace_fd;                 /* where spans go; 0: nowhere */
     const cp_server_host *loader; /* who loads models; NULL: nobody */
 } h_config;
 

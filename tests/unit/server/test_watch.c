@@ -3,8 +3,10 @@
 #include "harness.h"
 
 #include "server/query.h"
+#include "server/trace.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define CHAT  "/v1/chat/completions"
@@ -14,7 +16,7 @@
 /* The value of a series as it stands in /metrics; "": it is not there. */
 static void metric(harness *h, const char *query, const char *series, char out[64])
 {
-    char path[256], line[256];
+    char path[2048], line[256];
     cp_snprintf(path, sizeof(path), "/metrics%s", query);
     h_answer a = h_call(h, "GET", path, "", NULL);
     assert_int_equal(a.status, 200);
@@ -47,7 +49,7 @@ static void test_queries_are_read(void **state)
         {"a=1&b", "a=1;b=;"},
         {"&&a=%41%2b&", "a=A+;"},
         {"name%5B%5D=x&name[]=y=z", "name[]=x;name[]=y=z;"},
-        {"a=%4&b=%zz&c=%00&%=1&d=%41", "d=A;"},
+        {"a=%4&b=%zz&c=%00&%=1&d=%41", "a=;b=;c=;d=A;"},
         {"=1&a=2", "a=2;"},
     };
     char name[CP_QUERY_TEXT], value[CP_QUERY_TEXT], all[256];
@@ -63,6 +65,11 @@ static void test_queries_are_read(void **state)
     long_query[sizeof(long_query) - 1] = '\0';
     const char *at = long_query;
     assert_false(cp_query_next(&at, name, value));
+    long_query[1] = '=';
+    at = long_query;
+    assert_true(cp_query_next(&at, name, value));
+    assert_string_equal(name, "x");
+    assert_string_equal(value, "");
 }
 
 static void test_families_are_asked_for_by_name(void **state)
@@ -82,6 +89,17 @@ static void test_families_are_asked_for_by_name(void **state)
     metric(&h, "?name[]=capstan_kv", pages, value);
     assert_string_equal(value, "");
     metric(&h, "?other=1", pages, value);
+    assert_string_equal(value, "0");
+    /* what is no name is nobody's, not everybody's; and any number of names counts */
+    char query[1024] = "?name[]=";
+    memset(query + strlen(query), 'x', 600);
+    metric(&h, query, pages, value);
+    assert_string_equal(value, "");
+    cp_strcopy(query, sizeof(query), "?");
+    for (int i = 0; i < 100; i++)
+        memcpy(query + 1 + 9 * (size_t)i, "name[]=x&", 10);
+    cp_strcopy(query + strlen(query), 64, "name[]=capstan_kv_pages");
+    metric(&h, query, pages, value);
     assert_string_equal(value, "0");
     h_close(&h);
 }
@@ -263,7 +281,7 @@ static void test_rejections_have_a_reason(void **state)
 
 /* An engine whose model has gone when it is looked at again: another one has its place. */
 typedef struct looked_at {
-    int n;
+    _Atomic int n;
     cp_engine_profile seen[2];
 } looked_at;
 
@@ -271,7 +289,7 @@ static void look(void *self, const cp_resident *model, cp_engine_profile *out)
 {
     (void)model;
     looked_at *l = self;
-    *out = l->seen[l->n++ % 2];
+    *out = l->seen[atomic_fetch_add(&l->n, 1) % 2];
 }
 
 static bool no_limits(void *self, const cp_resident *model, cp_engine_limits *out)
@@ -329,6 +347,58 @@ static void test_a_window_has_what_came_in_it(void **state)
     check_steps(&(looked_at){.seen = {before, after}}, 5);
 }
 
+/* Nobody waits for a window at the end: it is answered with what it has seen. */
+static void test_a_window_ends_with_the_server(void **state)
+{
+    (void)state;
+    looked_at l = {.seen = {{.since_ns = 7, .steps = 3}, {.since_ns = 7, .steps = 5}}};
+    cp_api_key key;
+    cp_err err;
+    assert_int_equal(cp_api_key_parse("sk-admin scopes=admin", &key, &err), CP_OK);
+    const cp_engine_api api = {
+        .self = &l, .profile = look, .limits = no_limits, .alive = always, .set_front = nobody};
+    harness h;
+    h_open(&h, &(h_config){.keys = &key, .n_keys = 1, .engine = &api, .grace_ms = 3600000});
+    int fd = h_connect(&h);
+    h_request(fd, "GET", "/debug/profile?seconds=60", "X-Api-Key: sk-admin\r\n", NULL);
+    while (atomic_load(&l.n) == 0)
+        usleep(1000);
+    cp_server_drain_begin(h.s);
+    h_answer a;
+    assert_true(h_read(fd, &a));
+    assert_int_equal(a.status, 200);
+    json_t *v = h_json(&a);
+    const json_t *row = json_array_get(json_object_get(v, "models"), 0);
+    assert_int_equal(json_integer_value(json_object_get(row, "steps")), 2);
+    assert_true(json_number_value(json_object_get(v, "seconds")) < 60);
+    json_decref(v);
+    h_answer_fini(&a);
+    close(fd);
+    h_close(&h);
+}
+
+/* Who sends traces reports on and on, and is heard whether somebody asks for metrics or not. */
+static void test_reports_of_traces_do_not_pile_up(void **state)
+{
+    (void)state;
+    const cp_trace_report r = {.exported = 1};
+    int ends[2];
+    harness h;
+    long n = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    h_open(&h, &(h_config){.trace_fd = ends[0]});
+    while (n < 2000) {
+        if (send(ends[1], &r, sizeof(r), MSG_DONTWAIT) == (ssize_t)sizeof(r))
+            n++;
+        else
+            usleep(1000);
+    }
+    check_metric(&h, "capstan_traces_total{result=\"exported\"}", "2000");
+    h_close(&h);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int run_watch_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +410,8 @@ int run_watch_tests(void)
         cmocka_unit_test(test_a_key_for_metrics_alone),
         cmocka_unit_test(test_rejections_have_a_reason),
         cmocka_unit_test(test_a_window_has_what_came_in_it),
+        cmocka_unit_test(test_a_window_ends_with_the_server),
+        cmocka_unit_test(test_reports_of_traces_do_not_pile_up),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
