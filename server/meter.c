@@ -46,14 +46,15 @@ void cp_meter_begin(cp_call *c)
     c->meter.uj = c->m->meter.uj;
 }
 
-/* Rows that were computed for the call: of a prompt those that no cache had, and a row a token. */
+/* Rows that were computed for the call: of a prompt those that no cache had, and one for each token
+ * but the last, which nothing follows. */
 static int64_t rows_of(const cp_call *c)
 {
     int64_t rows = c->n_prompt_tokens;
     for (int i = 0; i < c->n_parts; i++)
         rows -= c->parts[i].n_cached;
     for (int i = 0; i < c->n_choices; i++)
-        rows += c->choices[i].n_tokens;
+        rows += c->choices[i].n_tokens > 1 ? c->choices[i].n_tokens - 1 : 0;
     return rows > 0 ? rows : 0;
 }
 

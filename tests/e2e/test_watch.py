@@ -5,7 +5,6 @@ import re
 import signal
 import tempfile
 import threading
-import time
 import unittest
 
 from harness import Server
@@ -14,6 +13,11 @@ TINY = os.path.join(os.path.dirname(__file__), "..", "golden", "tiny", "llama.gg
 ARGS = (TINY, "--alias", "tiny", "--kv-bytes", "64MiB")
 TEXT = "/v1/completions"
 SECRET = "words that no log may hold"
+
+
+def active(server, n, headers):
+    """Once so many requests are in flight beside the one that asks."""
+    server.wait(lambda: server.metrics(headers)["capstan_requests_active", ""] == n + 1, f"{n} in flight")
 
 
 class Folder(unittest.TestCase):
@@ -164,10 +168,13 @@ class Profile(Folder):
             self.assertLessEqual(total, row["step_seconds"] * 1.001)
             self.assertAlmostEqual(total + row["other_seconds"], row["step_seconds"], places=4)
             # a window has what comes in it
-            load = threading.Thread(target=s.request, args=(TEXT, {"prompt": "x", "max_tokens": 20, "ignore_eos": True}, root))
-            threading.Timer(0.3, load.start).start()
-            window = profile("?seconds=2")
-            load.join()
+            got = []
+            look = threading.Thread(target=lambda: got.append(profile("?seconds=2")))
+            look.start()
+            active(s, 1, root)
+            s.request(TEXT, {"prompt": "x", "max_tokens": 20, "ignore_eos": True}, root)
+            look.join()
+            window = got[0]
             self.assertGreaterEqual(window["seconds"], 2)
             self.assertEqual(window["models"][0]["steps"], 20)
             for bad in ("0", "61", "x", "", "1.5"):
@@ -181,7 +188,7 @@ class Profile(Folder):
             left, stays = (socket.create_connection(("127.0.0.1", s.port)) for _ in range(2))
             for c in (left, stays):
                 c.sendall(b"GET /debug/profile?seconds=60 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer root-key\r\n\r\n")
-            time.sleep(0.2)
+            active(s, 2, {"Authorization": "Bearer root-key"})
             left.close()
             self.assertEqual(s.status("/livez"), 200)
             s.terminate()
@@ -209,42 +216,65 @@ class Energy(Folder):
     def joules(self, s, domain):
         return s.metric("capstan_energy_joules_total", f'domain="{domain}"')
 
-    def test_joules_are_counted_across_a_wrap_and_divided_by_rows(self):
+    def counted(self, s, package, dram):
+        s.wait(lambda: (self.joules(s, "package"), self.joules(s, "dram")) == (package, dram), f"{package} and {dram} J counted")
+
+    def server(self, *args):
+        return Server(*ARGS, *args, env={"CAPSTAN_POWERCAP": self.dir.name})
+
+    def test_joules_are_counted_across_a_wrap(self):
         self.zone("intel-rapl:0", "package-0", 999_000_000)
         self.zone("intel-rapl:0:0", "core", 1)
         self.zone("intel-rapl:0:1", "dram", 5_000_000)
         self.zone("intel-rapl:1", "psys", 7)
         self.zone("intel-rapl-mmio:0", "package-0", 1)
-        with Server(*ARGS, "--audit-log", self.path("audit"), env={"CAPSTAN_POWERCAP": self.dir.name}) as s:
-            self.assertEqual(self.joules(s, "package"), 0)
+        with self.server() as s:
             self.assertNotIn("energy", s.request("/metrics")[2].decode())
-            s.request(TEXT, {"prompt": "x", "max_tokens": 9, "ignore_eos": True})
             self.set("intel-rapl:0", 2_000_000)  # 1 J to the end, 2 J from 0 on
             self.set("intel-rapl:0:1", 6_000_000)
-            s.wait(lambda: self.joules(s, "package") > 0 and self.joules(s, "dram") > 0, "counted")
-            self.assertEqual((self.joules(s, "package"), self.joules(s, "dram")), (3, 1))
-            s.wait(lambda: s.metric("capstan_model_energy_joules_total") > 0, "divided")
-            self.assertAlmostEqual(s.metric("capstan_model_energy_joules_total"), 4, places=5)
-            # a row now has 4 J / 10 rows
-            rows = s.metric("capstan_step_rows_total")
-            s.request(TEXT, {"prompt": "xy", "max_tokens": 4, "ignore_eos": True})
-            self.assertEqual(s.metric("capstan_request_energy_joules_count"), 1)
-            cost = s.metric("capstan_request_energy_joules_sum")
-            self.assertAlmostEqual(cost, 6 * 4 / rows, places=5)
-            s.wait(lambda: self.read("audit").count(TEXT) >= 2, "two lines")
-            rows = [json.loads(line) for line in self.read("audit").splitlines()]
-            self.assertAlmostEqual([r for r in rows if r["route"] == TEXT][1]["joules"], cost, places=5)
-            # what nobody computed for is nobody's
-            self.set("intel-rapl:0", 12_000_000)
-            s.wait(lambda: self.joules(s, "package") == 13, "counted")
+            self.counted(s, 3, 1)
             # a meter that tells nothing, or nonsense, is left out, and goes on with what it tells then
             for n, bad in enumerate(("", "x", 1_000_000_001)):
                 self.set("intel-rapl:0", bad)
                 self.set("intel-rapl:0:1", 7_000_000 + n * 1_000_000)
-                s.wait(lambda: self.joules(s, "dram") == 2 + n, "counted")  # pylint: disable=cell-var-from-loop
-                self.assertEqual(self.joules(s, "package"), 13)
-            self.set("intel-rapl:0", 13_000_000)
-            s.wait(lambda: self.joules(s, "package") == 14, "counted")
+                self.counted(s, 3, 2 + n)
+            self.set("intel-rapl:0", 3_000_000)
+            self.counted(s, 4, 4)
+            self.assertNotIn("capstan_model_energy", s.request("/metrics")[2].decode())  # nobody computed anything for it
+
+    def test_joules_are_divided_by_rows(self):
+        self.zone("intel-rapl:0", "package-0", 0)
+        with self.server("--audit-log", self.path("audit")) as s:
+            def take(joules):
+                self.taken += joules
+                self.set("intel-rapl:0", self.taken * 1_000_000)
+                self.counted(s, self.taken, 0)
+
+            def now():
+                return [s.metric(f"capstan_{name}") for name in ("model_energy_joules_total", "step_rows_total", "request_energy_joules_sum")]
+
+            def ask(n):
+                s.request(TEXT, {"prompt": "xy", "max_tokens": n, "ignore_eos": True})
+
+            def attempt():
+                """Two requests of which the second costs as much a row as the first. A reading that falls into one of them spoils it."""
+                take(1)  # the rows before are paid for
+                joules, rows, _ = now()
+                ask(9)
+                take(4)
+                paid, after, cost = now()
+                ask(4)
+                _, end, more = now()
+                return paid - joules, more - cost, (end - after) * 4 / (after - rows)
+
+            self.taken = 0
+            seen = []
+            while not seen or abs(seen[-1][0] - 4) + abs(seen[-1][1] - seen[-1][2]) > 1e-5:
+                self.assertLess(len(seen), 20, seen)
+                seen.append(attempt())
+            s.wait(lambda: self.read("audit").count(TEXT) >= 2 * len(seen), "their lines")
+            rows = [json.loads(line) for line in self.read("audit").splitlines()]
+            self.assertAlmostEqual([r for r in rows if r["route"] == TEXT][-1]["joules"], seen[-1][1], places=5)
 
     def test_without_a_meter_there_is_no_series(self):
         with Server(*ARGS, env={"CAPSTAN_POWERCAP": self.path("none")}) as s:
