@@ -8,7 +8,8 @@
 
 enum { WARPS = CUDA_SORT_THREADS / CUDA_WARP };
 
-/* Sum of v of the threads before this one; *total: of all. shared: [WARPS + 1] */
+/* Sum of v of the threads before this one; *total: of all. shared: [WARPS], which nobody reads any
+ * more. */
 DEV_FN int scan(int v, int *shared, int *total)
 {
     int lane = threadIdx.x % CUDA_WARP, warp = threadIdx.x / CUDA_WARP, sum = v;
@@ -16,7 +17,6 @@ DEV_FN int scan(int v, int *shared, int *total)
         int before = __shfl_up_sync(CUDA_LANES, sum, h);
         sum += lane >= h ? before : 0;
     }
-    __syncthreads(); /* what the scan before this left was read */
     if (lane == CUDA_WARP - 1)
         shared[warp] = sum;
     __syncthreads();
@@ -67,11 +67,13 @@ DEV_FN void walk(const cuda_sort_args &a, int i0, int i1, int *next, bool put)
     }
 }
 
-/* The items of expert e of each width: n places from `place` on. */
+/* The items of expert e of each width: n places from `place` on. Every thread has been at a barrier
+ * when this is done. */
 DEV_FN void list_items(const cuda_sort_args &a, int e, int n, int place, int *shared)
 {
     for (int width = 0; width < 3; width++) {
         int each = CUDA_TILE << width, items = (n + each - 1) / each, total;
+        __syncthreads(); /* what the scan before this left was read */
         int at = width * a.places.max_items + scan(items, shared, &total);
         for (int i = 0; i < items; i++) {
             cuda_expert_item item = {e, place + i * each, cuda_min(n - i * each, each)};
@@ -106,6 +108,5 @@ k_sort_pairs(const __grid_constant__ cuda_sort_args a)
     for (int w = 0; w < WARPS && e < a.n_expert; w++)
         counts[w * a.n_expert + e] += place;
     list_items(a, e, all, place, shared);
-    __syncthreads();
     walk(a, i0, i1, mine, true);
 }

@@ -7,9 +7,11 @@
 #include "tests/kernels/rig.h"
 
 #include "base/mem.h"
+#include "kernels/math.h"
 #include "kernels/unpack.h"
 #include "tests/kernels/weights.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -118,11 +120,14 @@ static void pair_step_out(pair *p, int n, const cp_mat *outs)
     }
 }
 
-/* outs ends with -1. */
+/* outs ends with -1. The row behind the last has what it had. */
 static void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
 {
-    for (int i = 0; outs[i] >= 0; i++)
-        machines_equal(&p->ref, &p->cuda, outs[i], n, what);
+    for (int i = 0; outs[i] >= 0; i++) {
+        bool out = p->r->mats[outs[i]].rows == CP_ROWS_OUT;
+        int most = out ? p->r->cfg.max_out : p->r->cfg.max_rows;
+        machines_equal(&p->ref, &p->cuda, outs[i], n + (n < most), what);
+    }
 }
 
 /* ---- LINEAR ---- */
@@ -347,6 +352,194 @@ static void odd_inputs(void **state)
     rig_fini(&r);
 }
 
+/* ---- what follows a sum, where kernels/math.h changes its way ---- */
+
+enum { NEAR = 93 }; /* each odd value with its neighbours, of both signs; and a gate of SWIGLU */
+
+/* What times `scale` is such a value. */
+static void put_near_odd(const rig *r, cp_wref bias, int from, float scale)
+{
+    float *b = (float *)(uintptr_t)r->tensors[bias].data;
+    for (int o = 0; o < NEAR; o++) {
+        int i = (o + from) % NEAR;
+        float x = i < NEAR - 3 ? rig_odd((uint64_t)(i / 3)) : CP_EXP_MAX / -CP_SWIGLU_ALPHA;
+        b[o] = (i % 3 ? nextafterf(x, i % 3 == 1 ? INFINITY : -INFINITY) : x) / scale;
+    }
+}
+
+/* One of the four: an activation of gate and up, or tanh of one product. */
+static void at_thresholds(cp_dtype gate, cp_dtype up, int act, bool exact, const int *rows, int n)
+{
+    rig r;
+    rig_init(&r, 77);
+    int k = whole_blocks(up, whole_blocks(gate, 32)), gated = act != CP_ACT_NONE;
+    cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), outs[] = {rig_mat(&r, NEAR, CP_ROWS_ALL), -1, -1};
+    cp_op *op = rig_linear(&r, in, 0, 0, CP_ROWS_ALL);
+    op->u.linear.act = (cp_act)act;
+    op->u.linear.scale = gated ? 0.5f : 1.0f;
+    op->u.linear.softcap = gated ? 0.0f : 1.0f;
+    op->u.linear.n_w = 0;
+    add_weight(&r, op, gate, k, NEAR, true);
+    add_weight(&r, op, up, k, NEAR, true);
+    op->u.linear.w[0].out = outs[0];
+    if (!gated)
+        op->u.linear.w[1].out = outs[1] = rig_mat(&r, NEAR, CP_ROWS_ALL);
+    for (int i = 0; i < 2; i++)
+        put_near_odd(&r, op->u.linear.w[i].bias, 26 * i, op->u.linear.scale);
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < n; i++) {
+        given zeroes = {in, rows[i], k, cp_xcalloc((size_t)(rows[i] * k), sizeof(float))};
+        pair_step(&p, rows[i], &zeroes);
+        pair_equal(&p, rows[i], outs, cp_dtype_info((uint32_t)gate)->name);
+        free(zeroes.x);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+/* Inputs are zeroes, so that sums are the biases; then float weights have ref's bits by default,
+ * too. */
+static void thresholds(void **state)
+{
+    (void)state;
+    /* rows of one tile, two, four: some and all; and of a block of one */
+    static const int some[] = {1, 9, 33}, all[] = {8, 16, 32};
+    cp_dtype types[CP_PANEL_COUNT], ints[CP_PANEL_COUNT];
+    int n = some_types(types), n_ints = integer_types(ints);
+    for (int act = CP_ACT_NONE; act < 4; act++) {
+        const int *rows = act == CP_ACT_NONE ? all : some;
+        for (int i = 0; i < n; i++)
+            at_thresholds(types[i], types[i], act, true, rows, 3);
+        at_thresholds(CP_DTYPE_BF16, CP_DTYPE_BF16, act, false, rows, 3);
+        at_thresholds(CP_DTYPE_F16, CP_DTYPE_F16, act, false, rows, 3);
+        at_thresholds(ints[0], ints[n_ints - 1], act, true, rows, 3);
+    }
+}
+
+/* ---- what is handed on in 16 bits ---- */
+
+enum { HANDED = 150 }; /* the last block of 32 ends in zeroes */
+
+/* A weight of F16 or BF16 that gives what it takes, but that every other row begins with a NaN:
+ * what is read behind a row's end shows in that row. */
+static cp_wref identity(rig *r, cp_dtype t, int n)
+{
+    cp_wref w = rig_weight(r, t, n, n, CP_ROLE_LINEAR);
+    uint16_t *x = (uint16_t *)(uintptr_t)r->tensors[w].data;
+    memset(x, 0, (size_t)(n * n) * sizeof *x);
+    for (int i = 0; i < n; i++) {
+        x[i * n + i] = t == CP_DTYPE_F16 ? cp_f16_from_f32(1.0f) : cp_bf16_from_f32(1.0f);
+        if (i % 2)
+            x[i * n] = t == CP_DTYPE_F16 ? cp_f16_from_f32(NAN) : cp_bf16_from_f32(NAN);
+    }
+    return w;
+}
+
+/* x[i] as f16, when its block of 32 was multiplied by the power of two that brings its largest to
+ * [2^14, 2^15). */
+static float as_scaled_f16(const float *x, int n, int i)
+{
+    float most = 0.0f;
+    for (int j = i / 32 * 32; j < n && j < i / 32 * 32 + 32; j++)
+        most = fmaxf(most, fabsf(x[j]));
+    int e = most > 0.0f && most < INFINITY ? 15 - (ilogbf(most) + 1) : 0;
+    return ldexpf(cp_f32_from_f16(cp_f16_from_f32(ldexpf(x[i], e))), -e);
+}
+
+/* Of many sizes, some halfway between two 16-bit numbers. */
+static void put_sizes(float *x, bool infinite)
+{
+    for (int i = 0; i < HANDED; i++) {
+        int bits = i % 5 < 3 ? 13 : 16; /* of a float's that are zero: a tie of f16, of bf16 */
+        x[i] = cp_f32_from_bits((cp_f32_bits(x[i]) >> bits << bits) | 1u << (bits - 1));
+        x[i] = ldexpf(x[i], 60 * (i / 32) - 120 + i % 7);
+    }
+    if (infinite)
+        x[HANDED / 4 * 2] = INFINITY;
+}
+
+/* Rows of out are x as weights of type `to` take it, times identity(). */
+static void check_halves(const pair *p, cp_mat out, int rows, const float *x, cp_dtype to)
+{
+    bool infinite = isinf(x[HANDED / 4 * 2]);
+    for (int row = 0; row < rows; row++) {
+        float *got = machine_row(&p->cuda, out, row);
+        for (int o = 0; o < HANDED; o++) {
+            bool lost = o % 2 || (infinite && o != HANDED / 4 * 2); /* 0 times infinity */
+            float want = to == CP_DTYPE_F16 ? as_scaled_f16(x, HANDED, o)
+                                            : cp_f32_from_bf16(cp_bf16_from_f32(x[o]));
+            if (lost ? got[o] == got[o] : got[o] != want)
+                fail_msg("%s, row %d of %d, output %d: %a, not %a",
+                         cp_dtype_info((uint32_t)to)->name, row, rows, o, (double)got[o],
+                         (double)want);
+        }
+        free(got);
+    }
+}
+
+/* A product of type t, whose outputs are its biases, goes to one of type `to` alone. */
+static void hand_on_halves(cp_dtype t, cp_dtype to, bool exact, bool infinite)
+{
+    static const int rows[] = {1, 9, 17};
+    rig r;
+    rig_init(&r, 78);
+    int k = whole_blocks(t, 32);
+    cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), mid = rig_mat(&r, HANDED, CP_ROWS_ALL),
+           out = rig_mat(&r, HANDED, CP_ROWS_ALL);
+    cp_op *op = rig_linear(&r, in, 0, 0, CP_ROWS_ALL);
+    op->u.linear.n_w = 0;
+    add_weight(&r, op, t, k, HANDED, true);
+    op->u.linear.w[0].out = mid;
+    float *bias = (float *)(uintptr_t)r.tensors[op->u.linear.w[0].bias].data;
+    put_sizes(bias, infinite);
+    rig_linear(&r, mid, identity(&r, to, HANDED), out, CP_ROWS_ALL);
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < 3; i++) {
+        given zeroes = {in, rows[i], k, cp_xcalloc((size_t)(rows[i] * k), sizeof(float))};
+        pair_step(&p, rows[i], &zeroes);
+        check_halves(&p, out, rows[i], bias, to);
+        free(zeroes.x);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+static void handed_halves(void **state)
+{
+    (void)state;
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = some_types(types);
+    for (int i = 0; i < 4 * n; i++) {
+        hand_on_halves(types[i / 4], CP_DTYPE_BF16, i & 1, i & 2);
+        if (i & 1)
+            hand_on_halves(types[i / 4], CP_DTYPE_F16, false, i & 2);
+    }
+}
+
+/* Rows that a prologue makes 16-bit numbers of, without a norm, and of a length that no four
+ * divides. */
+static void prologue_halves(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        rig r;
+        rig_init(&r, 79);
+        cp_dtype to = i & 1 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        cp_mat in = rig_mat(&r, HANDED, CP_ROWS_ALL), out = rig_mat(&r, HANDED, CP_ROWS_ALL);
+        rig_linear(&r, in, identity(&r, to, HANDED), out, CP_ROWS_ALL);
+        pair p = pair_open(&r, false);
+        given g = {in, 1, HANDED, cp_xcalloc(HANDED, sizeof(float))};
+        for (int j = 0; j < HANDED; j++)
+            g.x[j] = rig_uniform(&r);
+        put_sizes(g.x, i & 2);
+        pair_step(&p, 1, &g);
+        check_halves(&p, out, 1, g.x, to);
+        free(g.x);
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
 /* A chain of LINEARs; each of its first n - 1 hands int8 blocks to the next, unless another reads
  * what it wrote: then that is there in f32. */
 static void chains(void **state)
@@ -397,7 +590,7 @@ static void chains(void **state)
 
 /* ---- EXPERTS ---- */
 
-/* n_used different experts a row: any, the same for all, or few. */
+/* n_used different experts a row: any, the same for all, few, or one after another. */
 static given some_ids(rig *r, cp_mat m, int n, int n_expert, int n_used, int how)
 {
     given g = {m, n, n_used, cp_xcalloc((size_t)(n * n_used), sizeof(float))};
@@ -405,8 +598,10 @@ static given some_ids(rig *r, cp_mat m, int n, int n_expert, int n_used, int how
     for (int e = 0; e < n_expert; e++)
         deck[e] = e;
     for (int row = 0; row < n; row++) {
+        for (int j = 0; how == 3 && j < n_used; j++)
+            g.x[row * n_used + j] = (float)((row * n_used + j) % n_expert);
         int from = how == 2 && n_used + 1 < n_expert ? n_used + 1 : n_expert;
-        for (int j = 0; j < n_used; j++) {
+        for (int j = 0; how != 3 && j < n_used; j++) {
             int i = j + (how == 1 && row ? 0 : (int)rig_random(r, (uint64_t)(from - j)));
             int e = deck[i];
             deck[i] = deck[j];
@@ -460,6 +655,38 @@ static void experts(void **state)
                 some_ids(&r, op->u.experts.ids, row_counts[i], n_expert, n_used, (number + i) % 3);
             pair_step(&p, row_counts[i], &ids);
             pair_equal(&p, row_counts[i], outs, cp_dtype_info((uint32_t)types[number % n])->name);
+            free(ids.x);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+    }
+}
+
+/* Many experts, so that each warp of those that sort has some, of few values; at last as many
+ * places as there may be. */
+static void many_experts(void **state)
+{
+    (void)state;
+    static const int counts[] = {1, 2, 31, 33, 64, 96, 97, 130, 200, 511, 512};
+    enum { K = 32, M = 2 };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        rig r;
+        rig_init(&r, i + 980);
+        int most = i % 2 ? 12 : 8, n_used = counts[i] < most ? counts[i] : most;
+        cp_op *op = rig_op(&r, CP_OP_EXPERTS, CP_ROWS_ALL);
+        op->u.experts.in = rig_mat(&r, K, CP_ROWS_ALL);
+        op->u.experts.ids = rig_mat(&r, n_used, CP_ROWS_ALL);
+        op->u.experts.out = rig_mat(&r, M * n_used, CP_ROWS_ALL);
+        op->u.experts.norm = -1;
+        op->u.experts.w[0].w = rig_experts(&r, CP_DTYPE_Q8_0, K, M, counts[i]);
+        op->u.experts.w[0].bias = -1;
+        cp_mat outs[] = {op->u.experts.out, -1};
+        pair p = pair_open(&r, true);
+        for (int rows = 1; rows <= 64; rows += 21) {
+            given ids = some_ids(&r, op->u.experts.ids, rows, counts[i], n_used,
+                                 rows == 64 ? 3 : rows == 1);
+            pair_step(&p, rows, &ids);
+            pair_equal(&p, rows, outs, "many experts");
             free(ids.x);
         }
         pair_close(&p);
@@ -740,14 +967,15 @@ static void every_chain(cp_dtype gate, cp_dtype up, cp_dtype to, bool exact)
     rig r;
     rig_init(&r, 6000);
     int k = whole_blocks(up, whole_blocks(gate, 64));
-    cp_mat outs[] = {rig_mat(&r, 40, CP_ROWS_ALL), -1}, mid = rig_mat(&r, 160, CP_ROWS_ALL);
+    int m = is_float(to) ? 150 : 160; /* the last block of these ends in zeroes */
+    cp_mat outs[] = {rig_mat(&r, 40, CP_ROWS_ALL), -1}, mid = rig_mat(&r, m, CP_ROWS_ALL);
     cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
     op->u.linear.n_w = 0;
     op->u.linear.act = CP_ACT_SILU;
-    add_weight(&r, op, gate, k, 160, false);
-    add_weight(&r, op, up, k, 160, true);
+    add_weight(&r, op, gate, k, m, false);
+    add_weight(&r, op, up, k, m, true);
     op->u.linear.w[0].out = mid;
-    rig_linear(&r, mid, rig_weight(&r, to, 160, 40, CP_ROLE_LINEAR), outs[0], CP_ROWS_ALL);
+    rig_linear(&r, mid, rig_weight(&r, to, m, 40, CP_ROLE_LINEAR), outs[0], CP_ROWS_ALL);
     pair p = pair_open(&r, exact);
     for (int i = 0; i < N_WIDTHS; i++) {
         pair_step(&p, widths[i], NULL);
@@ -781,6 +1009,38 @@ static void every_experts(cp_dtype t, int number, bool exact)
     rig_fini(&r);
 }
 
+/* A length, whose last segment and turn of a loop are as short as that makes them. */
+static void every_length(cp_dtype t, int k, bool exact)
+{
+    rig r;
+    rig_init(&r, (uint64_t)k + 7000);
+    cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), outs[] = {rig_mat(&r, 33, CP_ROWS_ALL), -1};
+    rig_linear(&r, in, rig_weight(&r, t, k, 33, CP_ROLE_LINEAR), outs[0], CP_ROWS_ALL);
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < N_WIDTHS; i++) {
+        pair_step(&p, widths[i], NULL);
+        if (exact)
+            pair_equal(&p, widths[i], outs, cp_dtype_info((uint32_t)t)->name);
+        else
+            assert_true(distance(&p, outs[0], widths[i]) <= 1e-5);
+    }
+    pair_close(&p);
+    rig_fini(&r);
+}
+
+/* Lengths of one to all blocks of a segment, and of one to eight segments. */
+static void every_length_of(cp_dtype t)
+{
+    int block = is_float(t) ? 1 : (int)cp_dtype_info((uint32_t)t)->block;
+    for (int k = block; k <= (is_float(t) ? 70 : 544); k += block) {
+        every_length(t, k, true);
+        if (t == CP_DTYPE_BF16 || t == CP_DTYPE_F16)
+            every_length(t, k, false);
+    }
+    for (int segments = 2; segments <= 8; segments++)
+        every_length(t, whole_blocks(t, segments * 512 - 256), true);
+}
+
 static void every_branch(void **state)
 {
     (void)state;
@@ -796,6 +1056,7 @@ static void every_branch(void **state)
     }
     n = getenv("CP_EVERY") ? some_types(types) : 0;
     for (int i = 0; i < n; i++) {
+        every_length_of(types[i]);
         bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
         every_chain(types[i], types[i], CP_DTYPE_F16, false);
         for (int exact = 1; exact >= !half; exact--) {
@@ -826,12 +1087,14 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears),     cmocka_unit_test(several_weights),
-        cmocka_unit_test(odd_inputs),  cmocka_unit_test(experts),
-        cmocka_unit_test(embeds),      cmocka_unit_test(halves),
-        cmocka_unit_test(chains),      cmocka_unit_test(gemms),
-        cmocka_unit_test(mixes),       cmocka_unit_test(mixed_embeds),
-        cmocka_unit_test(gemm_inputs), cmocka_unit_test(every_branch),
+        cmocka_unit_test(linears),         cmocka_unit_test(several_weights),
+        cmocka_unit_test(odd_inputs),      cmocka_unit_test(experts),
+        cmocka_unit_test(embeds),          cmocka_unit_test(halves),
+        cmocka_unit_test(chains),          cmocka_unit_test(gemms),
+        cmocka_unit_test(mixes),           cmocka_unit_test(mixed_embeds),
+        cmocka_unit_test(gemm_inputs),     cmocka_unit_test(thresholds),
+        cmocka_unit_test(many_experts),    cmocka_unit_test(handed_halves),
+        cmocka_unit_test(prologue_halves), cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
