@@ -158,12 +158,13 @@ int rig_threads(void)
 const char *const *rig_levels(void)
 {
     static const char *levels[CP_ISA_COUNT + 1];
+    const char *only = getenv("CAPSTAN_TEST_LEVEL");
     int n = 0;
     levels[0] = test_device();
     if (levels[0])
         return levels;
     for (int i = 0; i < CP_ISA_COUNT; i++)
-        if (cp_isa_there((cp_isa)i))
+        if (cp_isa_there((cp_isa)i) && (!only || strcmp(only, cp_isa_name((cp_isa)i)) == 0))
             levels[n++] = cp_isa_name((cp_isa)i);
     return levels;
 }

@@ -62,8 +62,9 @@ cp_op *rig_op(rig *r, cp_op_kind kind, cp_rows rows);
 cp_op *rig_linear(rig *r, cp_mat in, cp_wref w, cp_mat out, cp_rows rows);
 int rig_group(rig *r, cp_kv_group g);
 
-/* Levels of the cpu backend that this machine has, ascending; NULL-terminated. Where
- * CAPSTAN_TEST_DEVICE names a device, it alone: tests of the levels are then of it. */
+/* Levels of the cpu backend that this machine has, ascending, of which CAPSTAN_TEST_LEVEL may name
+ * the only one; NULL-terminated. Where CAPSTAN_TEST_DEVICE names a device, it alone: tests of the
+ * levels are then of it. */
 const char *const *rig_levels(void);
 int rig_threads(void); /* thread counts that are worth a try: 1 to this */
 /* backend "ref" (level NULL) or "cpu" at a level with 1 to 4 threads; or that device, with exact
