@@ -276,6 +276,15 @@ static int run(int fd, void *arg)
     return 0; /* the process and its memory end here */
 }
 
+/* By the one who will use it: with a host, and without blanks and control characters. */
+static bool is_url(const char *s)
+{
+    CURLU *u = curl_url();
+    bool good = u && curl_url_set(u, CURLUPART_URL, s, 0) == CURLUE_OK;
+    curl_url_cleanup(u);
+    return good;
+}
+
 cp_code cp_exporter_start(cp_child *c, const char *endpoint, const char *version, cp_err *err)
 {
     static const char path[] = "/v1/traces";
@@ -284,7 +293,7 @@ cp_code cp_exporter_start(cp_child *c, const char *endpoint, const char *version
     size_t n = strlen(endpoint), tail = sizeof path - 1;
     bool http = strncasecmp(endpoint, "http://", 7) == 0,
          https = strncasecmp(endpoint, "https://", 8) == 0;
-    if ((!http && !https) || n <= (http ? 7u : 8u) || n + tail >= sizeof url)
+    if ((!http && !https) || n + tail >= sizeof url || !is_url(endpoint))
         return cp_fail(err, CP_USAGE,
                        "--otlp-endpoint is '%.200s'; allowed: the URL of a collector that takes "
                        "OTLP over HTTP, such as http://localhost:4318",

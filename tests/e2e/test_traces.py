@@ -229,7 +229,7 @@ class Traces(unittest.TestCase):
             self.assertEqual(s.process.wait(30), 0)
 
     def test_urls(self):
-        for url in ("localhost:4318", "ftp://x", "http://", "", "https://" + "a" * 1100):
+        for url in ("localhost:4318", "ftp://x", "http://", "http://[::1", "http://a b", "http://a:b/", "http://a/\r\nX: y", "", "https://" + "a" * 1100):
             run = subprocess.run([BIN, "serve", MODEL, "--port", "0", "--otlp-endpoint", url], capture_output=True, text=True,
                                  timeout=60, check=False)
             self.assertEqual(run.returncode, 2, url)
