@@ -169,7 +169,8 @@ static const char *uds_of(const cp_options *o)
     return o->uds && *o->uds ? o->uds : NULL;
 }
 
-/* What needs files or a port, while there is one thread. */
+/* What needs files or a port, while there is one thread. A key file may be a pipe, for which a
+ * signal does not wait; the path of --uds is removed by who takes signals. */
 static cp_code open_outside(serving *s, cp_err *err)
 {
     const cp_options *o = s->o;
@@ -178,6 +179,7 @@ static cp_code open_outside(serving *s, cp_err *err)
         rc = cp_exporter_start(&s->exporter, o->otlp_endpoint, cp_app_version(), err);
     }
     rc = rc ? rc : cp_app_keys(o, NULL, &s->keys, err);
+    cp_signals_hold(); /* every thread inherits that they are blocked */
     s->energy = cp_energy_open(NULL);
     rc = rc ? rc : cp_listen(&s->listener, o->host, (int)o->port, uds_of(o), err);
     return rc ? rc : cp_confine_files(&s->confine, err);
@@ -260,7 +262,6 @@ int cp_cmd_serve(const cp_options *o)
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
-    cp_signals_hold(); /* every thread inherits that they are blocked */
     if (open_outside(&s, &err) || open_inside(&s, &err) || open_server(&s, &err)) {
         rc = cp_app_fail(&err);
         goto done;

@@ -319,6 +319,24 @@ class Second(unittest.TestCase):
                 self.assertLess(time.monotonic(), end, "the pull outlives its parent")
                 time.sleep(0.01)
 
+    def test_a_key_file_that_is_a_pipe(self):
+        """Before a server listens a signal ends it as it ends any program."""
+        with tempfile.TemporaryDirectory() as folder:
+            path, writer = os.path.join(folder, "keys"), -1
+            os.mkfifo(path)
+            p = subprocess.Popen([BIN, "serve", TINY, "--api-key-file", path, "--port", "0"])
+            while writer < 0:
+                with contextlib.suppress(OSError):  # it is not there yet
+                    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                time.sleep(0.01)
+            p.terminate()
+            try:
+                self.assertEqual(p.wait(LIMIT), -signal.SIGTERM)
+            finally:
+                p.kill()
+                p.wait()
+                os.close(writer)
+
     def test_loading_hangs(self):
         registry = self.registry()
         with tempfile.TemporaryDirectory() as store, self.loading(registry, store) as s:
