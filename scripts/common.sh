@@ -5,7 +5,7 @@ BUILD_PACKAGES="gcc cmake ninja-build pkg-config libmicrohttpd-dev libjansson-de
 RUN_PACKAGES="curl ca-certificates python3 python3-pip"
 REGISTRY_PACKAGES="docker-registry skopeo umoci nginx-light apache2-utils zstd openssl"
 CONTAINER_PACKAGES="buildah podman runc mmdebstrap"
-TEST_PACKAGES="libcmocka-dev python3-venv g++ clang clang-format-14 git procps"
+TEST_PACKAGES="libcmocka-dev libsimde-dev python3-venv g++ clang clang-format-14 git procps"
 
 say() { printf '%s\n' "== $*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
