@@ -30,7 +30,7 @@ static cp_op *record(rig *r, const attention_shape *s)
     op->u.attention.q_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
     op->u.attention.k_norm = rig_random(r, 2) ? rig_vector(r, k_dim, 1) : (cp_wref)-1;
     op->u.attention.sinks = rig_random(r, 3) ? (cp_wref)-1 : rig_vector(r, heads, 1);
-    op->u.attention.eps = 1e-6f;
+    op->u.attention.eps = k_dim % 3 ? 0.03f : 1e-6f;
     op->u.attention.scale = 1.5f / sqrtf((float)k_dim);
     op->u.attention.softcap = rig_random(r, 3) ? 0.0f : 5.0f;
     op->u.attention.n_heads = heads;

@@ -296,9 +296,10 @@ static void put_values(const attention_case *c, machine *m, int row, attention_v
 /* Each head of a row has one dim, of a size that its lower half has a part of; the gates stay. */
 static void put_query(const attention_case *c, machine *m, int row)
 {
-    static const float sizes[] = {0x1.001p0f,   -0x1.334p-2f,   CP_TANH_SMALL, 0x1.6672p-1f,
-                                  -0x1.8002p0f, -CP_TANH_SMALL, 0x1.4006p1f};
-    float size = sizes[row % 7], *x = machine_row(m, c->op->u.attention.q, row);
+    static const float sizes[] = {0x1.001p0f,    -0x1.334p-2f,    0x1.000002p0f,
+                                  CP_TANH_SMALL, -0x1.800002p-1f, 0x1.6672p-1f,
+                                  0x1.4006p1f,   -CP_TANH_SMALL,  -0x1.8002p0f};
+    float size = sizes[row % 9], *x = machine_row(m, c->op->u.attention.q, row);
     int n_heads = c->op->u.attention.n_heads, k_dim = c->op->u.attention.k_dim;
     int width = c->r.mats[c->op->u.attention.q].width / n_heads;
     for (int h = 0; h < n_heads; h++)
