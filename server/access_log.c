@@ -5,9 +5,6 @@
 #include "base/log.h"
 #include "server/emit.h"
 
-static const char *const methods[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
-                                                     "PATCH", "DELETE", "OPTIONS"};
-
 static int status_of(const cp_call *c)
 {
     int status = cp_http_status(c->q);
@@ -54,15 +51,22 @@ static void log_text(const cp_call *c)
     cp_buf_adds(&b, has_left(c) ? " client=gone" : "");
     cp_buf_addc(&b, '\0');
     cp_log_each(CP_LOG_INFO, "access id=%s method=%s path=%s status=%d ms=%.1f bytes=%llu%s",
-                c->request_id, methods[cp_http_method(c->q)], c->path, status_of(c), ms_of(c),
-                (unsigned long long)cp_http_sent(c->q), b.failed ? "" : b.p);
+                c->request_id, cp_method_name(cp_http_method(c->q)), c->path, status_of(c),
+                ms_of(c), (unsigned long long)cp_http_sent(c->q), b.failed ? "" : b.p);
     cp_buf_fini(&b);
+}
+
+const char *cp_access_finish(const cp_call *c, cp_finish finish)
+{
+    static const char *const words[] = {
+        [CP_FINISH_NONE] = "cancelled", [CP_FINISH_STOP] = "stop", [CP_FINISH_LENGTH] = "length"};
+    return finish == CP_FINISH_NONE && c->told != CP_OK ? "error" : words[finish];
 }
 
 void cp_access_facts(const cp_call *c, cp_buf *b)
 {
     cp_emit_member(b, "id", c->request_id);
-    cp_emit_member(b, "method", methods[cp_http_method(c->q)]);
+    cp_emit_member(b, "method", cp_method_name(cp_http_method(c->q)));
     cp_buf_printf(b, ",\"status\":%d,\"ms\":%.1f,\"bytes\":%llu", status_of(c), ms_of(c),
                   (unsigned long long)cp_http_sent(c->q));
     if (has_left(c))

@@ -24,6 +24,9 @@ void cp_access_log(const cp_call *c);
  * left before there was one), ms, bytes; model, client_gone, and stream, prompt_tokens,
  * cached_tokens, completion_tokens, where there are any. */
 void cp_access_facts(const cp_call *c, cp_buf *b);
+/* How a choice ended: stop, length; of one that had no end the request has failed (error), or
+ * nobody wants it (cancelled). */
+const char *cp_access_finish(const cp_call *c, cp_finish finish);
 /* Does it generate, and is its model known so far? */
 bool cp_access_generates(const cp_call *c);
 

@@ -19,22 +19,19 @@ static void begin(cp_buf *b)
     cp_buf_printf(b, "{\"time\":\"%s.%03dZ\"", when, (int)(ts.tv_nsec / 1000000));
 }
 
-/* How many choices ended by which reason; of one that had no end the engine was told that nobody
- * wants it, or it has failed. */
+/* How many choices ended by which reason. */
 static void finish_reasons(const cp_call *c, cp_buf *b)
 {
-    static const char *const names[] = {
-        [CP_FINISH_NONE] = "cancelled", [CP_FINISH_STOP] = "stop", [CP_FINISH_LENGTH] = "length"};
-    int n[sizeof(names) / sizeof(names[0])] = {0};
+    enum { REASONS = CP_FINISH_LENGTH + 1 };
+    int n[REASONS] = {0};
     const char *sep = "";
     for (int i = 0; i < c->n_choices; i++)
         n[c->choices[i].finish]++;
     cp_buf_adds(b, ",\"finish_reasons\":{");
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    for (int i = 0; i < REASONS; i++) {
         if (n[i] == 0)
             continue;
-        cp_buf_printf(b, "%s\"%s\":%d", sep,
-                      i == CP_FINISH_NONE && c->told != CP_OK ? "error" : names[i], n[i]);
+        cp_buf_printf(b, "%s\"%s\":%d", sep, cp_access_finish(c, (cp_finish)i), n[i]);
         sep = ",";
     }
     cp_buf_addc(b, '}');

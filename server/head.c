@@ -20,6 +20,11 @@ enum {
 static const char *const method_names[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
                                                           "PATCH", "DELETE", "OPTIONS"};
 
+const char *cp_method_name(cp_method m)
+{
+    return method_names[m];
+}
+
 static bool is_tchar(unsigned char ch)
 {
     return isalnum(ch) || (ch && strchr("!#$%&'*+-.^_`|~", ch));

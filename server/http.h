@@ -86,6 +86,7 @@ void cp_http_close(cp_http *h);
 
 /* ---- an exchange; loop thread only ---- */
 cp_method cp_http_method(const cp_http_req *q);
+const char *cp_method_name(cp_method m); /* "GET" */
 /* As sent, still percent-encoded, without query and without one trailing slash; "-" where the head
  * was refused. */
 const char *cp_http_path(const cp_http_req *q);

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/access_log.h"
 #include "server/emit.h"
 
 #include <errno.h>
@@ -115,13 +116,9 @@ static void answered(const cp_call *c, cp_buf *b)
     text(b, "gen_ai.response.model", c->model_id);
     key(b, "gen_ai.response.finish_reasons");
     cp_buf_adds(b, "{\"arrayValue\":{\"values\":[");
-    for (int i = 0; i < c->n_choices && i < CHOICES_MAX; i++) {
-        cp_finish f = c->choices[i].finish;
+    for (int i = 0; i < c->n_choices && i < CHOICES_MAX; i++)
         cp_buf_printf(b, "%s{\"stringValue\":\"%s\"}", i ? "," : "",
-                      f == CP_FINISH_LENGTH ? "length"
-                      : f == CP_FINISH_STOP ? "stop"
-                                            : "cancelled");
-    }
+                      cp_access_finish(c, c->choices[i].finish));
     cp_buf_adds(b, "]}}}");
     integer(b, "gen_ai.usage.input_tokens", c->n_prompt_tokens);
     integer(b, "gen_ai.usage.output_tokens", completion);
@@ -167,13 +164,11 @@ static void latencies(const cp_call *c, int64_t end, cp_buf *b)
 
 static void attributes(const cp_call *c, int status, int64_t end, cp_buf *b)
 {
-    static const char *const methods[CP_METHOD_COUNT] = {"GET",   "HEAD",   "POST",   "PUT",
-                                                         "PATCH", "DELETE", "OPTIONS"};
     if (c->api && c->api->operation) {
         text(b, "gen_ai.operation.name", c->api->operation);
         text(b, "gen_ai.provider.name", "capstan");
     }
-    text(b, "http.request.method", methods[cp_http_method(c->q)]);
+    text(b, "http.request.method", cp_method_name(cp_http_method(c->q)));
     text(b, "url.path", c->path);
     if (c->route)
         text(b, "http.route", c->route->path);

@@ -399,6 +399,35 @@ static void test_reports_of_traces_do_not_pile_up(void **state)
     close(ends[1]);
 }
 
+/* A choice of a request that failed ended by an error; nobody has cancelled it. */
+static void test_spans_say_how_choices_ended(void **state)
+{
+    (void)state;
+    static char packet[CP_TRACE_PACKET];
+    int ends[2];
+    harness h;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    h_open(&h, &(h_config){.trace_fd = ends[0]});
+    cp_fake_set_hold(h.fake, CP_FAKE_QUEUE);
+    int fd = h_connect(&h);
+    h_request(fd, "POST", CHAT, "", WHOLE);
+    h_wait_submitted(&h, 1);
+    cp_fake_fail(h.fake, CP_DEADLINE);
+    h_answer a;
+    assert_true(h_read(fd, &a));
+    assert_int_equal(a.status, 504);
+    h_answer_fini(&a);
+    ssize_t n = recv(ends[1], packet, sizeof(packet) - 1, 0);
+    assert_true(n > 0);
+    packet[n] = '\0';
+    assert_non_null(strstr(packet, "finish_reasons\",\"value\":{\"arrayValue\":{\"values\":[{"
+                                   "\"stringValue\":\"error\"}]"));
+    close(fd);
+    h_close(&h);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int run_watch_tests(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +441,7 @@ int run_watch_tests(void)
         cmocka_unit_test(test_a_window_has_what_came_in_it),
         cmocka_unit_test(test_a_window_ends_with_the_server),
         cmocka_unit_test(test_reports_of_traces_do_not_pile_up),
+        cmocka_unit_test(test_spans_say_how_choices_ended),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
