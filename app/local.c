@@ -54,14 +54,10 @@ static cp_request *pop_ready(cp_local *l)
 cp_local *cp_local_open(const cp_engine_api *api)
 {
     cp_local *l = cp_xcalloc(1, sizeof *l);
-    pthread_condattr_t attr;
     l->api = api;
     cp_mpsc_init(&l->ready);
     pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    cp_clock_cond_init(&l->cond);
     api->set_front(api->self, &l->ready, wake, l);
     return l;
 }

@@ -25,13 +25,9 @@ typedef struct order {
 cp_orders *cp_orders_new(int most)
 {
     cp_orders *o = cp_xcalloc(1, sizeof *o);
-    pthread_condattr_t attr;
     o->most = most;
     pthread_mutex_init(&o->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&o->ended, &attr);
-    pthread_condattr_destroy(&attr);
+    cp_clock_cond_init(&o->ended);
     return o;
 }
 

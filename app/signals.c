@@ -153,15 +153,11 @@ cp_code cp_signals_open(cp_signals **out, const char *uds, int64_t drain_ms, cp_
     cp_signals *s = cp_xcalloc(1, sizeof *s);
     const sigset_t taken = ours();
     sigset_t old;
-    pthread_condattr_t attr;
     *out = s;
     s->uds = uds;
     s->drain_ms = drain_ms;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->come, &attr);
-    pthread_condattr_destroy(&attr);
+    cp_clock_cond_init(&s->come);
     cp_signals_hold();
     s->signal_fd = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
     s->quit_fd = eventfd(0, EFD_CLOEXEC);

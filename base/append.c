@@ -157,7 +157,6 @@ static void *work(void *arg)
 static cp_append *new_parts(const cp_append_config *cfg)
 {
     cp_append *a = cp_xcalloc(1, sizeof(*a));
-    pthread_condattr_t attr;
     a->path = cp_xstrdup(cfg->path);
     a->bytes = cfg->bytes;
     a->open = cfg->open ? cfg->open : cp_append_open_path;
@@ -166,10 +165,7 @@ static cp_append *new_parts(const cp_append_config *cfg)
     a->buffer[1].p = cp_xcalloc(1, a->bytes);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->more, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&a->over, &attr);
-    pthread_condattr_destroy(&attr);
+    cp_clock_cond_init(&a->over);
     a->fd = -1;
     return a;
 }

@@ -24,3 +24,12 @@ struct timespec cp_clock_after(int ms)
     return (struct timespec){.tv_sec = (time_t)(at / 1000000000),
                              .tv_nsec = (long)(at % 1000000000)};
 }
+
+void cp_clock_cond_init(pthread_cond_t *c)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attr);
+    pthread_condattr_destroy(&attr);
+}

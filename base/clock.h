@@ -5,6 +5,7 @@
 #ifndef CP_BASE_CLOCK_H
 #define CP_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -12,5 +13,7 @@ int64_t cp_now_ns(void);   /* CLOCK_MONOTONIC */
 int64_t cp_wall_sec(void); /* CLOCK_REALTIME, seconds */
 /* CLOCK_MONOTONIC in ms >= 0 milliseconds, as waits with a deadline want it. */
 struct timespec cp_clock_after(int ms);
+/* A condition for such waits: by default they are of the wall clock. */
+void cp_clock_cond_init(pthread_cond_t *c);
 
 #endif

@@ -553,7 +553,6 @@ static void wait_any(run *r)
 
 static void init(run *r, const cp_transfer *t)
 {
-    pthread_condattr_t monotonic;
     r->t = t;
     r->n_slots = t->connections < 1                    ? CP_CONNECTIONS_DEFAULT
                  : t->connections > CP_CONNECTIONS_MAX ? CP_CONNECTIONS_MAX
@@ -566,10 +565,7 @@ static void init(run *r, const cp_transfer *t)
         r->blobs[i].d = t->blob[i];
     }
     pthread_mutex_init(&r->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->any, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    cp_clock_cond_init(&r->any);
 }
 
 static void fini(run *r)
