@@ -251,68 +251,76 @@ static cp_code open_server(serving *s, cp_err *err)
     return rc;
 }
 
+/* Until the end, with models that come and go; returns the exit code. */
+static int serve(serving *s)
+{
+    cp_err err;
+    pthread_t loader;
+    s->models = cp_app_models_new(s->o, &s->stack, s->server);
+    s->host = (cp_app_host){.models = s->models, .orders = cp_orders_new(ORDERS)};
+    const cp_server_host table = cp_app_host_table(&s->host);
+    cp_server_set_host(s->server, &table);
+    s->reload = cp_reload_new(s->o, &(cp_reload_parts){.stack = &s->stack,
+                                                       .server = s->server,
+                                                       .models = s->models,
+                                                       .signals = s->signals,
+                                                       .metrics = s->metrics});
+    cp_signals_serve(s->signals, s->server);
+    fprintf(stderr, "listening on %s\n", cp_server_url(s->server));
+    if (pthread_create(&loader, NULL, load_all, s) != 0) {
+        cp_fail(&err, CP_IO, "cannot start the loader thread");
+        return cp_app_fail(&err);
+    }
+    int rc = wait_for_end(s);
+    pthread_join(loader, NULL);
+    end_orders(s, rc);
+    return rc;
+}
+
+/* Whatever there is of it; returns the exit code. */
+static int close_all(serving *s, int rc)
+{
+    if (s->server) {
+        cp_signals_serve(s->signals, NULL);
+    }
+    /* The engine's last words reach their calls while the server still stands; the calls' memory
+     * goes with the server, that of the models after both. */
+    if (s->stack.engine) {
+        cp_engine_stop(s->stack.engine);
+    }
+    cp_server_close(s->server);
+    cp_listener_close(&s->listener);
+    cp_jobs_close(s->jobs);
+    cp_stack_close(&s->stack);
+    cp_app_models_free(s->models);
+    if (s->reload) {
+        (void)(cp_orders_end(s->host.orders, 0) && cp_reload_end(s->reload, 0));
+    }
+    cp_orders_free(s->host.orders);
+    cp_reload_free(s->reload);
+    bool audited = cp_append_close(s->audit, AUDIT_END_MS);
+    cp_energy_close(s->energy);
+    cp_metrics_free(s->metrics);
+    cp_child_stop(&s->exporter, CP_EXPORTER_END_MS);
+    if (!audited) { /* its thread may be asking the opener */
+        cp_log(CP_LOG_ERROR, "%s takes no more: the last lines are lost", s->o->audit_log);
+        cp_signals_leave(s->signals, rc);
+    }
+    cp_app_keys_free(&s->keys);
+    cp_confine_end(&s->confine);
+    return cp_signals_close(s->signals) ? 1 : rc;
+}
+
 int cp_cmd_serve(const cp_options *o)
 {
     serving s = {.o = o, .listener.fd = -1};
     cp_err err = {0};
-    pthread_t loader;
-    int rc;
 #ifdef __GLIBC__
     /* A large block is pages of its own and goes back when it is freed; by default the bound grows
      * with the blocks that are freed, up to 32 MiB. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
 #endif
-    if (open_outside(&s, &err) || open_inside(&s, &err) || open_server(&s, &err)) {
-        rc = cp_app_fail(&err);
-        goto done;
-    }
-    s.models = cp_app_models_new(o, &s.stack, s.server);
-    s.host = (cp_app_host){.models = s.models, .orders = cp_orders_new(ORDERS)};
-    const cp_server_host table = cp_app_host_table(&s.host);
-    cp_server_set_host(s.server, &table);
-    s.reload = cp_reload_new(o, &(cp_reload_parts){.stack = &s.stack,
-                                                   .server = s.server,
-                                                   .models = s.models,
-                                                   .signals = s.signals,
-                                                   .metrics = s.metrics});
-    cp_signals_serve(s.signals, s.server);
-    fprintf(stderr, "listening on %s\n", cp_server_url(s.server));
-    if (pthread_create(&loader, NULL, load_all, &s) != 0) {
-        cp_fail(&err, CP_IO, "cannot start the loader thread");
-        rc = cp_app_fail(&err);
-        goto done;
-    }
-    rc = wait_for_end(&s);
-    pthread_join(loader, NULL);
-    end_orders(&s, rc);
-done:
-    if (s.server) {
-        cp_signals_serve(s.signals, NULL);
-    }
-    /* The engine's last words reach their calls while the server still stands; the calls' memory
-     * goes with the server, that of the models after both. */
-    if (s.stack.engine) {
-        cp_engine_stop(s.stack.engine);
-    }
-    cp_server_close(s.server);
-    cp_listener_close(&s.listener);
-    cp_jobs_close(s.jobs);
-    cp_stack_close(&s.stack);
-    cp_app_models_free(s.models);
-    if (s.reload) {
-        (void)(cp_orders_end(s.host.orders, 0) && cp_reload_end(s.reload, 0));
-    }
-    cp_orders_free(s.host.orders);
-    cp_reload_free(s.reload);
-    bool audited = cp_append_close(s.audit, AUDIT_END_MS);
-    cp_energy_close(s.energy);
-    cp_metrics_free(s.metrics);
-    cp_child_stop(&s.exporter, CP_EXPORTER_END_MS);
-    if (!audited) { /* its thread may be asking the opener */
-        cp_log(CP_LOG_ERROR, "%s takes no more: the last lines are lost", o->audit_log);
-        cp_signals_leave(s.signals, rc);
-    }
-    cp_app_keys_free(&s.keys);
-    cp_confine_end(&s.confine);
-    return cp_signals_close(s.signals) ? 1 : rc;
+    bool opened = open_outside(&s, &err) == CP_OK && open_inside(&s, &err) == CP_OK &&
+                  open_server(&s, &err) == CP_OK;
+    return close_all(&s, opened ? serve(&s) : cp_app_fail(&err));
 }
