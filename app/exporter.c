@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/emit.h"
+#include "server/origin.h"
 #include "server/trace.h"
 
 #include <curl/curl.h>
@@ -35,6 +36,7 @@ typedef struct batch {
 
 typedef struct exporter {
     const char *url, *version;
+    bool here; /* the collector is on this machine: no proxy knows it */
     struct curl_slist *headers;
     int fd;
     bool ended;                      /* the server has */
@@ -108,6 +110,7 @@ static void post(exporter *x)
     curl_easy_reset(x->easy);
     curl_easy_setopt(x->easy, CURLOPT_URL, x->url);
     curl_easy_setopt(x->easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(x->easy, CURLOPT_NOPROXY, x->here ? "*" : NULL); /* NULL: no_proxy */
     curl_easy_setopt(x->easy, CURLOPT_HTTPHEADER, x->headers);
     curl_easy_setopt(x->easy, CURLOPT_POSTFIELDS, x->sent.body.p);
     curl_easy_setopt(x->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->sent.body.n);
@@ -276,11 +279,16 @@ static int run(int fd, void *arg)
     return 0; /* the process and its memory end here */
 }
 
-/* By the one who will use it: with a host, and without blanks and control characters. */
-static bool is_url(const char *s)
+/* Is s a URL by the one who will use it: with a host, and without blanks and control characters?
+ * *here: the host is this machine. */
+static bool is_url(const char *s, bool *here)
 {
     CURLU *u = curl_url();
-    bool good = u && curl_url_set(u, CURLUPART_URL, s, 0) == CURLUE_OK;
+    char *host = NULL;
+    bool good = u && curl_url_set(u, CURLUPART_URL, s, 0) == CURLUE_OK &&
+                curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK;
+    *here = good && cp_host_allowed(host, NULL, 0);
+    curl_free(host);
     curl_url_cleanup(u);
     return good;
 }
@@ -293,7 +301,7 @@ cp_code cp_exporter_start(cp_child *c, const char *endpoint, const char *version
     size_t n = strlen(endpoint), tail = sizeof path - 1;
     bool http = strncasecmp(endpoint, "http://", 7) == 0,
          https = strncasecmp(endpoint, "https://", 8) == 0;
-    if ((!http && !https) || n + tail >= sizeof url || !is_url(endpoint))
+    if ((!http && !https) || n + tail >= sizeof url || !is_url(endpoint, &x.here))
         return cp_fail(err, CP_USAGE,
                        "--otlp-endpoint is '%.200s'; allowed: the URL of a collector that takes "
                        "OTLP over HTTP, such as http://localhost:4318",

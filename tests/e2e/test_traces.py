@@ -228,6 +228,11 @@ class Traces(unittest.TestCase):
             s.terminate()
             self.assertEqual(s.process.wait(30), 0)
 
+    def test_no_proxy_for_this_machine(self):
+        with Collector() as c, Server(MODEL, *ARGS, "--otlp-endpoint", c.url, env={"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}) as s:
+            ask(s)
+            self.until(lambda: self.counted(s, "exported") == 1, "sent")
+
     def test_urls(self):
         for url in ("localhost:4318", "ftp://x", "http://", "http://[::1", "http://a b", "http://a:b/", "http://a/\r\nX: y", "", "https://" + "a" * 1100):
             run = subprocess.run([BIN, "serve", MODEL, "--port", "0", "--otlp-endpoint", url], capture_output=True, text=True,
