@@ -9,7 +9,8 @@
  * over can say LOOKED_AT himself, and meets Landlock.
  *
  * A thread that blocks SIGSYS would be killed, so none does (base/signals.h); where glibc blocks
- * every signal, around fork and posix_spawn, the filter answers without one.
+ * every signal, around fork and posix_spawn, the filter answers without one, and what it may ask at
+ * the end of a thread is asked before (read_early).
  */
 #include "base/sandbox.h"
 
@@ -20,10 +21,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -279,6 +282,36 @@ static int load(bool device)
     return rc;
 }
 
+/*
+ * When the heap of a thread's arena shrinks for the first time, glibc's malloc reads whether memory
+ * may be given back (/proc/sys/vm/overcommit_memory). That can be a free() of glibc's own at the
+ * end of a detached thread, when every signal is blocked: no handler would look at the path, and
+ * the process would be killed. So a heap shrinks here.
+ */
+static void *shrink_heap(void *arg)
+{
+    enum { BLOCKS = 8, BYTES = 100 << 10 /* less than what malloc maps */ };
+    void *block[BLOCKS];
+    (void)arg;
+    for (int i = 0; i < BLOCKS; i++)
+        block[i] = cp_xcalloc(1, BYTES);
+    for (int i = 0; i < BLOCKS; i++)
+        free(block[i]);
+    return NULL;
+}
+
+/* What reads a file at its first use does so now: times in the log, under a lock that the handler
+ * would wait for, libcrypto, and malloc. */
+static void read_early(void)
+{
+    uint8_t digest[32];
+    pthread_t thread;
+    tzset();
+    cp_sha256_of("", 0, digest);
+    if (pthread_create(&thread, NULL, shrink_heap, NULL) == 0)
+        pthread_join(thread, NULL);
+}
+
 /* See sandbox.h. */
 cp_code cp_sandbox_calls(const cp_sandbox_config *cfg, cp_err *why)
 {
@@ -291,11 +324,7 @@ cp_code cp_sandbox_calls(const cp_sandbox_config *cfg, cp_err *why)
     if (cp_fault_fails("seccomp"))
         return cp_fail(why, CP_UNSUPPORTED, "the kernel has no seccomp filters");
     sigemptyset(&ours.sa_mask);
-    /* What reads a file at its first use does so now: times in the log, under a lock that the
-     * handler would wait for, and libcrypto. */
-    uint8_t digest[32];
-    tzset();
-    cp_sha256_of("", 0, digest);
+    read_early();
     set_socket(cfg->socket);
     int rc = sigaction(SIGSYS, &ours, NULL) == 0 ? load(cfg->device) : -errno;
     return rc == 0 ? CP_OK
