@@ -67,7 +67,7 @@ cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *
     r->ref = cp_xstrdup(mo->ref);
     r->configured = configured;
     r->loading = true;
-    if (cp_app_row_say(r, mo, err)) {
+    if (cp_app_row_set(r, mo, err)) {
         cp_app_row_free(r);
         return NULL;
     }
@@ -75,7 +75,7 @@ cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *
     return r;
 }
 
-cp_code cp_app_row_say(cp_app_row *r, const cp_model_options *mo, cp_err *err)
+cp_code cp_app_row_set(cp_app_row *r, const cp_model_options *mo, cp_err *err)
 {
     cp_arena *arena = cp_arena_new(CP_APP_NAMES_BYTES);
     cp_model_options copy;
@@ -360,7 +360,7 @@ static cp_code fill(cp_app_models *ms, cp_app_row *r, const cp_options *o, cp_er
         return rc;
     }
     pthread_mutex_lock(&ms->lock); /* who looks for a name reads it */
-    rc = cp_app_row_say(r, &filled, err);
+    rc = cp_app_row_set(r, &filled, err);
     pthread_mutex_unlock(&ms->lock);
     return rc;
 }

@@ -190,7 +190,7 @@ static cp_code move(plan *p, cp_app_changes *out, cp_err *err)
         cp_app_row *r = s->fresh ? s->fresh : by_serial(ms, s->old);
         if (r && s->touch) {
             /* as many as the options' own list holds */
-            CP_ASSERT(cp_app_row_say(r, s->mo, err) == CP_OK);
+            CP_ASSERT(cp_app_row_set(r, s->mo, err) == CP_OK);
         }
         if (r) {
             r->shadow = false;

@@ -70,7 +70,7 @@ static inline const char *cp_app_id(const cp_model_options *mo)
 cp_app_row *cp_app_row_new(const cp_model_options *mo, bool configured, cp_err *err);
 /* What r is from now on: a copy of mo, which may lie in r. With the list's lock where r is in a
  * list. CP_INVALID_VALUE: there are too many names, and r is what it was. */
-cp_code cp_app_row_say(cp_app_row *r, const cp_model_options *mo, cp_err *err);
+cp_code cp_app_row_set(cp_app_row *r, const cp_model_options *mo, cp_err *err);
 void cp_app_row_free(cp_app_row *r); /* in no list, and nothing of it is anywhere else */
 void cp_app_row_add(cp_app_models *ms, cp_app_row *r);
 /* In its turn, with the options o (NULL: those of the list); a shadow is LOADING afterwards. On an
