@@ -2,9 +2,12 @@
 #include "server/reply.h"
 
 #include "base/log.h"
+#include "server/api/oip.h"
 #include "server/api/openai.h"
 #include "server/orca.h"
 #include "server/origin.h"
+
+#include <string.h>
 
 static const char TYPE_JSON[] = "application/json";
 
@@ -49,9 +52,11 @@ void cp_call_json(cp_call *c, cp_buf *body)
 
 /* ---- errors ---- */
 
+/* In the words of the request's API; where the path is no route's, of those that lie there. */
 static void write_error(const cp_call *c, const cp_told *told, cp_buf *out)
 {
-    (c->api ? c->api->error : cp_openai_error)(told, out);
+    bool oip = strncmp(c->path, "/v2/", 4) == 0;
+    (c->api ? c->api->error : oip ? cp_api_infer.error : cp_openai_error)(told, out);
 }
 
 void cp_call_count_rejected(cp_call *c, cp_metric reason)

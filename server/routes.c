@@ -154,12 +154,6 @@ static void preflight(cp_call *c)
     cp_call_reply(c, 204, NULL, NULL);
 }
 
-/* Whose words an error has at a path that no row has. */
-static const cp_api *words_at(const char *path)
-{
-    return strncmp(path, "/v2/", 4) == 0 ? &cp_api_infer : NULL;
-}
-
 /* What path and headers say of the model and of a body to come. */
 static cp_code read_head(cp_call *c, const cp_route *r, cp_err *err)
 {
@@ -188,7 +182,7 @@ void cp_route_head(void *arg, cp_http_req *q, int bad)
     cp_server *s = arg;
     cp_call *c = cp_call_new(s, q);
     const cp_route *other, *route = find_route(q, &other);
-    c->api = other ? other->words : words_at(cp_http_path(q));
+    c->api = other ? other->words : NULL;
     /* Connections are full: probes alone are answered. */
     bool probe_only = bad == 503 && route && route->scope == 0 && !cp_http_has_body(q);
     if (bad && !probe_only) {

@@ -422,6 +422,13 @@ static void test_spans_say_how_choices_ended(void **state)
     packet[n] = '\0';
     assert_non_null(strstr(packet, "finish_reasons\",\"value\":{\"arrayValue\":{\"values\":[{"
                                    "\"stringValue\":\"error\"}]"));
+    a = h_call(&h, "POST", "/v2/nope", "", "{}"); /* no route, so no operation */
+    assert_int_equal(a.status, 404);
+    h_answer_fini(&a);
+    n = recv(ends[1], packet, sizeof(packet) - 1, 0);
+    assert_true(n > 0);
+    packet[n] = '\0';
+    assert_non_null(strstr(packet, "\"name\":\"POST unknown\""));
     close(fd);
     h_close(&h);
     close(ends[0]);
