@@ -326,19 +326,22 @@ static void odd_inputs(void **state)
     for (int i = 0; i < 4; i++)
         memcpy(&x[256 * (3 + i) + 37 * i], &odd[i], sizeof *odd);
     static const cp_dtype types[] = {CP_DTYPE_Q8_0, CP_DTYPE_Q4_K, CP_DTYPE_Q2_K, CP_DTYPE_Q6_K};
-    cp_mat in = rig_mat(&r, 256, CP_ROWS_ALL), outs[5];
+    cp_mat in = rig_mat(&r, 256, CP_ROWS_ALL), outs[6];
     cp_op *op = rig_linear(&r, in, 0, 0, CP_ROWS_ALL);
     op->u.linear.n_w = 0;
     for (int i = 0; i < 4; i++) {
         add_weight(&r, op, types[i], 256, 20, false);
         outs[i] = op->u.linear.w[i].out = rig_mat(&r, 20, CP_ROWS_ALL);
     }
-    outs[4] = -1;
+    outs[4] = rig_mat(&r, 20, CP_ROWS_ALL);
+    rig_linear(&r, in, rig_weight(&r, CP_DTYPE_BF16, 256, 20, CP_ROLE_LINEAR), outs[4],
+               CP_ROWS_ALL);
+    outs[5] = -1;
     pair p = pair_open(&r, true);
     given g = {in, 8, 256, x};
     pair_step(&p, 8, &g);
     for (int row = 0; row < 8; row++) {
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; outs[i] >= 0; i++) {
             float *a = machine_row(&p.ref, outs[i], row), *b = machine_row(&p.cuda, outs[i], row);
             for (int o = 0; o < 20; o++) /* which NaN is not said anywhere */
                 if (memcmp(&a[o], &b[o], 4) != 0 && (a[o] == a[o] || b[o] == b[o]))
@@ -367,17 +370,20 @@ static void put_near_odd(const rig *r, cp_wref bias, int from, float scale)
     }
 }
 
-/* One of the four: an activation of gate and up, or tanh of one product. */
-static void at_thresholds(cp_dtype gate, cp_dtype up, int act, bool exact, const int *rows, int n)
+/* An activation of gate and up; or tanh of two products; or tanh of gate and up before a SILU. */
+enum { TANH = CP_ACT_NONE, TANH_SILU = CP_ACT_SWIGLU_CLAMP + 1, WAYS };
+
+static void at_thresholds(cp_dtype gate, cp_dtype up, int way, bool exact, const int *rows, int n)
 {
     rig r;
     rig_init(&r, 77);
-    int k = whole_blocks(up, whole_blocks(gate, 32)), gated = act != CP_ACT_NONE;
+    int k = whole_blocks(up, whole_blocks(gate, 32));
+    bool gated = way != TANH, capped = way == TANH || way == TANH_SILU;
     cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), outs[] = {rig_mat(&r, NEAR, CP_ROWS_ALL), -1, -1};
     cp_op *op = rig_linear(&r, in, 0, 0, CP_ROWS_ALL);
-    op->u.linear.act = (cp_act)act;
-    op->u.linear.scale = gated ? 0.5f : 1.0f;
-    op->u.linear.softcap = gated ? 0.0f : 1.0f;
+    op->u.linear.act = way == TANH_SILU ? CP_ACT_SILU : (cp_act)way;
+    op->u.linear.scale = capped ? 1.0f : 0.5f;
+    op->u.linear.softcap = capped ? 1.0f : 0.0f;
     op->u.linear.n_w = 0;
     add_weight(&r, op, gate, k, NEAR, true);
     add_weight(&r, op, up, k, NEAR, true);
@@ -406,19 +412,19 @@ static void thresholds(void **state)
     static const int some[] = {1, 9, 33}, all[] = {8, 16, 32};
     cp_dtype types[CP_PANEL_COUNT], ints[CP_PANEL_COUNT];
     int n = some_types(types), n_ints = integer_types(ints);
-    for (int act = CP_ACT_NONE; act < 4; act++) {
-        const int *rows = act == CP_ACT_NONE ? all : some;
+    for (int way = 0; way < WAYS; way++) {
+        const int *rows = way == TANH ? all : some;
         for (int i = 0; i < n; i++)
-            at_thresholds(types[i], types[i], act, true, rows, 3);
-        at_thresholds(CP_DTYPE_BF16, CP_DTYPE_BF16, act, false, rows, 3);
-        at_thresholds(CP_DTYPE_F16, CP_DTYPE_F16, act, false, rows, 3);
-        at_thresholds(ints[0], ints[n_ints - 1], act, true, rows, 3);
+            at_thresholds(types[i], types[i], way, true, rows, 3);
+        at_thresholds(CP_DTYPE_BF16, CP_DTYPE_BF16, way, false, rows, 3);
+        at_thresholds(CP_DTYPE_F16, CP_DTYPE_F16, way, false, rows, 3);
+        at_thresholds(ints[0], ints[n_ints - 1], way, true, rows, 3);
     }
 }
 
 /* ---- what is handed on in 16 bits ---- */
 
-enum { HANDED = 150 }; /* the last block of 32 ends in zeroes */
+enum { HANDED = 152 }; /* the last block of 32 ends in zeroes, but not that of eight */
 
 /* A weight of F16 or BF16 that gives what it takes, but that every other row begins with a NaN:
  * what is read behind a row's end shows in that row. */
@@ -447,26 +453,26 @@ static float as_scaled_f16(const float *x, int n, int i)
 }
 
 /* Of many sizes, some halfway between two 16-bit numbers. */
-static void put_sizes(float *x, bool infinite)
+static void put_sizes(float *x, int n, bool infinite)
 {
-    for (int i = 0; i < HANDED; i++) {
+    for (int i = 0; i < n; i++) {
         int bits = i % 5 < 3 ? 13 : 16; /* of a float's that are zero: a tie of f16, of bf16 */
         x[i] = cp_f32_from_bits((cp_f32_bits(x[i]) >> bits << bits) | 1u << (bits - 1));
         x[i] = ldexpf(x[i], 60 * (i / 32) - 120 + i % 7);
     }
     if (infinite)
-        x[HANDED / 4 * 2] = INFINITY;
+        x[n / 4 * 2] = INFINITY;
 }
 
 /* Rows of out are x as weights of type `to` take it, times identity(). */
-static void check_halves(const pair *p, cp_mat out, int rows, const float *x, cp_dtype to)
+static void check_halves(const pair *p, cp_mat out, int rows, const float *x, int n, cp_dtype to)
 {
-    bool infinite = isinf(x[HANDED / 4 * 2]);
+    bool infinite = isinf(x[n / 4 * 2]);
     for (int row = 0; row < rows; row++) {
         float *got = machine_row(&p->cuda, out, row);
-        for (int o = 0; o < HANDED; o++) {
-            bool lost = o % 2 || (infinite && o != HANDED / 4 * 2); /* 0 times infinity */
-            float want = to == CP_DTYPE_F16 ? as_scaled_f16(x, HANDED, o)
+        for (int o = 0; o < n; o++) {
+            bool lost = o % 2 || (infinite && o != n / 4 * 2); /* 0 times infinity */
+            float want = to == CP_DTYPE_F16 ? as_scaled_f16(x, n, o)
                                             : cp_f32_from_bf16(cp_bf16_from_f32(x[o]));
             if (lost ? got[o] == got[o] : got[o] != want)
                 fail_msg("%s, row %d of %d, output %d: %a, not %a",
@@ -491,13 +497,13 @@ static void hand_on_halves(cp_dtype t, cp_dtype to, bool exact, bool infinite)
     add_weight(&r, op, t, k, HANDED, true);
     op->u.linear.w[0].out = mid;
     float *bias = (float *)(uintptr_t)r.tensors[op->u.linear.w[0].bias].data;
-    put_sizes(bias, infinite);
+    put_sizes(bias, HANDED, infinite);
     rig_linear(&r, mid, identity(&r, to, HANDED), out, CP_ROWS_ALL);
     pair p = pair_open(&r, exact);
     for (int i = 0; i < 3; i++) {
         given zeroes = {in, rows[i], k, cp_xcalloc((size_t)(rows[i] * k), sizeof(float))};
         pair_step(&p, rows[i], &zeroes);
-        check_halves(&p, out, rows[i], bias, to);
+        check_halves(&p, out, rows[i], bias, HANDED, to);
         free(zeroes.x);
     }
     pair_close(&p);
@@ -516,24 +522,30 @@ static void handed_halves(void **state)
     }
 }
 
-/* Rows that a prologue makes 16-bit numbers of, without a norm, and of a length that no four
- * divides. */
+/* Rows that a prologue makes 16-bit numbers of, without a norm; of lengths that end in each place
+ * of a turn of the loops over them, one of which no four divides. */
 static void prologue_halves(void **state)
 {
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    static const int lengths_of[] = {24, 56, 88, HANDED - 2, HANDED}, rows[] = {1, 9, 17};
+    for (int i = 0; i < 20; i++) {
         rig r;
         rig_init(&r, 79);
+        int n = lengths_of[i / 4];
         cp_dtype to = i & 1 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
-        cp_mat in = rig_mat(&r, HANDED, CP_ROWS_ALL), out = rig_mat(&r, HANDED, CP_ROWS_ALL);
-        rig_linear(&r, in, identity(&r, to, HANDED), out, CP_ROWS_ALL);
+        cp_mat in = rig_mat(&r, n, CP_ROWS_ALL), out = rig_mat(&r, n, CP_ROWS_ALL);
+        rig_linear(&r, in, identity(&r, to, n), out, CP_ROWS_ALL);
         pair p = pair_open(&r, false);
-        given g = {in, 1, HANDED, cp_xcalloc(HANDED, sizeof(float))};
-        for (int j = 0; j < HANDED; j++)
+        given g = {in, 17, n, cp_xcalloc((size_t)(17 * n), sizeof(float))};
+        for (int j = 0; j < n; j++)
             g.x[j] = rig_uniform(&r);
-        put_sizes(g.x, i & 2);
-        pair_step(&p, 1, &g);
-        check_halves(&p, out, 1, g.x, to);
+        put_sizes(g.x, n, i & 2);
+        for (int row = 1; row < 17; row++)
+            memcpy(g.x + row * n, g.x, (size_t)n * sizeof(float));
+        for (int j = 0; j < 3; j++) {
+            pair_step(&p, rows[j], &g);
+            check_halves(&p, out, rows[j], g.x, n, to);
+        }
         free(g.x);
         pair_close(&p);
         rig_fini(&r);
@@ -792,9 +804,16 @@ static void mixed_embeds(void **state)
 
 /* ---- default numerics ---- */
 
+/* Of n rows; the one behind them has what it had. */
 static double distance(const pair *p, cp_mat out, int n)
 {
     double off = 0.0, all = 0.0;
+    if (n < p->r->cfg.max_out && n < p->r->cfg.max_rows) {
+        float *a = machine_row(&p->ref, out, n), *b = machine_row(&p->cuda, out, n);
+        assert_memory_equal(a, b, (size_t)p->r->mats[out].width * sizeof *a);
+        free(a);
+        free(b);
+    }
     for (int row = 0; row < n; row++) {
         float *a = machine_row(&p->ref, out, row), *b = machine_row(&p->cuda, out, row);
         for (int o = 0; o < p->r->mats[out].width; o++) {
@@ -1037,8 +1056,43 @@ static void every_length_of(cp_dtype t)
         if (t == CP_DTYPE_BF16 || t == CP_DTYPE_F16)
             every_length(t, k, false);
     }
-    for (int segments = 2; segments <= 8; segments++)
+    for (int segments = 2; segments <= 8; segments++) {
         every_length(t, whole_blocks(t, segments * 512 - 256), true);
+        if (t == CP_DTYPE_BF16 || t == CP_DTYPE_F16)
+            every_length(t, segments * 512 - 256, false);
+    }
+}
+
+/* Of two experts one has an item of a single row behind whole ones; or both have as few items as
+ * may be, so that one more is left of the step before. */
+static void lopsided(cp_dtype t, bool exact)
+{
+    /* four tiles a block, two, one */
+    static const int rows[] = {40, 40, 24, 24, 10, 10}, first[] = {33, 32, 17, 16, 9, 8};
+    rig r;
+    rig_init(&r, 81);
+    int k = whole_blocks(t, 1056);
+    cp_op *op = rig_op(&r, CP_OP_EXPERTS, CP_ROWS_ALL);
+    op->u.experts.in = rig_mat(&r, k, CP_ROWS_ALL);
+    op->u.experts.ids = rig_mat(&r, 1, CP_ROWS_ALL);
+    op->u.experts.out = rig_mat(&r, 20, CP_ROWS_ALL);
+    op->u.experts.norm = op->u.experts.w[0].bias = -1;
+    op->u.experts.w[0].w = rig_experts(&r, t, k, 20, 2);
+    cp_mat outs[] = {op->u.experts.out, -1};
+    pair p = pair_open(&r, exact);
+    for (int i = 0; i < 6; i++) {
+        given ids = {op->u.experts.ids, rows[i], 1, cp_xcalloc((size_t)rows[i], sizeof(float))};
+        for (int row = first[i]; row < rows[i]; row++)
+            ids.x[row] = 1.0f;
+        pair_step(&p, rows[i], &ids);
+        if (exact)
+            pair_equal(&p, rows[i], outs, cp_dtype_info((uint32_t)t)->name);
+        else
+            assert_true(distance(&p, outs[0], rows[i]) <= 1e-4);
+        free(ids.x);
+    }
+    pair_close(&p);
+    rig_fini(&r);
 }
 
 static void every_branch(void **state)
@@ -1057,7 +1111,10 @@ static void every_branch(void **state)
     n = getenv("CP_EVERY") ? some_types(types) : 0;
     for (int i = 0; i < n; i++) {
         every_length_of(types[i]);
+        lopsided(types[i], true);
         bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
+        if (half)
+            lopsided(types[i], false);
         every_chain(types[i], types[i], CP_DTYPE_F16, false);
         for (int exact = 1; exact >= !half; exact--) {
             for (int number = 0; number < VARIANTS; number++)
