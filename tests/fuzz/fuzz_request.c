@@ -1,7 +1,8 @@
 // deps: server chat tokenizer base
 /*
  * Fuzz target: a request's JSON becomes typed parameters. The first byte picks the route's body,
- * the rest is the body. Whatever the bytes, it ends with parameters in their ranges or a client's
+ * the rest is the body; of tensors, a byte before it says how many of its last bytes are no JSON.
+ * Whatever the bytes, it ends with parameters in their ranges or a client's
  * error, never an internal one.
  */
 #include "base/code.h"
@@ -22,15 +23,28 @@ static cp_code find_model(void *arg, cp_str name, cp_params_model *out, cp_err *
     return CP_OK;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static const cp_api *api_of(uint8_t first)
 {
     static const cp_api *const apis[] = {&cp_api_chat, &cp_api_text, &cp_api_tokenize,
                                          &cp_api_detokenize, &cp_api_apply};
+    static const cp_api *const later[] = {&cp_api_infer, &cp_api_load, &cp_api_unload};
+    enum { LATER = 250 }; /* what a seed from before means does not change */
+    return first < LATER ? apis[first % 5] : later[first % 3];
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
     if (size == 0)
         return 0;
     cp_json_setup();
     cp_sampling_defaults d = cp_sampling_defaults_off();
-    cp_params_env env = {.api = apis[data[0] % 5], .arg = &d, .find_model = find_model};
+    cp_params_env env = {.api = api_of(data[0]), .arg = &d, .find_model = find_model};
+    if (env.api->binary && size > 1) {
+        size_t tail = data[1];
+        data++, size--;
+        env.model = (cp_str){"m", 1};
+        env.n_json = tail < size - 1 ? size - 1 - tail : size - 1;
+    }
     cp_arena *arena = cp_arena_new((size_t)16 << 20), *render = cp_arena_new((size_t)16 << 20);
     cp_params p = {0};
     cp_err err = {0};
