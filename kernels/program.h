@@ -30,6 +30,9 @@
  * split's 512 positions, o[d] = fmaf(p, v, o) ascending from 0; splits merge ascending: m' = max(m,
  * ms), o = o*exp(m-m') + os*exp(ms-m'), l alike; a sink merges last, as a split with ms = its
  * logit, ls = 1 and os = 0; out = o / l, gated: out * sigmoid(gate).
+ * - attention at level amx, over bf16 pages: the same, but both dots are sums as its bf16 weights'
+ * are, with q and p rounded to bf16: dims by 32 from 0 on, positions by 32 from multiples of 32,
+ * where masked keys are zeros. l sums p before it is rounded. Over f16 pages nothing differs.
  * - recurrent layers (shortconv, deltaprep, deltanet): the recurrence, row by row from the state,
  * at every row count; no form for many rows that sums otherwise. A convolution: y = fmaf over taps
  * ascending from 0.

@@ -268,6 +268,7 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
         .table = a->batch->seqs[it->seq].pages[op->u.attention.group],
         .positions = p->cfg.page_positions,
         .s = w->s->s,
+        .half = w->s->half,
         .o = w->s->os,
         .m = w->s->ms,
         .l = w->s->ls};
@@ -276,7 +277,7 @@ static void do_item(cpu_worker *w, const cp_op *op, const cpu_plan *a, const cp_
             continue;
         t.q = w->s->q + (size_t)(first * q_heads) * (size_t)kd;
         t.n = count * q_heads;
-        run->vec->attend(&t);
+        run->attend(&t);
         if (it->merge >= 0) {
             store_result(w, op, a, it, kv);
             return;

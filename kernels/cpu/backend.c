@@ -57,7 +57,7 @@ static const char *level(const cp_backend *b)
 
 /* What the scratch of one worker must hold, from the records. */
 typedef struct needs {
-    size_t act_alone, linear, row, pairs, experts, q, s, o, ml, delta, vocab;
+    size_t act_alone, linear, row, pairs, experts, q, s, half, o, ml, delta, vocab;
 } needs;
 
 static size_t at_least(size_t a, size_t b)
@@ -73,6 +73,8 @@ static void need_attention(const cpu_run *run, needs *n)
         n->q = at_least(n->q, queries * (size_t)a->k_dim);
         n->o = at_least(n->o, queries * (size_t)a->v_dim);
         n->s = at_least(n->s, queries * CP_SPLIT);
+        if (run->attend != run->vec->attend)
+            n->half = at_least(n->half, CP_ATTEND_ROWS * cp_attend_inputs(a->k_dim));
         n->ml = at_least(n->ml, queries);
         n->row = at_least(n->row, (size_t)(a->k_dim > a->v_dim ? a->k_dim : a->v_dim));
     }
@@ -186,6 +188,7 @@ static size_t lay_out(cpu_scratch *s, const needs *n, uint8_t *mem)
     s->row[1] = carve(mem, &at, n->row * sizeof(float));
     s->q = carve(mem, &at, n->q * sizeof(float));
     s->s = carve(mem, &at, n->s * sizeof(float));
+    s->half = carve(mem, &at, n->half * sizeof(uint16_t));
     s->o = carve(mem, &at, n->o * sizeof(float));
     s->os = carve(mem, &at, n->o * sizeof(float));
     s->m = carve(mem, &at, n->ml * sizeof(float));
@@ -299,6 +302,7 @@ static cp_code bind(cp_prepared *p, needs *need, cp_err *err)
     run->fails_from = cp_fault_fails_from("device");
     run->isa = c->isa;
     run->vec = cp_isa_vec(c->isa);
+    run->attend = cp_isa_attend(c->isa) ? cp_isa_attend(c->isa) : run->vec->attend;
     run->pool = c->pool;
     run->threads = cp_pool_threads(c->pool);
     run->ops = cp_xcalloc((size_t)p->n_ops + 1, sizeof(*run->ops));

@@ -24,19 +24,21 @@ typedef struct level_row {
     cp_isa parent;
     void (*fill)(cp_gemm_table *t);      /* what its linears do otherwise; NULL: it is not built */
     const cp_vec *vec;                   /* NULL: those of the level it stands on */
+    void (*attend)(const cp_attend *a);  /* NULL: that of the vectors */
     void (*enter)(void), (*leave)(void); /* around a worker's use of them; NULL: nothing to do */
 } level_row;
 
 static const level_row levels[CP_ISA_COUNT] = {
-    [CP_ISA_BASE] = {"base", CP_ISA_BASE, cp_gemm_fill_base, &cp_vec_base, NULL, NULL},
-    [CP_ISA_AVX2] = {"avx2", CP_ISA_BASE, X86(cp_gemm_fill_avx2), X86(&cp_vec_avx2), NULL, NULL},
-    [CP_ISA_AVXVNNI] = {"avxvnni", CP_ISA_AVX2, X86(cp_gemm_fill_avxvnni), NULL, NULL, NULL},
+    [CP_ISA_BASE] = {"base", CP_ISA_BASE, cp_gemm_fill_base, &cp_vec_base, NULL, NULL, NULL},
+    [CP_ISA_AVX2] = {"avx2", CP_ISA_BASE, X86(cp_gemm_fill_avx2), X86(&cp_vec_avx2), NULL, NULL,
+                     NULL},
+    [CP_ISA_AVXVNNI] = {"avxvnni", CP_ISA_AVX2, X86(cp_gemm_fill_avxvnni), NULL, NULL, NULL, NULL},
     [CP_ISA_AVX512] = {"avx512", CP_ISA_AVX2, X86(cp_gemm_fill_avx512), X86(&cp_vec_avx512), NULL,
-                       NULL},
-    [CP_ISA_VNNI] = {"vnni", CP_ISA_AVX512, X86(cp_gemm_fill_vnni), NULL, NULL, NULL},
-    [CP_ISA_BF16] = {"bf16", CP_ISA_VNNI, X86(cp_gemm_fill_bf16), NULL, NULL, NULL},
-    [CP_ISA_AMX] = {"amx", CP_ISA_VNNI, X86(cp_gemm_fill_amx), NULL, X86(cp_tiles_enter),
-                    X86(cp_tiles_leave)},
+                       NULL, NULL},
+    [CP_ISA_VNNI] = {"vnni", CP_ISA_AVX512, X86(cp_gemm_fill_vnni), NULL, NULL, NULL, NULL},
+    [CP_ISA_BF16] = {"bf16", CP_ISA_VNNI, X86(cp_gemm_fill_bf16), NULL, NULL, NULL, NULL},
+    [CP_ISA_AMX] = {"amx", CP_ISA_VNNI, X86(cp_gemm_fill_amx), NULL, X86(cp_attend_amx),
+                    X86(cp_tiles_enter), X86(cp_tiles_leave)},
 };
 
 const char *cp_isa_name(cp_isa isa)
@@ -79,6 +81,11 @@ const cp_vec *cp_isa_vec(cp_isa isa)
     while (!levels[isa].vec)
         isa = levels[isa].parent;
     return levels[isa].vec;
+}
+
+void (*cp_isa_attend(cp_isa isa))(const cp_attend *a)
+{
+    return levels[isa].attend;
 }
 
 void cp_isa_enter(cp_isa isa)

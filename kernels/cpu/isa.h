@@ -27,6 +27,7 @@ typedef enum cp_isa {
 
 struct cp_gemm_table;
 struct cp_vec;
+struct cp_attend;
 
 /* A machine as cpuid shows it. */
 typedef struct cp_cpu {
@@ -52,6 +53,8 @@ bool cp_isa_over(cp_isa isa, cp_isa below);
  * its vector functions (vec.h). */
 void cp_isa_gemm(struct cp_gemm_table *t, cp_isa isa);
 const struct cp_vec *cp_isa_vec(cp_isa isa);
+/* A level's own attention in place of its vectors'; NULL: it has none. */
+void (*cp_isa_attend(cp_isa isa))(const struct cp_attend *a);
 /* A thread enters a level before it calls its linears and leaves it when it has done with them: amx
  * keeps a tile configuration in between, which slows a thread's switches. */
 void cp_isa_enter(cp_isa isa);

@@ -42,6 +42,7 @@ typedef struct cpu_scratch {
     cp_expert_plan plan; /* of EXPERTS */
     float *row[2];       /* one row each */
     float *q, *s, *o, *os, *m, *l, *ms, *ls;
+    uint16_t *half; /* of a level's own attention (cp_attend) */
     int *lo, *hi;
     float *delta; /* columns of a DeltaNet's state that are kept nowhere */
     /* SAMPLE; [n_vocab] each, touched only as far as a row needs them */
@@ -74,6 +75,7 @@ typedef struct cpu_run {
     cp_prepared *p;
     cp_isa isa;
     const cp_vec *vec;
+    void (*attend)(const cp_attend *a); /* of vec, or the level's own */
     cp_pool *pool;
     int threads;
     cp_host_ids ids;

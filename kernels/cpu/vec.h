@@ -19,6 +19,15 @@ enum {
     CPU_DELTA_COLUMNS = 32,
 };
 
+/* Queries that cp_attend_amx takes at a time, and the inputs of a dot that it keeps of each: dims,
+ * in whole tiles, or positions. */
+#define CP_ATTEND_ROWS 16
+static inline size_t cp_attend_inputs(int k_dim)
+{
+    int dims = (k_dim + CP_TILE_INPUTS - 1) / CP_TILE_INPUTS * CP_TILE_INPUTS;
+    return (size_t)(dims > CP_SPLIT ? dims : CP_SPLIT);
+}
+
 /* The queries of some rows and one kv head against the keys of one split. */
 typedef struct cp_attend {
     const float *q; /* [n][k_dim] after norm and rope */
@@ -29,10 +38,11 @@ typedef struct cp_attend {
     const uint8_t *pages;
     size_t page_bytes, head_off; /* of this layer and kv head in a page */
     const uint32_t *table;
-    int positions; /* P */
-    float *s;      /* scratch [n][CP_SPLIT] */
-    float *o;      /* [n][v_dim]: receives the sum of p v */
-    float *m, *l;  /* [n]: receive maximum and sum of p */
+    int positions;  /* P */
+    float *s;       /* scratch [n][CP_SPLIT] */
+    uint16_t *half; /* scratch of cp_attend_amx, CP_ATTEND_ROWS * cp_attend_inputs(k_dim) */
+    float *o;       /* [n][v_dim]: receives the sum of p v */
+    float *m, *l;   /* [n]: receive maximum and sum of p */
 } cp_attend;
 
 typedef struct cp_conv {
@@ -120,6 +130,8 @@ typedef struct cp_vec {
 extern const cp_vec cp_vec_base;
 #if defined(__x86_64__)
 extern const cp_vec cp_vec_avx2, cp_vec_avx512;
+/* attend_amx.c: cp_vec.attend of the level amx, by its law (program.h), on lines of 64 bytes. */
+void cp_attend_amx(const cp_attend *a);
 #endif
 
 #endif

@@ -16,6 +16,8 @@ typedef struct pages {
     const uint32_t *table;
     int positions, layer;
     bool f16;
+    bool tiles; /* by level amx's law */
+    float *k;   /* scratch [k_dim] */
 } pages;
 
 static uint16_t *head_of(const pages *a, int pos, int h)
@@ -86,34 +88,57 @@ static void write_kv(const pages *a, const cp_op *op, int r, int pos, float *x)
     }
 }
 
+/* q times K of a position. */
+static float score(const pages *a, const float *q, int pos, int h)
+{
+    int kd = a->g->k_dim;
+    float dot = 0.0f;
+    for (int d = 0; d < kd; d++)
+        a->k[d] = key(a, pos, h, d);
+    if (a->tiles)
+        return cp_ref_dot_tiles(q, a->k, 0, kd);
+    for (int d = 0; d < kd; d++)
+        dot = fmaf(q[d], a->k[d], dot);
+    return dot;
+}
+
+/* Dim d of p times V over positions [from, to) of the split at base. */
+static float weighed(const pages *a, const float *p, int base, int from, int to, int h, int d)
+{
+    float v[CP_SPLIT] = {0}, sum = 0.0f;
+    for (int j = from; j < to; j++)
+        v[j - base] = from_kv(a, *value_at(a, j, h, d));
+    if (a->tiles)
+        return cp_ref_dot_tiles(p, v, (from - base) / CP_TILE_INPUTS * CP_TILE_INPUTS, to - base);
+    for (int j = from - base; j < to - base; j++)
+        sum = fmaf(p[j], v[j], sum);
+    return sum;
+}
+
 /* One (row, head): q[k_dim] ready, out[v_dim]. */
 static void attend(const pages *a, const cp_op *op, const float *q, int pos, int head, float *out,
                    float *os)
 {
-    int kd = a->g->k_dim, vd = a->g->v_dim, h = head / (op->u.attention.n_heads / a->g->n_kv);
+    int vd = a->g->v_dim, h = head / (op->u.attention.n_heads / a->g->n_kv);
     int window = op->u.attention.window, lo = window && pos >= window ? pos - window + 1 : 0;
     float m = -INFINITY, l = 0.0f, s[CP_SPLIT], cap = op->u.attention.softcap;
     memset(out, 0, (size_t)vd * sizeof(float));
     for (int base = lo / CP_SPLIT * CP_SPLIT; base <= pos; base += CP_SPLIT) {
         int from = lo > base ? lo : base,
             to = pos + 1 < base + CP_SPLIT ? pos + 1 : base + CP_SPLIT;
-        float ms = -INFINITY, sums[CP_PARTIALS] = {0};
+        float ms = -INFINITY, sums[CP_PARTIALS] = {0}, e[CP_SPLIT] = {0};
         for (int j = from; j < to; j++) {
-            float dot = 0.0f;
-            for (int d = 0; d < kd; d++)
-                dot = fmaf(q[d], key(a, j, h, d), dot);
-            s[j - base] = dot * op->u.attention.scale;
+            s[j - base] = score(a, q, j, h) * op->u.attention.scale;
             if (cap != 0.0f)
                 s[j - base] = cap * cp_tanhf(s[j - base] / cap);
             ms = s[j - base] > ms ? s[j - base] : ms;
         }
-        memset(os, 0, (size_t)vd * sizeof(float));
         for (int j = from; j < to; j++) {
-            float e = cp_expf(s[j - base] - ms);
-            sums[j % CP_PARTIALS] += e;
-            for (int d = 0; d < vd; d++)
-                os[d] = fmaf(e, from_kv(a, *value_at(a, j, h, d)), os[d]);
+            e[j - base] = cp_expf(s[j - base] - ms);
+            sums[j % CP_PARTIALS] += e[j - base];
         }
+        for (int d = 0; d < vd; d++)
+            os[d] = weighed(a, e, base, from, to, h, d);
         float ls = cp_ref_tree(sums), mm = m > ms ? m : ms;
         float e0 = cp_expf(m - mm), e1 = cp_expf(ms - mm);
         for (int d = 0; d < vd; d++)
@@ -138,9 +163,11 @@ void cp_ref_attention(cp_prepared *p, const cp_op *op, const cp_batch *batch)
                .g = &p->prog->groups[op->u.attention.group],
                .positions = p->cfg.page_positions,
                .layer = op->u.attention.layer_in_group,
-               .f16 = p->cfg.kv_type == CP_DTYPE_F16};
+               .f16 = p->cfg.kv_type == CP_DTYPE_F16,
+               .tiles = p->cfg.kv_type == CP_DTYPE_BF16 && cp_ref_by_tiles(p, CP_DTYPE_BF16)};
     int kd = a.g->k_dim, vd = a.g->v_dim;
-    float *x = cp_xcalloc((size_t)(kd + vd), sizeof(float));
+    float *x = cp_xcalloc((size_t)(2 * kd + vd), sizeof(float));
+    a.k = x + kd + vd;
     for (int r = 0; r < batch->n_rows && op->u.attention.k >= 0; r++) {
         a.table = batch->seqs[batch->row_seq[r]].pages[op->u.attention.group];
         write_kv(&a, op, r, batch->pos[r], x);

@@ -103,33 +103,33 @@ static float half(float x)
     return flushed(cp_f32_from_bf16(cp_bf16_from_f32(x)));
 }
 
-/* Level amx's law of BF16 and F16 weights: see program.h. What lacks in the last 32 is zeros. */
-static float dot_tiles(const float *w, const float *x, int from, int to)
+/* What lacks in the last 32 is zeros. */
+float cp_ref_dot_tiles(const float *a, const float *b, int from, int to)
 {
     float acc = 0.0f;
     for (int i = from; i < to; i += CP_TILE_INPUTS) {
         float sum[2] = {0.0f, 0.0f};
         for (int j = i; j < i + CP_TILE_INPUTS; j++) {
-            float a = j < to ? half(w[j]) : 0.0f, b = j < to ? half(x[j]) : 0.0f;
-            sum[j % 2] = flushed(fmaf(a, b, sum[j % 2]));
+            float x = j < to ? half(a[j]) : 0.0f, y = j < to ? half(b[j]) : 0.0f;
+            sum[j % 2] = flushed(fmaf(x, y, sum[j % 2]));
         }
         acc = flushed(acc + flushed(sum[0] + sum[1]));
     }
     return acc;
 }
 
-/* Does a level's name ask for that law? */
-static bool by_tiles(const cp_prepared *p, cp_dtype t)
+bool cp_ref_by_tiles(const cp_prepared *p, cp_dtype t)
 {
     const char *level = p->b->cfg.isa_cap;
-    return level && strcmp(level, "amx") == 0 && (t == CP_DTYPE_BF16 || t == CP_DTYPE_F16);
+    return level && strcmp(level, "amx") == 0 && !p->b->cfg.act_f32 &&
+           (t == CP_DTYPE_BF16 || t == CP_DTYPE_F16);
 }
 
 float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_ref_input *a)
 {
     const uint8_t *data = (const uint8_t *)t->data + (size_t)j * cp_tensor_row_bytes(t);
     bool quantized = !p->b->cfg.act_f32 && cp_quant_info(t->type).quantized;
-    bool tiles = !p->b->cfg.act_f32 && by_tiles(p, t->type);
+    bool tiles = cp_ref_by_tiles(p, t->type);
     const float *x = !p->b->cfg.act_f32 && t->type == CP_DTYPE_BF16 ? a->xb : a->x;
     float y = 0.0f;
     if (!quantized)
@@ -137,7 +137,7 @@ float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_r
     for (int from = 0; from < a->k; from += CP_SEGMENT) {
         int to = a->k - from < CP_SEGMENT ? a->k : from + CP_SEGMENT;
         float acc = quantized ? dot_quantized(t, data, a, from, to)
-                    : tiles   ? dot_tiles(a->w, x, from, to)
+                    : tiles   ? cp_ref_dot_tiles(a->w, x, from, to)
                               : dot_float(a->w, x, from, to);
         y = from ? y + acc : acc;
     }

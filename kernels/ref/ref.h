@@ -44,6 +44,10 @@ void cp_ref_input_fini(cp_ref_input *a);
 void cp_ref_input_set(cp_ref_input *a); /* the other forms, from x */
 /* a times row j of t, whose rows are those of all its matrices in a row. */
 float cp_ref_dot(const cp_prepared *p, const cp_tensor *t, int64_t j, const cp_ref_input *a);
+/* Level amx's law of tiles, see program.h: whether a level's name asks for it where factors are of
+ * type t, and the sum of a[i] * b[i] over [from, to), both rounded to bf16, 32 at a time. */
+bool cp_ref_by_tiles(const cp_prepared *p, cp_dtype t);
+float cp_ref_dot_tiles(const float *a, const float *b, int from, int to);
 /* act(gate) * up, and what else a cp_act says. */
 float cp_ref_act(cp_act act, float gate, float up);
 

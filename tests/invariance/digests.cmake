@@ -31,3 +31,6 @@ set(digest_gpt-oss c7c4bb2298cdb4820e36751a6ec84158b4873158ed82b5c2b9cf330e6f5c2
 set(digest_gpt-oss-q 97c7efd8d44992fde042748d85b823742c9ce211d430768029a9dabda4d4163b)
 set(digest_qwen35moe 19ae6a65b60e8dcf797a78b2238e3008bc89212ed59736f513a3c1e73f617e52)
 set(digest_qwen35moe-q 48fda9d361e7876e9d72b53126233e19f57ac64178d1285a87fb220756ea0bcb)
+# Level amx's own: the law of its attention.
+set(digest_amx_llama-q 2c49d34eba4ed47f2dd2910c1937a16963f7f8575df8ae68bc273f23859430d3)
+set(digest_amx_gpt-oss-q 32c8380d76a3167d6c8042ec38377a1e7a0d09c3fe5ee6cdb289cf5e1cd98024)
