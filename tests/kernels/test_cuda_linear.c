@@ -301,7 +301,7 @@ static int integer_types(cp_dtype types[CP_PANEL_COUNT])
 static void mixes(void **state)
 {
     (void)state;
-    static const int rows[] = {1, 17, 65};
+    static const int rows[] = {5, 30, 65}; /* all tiles of a block */
     cp_dtype types[CP_PANEL_COUNT];
     int n = integer_types(types);
     for (int i = 0; i < 2 * n; i++)
@@ -377,6 +377,7 @@ static void at_thresholds(cp_dtype gate, cp_dtype up, int way, bool exact, const
 {
     rig r;
     rig_init(&r, 77);
+    r.gemm = rows[0] >= 64 && !exact ? CP_GEMM_CUBLAS : CP_GEMM_OWN;
     int k = whole_blocks(up, whole_blocks(gate, 32));
     bool gated = way != TANH, capped = way == TANH || way == TANH_SILU;
     cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), outs[] = {rig_mat(&r, NEAR, CP_ROWS_ALL), -1, -1};
@@ -404,12 +405,12 @@ static void at_thresholds(cp_dtype gate, cp_dtype up, int way, bool exact, const
 }
 
 /* Inputs are zeroes, so that sums are the biases; then float weights have ref's bits by default,
- * too. */
+ * too, and by cuBLAS. */
 static void thresholds(void **state)
 {
     (void)state;
     /* rows of one tile, two, four: some and all; and of a block of one */
-    static const int some[] = {1, 9, 33}, all[] = {8, 16, 32};
+    static const int some[] = {1, 9, 33}, all[] = {8, 16, 32}, many = 64;
     cp_dtype types[CP_PANEL_COUNT], ints[CP_PANEL_COUNT];
     int n = some_types(types), n_ints = integer_types(ints);
     for (int way = 0; way < WAYS; way++) {
@@ -418,6 +419,8 @@ static void thresholds(void **state)
             at_thresholds(types[i], types[i], way, true, rows, 3);
         at_thresholds(CP_DTYPE_BF16, CP_DTYPE_BF16, way, false, rows, 3);
         at_thresholds(CP_DTYPE_F16, CP_DTYPE_F16, way, false, rows, 3);
+        at_thresholds(CP_DTYPE_BF16, CP_DTYPE_BF16, way, false, &many, 1);
+        at_thresholds(CP_DTYPE_F16, CP_DTYPE_F16, way, false, &many, 1);
         at_thresholds(ints[0], ints[n_ints - 1], way, true, rows, 3);
     }
 }
@@ -527,8 +530,8 @@ static void handed_halves(void **state)
 static void prologue_halves(void **state)
 {
     (void)state;
-    static const int lengths_of[] = {24, 56, 88, HANDED - 2, HANDED}, rows[] = {1, 9, 17};
-    for (int i = 0; i < 20; i++) {
+    static const int lengths_of[] = {24, 56, 64, 88, 96, HANDED - 2, HANDED}, rows[] = {5, 9, 17};
+    for (int i = 0; i < 28; i++) {
         rig r;
         rig_init(&r, 79);
         int n = lengths_of[i / 4];
