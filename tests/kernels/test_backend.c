@@ -179,6 +179,60 @@ static void the_id_before_by_its_mark(void **state)
     rig_fini(&r);
 }
 
+/* A step of one sequence: two rows that are sampled, to the first two wishes, and one behind them
+ * that is scored. */
+static void talk_drafts(talk *t, machine *m)
+{
+    static const int who[] = {0, -1};
+    t->n[0] = 3;
+    t->tokens[0][2] = 6;
+    cp_batch *b = talk_batch(t, who);
+    b->n_out = 3;
+    for (int o = 0; o < 3; o++) {
+        t->out_rows[o] = o;
+        t->in[o] = (cp_sample_in){.top_p = 1.0f,
+                                  .repetition = 1.0f,
+                                  .bias = &wishes[o],
+                                  .n_bias = 1,
+                                  .tokens = t->tokens[0],
+                                  .n_prompt = 1 + o,
+                                  .n_tokens = 1 + o,
+                                  .target = o < 2 ? -1 : 5};
+    }
+    machine_step(m, b);
+    assert_int_equal(t->out[0].id, wishes[0].id);
+    assert_int_equal(t->out[1].id, wishes[1].id);
+}
+
+/* Of several rows of a slot the last one that was sampled is what the mark stands for. */
+static void the_id_of_the_last_sampled_row(void **state)
+{
+    (void)state;
+    static const int who[] = {0, -1};
+    rig r;
+    machine m[MACHINES];
+    seam_rig(&r);
+    int n_m = open_all(&r, m);
+    machine other = machine_open(&r, NULL, 1);
+    for (int k = 0; k < n_m; k++) {
+        talk by_id, by_mark;
+        talk_init(&by_id);
+        talk_init(&by_mark);
+        talk_drafts(&by_id, &other);
+        talk_drafts(&by_mark, &m[k]);
+        by_id.tokens[0][by_id.n[0]++] = wishes[1].id;
+        by_mark.tokens[0][by_mark.n[0]++] = CP_TOK_PREV;
+        talk_step(&by_id, &other, who, true);
+        talk_step(&by_mark, &m[k], who, false);
+        assert_memory_equal(by_id.logits, by_mark.logits, VOCAB * sizeof(float));
+        assert_int_equal(by_id.out[0].id, by_mark.out[0].id);
+    }
+    machine_close(&other);
+    for (int k = 0; k < n_m; k++)
+        machine_close(&m[k]);
+    rig_fini(&r);
+}
+
 /* ---- what a row says of itself, and its memory ---- */
 
 static void count_line(void *arg, const char *text)
@@ -604,10 +658,15 @@ static void calls_in_their_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_walked),          cmocka_unit_test(a_device_by_its_name),
-        cmocka_unit_test(measured_as_prepared),      cmocka_unit_test(masks_that_come_late),
-        cmocka_unit_test(a_step_that_gives_way),     cmocka_unit_test(calls_in_their_order),
-        cmocka_unit_test(the_id_before_by_its_mark), cmocka_unit_test(no_id_of_another_tenant),
+        cmocka_unit_test(every_row_walked),
+        cmocka_unit_test(a_device_by_its_name),
+        cmocka_unit_test(measured_as_prepared),
+        cmocka_unit_test(masks_that_come_late),
+        cmocka_unit_test(a_step_that_gives_way),
+        cmocka_unit_test(calls_in_their_order),
+        cmocka_unit_test(the_id_before_by_its_mark),
+        cmocka_unit_test(the_id_of_the_last_sampled_row),
+        cmocka_unit_test(no_id_of_another_tenant),
         cmocka_unit_test(memory_at_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include "tests/kernels/mixed.h"
 
 #include "base/log.h"
+#include "base/mem.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -245,6 +246,37 @@ static void nulls_are_zeroes(void **state)
     nothing_is_left("in the end");
     rig_batch_fini(&batch);
     rig_fini(&r);
+}
+
+/* A step whose end cannot be enqueued is over when submit says so: nothing of it still reads the
+ * pinned memory that the next one fills. */
+static void a_failed_step_has_ended(void **state)
+{
+    (void)state;
+    rig r;
+    rig_batch batch;
+    cp_err err = {0};
+    char setting[64] = "";
+    uint64_t launches = 0;
+    for (int round = 0; round < 2; round++) {
+        begin(setting);
+        mixed_rig(&r);
+        machine m = machine_open_on(&r, "cuda", NULL, 1);
+        rig_batch_init(&batch, &r, (const rig_seq[]){{.n_rows = 1, .state_out = 1}}, 1, false);
+        batch.tok[0] = 0;
+        if (round == 0) {
+            machine_step(&m, &batch.b);
+            launches = fake.calls("cuLaunchKernel");
+            cp_snprintf(setting, sizeof(setting), "FAKE_FAIL=cuLaunchKernel:%d:2", (int)launches);
+        } else {
+            assert_int_not_equal(cp_backend_submit(m.p, &batch.b, &err), CP_OK);
+            assert_int_equal(fake.count("kernels"), launches - 1);
+        }
+        machine_close(&m);
+        nothing_is_left("in the end");
+        rig_batch_fini(&batch);
+        rig_fini(&r);
+    }
 }
 
 /* Two programs on one device within a budget; a third finds none, and does when one has gone. */
@@ -497,6 +529,7 @@ int main(void)
         cmocka_unit_test(others_use_the_device_too),
         cmocka_unit_test(the_last_block),
         cmocka_unit_test(nulls_are_zeroes),
+        cmocka_unit_test(a_failed_step_has_ended),
         cmocka_unit_test(budgets_are_absolute),
         cmocka_unit_test(a_device_that_is_full),
         cmocka_unit_test(lists_of_any_length),
