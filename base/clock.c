@@ -4,6 +4,10 @@
  */
 #include "base/clock.h"
 
+#include "base/str.h"
+
+#include <time.h>
+
 int64_t cp_now_ns(void)
 {
     struct timespec ts;
@@ -16,6 +20,16 @@ int64_t cp_wall_sec(void)
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     return (int64_t)ts.tv_sec;
+}
+
+void cp_clock_text(char out[CP_CLOCK_TEXT])
+{
+    struct timespec ts;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    gmtime_r(&ts.tv_sec, &tm);
+    size_t n = strftime(out, CP_CLOCK_TEXT, "%Y-%m-%dT%H:%M:%S", &tm);
+    cp_snprintf(out + n, CP_CLOCK_TEXT - n, ".%03dZ", (int)(ts.tv_nsec / 1000000));
 }
 
 struct timespec cp_clock_after(int ms)

@@ -15,7 +15,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MESSAGE_MAX = 2048, LINE_MAX = 3 * MESSAGE_MAX, END_ROOM = 64 /* for a line's end */ };
@@ -76,17 +75,12 @@ static size_t escape(char *line, size_t n, size_t cap, const char *msg, bool jso
 /* The line up to its message. */
 static size_t begin(char line[LINE_MAX], cp_log_level level, bool json)
 {
-    char when[32];
-    struct timespec ts;
-    struct tm tm;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    gmtime_r(&ts.tv_sec, &tm);
-    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-    int ms = (int)(ts.tv_nsec / 1000000);
+    char when[CP_CLOCK_TEXT];
+    cp_clock_text(when);
     const char *name = level_names[level];
-    return json ? cp_snprintf(line, LINE_MAX, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"msg\":\"",
-                              when, ms, name)
-                : cp_snprintf(line, LINE_MAX, "%s.%03dZ %s ", when, ms, name);
+    return json ? cp_snprintf(line, LINE_MAX, "{\"time\":\"%s\",\"level\":\"%s\",\"msg\":\"", when,
+                              name)
+                : cp_snprintf(line, LINE_MAX, "%s %s ", when, name);
 }
 
 __attribute__((format(printf, 3, 0))) static void log_line(cp_log_level level, int dropped,

@@ -5,18 +5,12 @@
 #include "server/access_log.h"
 #include "server/emit.h"
 
-#include <time.h>
-
 /* {"time":"..." */
 static void begin(cp_buf *b)
 {
-    struct timespec ts;
-    struct tm tm;
-    char when[32];
-    clock_gettime(CLOCK_REALTIME, &ts);
-    gmtime_r(&ts.tv_sec, &tm);
-    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
-    cp_buf_printf(b, "{\"time\":\"%s.%03dZ\"", when, (int)(ts.tv_nsec / 1000000));
+    char when[CP_CLOCK_TEXT];
+    cp_clock_text(when);
+    cp_buf_printf(b, "{\"time\":\"%s\"", when);
 }
 
 /* How many choices ended by which reason. */

@@ -143,6 +143,13 @@ static int open_all(rig *r, machine *m)
     return n;
 }
 
+static void close_all(rig *r, machine *m, int n)
+{
+    for (int i = 0; i < n; i++)
+        machine_close(&m[i]);
+    rig_fini(r);
+}
+
 /* A token that a slot sampled need not be known to go on: the step takes it by the mark, wherever
  * the sequence stands in the batch, and so does the history of the penalties. */
 static void the_id_before_by_its_mark(void **state)
@@ -174,9 +181,7 @@ static void the_id_before_by_its_mark(void **state)
         }
     }
     machine_close(&other);
-    for (int k = 0; k < n_m; k++)
-        machine_close(&m[k]);
-    rig_fini(&r);
+    close_all(&r, m, n_m);
 }
 
 /* A step of one sequence: two rows that are sampled, to the first two wishes, and one behind them
@@ -228,9 +233,7 @@ static void the_id_of_the_last_sampled_row(void **state)
         assert_int_equal(by_id.out[0].id, by_mark.out[0].id);
     }
     machine_close(&other);
-    for (int k = 0; k < n_m; k++)
-        machine_close(&m[k]);
-    rig_fini(&r);
+    close_all(&r, m, n_m);
 }
 
 /* ---- what a row says of itself, and its memory ---- */
@@ -560,9 +563,7 @@ static void masks_that_come_late(void **state)
         }
         assert_memory_equal(now.logits, late.logits, sizeof(now.logits));
     }
-    for (int k = 0; k < n_m; k++)
-        machine_close(&m[k]);
-    rig_fini(&r);
+    close_all(&r, m, n_m);
 }
 
 static uint64_t runs_of_pools(const rig *r)
@@ -601,9 +602,7 @@ static void a_step_that_gives_way(void **state)
         assert_memory_equal(at_once.out, gives_way.out, sizeof(at_once.out));
         assert_memory_equal(at_once.logits, gives_way.logits, sizeof(at_once.logits));
     }
-    for (int k = 0; k < n_m; k++)
-        machine_close(&m[k]);
-    rig_fini(&r);
+    close_all(&r, m, n_m);
 }
 
 /* Calls by letters: submit, submit with masks_later (l), sample, sample of another batch (x),
