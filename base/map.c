@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MAX_MAPS = 1024, ALT_STACK_BYTES = 64 << 10 };
+enum { MAX_MAPS = 1024, ALT_STACK_BYTES = 64 << 10, HUGE_PAGE = 2 << 20 };
 
 typedef struct map_slot {
     _Atomic uint32_t gen; /* odd: free or changing */
@@ -134,6 +134,33 @@ static void slot_give(int i)
     pthread_mutex_unlock(&maps.lock);
 }
 
+/* Large files lie at an address by which huge pages of the page cache, where its file system makes
+ * such, are mapped as they are: weights are read from memory once a step, and looking up small
+ * pages takes a fifth of that time. */
+static void *map_pages(size_t n, int fd, uint64_t at)
+{
+    int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    uint8_t *room = NULL;
+    if (n < HUGE_PAGE || n > SIZE_MAX - HUGE_PAGE)
+        return mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, (off_t)at);
+    if ((room = mmap(NULL, n + HUGE_PAGE, PROT_NONE, kind, -1, 0)) == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = (size_t)(at - (uintptr_t)room) & (HUGE_PAGE - 1);
+    size_t end = before + ((n + maps.page - 1) & ~(maps.page - 1));
+    void *p = mmap(room + before, n, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)at);
+    if (p == MAP_FAILED) {
+        int saved = errno;
+        munmap(room, n + HUGE_PAGE);
+        errno = saved;
+        return MAP_FAILED;
+    }
+    if (before)
+        munmap(room, before);
+    munmap(room + end, n + HUGE_PAGE - end);
+    madvise(p, n, MADV_HUGEPAGE);
+    return p;
+}
+
 /* See map.h. */
 cp_code cp_map_open(cp_map *m, int fd, size_t n, const char *what, cp_err *err)
 {
@@ -155,7 +182,7 @@ cp_code cp_map_open_at(cp_map *m, int fd, uint64_t offset, size_t n, const char 
         offset > INT64_MAX - mapped)
         return cp_fail(err, CP_CORRUPT, "%s: cannot map %zu bytes at %llu", what, n,
                        (unsigned long long)offset);
-    void *p = mmap(NULL, mapped, PROT_READ, MAP_PRIVATE, fd, (off_t)(offset - lead));
+    void *p = map_pages(mapped, fd, offset - lead);
     if (p == MAP_FAILED)
         return cp_fail(err, CP_IO, "%s: mmap of %zu bytes: %s", what, n, strerror(errno));
     whole &= ~(maps.page - 1);

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@
 #define DATA_ALIGN     4096u
 #define STRIP          32                  /* panels that have one sum; what a lane works on */
 #define PIECE_BYTES    ((size_t)256 << 10) /* of a strip at a time, so that they stay in L2 */
+#define HUGE_PAGE      ((size_t)2 << 20)
 #define MAX_MAPPINGS   64
 
 typedef struct file_head {
@@ -125,7 +127,9 @@ typedef struct job {
     work_kind work;
     uint8_t *base;
     int fd;
-    lane *lanes; /* [n_lanes] one a worker; within a run of the pool each is one worker's */
+    pthread_mutex_t lay; /* guards laid */
+    uint64_t laid;       /* of fd: it has pages so far */
+    lane *lanes;         /* [n_lanes] one a worker; within a run of the pool each is one worker's */
     int n_lanes;
     _Atomic int64_t next, done; /* strips */
     int64_t fault_at;
@@ -296,6 +300,7 @@ static cp_code job_init(job *j, const cp_panels *p, const cp_tensor *const *tens
 {
     size_t most = (size_t)n;
     memset(j, 0, sizeof *j);
+    pthread_mutex_init(&j->lay, NULL);
     j->sources = cp_xcalloc(most, sizeof *j->sources);
     j->entries = cp_xcalloc(most, sizeof *j->entries);
     j->tallies = cp_xcalloc(most, sizeof *j->tallies);
@@ -336,6 +341,7 @@ static void job_fini(job *j)
     free(j->tallies);
     free(j->strip0);
     free(j->source_of);
+    pthread_mutex_destroy(&j->lay);
 }
 
 static void unpack(const source *w, int64_t p0, int64_t p1, uint8_t *to)
@@ -371,6 +377,25 @@ static void end_strip(job *j, const lane *l)
         cp_fault_kill();
 }
 
+/*
+ * The file's pages up to `end`, a huge page's bytes at a time before panels are written to them:
+ * what is written at once a file system may keep as one page, and cp_map_open_at maps as such.
+ * Zeros until then. Strips are begun in the file's order, so little is laid ahead of the panels.
+ */
+static bool lay_pages(job *j, uint64_t end)
+{
+    static uint8_t zeros[HUGE_PAGE];
+    bool good = true;
+    pthread_mutex_lock(&j->lay);
+    while (good && j->laid < end) {
+        uint64_t left = j->bytes - j->laid, n = left < HUGE_PAGE ? left : HUGE_PAGE;
+        good = cp_io_pwrite(j->fd, zeros, n, j->laid);
+        j->laid += good ? n : 0;
+    }
+    pthread_mutex_unlock(&j->lay);
+    return good;
+}
+
 /* The next panels of the lane's strip; returns their bytes. */
 static size_t do_piece(job *j, lane *l)
 {
@@ -387,7 +412,7 @@ static size_t do_piece(job *j, lane *l)
         sum_add(&l->sum, j->work == SUM ? here : to, n);
     if (j->work == COMPARE && memcmp(here, to, n) != 0)
         atomic_store_explicit(&j->tallies[l->i].differs, true, memory_order_relaxed);
-    if (j->work == TO_FILE && !cp_io_pwrite(j->fd, to, n, at))
+    if (j->work == TO_FILE && !(lay_pages(j, at + n) && cp_io_pwrite(j->fd, to, n, at)))
         atomic_store_explicit(&j->error, errno, memory_order_relaxed);
     l->panel = end;
     return n;
@@ -445,6 +470,7 @@ static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, 
     j->work = work;
     j->base = (uint8_t *)(uintptr_t)base;
     j->fd = fd;
+    j->laid = 0;
     j->fault_at = fault > INT64_MAX ? INT64_MAX : (int64_t)fault;
     j->n_lanes = pool ? cp_pool_threads(pool) : 1;
     if (work == TO_FILE || work == COMPARE) {

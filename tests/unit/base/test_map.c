@@ -47,6 +47,34 @@ static unsigned sum(const cp_map *m)
     return s;
 }
 
+/* Where in a huge page a byte lies is the same in the file and in memory; nothing else is mapped.
+ */
+static void large_files_lie_as_huge_pages_do(void **state)
+{
+    enum { HUGE_PAGE = 2 << 20, BYTES = 3 * HUGE_PAGE + 700, MARK = 2 * HUGE_PAGE + 12345 };
+    (void)state;
+    char name[] = "/tmp/capstan-map-XXXXXX";
+    int fd = mkstemp(name);
+    assert_true(fd >= 0);
+    unlink(name);
+    assert_int_equal(ftruncate(fd, BYTES), 0);
+    assert_int_equal(pwrite(fd, "mark", 4, MARK), 4);
+    for (size_t offset = 0; offset < 3 * page(); offset += page() + 1) {
+        cp_map m;
+        unsigned char there;
+        assert_int_equal(cp_map_open_at(&m, fd, offset, BYTES - offset, "large", NULL), CP_OK);
+        assert_int_equal(((uintptr_t)m.p - offset) % HUGE_PAGE, 0);
+        assert_memory_equal(m.p + (MARK - offset), "mark", 4);
+        uintptr_t from = (uintptr_t)m.p - m.lead,
+                  to = ((uintptr_t)m.p + m.n + page() - 1) / page() * page();
+        assert_int_equal(mincore((void *)from, page(), &there), 0);
+        assert_int_equal(mincore((void *)(to - page()), page(), &there), 0);
+        assert_int_equal(mincore((void *)to, page(), &there), -1);
+        cp_map_close(&m);
+    }
+    close(fd);
+}
+
 static void shrunk_file_poisons(void **state)
 {
     (void)state;
@@ -225,6 +253,7 @@ static void foreign_sigbus_still_kills(void **state)
 int suite_map(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(large_files_lie_as_huge_pages_do),
         cmocka_unit_test(shrunk_file_poisons),
         cmocka_unit_test(what_is_forgotten_is_read_again),
         cmocka_unit_test(any_thread_may_meet_the_end),
