@@ -42,6 +42,7 @@ enum {
     BARRIER_SPINS = 2000, /* pauses before the first look at the clocks and the first yield */
     IDLE_SPINS = 500,     /* pauses before a worker sleeps between runs */
     LINE = 64,
+    SHARES_LEFT = 4, /* a worker draws such a part of its part of what is left */
 };
 #define LOST_NS     500000   /* off the CPU for so long while others wait: a neighbour */
 #define REST_MIN_NS 50000000 /* how long a worker rests */
@@ -448,6 +449,23 @@ int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain)
     }
     /* relaxed: the ticket carries no data, barriers order the items' content */
     return atomic_fetch_add_explicit(&p->ticket, grain, memory_order_relaxed);
+}
+
+int64_t cp_pool_share(cp_pool *p, int64_t n, cp_share *own)
+{
+    if (own->at < own->end)
+        return own->at++;
+    /* relaxed, as cp_pool_ticket */
+    int64_t at = atomic_load_explicit(&p->ticket, memory_order_relaxed), share;
+    do {
+        if (at >= n)
+            return n;
+        share = (n - at) / (SHARES_LEFT * cp_pool_active(p));
+        share = share < 1 ? 1 : share;
+    } while (!atomic_compare_exchange_weak_explicit(&p->ticket, &at, at + share,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *own = (cp_share){at + 1, at + share};
+    return at;
 }
 
 uint64_t cp_pool_barriers(const cp_pool *p)

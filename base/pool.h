@@ -55,6 +55,16 @@ int cp_pool_active(const cp_pool *p);
  * the counter, so one operation may draw tickets between two barriers.
  */
 int64_t cp_pool_ticket(cp_pool *p, int64_t n, int64_t grain);
+/*
+ * The same, an item at a time, where neighbours are cheaper for one worker than for two, as what
+ * lies one behind the other in memory: a worker draws a share of what is left, so that shares get
+ * smaller towards the end. own: what it has drawn; zeroed once, its own until it gets n or more, as
+ * every worker does before a barrier.
+ */
+typedef struct cp_share {
+    int64_t at, end;
+} cp_share;
+int64_t cp_pool_share(cp_pool *p, int64_t n, cp_share *own);
 uint64_t
 cp_pool_barriers(const cp_pool *p); /* barriers passed since open; worker 0 reads it between runs */
 /* Tests: the clocks by which a late worker is judged, in place of the real ones; between runs. */

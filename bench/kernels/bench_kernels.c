@@ -112,10 +112,11 @@ static void linear_worker(cp_pool *p, int id, void *arg)
     float *out[4] = {b->out};
     size_t ld[4] = {b->m};
     bool stays = true;
+    cp_share share = {0};
     cp_isa_enter(b->isa);
     for (int i = 0; i < b->layers && stays; i++) {
         int64_t n = cp_linear_items(b->l[i], b->n);
-        for (int64_t t; (t = cp_pool_ticket(p, n, 1)) < n;)
+        for (int64_t t; (t = cp_pool_share(p, n, &share)) < n;)
             cp_linear_item(b->l[i], t, b->n, b->act, b->scratch[id], out, ld, NULL, 0);
         stays = cp_pool_barrier(p, id);
     }

@@ -33,11 +33,22 @@ static void beat(const cpu_worker *w, int64_t now)
         atomic_store_explicit(w->batch->beat, now, memory_order_relaxed);
 }
 
-int64_t cp_cpu_item(cpu_worker *w, int64_t n)
+static void beat_by_items(cpu_worker *w)
 {
     if (w->id == 0 && w->n_items++ % ITEMS_A_BEAT == 0)
         beat(w, cp_now_ns());
+}
+
+int64_t cp_cpu_item(cpu_worker *w, int64_t n)
+{
+    beat_by_items(w);
     return cp_pool_ticket(w->pool, n, 1);
+}
+
+int64_t cp_cpu_weight_item(cpu_worker *w, int64_t n)
+{
+    beat_by_items(w);
+    return cp_pool_share(w->pool, n, &w->share);
 }
 
 /* Zeroes and copies. Each worker does its own slice of every page, in list order: a chain of copies
@@ -177,7 +188,7 @@ bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         ld_mul = p->ld[op->u.linear.mul];
     }
     int64_t i, items = cp_linear_items(l, n);
-    while ((i = cp_cpu_item(w, items)) < items)
+    while ((i = cp_cpu_weight_item(w, items)) < items)
         cp_linear_item(l, i, n, act, w->s->linear, out, ld, mul, ld_mul);
     return true;
 }

@@ -117,6 +117,7 @@ typedef struct cpu_worker {
     cpu_scratch *s;
     int from, to;     /* records of this run */
     unsigned n_items; /* that worker 0 has asked for */
+    cp_share share;   /* of the record's items */
 } cpu_worker;
 
 /* A record that has rows, on every worker; bound: what prepare made of it. False: this worker
@@ -133,6 +134,8 @@ void cp_cpu_delta_bind(cpu_run *run); /* delta.c: before the first step */
 /* exec.c: the next item of the record's n, drawn by all workers; >= n: none is left. Worker 0's
  * items beat (cp_batch.beat), so a record that takes long is alive. */
 int64_t cp_cpu_item(cpu_worker *w, int64_t n);
+/* The same of items whose weights lie one behind the other, drawn in shares. */
+int64_t cp_cpu_weight_item(cpu_worker *w, int64_t n);
 /* Whether every worker prepares its own activations (no barrier); records [from, to) of the step on
  * all of them, from 0 with what is done to pages first. */
 bool cp_cpu_prologue_alone(int n_rows, int k);

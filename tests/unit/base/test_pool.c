@@ -19,16 +19,24 @@
 enum { THREADS_MAX = 4, OPS = 40, ITEMS_MAX = 500 };
 
 typedef struct work {
-    int drawn[OPS][ITEMS_MAX]; /* plain: one worker an item, barriers between operations */
-    int64_t n[OPS], grain[OPS];
+    int drawn[OPS][ITEMS_MAX];    /* plain: one worker an item, barriers between operations */
+    int64_t n[OPS], grain[OPS];   /* grain 0: in shares */
     int arrived[THREADS_MAX][16]; /* a line each: operations done, was another one behind */
 } work;
 
 static void walk(cp_pool *p, int id, void *arg)
 {
     work *w = arg;
+    cp_share share = {0};
     for (int op = 0; op < OPS; op++) {
-        for (int64_t at; (at = cp_pool_ticket(p, w->n[op], w->grain[op])) < w->n[op];) {
+        while (!w->grain[op]) {
+            int64_t at = cp_pool_share(p, w->n[op], &share);
+            if (at >= w->n[op])
+                break;
+            w->drawn[op][at] += 1 + (op > 0 ? w->drawn[op - 1][0] - 1 : 0);
+        }
+        for (int64_t at;
+             w->grain[op] && (at = cp_pool_ticket(p, w->n[op], w->grain[op])) < w->n[op];) {
             for (int64_t i = at; i < at + w->grain[op] && i < w->n[op]; i++)
                 w->drawn[op][i] += 1 + (op > 0 ? w->drawn[op - 1][0] - 1 : 0);
         }
@@ -55,7 +63,7 @@ static void every_item_once(void **state)
             memset(w, 0, sizeof(*w));
             for (int op = 0; op < OPS; op++) {
                 w->n[op] = 1 + (op * 37 + run) % ITEMS_MAX;
-                w->grain[op] = 1 + op % 7;
+                w->grain[op] = op % 8;
             }
             cp_pool_run(p, walk, w);
             for (int t = 0; t < threads; t++)
