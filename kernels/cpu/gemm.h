@@ -61,6 +61,7 @@ void cp_gemm_fill_avx512(cp_gemm_table *t);
 void cp_gemm_fill_vnni(cp_gemm_table *t);
 void cp_gemm_fill_bf16(cp_gemm_table *t);
 void cp_gemm_fill_amx(cp_gemm_table *t);
+void cp_gemm_fill_few_amx(cp_gemm_table *t); /* a part of amx: what is below many_rows */
 
 /* gemm_amx.c: a thread's tile configuration, and its end. */
 void cp_tiles_enter(void);

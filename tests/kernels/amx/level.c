@@ -27,13 +27,18 @@
 
 #include "kernels/cpu/gemm_tiles.inc"
 
-/* amx stands on these; what is below them does. */
+/* amx stands on these, and has this; what is below them does. */
 void cp_gemm_fill_avx512(cp_gemm_table *t)
 {
     (void)t;
 }
 
 void cp_gemm_fill_vnni(cp_gemm_table *t)
+{
+    (void)t;
+}
+
+void cp_gemm_fill_few_amx(cp_gemm_table *t)
 {
     (void)t;
 }
