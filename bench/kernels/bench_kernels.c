@@ -116,6 +116,7 @@ static void linear_worker(cp_pool *p, int id, void *arg)
     cp_isa_enter(b->isa);
     for (int i = 0; i < b->layers && stays; i++) {
         int64_t n = cp_linear_items(b->l[i], b->n);
+        cp_gemm_scratch_begin(b->scratch[id]);
         for (int64_t t; (t = cp_pool_share(p, n, &share)) < n;)
             cp_linear_item(b->l[i], t, b->n, b->act, b->scratch[id], out, ld, NULL, 0);
         stays = cp_pool_barrier(p, id);

@@ -188,6 +188,7 @@ bool cp_cpu_linear(cpu_worker *w, const cp_op *op, const cpu_op *bound)
         ld_mul = p->ld[op->u.linear.mul];
     }
     int64_t i, items = cp_linear_items(l, n);
+    cp_gemm_scratch_begin(w->s->linear);
     while ((i = cp_cpu_weight_item(w, items)) < items)
         cp_linear_item(l, i, n, act, w->s->linear, out, ld, mul, ld_mul);
     return true;

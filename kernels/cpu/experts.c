@@ -95,7 +95,7 @@ size_t cp_experts_act_bytes(const cp_experts *x, int n)
 
 size_t cp_experts_scratch_bytes(const cp_experts *x)
 {
-    return x->in.panel_bytes + 2 * CPU_TILE_FLOATS * sizeof(float);
+    return cp_gemm_scratch_bytes(&x->in);
 }
 
 /* ---- who goes where ---- */
@@ -211,15 +211,14 @@ void cp_experts_item(const cp_experts *x, const cp_expert_plan *plan, int64_t it
     int chunk = cp_gemm_chunk_rows(&x->table, all), r0 = (int)(item / runs) * chunk;
     int rows = chunk < all - r0 ? chunk : all - r0;
     int64_t at = plan->begin[e] + r0, p0 = item % runs * run, p1 = p0 + run;
-    uint8_t *panel = scratch;
-    float *tile = (float *)(void *)(panel + x->in.panel_bytes), *up = tile + CPU_TILE_FLOATS;
+    float *tile = cp_gemm_scratch_tiles(&x->in, scratch), *up = tile + CPU_TILE_FLOATS;
     for (int64_t p = p0; p < p1 && p < x->panels; p++) {
         int64_t o = p * CP_LANES, p_up = x->first[1] + p;
         int lanes = x->m - o < CP_LANES ? (int)(x->m - o) : CP_LANES;
         const float *up_bias = NULL;
-        cp_gemm_panel(&x->in, &x->w[0], e, x->first[0] + p, &a, act, at, rows, panel, tile);
+        cp_gemm_panel(&x->in, &x->w[0], e, x->first[0] + p, &a, act, at, rows, scratch, tile);
         if (x->n_w == 2) {
-            cp_gemm_panel(&x->in, &x->w[1], e, p_up, &a, act, at, rows, panel, up);
+            cp_gemm_panel(&x->in, &x->w[1], e, p_up, &a, act, at, rows, scratch, up);
             up_bias = cp_gemm_bias(&x->w[1], e, p_up);
         }
         x->table.finish(&x->epilogue, tile, cp_gemm_bias(&x->w[0], e, x->first[0] + p), up, up_bias,

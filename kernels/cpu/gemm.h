@@ -41,9 +41,13 @@ typedef void cp_finish_fn(const cp_epilogue *e, const float *tile, const float *
 
 typedef struct cp_gemm_table {
     cp_gemm_fn *gemm[CP_PANEL_COUNT];
-    /* Quantized kinds from many_rows columns on, with the same bits; many_rows 0: gemm does all. */
+    /* Quantized kinds from many_rows columns on, with the same bits; many_rows 0: gemm does all.
+     * Their columns are what gather makes of n columns, chunk_rows by chunk_rows: gathered_bytes a
+     * block of so many. */
     cp_gemm_fn *many[CP_PANEL_COUNT];
     int many_rows;
+    void (*gather)(const uint8_t *act, size_t stride, int k, int n, uint8_t *to);
+    size_t gathered_bytes;
     void (*quantize)(const float *x, int64_t k, cp_act8 *out); /* as cp_quantize_act_row */
     cp_finish_fn *finish;
     bool bf16_pairs, f16_pairs; /* BF16's, F16's activations are bf16 pairs, not f32 */

@@ -136,7 +136,7 @@ int64_t cp_linear_items(const cp_linear *l, int n)
 
 size_t cp_linear_scratch_bytes(const cp_linear *l)
 {
-    return l->in.panel_bytes + 2 * CPU_TILE_FLOATS * sizeof(float);
+    return cp_gemm_scratch_bytes(&l->in);
 }
 
 /* tile[rows][16] = columns of a matrix that begin at x. */
@@ -162,19 +162,18 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
     }
     const cp_gemm_weight *w = &l->w[i];
     int64_t run = run_length(l, w, n), p0 = item * run, p1 = p0 + run;
-    uint8_t *panel = scratch;
-    float *tile = (float *)(void *)(panel + l->in.panel_bytes), *up = tile + CPU_TILE_FLOATS;
+    float *tile = cp_gemm_scratch_tiles(&l->in, scratch), *up = tile + CPU_TILE_FLOATS;
     if (p1 > w->panels)
         p1 = w->panels;
     for (int64_t p = p0; p < p1; p++) {
         int64_t o = p * CP_LANES;
         int lanes = w->m - o < CP_LANES ? (int)(w->m - o) : CP_LANES;
         const float *up_bias = NULL;
-        cp_gemm_panel(&l->in, w, 0, p, &a, act, r0, rows, panel, tile);
+        cp_gemm_panel(&l->in, w, 0, p, &a, act, r0, rows, scratch, tile);
         if (mul) {
             load_columns(mul + (size_t)r0 * ld_mul + (size_t)o, ld_mul, rows, lanes, up);
         } else if (fused) {
-            cp_gemm_panel(&l->in, &l->w[1], 0, p, &a, act, r0, rows, panel, up);
+            cp_gemm_panel(&l->in, &l->w[1], 0, p, &a, act, r0, rows, scratch, up);
             up_bias = cp_gemm_bias(&l->w[1], 0, p);
         }
         l->table.finish(&l->epilogue, tile, cp_gemm_bias(w, 0, p), up, up_bias, rows, lanes,

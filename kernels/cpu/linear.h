@@ -24,7 +24,7 @@ void cp_linear_close(cp_linear *l);
 int cp_linear_weights(cp_linear *l, cp_gemm_weight **out);
 int cp_linear_k(const cp_linear *l);
 /* Bytes of activation scratch for n rows (64-byte aligned by the caller), and of scratch a worker
- * needs in item(). */
+ * needs in item(), whose use begins with cp_gemm_scratch_begin(). */
 size_t cp_linear_act_bytes(const cp_linear *l, int n);
 size_t cp_linear_scratch_bytes(const cp_linear *l);
 /* x[k] f32 (after add and norm) becomes row r of the activations in act (int8 blocks, f32 and/or

@@ -73,7 +73,7 @@ cp_cpu cp_isa_this_cpu(void)
     cpu.adds |= add_if(CP_ISA_AVX512, b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
     cpu.adds |= add_if(CP_ISA_VNNI, c7, bit_AVX512VNNI);
     cpu.adds |= add_if(CP_ISA_BF16, a71, bit_AVX512BF16);
-    if (add_if(CP_ISA_AMX, d7, AMX) && has_tiles(state))
+    if (add_if(CP_ISA_AMX, d7, AMX) && a71 & bit_AVX512BF16 && has_tiles(state))
         cpu.adds |= 1u << CP_ISA_AMX;
     return cpu;
 }

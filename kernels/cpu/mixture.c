@@ -150,6 +150,7 @@ bool cp_cpu_experts(cpu_worker *w, const cp_op *op, const cpu_op *bound)
     }
     float *out = cp_host_row(p, op->u.experts.out, 0);
     int64_t i, items = cp_experts_items(plan);
+    cp_gemm_scratch_begin(w->s->linear);
     while ((i = cp_cpu_weight_item(w, items)) < items)
         cp_experts_item(x, plan, i, n, act, w->s->linear, out, p->ld[op->u.experts.out]);
     return true;

@@ -213,29 +213,82 @@ void cp_gemm_copy_row(const cp_gemm_inputs *in, const cp_gemm_layout *a, int64_t
 
 /* ---- products ---- */
 
+/* What is at the beginning of a scratch: rows [r0, r0 + rows) of the record's inputs are gathered
+ * behind it. */
+typedef struct gathered_rows {
+    int64_t r0;
+    int rows;
+} __attribute__((aligned(64))) gathered_rows;
+
+static size_t gathered_bytes(const cp_gemm_inputs *in)
+{
+    const cp_gemm_table *t = in->table;
+    if (!in->want8 || !t->many_rows)
+        return 0;
+    size_t tiles = (CPU_CHUNK + (size_t)t->chunk_rows - 1) / (size_t)t->chunk_rows;
+    return tiles * (size_t)(in->k / CP_QBLOCK) * t->gathered_bytes;
+}
+
+size_t cp_gemm_scratch_bytes(const cp_gemm_inputs *in)
+{
+    return sizeof(gathered_rows) + gathered_bytes(in) + in->panel_bytes +
+           2 * CPU_TILE_FLOATS * sizeof(float);
+}
+
+void cp_gemm_scratch_begin(void *scratch)
+{
+    *(gathered_rows *)scratch = (gathered_rows){0};
+}
+
+static uint8_t *panel_of(const cp_gemm_inputs *in, void *scratch)
+{
+    return (uint8_t *)scratch + sizeof(gathered_rows) + gathered_bytes(in);
+}
+
+float *cp_gemm_scratch_tiles(const cp_gemm_inputs *in, void *scratch)
+{
+    return (float *)(void *)(panel_of(in, scratch) + in->panel_bytes);
+}
+
+/* The rows at act, gathered; r0: where they lie in the inputs. */
+static const uint8_t *gather(const cp_gemm_inputs *in, const uint8_t *act, size_t stride,
+                             int64_t r0, int rows, void *scratch)
+{
+    gathered_rows *have = scratch;
+    uint8_t *to = (uint8_t *)scratch + sizeof(*have);
+    if (have->r0 != r0 || have->rows != rows)
+        in->table->gather(act, stride, in->k, rows, to);
+    *have = (gathered_rows){.r0 = r0, .rows = rows};
+    return to;
+}
+
 void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e, int64_t p,
-                   const cp_gemm_layout *a, const void *act, int64_t r0, int rows, uint8_t *scratch,
+                   const cp_gemm_layout *a, const void *act, int64_t r0, int rows, void *scratch,
                    float *tile)
 {
-    const uint8_t *panel = scratch, *base = act;
+    const cp_gemm_table *t = in->table;
+    const uint8_t *panel = panel_of(in, scratch), *base = act;
     size_t at = 0, stride = a->stride8;
+    bool quantized = !cp_panel_is_float(w->kind);
     if (w->packed) {
         panel = w->packed + (size_t)(e * w->panels + p) * w->panel_bytes;
     } else {
         int64_t left = w->m - p * CP_LANES;
-        w->unpack(w->t, e * w->m + p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES, scratch);
+        w->unpack(w->t, e * w->m + p * CP_LANES, left < CP_LANES ? (int)left : CP_LANES,
+                  panel_of(in, scratch));
     }
     if (wants16(in->table, w->kind)) {
         at = a->at16;
         stride = a->stride16;
-    } else if (cp_panel_is_float(w->kind)) {
+    } else if (!quantized) {
         at = a->at32;
         stride = a->stride32;
     }
-    const cp_gemm_table *t = in->table;
-    cp_gemm_fn *few = t->gemm[w->kind], *many = t->many_rows ? t->many[w->kind] : NULL;
-    (many && rows >= t->many_rows ? many : few)(panel, in->k, base + at + (size_t)r0 * stride,
-                                                stride, rows, tile);
+    const uint8_t *first = base + at + (size_t)r0 * stride;
+    if (quantized && t->many_rows && rows >= t->many_rows)
+        t->many[w->kind](panel, in->k, gather(in, first, stride, r0, rows, scratch), 0, rows, tile);
+    else
+        t->gemm[w->kind](panel, in->k, first, stride, rows, tile);
 }
 
 int cp_gemm_chunk_rows(const cp_gemm_table *table, int n)

@@ -64,9 +64,18 @@ void cp_gemm_put_row(const cp_gemm_inputs *in, const cp_gemm_layout *a, const fl
 /* Row `to` becomes what row `from` is. */
 void cp_gemm_copy_row(const cp_gemm_inputs *in, const cp_gemm_layout *a, int64_t from, int64_t to,
                       void *act);
-/* tile[rows][16] = panel p of matrix e of w times rows [r0, r0 + rows) of act. scratch: a panel. */
+/*
+ * A worker's scratch for the items of a record, aligned to 64 bytes: a panel, two tiles of sums,
+ * and rows of the inputs as many columns' kernels want them, which stay for the next panel.
+ */
+size_t cp_gemm_scratch_bytes(const cp_gemm_inputs *in);
+/* Before the worker's first item of each record. */
+void cp_gemm_scratch_begin(void *scratch);
+/* [2][CPU_TILE_FLOATS], for the caller. */
+float *cp_gemm_scratch_tiles(const cp_gemm_inputs *in, void *scratch);
+/* tile[rows][16] = panel p of matrix e of w times rows [r0, r0 + rows) of act. */
 void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e, int64_t p,
-                   const cp_gemm_layout *a, const void *act, int64_t r0, int rows, uint8_t *scratch,
+                   const cp_gemm_layout *a, const void *act, int64_t r0, int rows, void *scratch,
                    float *tile);
 /* Its panel's bias, or NULL. */
 static inline const float *cp_gemm_bias(const cp_gemm_weight *w, int64_t e, int64_t p)

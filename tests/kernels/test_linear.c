@@ -162,6 +162,7 @@ static void run_linear(const cp_linear *l, const float *x, int n, float *const o
     int k = cp_linear_k(l);
     void *act = cp_alloc_aligned(cp_linear_act_bytes(l, n));
     void *scratch = cp_alloc_aligned(cp_linear_scratch_bytes(l));
+    cp_gemm_scratch_begin(scratch);
     int64_t items = cp_linear_items(l, n);
     int64_t *order = cp_xcalloc((size_t)items, sizeof *order);
     for (int r = n - 1; r >= 0; r--)

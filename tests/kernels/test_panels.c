@@ -51,6 +51,7 @@ static void outputs(const room *r, float y[3][OUTS])
     size_t ld[4] = {OUTS, OUTS, OUTS};
     void *act = cp_alloc_aligned(cp_linear_act_bytes(r->l, 1));
     void *scratch = cp_alloc_aligned(cp_linear_scratch_bytes(r->l));
+    cp_gemm_scratch_begin(scratch);
     cp_linear_prep_row(r->l, r->x, 0, 1, act);
     for (int64_t i = 0; i < cp_linear_items(r->l, 1); i++)
         cp_linear_item(r->l, i, 1, act, scratch, out, ld, NULL, 0);
