@@ -6,7 +6,7 @@
 DIR holds llama-bench and llama-batched-bench (docs/BENCHMARKS.md says how ours are built). A pair is one run of each side for
 a cell, in alternating order: A B, B A, A B, ... llama.cpp gets the best of -fa 0 and 1, with its weights repacked and as they
 are, chosen by a first run each (whose figures are printed). Cells: ppN (one prompt of
-N), tgN (N tokens, empty context), bN (N sequences, 8 prompt tokens, 64 tokens each; summed). --competitor repeats each
+N), tgN (N tokens, empty context), bN (N sequences, 8 prompt tokens, 32 tokens each; summed). --competitor repeats each
 side's cells with one busy loop of the same priority beside it and prints how much of the idle figure is kept. --vnni runs
 capstan at level vnni, too, beside its default.
 Prints a table and, with --json, every sample.
@@ -31,7 +31,7 @@ def llama(a, model, cell, variant):
     kind, n = parts(cell)
     if kind == "b":
         text = out([f"{a.llama}/llama-batched-bench", "-m", model, "-c", str(max(2048, 96 * n)), "-b", "2048", "-ub", "512", "-npp", "8",
-                    "-ntg", "64", "-npl", str(n), "-t", str(a.threads), "-fa", fa, *(["--no-repack"] if repack == "0" else [])])
+                    "-ntg", "32", "-npl", str(n), "-t", str(a.threads), "-fa", fa, *(["--no-repack"] if repack == "0" else [])])
         row = [line for line in text.splitlines() if re.match(r"\|\s+8 \|", line)][-1]
         return float(row.split("|")[8])
     cells = ["-p", str(n), "-n", "0"] if kind == "pp" else ["-p", "0", "-n", str(n)]
@@ -48,7 +48,7 @@ def parts(cell):
 def capstan(a, model, cell, level=None):
     kind, n = parts(cell)
     args = {"pp": ["-p", str(n), "-n", "0"], "tg": ["-p", "0", "-n", str(n), "-b", "1"],
-            "b": ["-p", "0", "-n", "64", "-b", str(n), "-d", "8"]}[kind]
+            "b": ["-p", "0", "-n", "32", "-b", str(n), "-d", "8"]}[kind]
     env = {**os.environ, "CAPSTAN_CPU": level} if level else None
     rows = json.loads(out([a.capstan, "bench", "engine", "-m", model, *args, "--threads", str(a.threads), "--json"], env))
     return rows[-1]["tok_s"]["median"]

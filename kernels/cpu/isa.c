@@ -143,6 +143,9 @@ size_t cp_isa_describe_levels(const cp_cpu *cpu, char *out, size_t n)
 static const cp_isa_default_row defaults[] = {
     {"AuthenticAMD", 25, 0x10, 0x1f, CP_ISA_BF16,
      "bf16 dots make BF16 weights 1.3x as fast with one row, 1.9x from 64 rows on", "2026-11-29"},
+    /* From Sapphire Rapids to Emerald Rapids; measured on a guest that says 167. */
+    {"GenuineIntel", 6, 143, 207, CP_ISA_AMX,
+     "tiles make prefill 1.2 to 3.3x as fast, eight sequences of BF16 weights 1.4x", "2026-12-01"},
 };
 
 cp_isa cp_isa_default(const cp_cpu *cpu, const cp_isa_default_row **row)

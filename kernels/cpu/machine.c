@@ -106,7 +106,7 @@ cp_code cp_isa_grant(cp_isa isa, cp_err *err)
 
 const char *cp_isa_lacks(cp_isa isa)
 {
-    return isa == CP_ISA_AMX ? "is not on this machine: it takes AVX-512 VNNI, AMX-INT8, AMX-BF16 "
-                               "and a kernel that saves tiles (Linux 5.16 and newer)"
+    return isa == CP_ISA_AMX ? "is not on this machine: it takes AVX-512 VNNI and BF16, AMX-INT8, "
+                               "AMX-BF16 and a kernel that saves tiles (Linux 5.16 and newer)"
                              : "is not on this machine";
 }

@@ -123,7 +123,12 @@ static void defaults(void **state)
         {{"AuthenticAMD", 25, 0x11, AVX2}, CP_ISA_AVX2, false}, /* no zmm state */
         {{"AuthenticAMD", 25, 0x21, AVX2}, CP_ISA_AVX2, false}, /* Zen 3 */
         {{"AuthenticAMD", 26, 0x02, BF16 | B(AVXVNNI)}, CP_ISA_VNNI, false},
-        {{"GenuineIntel", 6, 0x8f, BF16 | B(AVXVNNI) | B(AMX)}, CP_ISA_VNNI, false},
+        {{"GenuineIntel", 6, 0xa7, BF16 | B(AVXVNNI) | B(AMX)}, CP_ISA_AMX, true}, /* measured */
+        {{"GenuineIntel", 6, 0x8f, VNNI | B(AMX)}, CP_ISA_AMX, true}, /* the row's ends */
+        {{"GenuineIntel", 6, 0xcf, VNNI | B(AMX)}, CP_ISA_AMX, true}, /* and beyond them */
+        {{"GenuineIntel", 6, 0x8e, VNNI | B(AMX)}, CP_ISA_VNNI, false},
+        {{"GenuineIntel", 6, 0xd0, VNNI | B(AMX)}, CP_ISA_VNNI, false},
+        {{"GenuineIntel", 6, 0x8f, BF16 | B(AVXVNNI)}, CP_ISA_VNNI, false},    /* no tiles saved */
         {{"GenuineIntel", 6, 0x97, AVX2 | B(AVXVNNI)}, CP_ISA_AVXVNNI, false}, /* Alder Lake */
         {{"GenuineIntel", 6, 0x55, AVX512}, CP_ISA_AVX512, false},
         {{"GenuineIntel", 6, 0x3c, AVX2}, CP_ISA_AVX2, false},
@@ -139,8 +144,10 @@ static void defaults(void **state)
                      (unsigned)rows[i].cpu.model, cp_isa_name(got), row ? "a" : "no");
         cp_isa_describe_default(&rows[i].cpu, text, sizeof text);
         assert_int_equal(strncmp(text, cp_isa_name(got), strlen(cp_isa_name(got))), 0);
-        assert_non_null(strstr(text, row ? "(row AuthenticAMD family 25 models 16 to 31, 2"
-                                         : "the highest of base avx2 avxvnni avx512 vnni)"));
+        assert_non_null(strstr(text, !row ? "the highest of base avx2 avxvnni avx512 vnni)"
+                                     : got == CP_ISA_AMX
+                                         ? "(row GenuineIntel family 6 models 143 to 207, 2"
+                                         : "(row AuthenticAMD family 25 models 16 to 31, 2"));
         if (row)
             assert_non_null(strstr(text, row->reason));
     }
