@@ -187,6 +187,10 @@ cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err)
     if (!name || !*name) {
         const cp_isa_default_row *row;
         *out = cp_isa_default(&cpu, &row);
+        if (cp_isa_grant(*out, NULL) != CP_OK) { /* nobody asked for it: what is left will do */
+            cpu.adds &= ~(1u << *out);
+            *out = cp_isa_default(&cpu, &row);
+        }
         return CP_OK;
     }
     const char *why = "is unknown";

@@ -153,9 +153,22 @@ static void defaults(void **state)
     }
 }
 
+/* First of all, so that nobody asked the kernel for tiles before. */
+static void the_default_may_be_used(void **state)
+{
+    (void)state;
+    cp_isa isa;
+    cp_err err = {0};
+    assert_int_equal(unsetenv("CAPSTAN_CPU"), 0);
+    assert_int_equal(cp_isa_detect(NULL, &isa, &err), CP_OK);
+    cp_isa_enter(isa);
+    cp_isa_leave(isa);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_default_may_be_used),
         cmocka_unit_test(levels_stand_on_others),
         cmocka_unit_test(levels_by_name),
         cmocka_unit_test(levels_in_words),
