@@ -2,6 +2,7 @@
  * test_isa: which level contains which, which one a machine gets when nobody asks, and what is said
  * of one that is not there.
  */
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
 #include <setjmp.h>
@@ -161,8 +162,17 @@ static void the_default_may_be_used(void **state)
     cp_err err = {0};
     assert_int_equal(unsetenv("CAPSTAN_CPU"), 0);
     assert_int_equal(cp_isa_detect(NULL, &isa, &err), CP_OK);
+    enum { K = 32, STRIDE = 4 * K };
+    static const uint8_t panel[64 * K] __attribute__((aligned(64))),
+        act[16 * STRIDE] __attribute__((aligned(64)));
+    float tile[CP_LANES];
+    cp_gemm_table t;
+    cp_isa_gemm(&t, isa);
     cp_isa_enter(isa);
+    t.gemm[CP_PANEL_BF16](panel, K, act, STRIDE, 1, tile);
     cp_isa_leave(isa);
+    for (int i = 0; i < CP_LANES; i++)
+        assert_float_equal(tile[i], 0.0f, 0.0f);
 }
 
 int main(void)
