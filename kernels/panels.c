@@ -127,6 +127,7 @@ typedef struct job {
     work_kind work;
     uint8_t *base;
     int fd;
+    uint8_t *zeros;      /* [HUGE_PAGE], or NULL */
     pthread_mutex_t lay; /* guards laid */
     uint64_t laid;       /* of fd: it has pages so far */
     lane *lanes;         /* [n_lanes] one a worker; within a run of the pool each is one worker's */
@@ -384,12 +385,11 @@ static void end_strip(job *j, const lane *l)
  */
 static bool lay_pages(job *j, uint64_t end)
 {
-    static uint8_t zeros[HUGE_PAGE];
     bool good = true;
     pthread_mutex_lock(&j->lay);
     while (good && j->laid < end) {
         uint64_t left = j->bytes - j->laid, n = left < HUGE_PAGE ? left : HUGE_PAGE;
-        good = cp_io_pwrite(j->fd, zeros, n, j->laid);
+        good = cp_io_pwrite(j->fd, j->zeros, n, j->laid);
         j->laid += good ? n : 0;
     }
     pthread_mutex_unlock(&j->lay);
@@ -480,6 +480,7 @@ static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, 
             return false;
         }
     }
+    j->zeros = work == TO_FILE ? cp_xcalloc(1, HUGE_PAGE) : NULL;
     j->lanes = cp_xcalloc((size_t)j->n_lanes, sizeof *j->lanes);
     for (int i = 0; scratch && i < j->n_lanes; i++)
         j->lanes[i].scratch = scratch + (size_t)i * j->piece_bytes;
@@ -492,6 +493,7 @@ static bool run_all(job *j, cp_pool *pool, work_kind work, const uint8_t *base, 
     }
     run_slices(j, pool);
     free(j->lanes);
+    free(j->zeros);
     free(scratch);
     errno = atomic_load(&j->error);
     return !errno;
