@@ -16,7 +16,8 @@
  *
  * --digest runs two scenarios only, alone and in batches, and prints a SHA-256 over all that must
  * not differ: so two builds are compared without keeping either's logits. It is the same for every
- * build of one law of arithmetic, at every level below bf16 dots. Exit 1 when it is not WANT.
+ * build of one law of arithmetic, at every level below bf16 dots; where amx is the default, that
+ * is vnni's. Exit 1 when it is not WANT.
  *
  * --cuda runs fewer scenarios, with short answers, on device cuda: compared with the cpu backend
  * alone (exact), or with that device alone (default). Every other prompt has two choices there.
@@ -24,6 +25,7 @@
 #include "app/local.h"
 #include "base/digest.h"
 #include "base/mem.h"
+#include "kernels/cpu/isa.h"
 #include "kv-cache/kv.h"
 
 #include <stdio.h>
@@ -690,6 +692,16 @@ static bool is_built(const char *backend)
     return *name != NULL;
 }
 
+/* The digests are those of the bits that all levels but amx share. */
+static void leave_amx(void)
+{
+    cp_isa isa;
+    cp_err err = {0};
+    must(cp_isa_detect(NULL, &isa, &err), &err);
+    if (!getenv("CAPSTAN_CPU") && isa == CP_ISA_AMX)
+        setenv("CAPSTAN_CPU", cp_isa_name(cp_isa_parent(isa)), 1);
+}
+
 int main(int argc, char **argv)
 {
     bed b = {.device = "cpu", .most_gen = MAX_GEN, .choices = 1};
@@ -715,6 +727,8 @@ int main(int argc, char **argv)
         b.choices = CHOICES;
         b.device = exact ? "cpu" : "cuda";
     }
+    if (digest)
+        leave_amx();
     cp_loader_options lo = {0};
     b.path = argv[1];
     b.n_prompts = (int)strtol(argv[2], NULL, 10);

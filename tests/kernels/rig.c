@@ -191,7 +191,7 @@ bool rig_has(const char *device)
 machine machine_open_on(rig *r, const char *device, const char *level, int threads)
 {
     cp_err err = {0};
-    machine m = {.r = r};
+    machine m = {.r = r, .level = level};
     cp_backend_config cfg = {.device = device,
                              .device_bytes = r->device_bytes,
                              .exact = r->exact,

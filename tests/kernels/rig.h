@@ -29,6 +29,7 @@ typedef struct machine {
     cp_backend *b;
     cp_prepared *p;
     const rig *r;
+    const char *level; /* what it was opened with */
 } machine;
 
 /* A sequence of a batch: rows at positions [pos0, pos0 + n_rows). */

@@ -21,6 +21,10 @@ if [ ! -s "$DIR/russian.txt" ]; then
     cat "$DIR"/x/usr/share/games/fortunes/ru/{knowledge,book} >"$DIR/russian.txt"
 fi
 
+# levels give the same bits, but for amx, whose attention has a law of its own
+SAME=check=base,128
+[ "$("$BIN" version -v | sed -n 's/^isa level: //p')" != amx ] || SAME=
+
 check() { # NAME JSON PYTHON-CONDITION
     printf '%s %s\n' "$1" "$2"
     python3 -c 'import json,sys; r=json.loads(sys.argv[1]); sys.exit(0 if eval(sys.argv[2],{},r) else 1)' \
@@ -32,6 +36,6 @@ for model in "$(smollm2)" "$(gemma3)"; do
     r=$("$PY" "$(dirname "$0")/reference.py" "$model" 1024 1024 "$DIR/english.txt" | "$COMPARE" "$model" ref - f16 2 64)
     check "$name ref f32 activations, f16 pages:" "$r" 'tokens >= 1024 and nmse <= 1e-6'
     r=$("$PY" "$(dirname "$0")/reference.py" "$model" "$TOKENS" "$WINDOW" "$DIR"/{english,source,russian}.txt |
-        "$COMPARE" "$model" cpu best bf16 2 128 check=base,128)
+        "$COMPARE" "$model" cpu best bf16 2 128 $SAME)
     check "$name cpu:" "$r" 'tokens >= 20000 and nmse <= 1e-3 and m02 >= 0.99 and m05 >= 0.999 and abs(ppl_ratio - 1) <= 0.007'
 done
