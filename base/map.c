@@ -157,7 +157,6 @@ static void *map_pages(size_t n, int fd, uint64_t at)
     if (before)
         munmap(room, before);
     munmap(room + end, n + HUGE_PAGE - end);
-    madvise(p, n, MADV_HUGEPAGE);
     return p;
 }
 
@@ -234,6 +233,13 @@ void cp_map_willneed(const cp_map *m, size_t off)
         return;
     uintptr_t from = ((uintptr_t)m->p + off) & ~(maps.page - 1);
     madvise((void *)from, (uintptr_t)m->p + m->n - from, MADV_WILLNEED);
+}
+
+/* See map.h. */
+void cp_map_want_huge(const cp_map *m)
+{
+    if (m->p)
+        madvise((void *)((uintptr_t)m->p - m->lead), m->n + m->lead, MADV_HUGEPAGE);
 }
 
 /* See map.h. */

@@ -35,6 +35,9 @@ bool cp_map_poisoned(const cp_map *m);
 bool cp_map_lost(const void *p);
 /* Ask the kernel to read bytes [off, n) ahead; returns at once. */
 void cp_map_willneed(const cp_map *m, size_t off);
+/* Have the kernel read it by huge pages, where its file system has such: for what is read whole and
+ * again and again, as a miss may read 2 MiB. */
+void cp_map_want_huge(const cp_map *m);
 /* Give back what is resident of the mapping; what is read again comes from the page cache. Any
  * thread, beside readers too. */
 void cp_map_forget(const cp_map *m);

@@ -455,6 +455,8 @@ int64_t cp_pool_share(cp_pool *p, int64_t n, cp_share *own)
 {
     if (own->at < own->end)
         return own->at++;
+    if (cp_pool_active(p) == 1)
+        return cp_pool_ticket(p, n, 1);
     /* relaxed, as cp_pool_ticket */
     int64_t at = atomic_load_explicit(&p->ticket, memory_order_relaxed), share;
     do {

@@ -574,6 +574,7 @@ static cp_code map_file(mapping *s, const char *dir, const job *j, int fd, cp_er
     cp_snprintf(s->path, n, "%s/%s", dir, j->name);
     cp_code code = cp_map_open(&s->map, fd, j->bytes, s->path, err);
     s->base = s->map.p;
+    cp_map_want_huge(&s->map);
     if (code != CP_OK)
         mapping_fini(s);
     return code;

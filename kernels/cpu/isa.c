@@ -6,6 +6,7 @@
  */
 #include "kernels/cpu/isa.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vec.h"
@@ -187,9 +188,13 @@ cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err)
     if (!name || !*name) {
         const cp_isa_default_row *row;
         *out = cp_isa_default(&cpu, &row);
-        if (cp_isa_grant(*out, NULL) != CP_OK) { /* nobody asked for it: what is left will do */
+        cp_err why = {0};
+        if (cp_isa_grant(*out, &why) != CP_OK) { /* nobody asked for it: what is left will do */
             cpu.adds &= ~(1u << *out);
-            *out = cp_isa_default(&cpu, &row);
+            cp_isa next = cp_isa_default(&cpu, &row);
+            cp_log(CP_LOG_WARN, "CPU level %s in place of %s: %s", levels[next].name,
+                   levels[*out].name, why.msg);
+            *out = next;
         }
         return CP_OK;
     }

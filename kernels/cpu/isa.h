@@ -68,9 +68,10 @@ bool cp_isa_there(cp_isa isa);
  * avxvnni, avx512 and vnni: cpuid does not say whether bf16 dots pay, and they change bits. Pure.
  */
 cp_isa cp_isa_default(const cp_cpu *cpu, const cp_isa_default_row **row);
-/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the default), granted.
- * CP_USAGE for one that is unknown, not built or not on this machine, with those that are, and for
- * one that the kernel does not grant. */
+/* The level to use: that of a name (NULL: CAPSTAN_CPU; unset or empty: the default, or what is the
+ * default without it where the kernel does not grant it), granted. CP_USAGE for a name that is
+ * unknown, not built or not on this machine, with those that are, and for one that the kernel does
+ * not grant. */
 cp_code cp_isa_detect(const char *name, cp_isa *out, cp_err *err);
 /* cpu's default in words: "vnni (no row for GenuineIntel ...)". Returns the length, as snprintf. */
 size_t cp_isa_describe_default(const cp_cpu *cpu, char *out, size_t n);
