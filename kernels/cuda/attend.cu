@@ -84,13 +84,17 @@ DEV_FN void load_queries(const cuda_attention_args &a, const cuda_plan &plan,
         bool there = i < u.n_queries;
         if (there) {
             int row = unit_row(a, u, i);
+            __syncwarp(); /* the query before was read */
             load_head(a, x, a.q + (int64_t)row * a.ld_q + (int64_t)unit_head(a, u, i) * a.q_width,
                       a.q_norm, row);
+            __syncwarp();
         }
         put_query<F16>(a, m, i, there ? x : 0, scale);
     }
-    if (warp == WARPS - 1 && unit_writes(a, plan, u))
+    if (warp == WARPS - 1 && unit_writes(a, plan, u)) {
+        __syncwarp();
         write_kv<F16>(a, x, u.item.row0, u.kv);
+    }
 }
 
 /* ---- scores ---- */

@@ -66,11 +66,12 @@ DEV_FN void head_rope(float *x, const float *cs, int n_rot, int kind)
     }
 }
 
-/* One warp: x[k_dim] in shared memory = a head of Q or K of a row, after norm and rope. */
+/* One warp: x[k_dim] in shared memory = a head of Q or K of a row, after norm and rope. Whoever has
+ * read x before is done, and lanes see each other's elements after a barrier: both are the
+ * caller's. */
 DEV_FN void load_head(const cuda_attention_args &a, float *x, const float *from, const float *norm,
                       int row)
 {
-    __syncwarp(); /* whoever read x before is done */
 #pragma unroll 2
     for (int i = threadIdx.x & 31; i < a.k_dim; i += 32)
         x[i] = from[i];
@@ -79,7 +80,6 @@ DEV_FN void load_head(const cuda_attention_args &a, float *x, const float *from,
     __syncwarp();
     if (a.rope_kind != CUDA_ROPE_NONE)
         head_rope(x, a.rope + (int64_t)row * a.ld_rope, a.n_rot, a.rope_kind);
-    __syncwarp();
 }
 
 /* kv head h of the page that holds position pos of a sequence. */
@@ -91,12 +91,14 @@ DEV_FN uint8_t *head_page(const cuda_attention_args &a, int seq, int h, int pos)
     return a.pages + page * a.page_bytes + (uint64_t)h * a.head_bytes;
 }
 
-/* One warp: K and V of a row, kv head h into its page; x[max(k_dim, v_dim)] in shared memory. */
+/* One warp: K and V of a row, kv head h into its page; x[max(k_dim, v_dim)] in shared memory, which
+ * nobody reads any more. */
 template <bool F16> DEV_FN void write_kv(const cuda_attention_args &a, float *x, int row, int h)
 {
     int lane = threadIdx.x & 31, pos = a.step->pos[row], in = pos & ((1 << a.page_shift) - 1);
     uint8_t *page = head_page(a, a.step->row_seq[row], h, pos);
     load_head(a, x, a.k + (int64_t)row * a.ld_k + (int64_t)h * a.k_dim, a.k_norm, row);
+    __syncwarp();
     uint32_t *k = (uint32_t *)(page + (int64_t)(in / 16) * 32 * a.k_dim) + in % 16;
 #pragma unroll 1
     for (int i = lane; i < a.k_dim / 2; i += 32)
