@@ -208,16 +208,25 @@ static void infinite_values(const attention_case *c, machine *m)
     }
 }
 
-/* Keys that a query does not see have a weight of 0, but are left out where 0 does not help. */
+/* Keys that a query does not see have a weight of 0, but are left out where 0 does not help: pages
+ * of both types. */
 static void unseen_infinities(void **state)
 {
+    static const struct {
+        attention_shape s;
+        int pos0[2], n_rows;
+    } some[] = {
+        {{3, 1, 8, 52, 0}, {494, 495}, 21},  {{1, 1, 6, 44, 5}, {496, 497}, 21},
+        {{7, 1, 4, 44, 17}, {498, 499}, 21}, {{2, 1, 10, 46, 500}, {500, 501}, 21},
+        {{1, 1, 6, 44, 20}, {500, 503}, 41}, /* the fourth of eight rows is the last of a split; a
+                                                half of a tile that the first of four sees alone */
+    };
     (void)state;
-    static const attention_shape some[] = {
-        {3, 1, 8, 52, 0}, {1, 1, 6, 44, 5}, {7, 1, 4, 44, 17}, {2, 1, 10, 46, 500}};
-    for (uint64_t seed = 0; seed < 2 * sizeof(some) / sizeof(some[0]); seed++) {
+    for (uint64_t seed = 0; seed < 4 * sizeof(some) / sizeof(some[0]); seed++) {
         attention_case c;
-        rig_seq q = {.pos0 = 494 + (int)seed, .n_rows = 21};
-        plain_case(&c, seed, &some[seed / 2], &q, 1);
+        rig_seq q = {.pos0 = some[seed / 4].pos0[seed % 2], .n_rows = some[seed / 4].n_rows};
+        plain_case(&c, seed, &some[seed / 4].s, &q, 1);
+        c.r.cfg.kv_type = seed / 2 % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
         c.r.exact = true;
         check_bits(&c, seed, infinite_values);
         attention_case_fini(&c);
@@ -253,6 +262,126 @@ static void a_cap_at_its_bound(void **state)
         c.op->u.attention.scale = 1.0f;
         c.r.exact = true;
         check_bits(&c, seed, scores_at_the_bound);
+        attention_case_fini(&c);
+    }
+}
+
+/* ---- many windows ---- */
+
+enum { STARTS = CP_SPLIT / 32, EDGE_WINDOW = 505, EDGE_K = 64, EDGE_V = 128 };
+
+/* Rows whose first keys are 32 apart, through all of a split. Heads and rope are whole turns of a
+ * warp's lanes, so that a turn too many begins just behind their end. Of a second group of pages,
+ * with fewer outputs than rows. */
+static void every_start_of_a_window(void **state)
+{
+    static const uint64_t seeds[] = {11, 18};
+    rig_seq seqs[STARTS];
+    (void)state;
+    for (int i = 0; i < STARTS; i++)
+        seqs[i] = (rig_seq){.pos0 = EDGE_WINDOW + 15 + 32 * i, .n_rows = 1};
+    for (int i = 0; i < 4; i++) {
+        attention_case c;
+        attention_shape s = {3, 1, EDGE_K, EDGE_V, EDGE_WINDOW};
+        plain_case(&c, seeds[i % 2], &s, seqs, STARTS);
+        assert_int_equal(c.op->u.attention.group, 1);
+        c.op->u.attention.q_norm = rig_vector(&c.r, EDGE_K, 1);
+        c.op->u.attention.k_norm = rig_vector(&c.r, EDGE_K, 1);
+        c.op->u.attention.v_norm = true;
+        c.op->u.attention.rope_kind = i % 2 ? CP_ROPE_NEOX : CP_ROPE_NORM;
+        c.op->u.attention.n_rot = EDGE_K;
+        c.op->u.attention.rope = rig_mat(&c.r, EDGE_K, CP_ROWS_ALL);
+        c.r.cfg.kv_type = i / 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        c.b.b.n_out = 1;
+        c.r.exact = true;
+        check_bits(&c, seeds[i % 2], NULL);
+        attention_case_fini(&c);
+    }
+}
+
+/* ---- scores that are CP_EXP_MIN apart ---- */
+
+/* Rows alone: behind several splits, in one, at its end and behind it. */
+static const rig_seq decode[] = {{.pos0 = 1300, .n_rows = 1},
+                                 {.pos0 = 40, .n_rows = 1},
+                                 {.pos0 = 511, .n_rows = 1},
+                                 {.pos0 = 512, .n_rows = 1}};
+
+/* K is 0, or -1 where a key is to be far; near keys have a V of 0, so that what others weigh shows.
+ */
+static float far_or_near(bool far, bool v)
+{
+    return !far ? 0.0f : v ? 1024.0f : -1.0f;
+}
+
+/* What attention_case_fill has for *state, and put_far: 977 times the position, and 1. */
+static float far_in_the_first_split(bool v, uint64_t *state)
+{
+    return far_or_near(*state / 977 < CP_SPLIT, v);
+}
+
+static float far_behind_the_first_split(bool v, uint64_t *state)
+{
+    return far_or_near(*state / 977 >= CP_SPLIT, v);
+}
+
+static float far_beside_near(bool v, uint64_t *state)
+{
+    return far_or_near(*state / 977 % 3 != 0, v);
+}
+
+/* The first number of a head's K is its score. */
+static void put_far(const attention_case *c, machine *m, attention_value *value)
+{
+    cp_mat mats[] = {c->op->u.attention.q, c->op->u.attention.k, c->op->u.attention.v};
+    int q_width = c->r.mats[mats[0]].width / c->op->u.attention.n_heads;
+    attention_case_fill(c, m, true, value);
+    for (int r = 0; r < c->b.b.n_rows; r++)
+        for (int i = 0; i < 3; i++) {
+            uint64_t state = (uint64_t)c->b.b.pos[r] * 977 + 1;
+            float *x = machine_row(m, mats[i], r);
+            for (int d = 0; d < c->r.mats[mats[i]].width; d++)
+                if (i > 0)
+                    x[d] = value(i == 2, &state);
+                else if (d % q_width < c->op->u.attention.k_dim)
+                    x[d] = d % q_width ? 0.0f : 1.0f;
+            machine_put_row(m, mats[i], r, x);
+            free(x);
+        }
+}
+
+static void put_far_first(const attention_case *c, machine *m)
+{
+    put_far(c, m, far_in_the_first_split);
+}
+
+static void put_far_last(const attention_case *c, machine *m)
+{
+    put_far(c, m, far_behind_the_first_split);
+}
+
+static void put_far_beside(const attention_case *c, machine *m)
+{
+    put_far(c, m, far_beside_near);
+}
+
+/* e^CP_EXP_MIN is not 0: it shows where what weighs 1 is. Between keys, splits, and at last a sink
+ * and all keys. */
+static void scores_far_apart(void **state)
+{
+    static put_inputs *const puts[] = {put_far_first, put_far_last, put_far_beside, NULL};
+    (void)state;
+    for (uint64_t seed = 0; seed < 16; seed++) {
+        attention_case c;
+        bool one_each = seed % 2;
+        plain_case(&c, seed, &(attention_shape){3, 1, 6, 20, 0}, one_each ? decode : over_the_end,
+                   one_each ? 4 : 1);
+        c.r.cfg.kv_type = seed / 2 % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        c.op->u.attention.scale = -CP_EXP_MIN;
+        if (seed / 4 == 3)
+            raise_sinks(&c, true);
+        c.r.exact = true;
+        check_bits(&c, seed, puts[seed / 4]);
         attention_case_fini(&c);
     }
 }
@@ -329,10 +458,6 @@ static void weights_of_0_and_1(void **state)
     static const attention_shape some[] = {{4, 2, 64, 64, 0},    {1, 1, 112, 96, 100},
                                            {3, 1, 40, 20, 0},    {16, 1, 44, 36, 0},
                                            {20, 1, 16, 136, 40}, {2, 1, 24, 48, 505}};
-    static const rig_seq decode[] = {{.pos0 = 1300, .n_rows = 1},
-                                     {.pos0 = 40, .n_rows = 1},
-                                     {.pos0 = 511, .n_rows = 1},
-                                     {.pos0 = 512, .n_rows = 1}};
     (void)state;
     for (uint64_t seed = 0; seed < 36; seed++) {
         attention_case c;
@@ -344,6 +469,80 @@ static void weights_of_0_and_1(void **state)
         c.op->u.attention.scale = seed / 12 == 1 ? 65536.0f : 4096.0f;
         c.r.exact = seed % 4 == 3;
         check_bits(&c, seed, two_scores);
+        attention_case_fini(&c);
+    }
+}
+
+/* ---- what is handed on ---- */
+
+enum { ODD_K = 32, ODD_V = 96, INFINITE_NEAR = 4, INFINITE_FAR = 555 };
+
+/* Dim d of a position's V: a block of zeroes, and numbers that lose bits as F16 unless a power is
+ * taken out of them, which is that of one of a block alone; of one position these are infinite. */
+static float odd_v(int pos, int d, int infinite)
+{
+    float x = (float)(1 + (pos + d) % 7) * 0x1p-20f;
+    if (d < 32 || d % 32 != 8)
+        return d < 32 ? 0.0f : x;
+    return pos == infinite ? INFINITY : 64.0f * x;
+}
+
+/* *state counts on from 977 times the position, and 1: through ODD_K and ODD_V dims. */
+static float odd_value(bool v, uint64_t *state)
+{
+    int pos = (int)(*state / 977), at = (int)(*state % 977) - 1;
+    (*state)++;
+    return v ? odd_v(pos, at % (ODD_K + ODD_V) - ODD_K, INFINITE_FAR) : 0.0f;
+}
+
+/* All keys weigh the same. */
+static void put_odd_values(const attention_case *c, machine *m)
+{
+    cp_mat k = c->op->u.attention.k, v = c->op->u.attention.v;
+    bool narrow = c->op->u.attention.k_dim == ODD_K;
+    if (narrow)
+        attention_case_fill(c, m, true, odd_value);
+    for (int r = 0; r < c->b.b.n_rows; r++)
+        for (int i = 0; i < 2; i++) {
+            float *x = machine_row(m, i ? v : k, r);
+            for (int d = 0; d < c->r.mats[i ? v : k].width; d++)
+                x[d] = i ? odd_v(c->b.b.pos[r], d, narrow ? INFINITE_FAR : INFINITE_NEAR) : 0.0f;
+            machine_put_row(m, i ? v : k, r, x);
+            free(x);
+        }
+}
+
+/* A product of attention's output has the same bits where it takes what attention hands on, and
+ * where it makes its inputs of f32 rows, which somebody else reads, too: by the exact form, whose
+ * heads are too wide for the other; and by the merge. */
+static void odd_values_are_handed_on(void **state)
+{
+    static const cp_dtype types[] = {CP_DTYPE_F16, CP_DTYPE_BF16, CP_DTYPE_Q8_0};
+    static const attention_shape shapes_of[] = {{2, 1, ODD_K, ODD_V, 0}, {1, 1, 1024, 288, 0}};
+    static const rig_seq seqs_of[2][2] = {{{.pos0 = 600, .n_rows = 1}, {.pos0 = 520, .n_rows = 1}},
+                                          {{.pos0 = 0, .n_rows = INFINITE_NEAR + 1}}};
+    (void)state;
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        attention_case c;
+        int wide = seed / 3 % 2;
+        plain_case(&c, seed, &shapes_of[wide], seqs_of[wide], 2 - wide);
+        c.r.cfg.kv_type = seed / 6 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
+        cp_mat y = rig_mat(&c.r, 48, CP_ROWS_ALL), out = c.outs[0];
+        int width = c.r.mats[out].width;
+        rig_linear(&c.r, out, rig_weight(&c.r, types[seed % 3], width, 48, CP_ROLE_LINEAR), y,
+                   CP_ROWS_ALL);
+        machine handed = machine_open_on(&c.r, "cuda", NULL, 1);
+        rig_linear(&c.r, out, rig_weight(&c.r, CP_DTYPE_F32, width, 1, CP_ROLE_LINEAR),
+                   rig_mat(&c.r, 1, CP_ROWS_ALL), CP_ROWS_ALL);
+        machine rows = machine_open_on(&c.r, "cuda", NULL, 1), *both[] = {&handed, &rows};
+        for (int i = 0; i < 2; i++) {
+            machine_fill(both[i], seed);
+            put_odd_values(&c, both[i]);
+            machine_step(both[i], &c.b.b);
+        }
+        machines_equal(&rows, &handed, y, c.b.b.n_rows, "handed on");
+        machine_close(&rows);
+        machine_close(&handed);
         attention_case_fini(&c);
     }
 }
@@ -473,9 +672,15 @@ static void a_row_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(close_to_ref),       cmocka_unit_test(the_widest_heads),
-        cmocka_unit_test(exact_as_ref),       cmocka_unit_test(unseen_infinities),
-        cmocka_unit_test(a_cap_at_its_bound), cmocka_unit_test(weights_of_0_and_1),
+        cmocka_unit_test(close_to_ref),
+        cmocka_unit_test(the_widest_heads),
+        cmocka_unit_test(exact_as_ref),
+        cmocka_unit_test(unseen_infinities),
+        cmocka_unit_test(a_cap_at_its_bound),
+        cmocka_unit_test(every_start_of_a_window),
+        cmocka_unit_test(scores_far_apart),
+        cmocka_unit_test(weights_of_0_and_1),
+        cmocka_unit_test(odd_values_are_handed_on),
         cmocka_unit_test(a_row_alone),
     };
     if (!rig_has("cuda")) {
