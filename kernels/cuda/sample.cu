@@ -93,12 +93,11 @@ DEV_FN void put_block_max(float *to, float m, int i, int len)
         to[i / BLOCK] = m;
 }
 
-/* The maximum of all threads' x, for all of them. */
+/* The maximum of all threads' x, for all of them. Nobody reads the room of an earlier call. */
 DEV_FN float max_of_block(float x, float *room, int warps)
 {
     for (int h = 16; h; h /= 2)
         x = fmaxf(x, __shfl_xor_sync(CUDA_LANES, x, h));
-    __syncthreads();
     if (threadIdx.x % 32 == 0)
         room[threadIdx.x / 32] = x;
     __syncthreads();
@@ -108,8 +107,9 @@ DEV_FN float max_of_block(float x, float *room, int warps)
     return x;
 }
 
-/* The lane tree of exp(x - m) over the chunk, whose logits are v. */
-DEV_FN void exp_sum(const float4 (&v)[FOURS], int len, float m, chunk_room *room, float *to)
+/* The lane tree of exp(x - m) over the chunk, whose logits are v: -inf, so 0, behind its end. NaN
+ * where all are -inf. */
+DEV_FN void exp_sum(const float4 (&v)[FOURS], float m, chunk_room *room, float *to)
 {
 #pragma unroll
     for (int f = 0; f < FOURS; f++)
@@ -119,9 +119,11 @@ DEV_FN void exp_sum(const float4 (&v)[FOURS], int len, float m, chunk_room *room
     __syncthreads();
     if (threadIdx.x < 32) {
         float low = 0.0f, high = 0.0f;
-        for (int i = threadIdx.x; i < len; i += CP_PARTIALS) {
-            low = __fadd_rn(low, room->x[i]);
-            high = i + 32 < len ? __fadd_rn(high, room->x[i + 32]) : high;
+        const float *x = room->x + threadIdx.x;
+#pragma unroll 4
+        for (int i = 0; i < CHUNK; i += CP_PARTIALS) {
+            low = __fadd_rn(low, x[i]);
+            high = __fadd_rn(high, x[i + 32]);
         }
         float sum = cuda_tree(low, high);
         if (threadIdx.x == 0)
@@ -191,7 +193,7 @@ DEV_FN void change(const cuda_sample &s, int at, int len, chunk_room *room)
     __syncthreads();
 }
 
-/* A copy of the chunk as it is picked from. */
+/* A copy of the chunk as it is picked from. Behind its end the room has -inf. */
 DEV_FN void put_changed(const cuda_sample_args &a, const cuda_sample &s, size_t row, int at,
                         int len, const chunk_room *room)
 {
@@ -200,7 +202,7 @@ DEV_FN void put_changed(const cuda_sample_args &a, const cuda_sample &s, size_t 
 #pragma unroll
     for (int f = 0; f < FOURS; f++) {
         int i = four_at(f);
-        float4 v = load4(room->x, i, len);
+        float4 v = *(const float4 *)(room->x + i);
         if (s.mask && i < len) {
             uint32_t bits = s.mask[(at + i) / 32] >> (i % 32);
             v = {bits & 1 ? v.x : -INFINITY, bits & 2 ? v.y : -INFINITY, bits & 4 ? v.z : -INFINITY,
@@ -212,9 +214,10 @@ DEV_FN void put_changed(const cuda_sample_args &a, const cuda_sample &s, size_t 
     }
 }
 
+/* Never of a row with a target: it comes without any of them. */
 DEV_FN bool is_changed(const cuda_sample &s)
 {
-    return s.target < 0 && (s.penalties || s.n_changes || s.mask);
+    return s.penalties || s.n_changes || s.mask;
 }
 
 /* grid: chunks, output rows */
@@ -242,8 +245,8 @@ DEV_KERNEL(CUDA_SCAN_THREADS) k_sample_scan(const __grid_constant__ cuda_sample_
     size_t chunk = row * a.n_chunks + blockIdx.x;
     if (threadIdx.x == 0)
         a.chunk_max[chunk] = m;
-    if (s.n_top >= 0 && m != -INFINITY)
-        exp_sum(v, len, m, &room, &a.chunk_sum[chunk]);
+    if (s.n_top >= 0)
+        exp_sum(v, m, &room, &a.chunk_sum[chunk]);
     if (!is_changed(s))
         return;
 #pragma unroll
@@ -267,7 +270,7 @@ typedef struct pick_room {
     unsigned long long rest;
     float max[PICK_WARPS];
     int bin, id, n_top;
-    float lse_max, log_l;
+    float max_logit, log_l;
     int32_t top[CP_MAX_TOP + CUDA_PICK_THREADS]; /* and a place for what a thread has not kept */
 } pick_room;
 
@@ -277,7 +280,8 @@ typedef struct list {
     int n;
 } list;
 
-/* What is kept of a list: order numbers above `order`, and of those equal to it ids up to `id`. */
+/* What is kept of a list: order numbers above `order`, and of those equal to it ids up to `id`.
+ * Never -inf: `order` is above its number. */
 typedef struct kept {
     uint32_t order;
     int id;
@@ -301,11 +305,17 @@ DEV_FN float logit_of(uint32_t order)
     return cp_f32_from_bits(order >> 31 ? order & 0x7fffffffu : ~order);
 }
 
-/* May x be drawn at all (NaN may not)? No branch: lanes of a walk stay together. */
+/* All but -inf. */
+DEV_FN kept all_kept(void)
+{
+    return {order_of(-INFINITY) + 1, INT_MAX};
+}
+
+/* Is x as likely as min_p wants? No branch: lanes of a walk stay together. */
 DEV_FN bool allows(const weighing &w, float x)
 {
     bool likely = __fmul_rn(__fadd_rn(x, -w.max), w.inv_t) >= w.z_min;
-    return (x > -INFINITY) & (likely | !w.on);
+    return likely | !w.on;
 }
 
 DEV_FN unsigned long long weight_of(const weighing &w, float x)
@@ -446,7 +456,6 @@ DEV_FN bool find_order(const list &l, const weighing &w, kept k, float top, floa
         *need = room->rest;
         lo += (uint32_t)room->bin << shift;
         hi = min(hi, lo + ((1u << shift) - 1));
-        __syncthreads();
     }
     *order = lo;
     return true;
@@ -502,9 +511,9 @@ DEV_FN int find_in_batch(const int (&id)[2 * BATCH], const unsigned long long (&
             sum += lane >= h ? up : 0;
         }
         uint32_t passed = __ballot_sync(CUDA_LANES, sum > rest);
-        if (found < 0 && passed)
+        if (passed)
             found = __shfl_sync(CUDA_LANES, id[e], __ffs(passed) - 1);
-        rest -= __shfl_sync(CUDA_LANES, sum, 31);
+        rest -= __shfl_sync(CUDA_LANES, sum, 31); /* once it is found, more than all sums */
     }
     return found;
 }
@@ -537,7 +546,6 @@ DEV_FN int find_id(const list &l, const worth &v, float at_least, unsigned long 
 {
     int warp = threadIdx.x / 32;
     unsigned long long sum = share(l, v, at_least), before = 0, total = 0;
-    __syncthreads();
     if (threadIdx.x % 32 == 0)
         room->sums[warp] = sum;
     __syncthreads();
@@ -581,14 +589,15 @@ DEV_FN bool wants(const cuda_sample &s, int stage, const list &l)
     return stage == WEIGHT ? draws && s.top_p < 1.0f : s.target < 0;
 }
 
-/* Log-sum-exp of the chunks, ascending, by one warp. */
-DEV_FN void merge_chunks(const float *max, const float *sum, int n, pick_room *room)
+/* The maximum of the chunks and (summed) their log-sum-exp, ascending, by one warp. */
+DEV_FN void merge_chunks(const float *max, const float *sum, int n, bool summed, pick_room *room)
 {
     int lane = threadIdx.x % 32;
     float m = -INFINITY, l = 0.0f;
     for (int base = 0; base < n; base += 32) {
-        float mc = base + lane < n ? max[base + lane] : -INFINITY, run = mc;
-        float lc = mc > -INFINITY ? sum[base + lane] : 0.0f;
+        bool is_chunk = base + lane < n;
+        float mc = is_chunk ? max[base + lane] : -INFINITY, run = mc;
+        float lc = is_chunk ? sum[base + lane] : 0.0f;
         for (int h = 1; h < 32; h *= 2) {
             float up = __shfl_up_sync(CUDA_LANES, run, h);
             run = lane >= h ? fmaxf(run, up) : run;
@@ -597,7 +606,7 @@ DEV_FN void merge_chunks(const float *max, const float *sum, int n, pick_room *r
         float before = __shfl_up_sync(CUDA_LANES, run, 1);
         float f = cp_expf(__fadd_rn(lane ? before : m, -run)), g = cp_expf(__fadd_rn(mc, -run));
 #pragma unroll 1
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; summed && i < 32; i++) {
             float fi = __shfl_sync(CUDA_LANES, f, i), gi = __shfl_sync(CUDA_LANES, g, i);
             float li = __shfl_sync(CUDA_LANES, lc, i);
             if (__shfl_sync(CUDA_LANES, mc, i) > -INFINITY)
@@ -606,14 +615,14 @@ DEV_FN void merge_chunks(const float *max, const float *sum, int n, pick_room *r
         m = __shfl_sync(CUDA_LANES, run, 31);
     }
     if (lane == 0) {
-        room->lse_max = m;
+        room->max_logit = m;
         room->log_l = cp_logf(l);
     }
 }
 
 DEV_FN float log_probability(const pick_room *room, float x)
 {
-    return __fadd_rn(__fadd_rn(x, -room->lse_max), -room->log_l);
+    return __fadd_rn(__fadd_rn(x, -room->max_logit), -room->log_l);
 }
 
 /* What is kept, best first. */
@@ -628,7 +637,7 @@ DEV_FN void put_top(const picking &p, pick_room *room, cuda_sample_out *out)
     for (walk at = walk_begin(l); walk_next(&at, l, logit_of(p.k.order), id, x);)
 #pragma unroll
         for (int e = 0; e < 2 * BATCH; e++) {
-            bool kept = (x[e] > -INFINITY) & keeps(p.k, x[e], id[e]);
+            bool kept = keeps(p.k, x[e], id[e]);
             uint32_t lanes = __ballot_sync(CUDA_LANES, kept);
             int at = atomicAdd(&room->n_top, lane ? 0 : __popc(lanes));
             at = __shfl_sync(CUDA_LANES, at, 0) + __popc(lanes & ((1u << lane) - 1));
@@ -661,6 +670,12 @@ DEV_FN bool is_finite(float x)
     return x > -INFINITY && x < INFINITY;
 }
 
+/* Nothing below that order number is wanted. */
+DEV_FN void raise_bound(picking *p, uint32_t order)
+{
+    p->k.order = order > p->k.order ? order : p->k.order;
+}
+
 /* From raw logits to those that are picked from. */
 DEV_FN void turn_to_changed(const cuda_sample_args &a, const cuda_sample &s, size_t row, picking *p,
                             pick_room *room)
@@ -672,13 +687,8 @@ DEV_FN void turn_to_changed(const cuda_sample_args &a, const cuda_sample &s, siz
     p->top = max_of_list(p->l.block_max, a.n_blocks, room);
     p->w = {!s.greedy, p->top, s.inv_t, s.z_min};
     float nothing = __fadd_rn(p->top, -__fmul_rn(CP_SAMPLE_NOTHING, s.temperature));
-    p->k = {order_of(s.greedy ? p->top : nothing), INT_MAX};
-}
-
-/* An order number that `need` of p's blocks reach. */
-DEV_FN void raise_bound(picking *p, uint32_t order)
-{
-    p->k.order = order > p->k.order ? order : p->k.order;
+    p->k = all_kept();
+    raise_bound(p, order_of(s.greedy ? p->top : nothing));
 }
 
 /* The id, or -1 where there is nothing to pick from (or a target); puts the alternatives. */
@@ -686,7 +696,7 @@ DEV_FN int pick(const cuda_sample_args &a, const cuda_sample &s, size_t row, flo
                 pick_room *room, cuda_sample_out *out)
 {
     const list raw = {a.logits + row * a.ld, a.raw_max + row * a.n_blocks, a.n_vocab};
-    picking p = {raw, {false, 0.0f, 0.0f, 0.0f}, {order_of(-INFINITY), INT_MAX}, top};
+    picking p = {raw, {false, 0.0f, 0.0f, 0.0f}, all_kept(), top};
     int id = -1;
 #pragma unroll 1
     for (int stage = TOP_BOUND; stage < STAGES; stage++) {
@@ -704,7 +714,7 @@ DEV_FN int pick(const cuda_sample_args &a, const cuda_sample &s, size_t row, flo
         if (bound) {
             l = {p.l.block_max, nullptr, a.n_blocks};
             w.on = false;
-            k = {order_of(-INFINITY), INT_MAX};
+            k = all_kept();
         }
         unsigned long long need = stage <= TOP ? s.n_top : stage <= COUNT ? s.top_k : 0;
         uint32_t order = p.k.order;
@@ -735,16 +745,14 @@ DEV_KERNEL(CUDA_PICK_THREADS) k_sample_pick(const __grid_constant__ cuda_sample_
     const cuda_sample &s = all->rows[row];
     cuda_sample_out *out = a.results + row;
     const float *chunk_max = a.chunk_max + row * a.n_chunks;
-    float top = max_of_list(chunk_max, a.n_chunks, &room);
     int id = -1;
     if (threadIdx.x == 0)
         out->n_top = 0;
-    if (is_finite(top)) {
-        if (s.n_top >= 0 && threadIdx.x < 32)
-            merge_chunks(chunk_max, a.chunk_sum + row * a.n_chunks, a.n_chunks, &room);
-        __syncthreads();
-        id = pick(a, s, row, top, &room, out);
-    }
+    if (threadIdx.x < 32)
+        merge_chunks(chunk_max, a.chunk_sum + row * a.n_chunks, a.n_chunks, s.n_top >= 0, &room);
+    __syncthreads();
+    if (is_finite(room.max_logit))
+        id = pick(a, s, row, room.max_logit, &room, out);
     if (threadIdx.x > 0)
         return;
     float x = a.logits[row * a.ld + (id >= 0 ? id : 0)];
