@@ -267,6 +267,346 @@ static void values_at_bounds(void **state)
     }
 }
 
+/* ---- every warp, lane and place of a walk ---- */
+
+/* Of draws, one near the end of what is kept: one id more or less there moves what is drawn. */
+static uint64_t late_seed(void)
+{
+    uint64_t seed = 0;
+    while (cp_sample_random(seed, 0, 0) >> 56 != 0xfd)
+        seed++;
+    return seed;
+}
+
+typedef struct pair {
+    rig r;
+    machine ref, m;
+    int vocab;
+    float *x; /* [ROWS][vocab] */
+    cp_sample_in in[ROWS];
+} pair;
+
+/* Behind rows of logits lies 1e30. */
+static void pair_open(pair *p, int vocab)
+{
+    vocab_rig(&p->r, 11, vocab);
+    p->vocab = vocab;
+    p->ref = machine_open(&p->r, NULL, 1);
+    p->m = best_machine(&p->r);
+    machine_fill(&p->ref, 1);
+    machine_fill(&p->m, 1);
+    p->x = cp_xcalloc((size_t)ROWS * (size_t)vocab, sizeof(*p->x));
+    for (int i = 0; i < ROWS; i++)
+        p->in[i] = plain();
+}
+
+static float *pair_row(pair *p, int row)
+{
+    return p->x + (size_t)row * (size_t)p->vocab;
+}
+
+static void pair_step(pair *p, int n, const char *what)
+{
+    cp_sample_out want[ROWS], got[ROWS];
+    sample(&p->ref, p->x, n, p->in, want);
+    sample(&p->m, p->x, n, p->in, got);
+    for (int i = 0; i < n; i++)
+        assert_same(&want[i], &got[i], what, p->vocab);
+}
+
+static void pair_close(pair *p)
+{
+    free(p->x);
+    machine_close(&p->m);
+    machine_close(&p->ref);
+    rig_fini(&p->r);
+}
+
+static void put_all(float *x, int n, float v)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = v;
+}
+
+enum { SIZE_IDS = 3307, SIZE_TOKENS = 2 * SIZE_IDS };
+
+/* A row of each way that logits are changed or picked from, all of them negative. */
+static void size_rows(pair *p, const int32_t *tokens, const uint32_t *mask)
+{
+    int n = p->vocab;
+    for (int i = 0; i < ROWS; i++) {
+        float *x = pair_row(p, i);
+        p->in[i] = plain();
+        p->in[i].seed = late_seed();
+        for (int k = 0; k < n; k++)
+            x[k] = i < 2 ? -3.0f + 0.0005f * (float)k : -2.5f + 2.0f * rig_uniform(&p->r);
+    }
+    cp_sample_in *in = p->in;
+    in[0].n_top = 5;
+    in[0].top_k = 40;
+    in[1].target = 0;
+    in[1].n_top = 0;
+    put_all(pair_row(p, 2), n, -1.0f);
+    in[2].mask = mask;
+    for (int i = 3; i < 6; i++) {
+        in[i].tokens = tokens;
+        in[i].n_prompt = i == 4 ? n : n / 2;
+        in[i].n_tokens = i == 4 ? n + n / 3 : i == 5 ? n / 3 : n;
+    }
+    in[3].repetition = 1.3f;
+    in[3].n_top = 3;
+    in[4].repetition = 1.2f;
+    in[4].presence = 0.3f;
+    in[4].frequency = 0.01f;
+    in[4].top_p = 0.9f;
+    in[5].frequency = 0.2f;
+    in[6].temperature = 0.0f;
+    in[6].n_top = 4;
+    for (int k = 0; k < 4 && n > 64 * k; k++) /* so that a warp visits its last blocks together */
+        pair_row(p, 6)[n - 1 - 64 * k] = k ? -0.2f : -0.1f;
+    for (int k = 0; k < n; k++)
+        pair_row(p, 7)[k] = k % 3 ? 0.0f : -0.0f;
+    in[7].top_k = n - 1;
+    in[7].top_p = 0.999f;
+    in[7].n_top = 1;
+}
+
+/* Vocabularies that end in each quarter of a chunk, within each place of four, or with a block. */
+static void sizes(void **state)
+{
+    (void)state;
+    static const int vocabs[] = {41,   42,   43,   64,   970,  1088, 1129, 1130, 1131,
+                                 2240, 2281, 2282, 2283, 3264, 3305, 3306, 3307};
+    int32_t *tokens = cp_xcalloc(SIZE_TOKENS, sizeof(*tokens));
+    uint32_t *mask = cp_xcalloc(SIZE_IDS / 32 + 1, sizeof(*mask));
+    for (size_t v = 0; v < sizeof(vocabs) / sizeof(vocabs[0]); v++) {
+        pair p;
+        pair_open(&p, vocabs[v]);
+        for (int i = 0; i < SIZE_TOKENS; i++)
+            tokens[i] = (int32_t)rig_random(&p.r, (uint64_t)vocabs[v]);
+        for (int i = 0; i < SIZE_IDS / 32 + 1; i++)
+            mask[i] = (uint32_t)(rig_random(&p.r, 1ull << 32) | rig_random(&p.r, 1ull << 32));
+        size_rows(&p, tokens, mask);
+        pair_step(&p, ROWS, "a size");
+        pair_close(&p);
+    }
+    free(tokens);
+    free(mask);
+}
+
+/* An id each in a digit's last bin of every second warp; and in bins of lanes 0, 1, 2, 4, 8, 16. */
+static void bins(void **state)
+{
+    (void)state;
+    static const int lanes[6] = {1, 0, -1, -3, -7, -15};
+    pair p;
+    pair_open(&p, 64);
+    for (int odd = 0; odd < 2; odd++) {
+        for (int i = 0; i < ROWS; i++) {
+            float *x = pair_row(&p, i);
+            put_all(x, 64, -INFINITY);
+            for (int w = odd; w < 16; w += 2) {
+                float v = cp_f32_from_bits((uint32_t)(w < 8 ? 225 - 32 * w : 32 * w - 226) << 23);
+                x[(7 * w + 3) % 64] = w < 8 ? v : -v;
+            }
+            x[63] = -3e38f;
+            p.in[i].temperature = 0.0f;
+            p.in[i].n_top = i + 1;
+        }
+        pair_step(&p, ROWS, "warps' bins");
+    }
+    for (int i = 0; i < 6; i++) {
+        put_all(pair_row(&p, i), 64, -INFINITY);
+        for (int l = 0; l < 6; l++)
+            pair_row(&p, i)[5 * l] = cp_f32_from_bits((uint32_t)(127 + lanes[l]) << 23);
+    }
+    pair_step(&p, 6, "lanes' bins");
+    /* neighbours among floats, over 2^22 numbers: digits of 11, 11 and 1 bits */
+    for (int i = 0; i < ROWS; i++) {
+        for (int k = 0; k < 64; k++)
+            pair_row(&p, i)[k] = cp_f32_from_bits(cp_f32_bits(1.9f) - (uint32_t)k);
+        p.in[i] = plain();
+        p.in[i].temperature = 0.03f;
+        p.in[i].seed = late_seed();
+        p.in[i].top_k = i + 1;
+    }
+    pair_step(&p, ROWS, "neighbours");
+    pair_close(&p);
+}
+
+/* Of a walk's step, whose 256 elements are 8 numbers of 32 lanes: of equal ones in lanes 0, 1, 2, 4
+ * ... of number e as many are wanted as reach lane 2, 4, 8 or 16. Better ones are in blocks before.
+ */
+static void ties(void **state)
+{
+    (void)state;
+    static const int lanes[6] = {0, 2, 4, 8, 16, 17};
+    pair p;
+    pair_open(&p, 3305);
+    for (int e = 0; e < 8; e += 2) {
+        for (int i = 0; i < ROWS; i++) {
+            int half = i / 4, k = i % 4;
+            float *x = pair_row(&p, i), tie = k % 2 ? -1.0f : 1.0f;
+            put_all(x, p.vocab, -4.0f);
+            for (int b = 0; b < e / 2; b++)
+                x[64 * b + 11] = 1.5f;
+            for (int l = 0; l < 6; l++)
+                x[32 * (e + half) + lanes[l]] = tie;
+            p.in[i].temperature = 0.0f;
+            p.in[i].n_top = e / 2 + 2 + k;
+        }
+        pair_step(&p, ROWS, "ties");
+    }
+    for (int half = 0; half < 2; half++) {
+        for (int e = 0; e < ROWS; e++) { /* a quarter as likely as the best, as min_p says */
+            put_all(pair_row(&p, e), p.vocab, QUARTER);
+            pair_row(&p, e)[0] = pair_row(&p, e)[255] = 0.0f;
+            p.in[e] = plain();
+            p.in[e].seed = late_seed();
+            p.in[e].min_p = 0.25f;
+            p.in[e].top_k = 32 * e + 9;
+            p.in[e].top_p = half ? 0.5f : 0.999f;
+        }
+        pair_step(&p, ROWS, "kept ties");
+    }
+    for (int i = 0; i < ROWS; i++) { /* weights whose exponent is far from a whole power of 2 */
+        p.in[i] = plain();
+        p.in[i].seed = i < 4 ? (uint64_t)i : late_seed();
+        p.in[i].top_p = i < 4 ? 1.0f : 0.95f - 0.05f * (float)i;
+        for (int k = 0; k < p.vocab; k++)
+            pair_row(&p, i)[k] = k / 256 % 2 ? 0.0f : -1.04f;
+    }
+    pair_step(&p, ROWS, "warps that differ");
+    pair_close(&p);
+}
+
+/* The best in each warp's share, of maxima and of blocks; and in the first of many chunks. */
+static void every_warp(void **state)
+{
+    (void)state;
+    pair p;
+    pair_open(&p, 31000);
+    for (int from = 0; from < 16; from += ROWS) {
+        for (int i = 0; i < ROWS; i++) {
+            put_all(pair_row(&p, i), p.vocab, -2.0f);
+            pair_row(&p, i)[64 * 32 * (from + i) + 5] = -0.5f;
+            p.in[i].temperature = 0.0f;
+            p.in[i].n_top = i % 4 - 1;
+        }
+        pair_step(&p, ROWS, "warps");
+    }
+    put_all(pair_row(&p, 0), p.vocab, -2.0f);
+    for (int b = 0; b < 6; b++) /* the fifth is the first of a warp's second step */
+        pair_row(&p, 0)[64 * b] = -0.5f;
+    p.in[0].n_top = 5;
+    pair_step(&p, 1, "a second step");
+    pair_close(&p);
+    pair_open(&p, 140001);
+    for (int k = 0; k < p.vocab; k++)
+        pair_row(&p, 0)[k] = -1.0f - 0.0001f * (float)k;
+    put_all(pair_row(&p, 1), p.vocab, -100.0f);
+    pair_row(&p, 1)[0] = 0.0f;
+    for (int i = 0; i < 2; i++) {
+        p.in[i].temperature = 0.0f;
+        p.in[i].n_top = 2 * i;
+    }
+    pair_step(&p, 2, "chunks");
+    pair_close(&p);
+}
+
+/* What is not finite, also of a row whose id is given. */
+static void odd_rows(void **state)
+{
+    (void)state;
+    static const struct cp_logit_bias infinite = {3, INFINITY};
+    static const uint32_t nothing[4] = {0};
+    pair p;
+    pair_open(&p, 100);
+    for (int i = 0; i < ROWS; i++)
+        put_all(pair_row(&p, i), p.vocab, i < 2 ? -INFINITY : -1.0f);
+    p.in[0].target = 5;
+    p.in[1].n_top = 3;
+    pair_row(&p, 2)[70] = INFINITY;
+    p.in[2].target = 7;
+    p.in[3].mask = nothing;
+    p.in[4].mask = nothing;
+    p.in[4].temperature = 0.0f;
+    p.in[4].n_top = 3;
+    p.in[5].bias = &infinite;
+    p.in[5].n_bias = 1;
+    p.in[6].temperature = 0.0f; /* id 0 */
+    p.in[6].n_top = 0;
+    p.in[7].target = 0;
+    p.in[7].n_top = 2;
+    pair_step(&p, ROWS, "odd");
+    for (int i = 0; i < 4; i++) { /* among the best are zeroes, which are equal, in each place */
+        for (int k = 0; k < p.vocab; k++)
+            pair_row(&p, i)[k] = k >= 20 ? -1.0f : (k + i) % 4 ? 0.0f : 1.0f + (float)k;
+        p.in[i] = plain();
+        p.in[i].temperature = 0.0f;
+        p.in[i].n_top = CP_MAX_TOP - i;
+    }
+    put_all(pair_row(&p, 4), p.vocab, -1.0f);
+    pair_row(&p, 4)[50] = 0.0f;
+    put_all(pair_row(&p, 5), p.vocab, -INFINITY);
+    pair_row(&p, 5)[50] = 0.0f;
+    pair_row(&p, 5)[60] = -20.8f; /* weighs 1 of 2^30 */
+    p.in[4] = p.in[5] = plain();
+    p.in[4].temperature = 0.0f;
+    pair_step(&p, 6, "zeroes");
+    pair_close(&p);
+}
+
+/* Biases at both ends of chunks, of which the second is -inf in some rows. What lies beside them in
+ * a step's memory, a history's last id and a mask that reads like one more bias, is none of them.
+ */
+static void changes(void **state)
+{
+    (void)state;
+    enum { N = 8400, WORDS = N / 32 + 1 };
+    static const struct cp_logit_bias far[] = {{0, 3.0f}, {8399, 3.5f}}, at[] = {{4096, 3.0f}},
+                                      end[] = {{4095, 3.0f}}, near[] = {{5, 3.5f}, {37, 3.0f}};
+    static const int32_t tokens[] = {9, 5}, others[] = {0, 4096, 9}, prev = CP_TOK_PREV;
+    static const int best[] = {9, 0, 4096, 5};
+    uint32_t masks[2][WORDS], all[WORDS];
+    pair p;
+    pair_open(&p, N);
+    memset(all, 0xff, sizeof(all));
+    memset(masks, 0xff, sizeof(masks));
+    masks[0][0] = 69; /* as bits ids 0, 2 and 6, and then 37 */
+    masks[0][1] = cp_f32_bits(4.0f) | 1u << 5;
+    masks[1][0] = 37; /* ids 0, 2 and 5, and then 37 */
+    masks[1][1] = cp_f32_bits(2.0f) | 1u << 5;
+    for (int i = 0; i < ROWS; i++) {
+        put_all(pair_row(&p, i), N, -1.0f);
+        p.in[i].n_top = 1;
+        p.in[i].temperature = i < 2 ? 1.0f : 0.0f;
+        p.in[i].bias = i == 2 ? far : i == 3 ? at : i == 4 ? end : near;
+        p.in[i].n_bias = i < 2 ? 0 : i == 3 || i == 4 ? 1 : 2;
+    }
+    for (int i = 0; i < 2; i++)
+        put_all(pair_row(&p, i) + 4096, 4096, -INFINITY);
+    p.in[1].mask = all;
+    p.in[5].mask = masks[0];
+    p.in[6].mask = masks[1];
+    p.in[7].tokens = tokens;
+    p.in[7].n_tokens = 2;
+    p.in[7].presence = 0.1f;
+    pair_step(&p, ROWS, "changes");
+    /* ids at a chunk's first place, of a history that is not its slot's; and what was drawn last */
+    for (int i = 0; i < 4; i++) {
+        put_all(pair_row(&p, i), N, -1.0f);
+        pair_row(&p, i)[best[i]] = -0.5f;
+        p.in[i] = plain();
+        p.in[i].temperature = 0.0f;
+        p.in[i].presence = 1.0f;
+        p.in[i].tokens = i == 0 ? tokens : i == 3 ? &prev : others;
+        p.in[i].n_tokens = i == 0 ? 2 : i == 3 ? 1 : 3;
+    }
+    pair_step(&p, 4, "histories");
+    pair_close(&p);
+}
+
 /* Random123's known answer for philox4x32-10 of zeroes, first two words; its others set a counter
  * word that is always 0 here. The three inputs act on their own. */
 static void generator_known_answers(void **state)
@@ -467,6 +807,12 @@ int main(void)
         cmocka_unit_test(penalties_bias_bans_mask),
         cmocka_unit_test(not_finite_is_said),
         cmocka_unit_test(frequencies),
+        cmocka_unit_test(bins),
+        cmocka_unit_test(odd_rows),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(ties),
+        cmocka_unit_test(changes),
+        cmocka_unit_test(every_warp),
         cmocka_unit_test(values_at_bounds),
         cmocka_unit_test(same_as_ref),
     };
