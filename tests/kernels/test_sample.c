@@ -27,27 +27,35 @@ static void vocab_rig(rig *r, uint64_t seed, int n_vocab)
     r->prog.logits = rig_mat(r, n_vocab, CP_ROWS_OUT);
 }
 
-/* Sample n rows of logits [n][n_vocab]. */
-static void sample(machine *m, const float *logits, int n, const cp_sample_in *in,
-                   cp_sample_out *out)
+/* Sample n rows of logits [n][n_vocab], of one sequence or of one each. */
+static void sample_as(machine *m, const float *logits, int n, bool each, const cp_sample_in *in,
+                      cp_sample_out *out)
 {
     int vocab = m->p->prog->n_vocab;
     cp_mat s = m->p->prog->logits;
-    static const int32_t ids[ROWS] = {0}, seq[ROWS] = {0}, rows[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
-    cp_batch_seq q = {.n_rows = n};
+    static const int32_t ids[ROWS] = {0}, one[ROWS] = {0}, rows[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7};
+    cp_batch_seq q[ROWS] = {{.n_rows = n}};
+    for (int i = 0; each && i < n; i++)
+        q[i] = (cp_batch_seq){.slot = i, .row0 = i, .n_rows = 1, .pos0 = i};
     cp_batch b = {.n_rows = n,
-                  .n_seqs = 1,
+                  .n_seqs = each ? n : 1,
                   .n_out = n,
                   .tok = ids,
                   .pos = rows,
-                  .row_seq = seq,
+                  .row_seq = each ? rows : one,
                   .out_rows = rows,
-                  .seqs = &q,
+                  .seqs = q,
                   .samples = in,
                   .results = out};
     for (int i = 0; i < n; i++)
         machine_put_row(m, s, i, logits + (size_t)i * (size_t)vocab);
     machine_step(m, &b);
+}
+
+static void sample(machine *m, const float *logits, int n, const cp_sample_in *in,
+                   cp_sample_out *out)
+{
+    sample_as(m, logits, n, false, in, out);
 }
 
 static cp_sample_in plain(void)
@@ -282,7 +290,8 @@ typedef struct pair {
     rig r;
     machine ref, m;
     int vocab;
-    float *x; /* [ROWS][vocab] */
+    bool each; /* row is a sequence of its own */
+    float *x;  /* [ROWS][vocab] */
     cp_sample_in in[ROWS];
 } pair;
 
@@ -291,6 +300,7 @@ static void pair_open(pair *p, int vocab)
 {
     vocab_rig(&p->r, 11, vocab);
     p->vocab = vocab;
+    p->each = false;
     p->ref = machine_open(&p->r, NULL, 1);
     p->m = best_machine(&p->r);
     machine_fill(&p->ref, 1);
@@ -308,8 +318,8 @@ static float *pair_row(pair *p, int row)
 static void pair_step(pair *p, int n, const char *what)
 {
     cp_sample_out want[ROWS], got[ROWS];
-    sample(&p->ref, p->x, n, p->in, want);
-    sample(&p->m, p->x, n, p->in, got);
+    sample_as(&p->ref, p->x, n, p->each, p->in, want);
+    sample_as(&p->m, p->x, n, p->each, p->in, got);
     for (int i = 0; i < n; i++)
         assert_same(&want[i], &got[i], what, p->vocab);
 }
@@ -457,15 +467,15 @@ static void ties(void **state)
         }
         pair_step(&p, ROWS, "ties");
     }
-    for (int half = 0; half < 2; half++) {
+    for (int way = 0; way < 3; way++) {  /* another best one at the end; or half of the weight */
         for (int e = 0; e < ROWS; e++) { /* a quarter as likely as the best, as min_p says */
             put_all(pair_row(&p, e), p.vocab, QUARTER);
-            pair_row(&p, e)[0] = pair_row(&p, e)[255] = 0.0f;
+            pair_row(&p, e)[0] = pair_row(&p, e)[way == 1 ? 255 : 0] = 0.0f;
             p.in[e] = plain();
             p.in[e].seed = late_seed();
             p.in[e].min_p = 0.25f;
             p.in[e].top_k = 32 * e + 9;
-            p.in[e].top_p = half ? 0.5f : 0.999f;
+            p.in[e].top_p = way == 2 ? 0.5f : 0.999f;
         }
         pair_step(&p, ROWS, "kept ties");
     }
@@ -474,8 +484,9 @@ static void ties(void **state)
         p.in[i].seed = i < 4 ? (uint64_t)i : late_seed();
         p.in[i].top_p = i < 4 ? 1.0f : 0.95f - 0.05f * (float)i;
         for (int k = 0; k < p.vocab; k++)
-            pair_row(&p, i)[k] = k / 256 % 2 ? 0.0f : -1.04f;
+            pair_row(&p, i)[k] = (i == 2 || i == 3 ? k % 3 : k / 256 % 2) ? 0.0f : -1.04f;
     }
+    p.in[2].min_p = p.in[3].min_p = p.in[2].top_p = 0.5f;
     pair_step(&p, ROWS, "warps that differ");
     pair_close(&p);
 }
@@ -546,13 +557,13 @@ static void odd_rows(void **state)
         p.in[i].temperature = 0.0f;
         p.in[i].n_top = CP_MAX_TOP - i;
     }
-    put_all(pair_row(&p, 4), p.vocab, -1.0f);
-    pair_row(&p, 4)[50] = 0.0f;
+    put_all(pair_row(&p, 4), p.vocab, 0.0f);
     put_all(pair_row(&p, 5), p.vocab, -INFINITY);
     pair_row(&p, 5)[50] = 0.0f;
     pair_row(&p, 5)[60] = -20.8f; /* weighs 1 of 2^30 */
     p.in[4] = p.in[5] = plain();
     p.in[4].temperature = 0.0f;
+    p.in[4].n_top = 19;
     pair_step(&p, 6, "zeroes");
     pair_close(&p);
 }
@@ -567,7 +578,8 @@ static void changes(void **state)
     static const struct cp_logit_bias far[] = {{0, 3.0f}, {8399, 3.5f}}, at[] = {{4096, 3.0f}},
                                       end[] = {{4095, 3.0f}}, near[] = {{5, 3.5f}, {37, 3.0f}};
     static const int32_t tokens[] = {9, 5}, others[] = {0, 4096, 9}, prev = CP_TOK_PREV;
-    static const int best[] = {9, 0, 4096, 5};
+    static const int best[] = {5, 0, 4096, 5, 100};
+    struct cp_logit_bias many[257];
     uint32_t masks[2][WORDS], all[WORDS];
     pair p;
     pair_open(&p, N);
@@ -593,17 +605,124 @@ static void changes(void **state)
     p.in[7].n_tokens = 2;
     p.in[7].presence = 0.1f;
     pair_step(&p, ROWS, "changes");
-    /* ids at a chunk's first place, of a history that is not its slot's; and what was drawn last */
-    for (int i = 0; i < 4; i++) {
+    /* ids at a chunk's first place, of a history that is not its slot's; what was drawn last; and
+     * as many biases as threads, with one more in a chunk far behind */
+    for (int i = 0; i < 257; i++)
+        many[i] = (struct cp_logit_bias){i < 256 ? 100 + i : N - 1, 1.0f};
+    for (int i = 0; i < 5; i++) {
         put_all(pair_row(&p, i), N, -1.0f);
         pair_row(&p, i)[best[i]] = -0.5f;
         p.in[i] = plain();
         p.in[i].temperature = 0.0f;
-        p.in[i].presence = 1.0f;
+        p.in[i].presence = i < 4 ? 1.0f : 0.0f;
         p.in[i].tokens = i == 0 ? tokens : i == 3 ? &prev : others;
-        p.in[i].n_tokens = i == 0 ? 2 : i == 3 ? 1 : 3;
+        p.in[i].n_tokens = i == 0 || i == 3 ? 1 : 3;
+        p.in[i].n_prompt = i == 0; /* so the slot's counts are cleared */
     }
-    pair_step(&p, 4, "histories");
+    p.in[4].bias = many;
+    p.in[4].n_bias = 257;
+    pair_step(&p, 5, "histories");
+    pair_close(&p);
+}
+
+/* All ids but one came before, in the slot's history or in one that is the row's own: one for each
+ * turn of a thread. What lies behind such a history, a bias, is none of it. */
+static void one_unseen(void **state)
+{
+    (void)state;
+    static const int vocabs[] = {3307, 970};
+    int32_t *tokens = cp_xcalloc(SIZE_IDS, sizeof(*tokens));
+    for (int v = 0; v < 2; v++) {
+        pair p;
+        pair_open(&p, vocabs[v]);
+        for (int turn = 0; turn < (v ? 3 : 5); turn++) {
+            int n = 0, unseen = 210 + 256 * turn;
+            struct cp_logit_bias bias = {unseen + 1, 5.0f};
+            for (int k = 0; k < p.vocab; k++)
+                if (k != unseen)
+                    tokens[n++] = k;
+            for (int i = 0; i < 3; i++) {
+                put_all(pair_row(&p, i), p.vocab, -1.0f);
+                p.in[i] = plain();
+                p.in[i].temperature = 0.0f;
+                p.in[i].repetition = i == 1 ? 1.3f : 1.0f;
+                p.in[i].presence = i == 1 ? 0.0f : 1.0f;
+                p.in[i].tokens = tokens;
+                p.in[i].n_tokens = n;
+                p.in[i].n_prompt = i;
+            }
+            p.in[2].n_tokens = 256;
+            p.in[2].frequency = 1.0f;
+            p.in[2].bias = &bias;
+            p.in[2].n_bias = 1;
+            pair_step(&p, 3, "one unseen");
+        }
+        pair_close(&p);
+    }
+    free(tokens);
+}
+
+/* Histories of slots side by side, of which all are cleared at once. */
+static void slots(void **state)
+{
+    (void)state;
+    static const int vocabs[] = {100, 4200};
+    static const int32_t tokens[] = {0, 1, 3, 99};
+    for (int v = 0; v < 2; v++) {
+        pair p;
+        pair_open(&p, vocabs[v]);
+        p.each = true;
+        for (int i = 0; i < 3; i++) {
+            put_all(pair_row(&p, i), p.vocab, -1.0f);
+            pair_row(&p, i)[i] = -0.5f;
+            p.in[i].temperature = 0.0f;
+            p.in[i].presence = 1.0f;
+            p.in[i].tokens = tokens;
+            p.in[i].n_tokens = 4;
+        }
+        pair_step(&p, 3, "slots");
+        pair_close(&p);
+    }
+}
+
+/* Just behind the edge from one id to the next, or just before it. */
+static bool at_edge(uint64_t weight, uint64_t best, uint64_t each, bool before)
+{
+    uint64_t rest = (weight - best) % each;
+    return before ? rest > each - each / 500 : rest < each / 500;
+}
+
+/* Draws and top_p at the edges of ids whose weights' exponents are far from a whole power of 2:
+ * what one coefficient of one copy of exp does to them moves the id. All are in one step of a walk.
+ */
+static void edges(void **state)
+{
+    (void)state;
+    enum { KEPT = 256 };
+    static const float levels[] = {-1.04f, -1.0396f};
+    pair p;
+    pair_open(&p, 3305);
+    for (int i = 0; i < ROWS; i++) {
+        float level = levels[i / 4];
+        uint64_t best = 1ull << 30, each = cp_sample_weight(cp_expf(level));
+        uint64_t total = best + each * (KEPT - 1), random;
+        cp_sample_in *in = &p.in[i];
+        put_all(pair_row(&p, i), p.vocab, level);
+        pair_row(&p, i)[0] = 0.0f;
+        in->top_k = KEPT;
+        in->seed = late_seed();
+        if (i % 4 < 2) {
+            do
+                random = cp_sample_random(++in->seed, 0, 0);
+            while (random >> 60 != 15 ||
+                   !at_edge(cp_sample_scale(random, total), best, each, i % 2));
+        } else {
+            in->top_p = (float)((double)(best + 200 * each) / (double)total);
+            while (!at_edge(cp_sample_target(total, in->top_p), best, each, i % 2))
+                in->top_p = cp_f32_from_bits(cp_f32_bits(in->top_p) + (i % 2 ? -1u : 1u));
+        }
+    }
+    pair_step(&p, ROWS, "edges");
     pair_close(&p);
 }
 
@@ -812,6 +931,9 @@ int main(void)
         cmocka_unit_test(sizes),
         cmocka_unit_test(ties),
         cmocka_unit_test(changes),
+        cmocka_unit_test(one_unseen),
+        cmocka_unit_test(slots),
+        cmocka_unit_test(edges),
         cmocka_unit_test(every_warp),
         cmocka_unit_test(values_at_bounds),
         cmocka_unit_test(same_as_ref),
