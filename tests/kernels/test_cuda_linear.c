@@ -1,10 +1,10 @@
 /*
- * test_cuda_linear: LINEAR, EXPERTS and EMBED of the cuda backend, on the PTX machine behind the
+ * test_cuda_linear: LINEAR and EXPERTS of the cuda backend, on the PTX machine behind the
  * fake driver. With numerics exact every kind of panel and float, at every row count of a kernel's
  * widths and lengths of K on both sides of a segment's end, has the bits of ref; in default mode
  * float weights are near it, and a row alone has the bits that it has among others.
  */
-#include "tests/kernels/rig.h"
+#include "tests/kernels/pair.h"
 
 #include "base/mem.h"
 #include "kernels/math.h"
@@ -22,20 +22,6 @@
 
 enum { OUTS = 8 };
 
-/* The first type of each kind of panel. */
-static int some_types(cp_dtype types[CP_PANEL_COUNT])
-{
-    bool seen[CP_PANEL_COUNT] = {false};
-    int n = 0;
-    for (const int *t = cp_test_types; *t >= 0; t++) {
-        cp_panel_kind kind = cp_panel_kind_of((cp_dtype)*t);
-        if (!seen[kind])
-            types[n++] = (cp_dtype)*t;
-        seen[kind] = true;
-    }
-    return n;
-}
-
 static bool is_float(cp_dtype t)
 {
     return cp_panel_is_float(cp_panel_kind_of(t));
@@ -46,88 +32,6 @@ static int whole_blocks(cp_dtype t, int k)
 {
     int block = cp_dtype_info((uint32_t)t)->block;
     return (k + block - 1) / block * block;
-}
-
-/* ---- ref and cuda side by side ---- */
-
-typedef struct pair {
-    rig *r;
-    machine ref, cuda;
-} pair;
-
-static pair pair_open(rig *r, bool exact)
-{
-    pair p = {.r = r, .ref = machine_open(r, NULL, 1)};
-    r->exact = r->odd = exact;
-    p.cuda = machine_open_on(r, "cuda", NULL, 1);
-    return p;
-}
-
-static void pair_close(pair *p)
-{
-    machine_close(&p->cuda);
-    machine_close(&p->ref);
-}
-
-/* Rows that are given, for a matrix. */
-typedef struct given {
-    cp_mat m;
-    int n, width;
-    float *x;
-} given;
-
-static void fill(machine *m, uint64_t seed, const given *g)
-{
-    machine_fill(m, seed);
-    for (int row = 0; g && row < g->n; row++)
-        machine_put_row(m, g->m, row, g->x + row * g->width);
-}
-
-static void both_step(pair *p, const cp_batch *b, const given *g)
-{
-    uint64_t seed = rig_random(p->r, 1u << 30);
-    fill(&p->ref, seed, g);
-    fill(&p->cuda, seed, g);
-    machine_step(&p->ref, b);
-    machine_step(&p->cuda, b);
-}
-
-/* A step of n rows on both. */
-static void pair_step(pair *p, int n, const given *g)
-{
-    rig_seq q = {.n_rows = n};
-    rig_batch b;
-    rig_batch_init(&b, p->r, &q, 1, false);
-    both_step(p, &b.b, g);
-    rig_batch_fini(&b);
-}
-
-/* A step with n output rows on both, and one more row, of which nothing is wanted: row n of the
- * outputs stays what it was. */
-static void pair_step_out(pair *p, int n, const cp_mat *outs)
-{
-    rig_seq q = {.n_rows = n + 1};
-    rig_batch b;
-    rig_batch_init(&b, p->r, &q, 1, true);
-    b.b.n_out = n;
-    both_step(p, &b.b, NULL);
-    rig_batch_fini(&b);
-    for (int i = 0; outs[i] >= 0; i++) {
-        float *want = machine_row(&p->ref, outs[i], n), *got = machine_row(&p->cuda, outs[i], n);
-        assert_memory_equal(got, want, (size_t)p->r->mats[outs[i]].width * sizeof *got);
-        free(want);
-        free(got);
-    }
-}
-
-/* outs ends with -1. The row behind the last has what it had. */
-static void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
-{
-    for (int i = 0; outs[i] >= 0; i++) {
-        bool out = p->r->mats[outs[i]].rows == CP_ROWS_OUT;
-        int most = out ? p->r->cfg.max_out : p->r->cfg.max_rows;
-        machines_equal(&p->ref, &p->cuda, outs[i], n + (n < most), what);
-    }
 }
 
 /* ---- LINEAR ---- */
@@ -208,7 +112,7 @@ static void linears(void **state)
 {
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
-    int n = some_types(types), number = 0;
+    int n = cp_test_kinds(types), number = 0;
     for (int i = 0; i < n; i++)
         for (int j = 0; j < N_K; j++, number++) {
             int k = whole_blocks(types[i], lengths[j]);
@@ -224,7 +128,7 @@ static void several_weights(void **state)
 {
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
-    int n = some_types(types);
+    int n = cp_test_kinds(types);
     for (int seed = 0; seed < 12; seed++) {
         rig r;
         cp_mat outs[OUTS];
@@ -290,7 +194,7 @@ static void mix(const cp_dtype *types, int n, int from, int k, bool gated, const
 static int integer_types(cp_dtype types[CP_PANEL_COUNT])
 {
     cp_dtype all[CP_PANEL_COUNT];
-    int n = some_types(all), n_ints = 0;
+    int n = cp_test_kinds(all), n_ints = 0;
     for (int block = 32; block <= 256; block *= 2)
         for (int i = 0; i < n; i++)
             if (!is_float(all[i]) && (int)cp_dtype_info((uint32_t)all[i])->block == block)
@@ -412,7 +316,7 @@ static void thresholds(void **state)
     /* rows of one tile, two, four: some and all; and of a block of one */
     static const int some[] = {1, 9, 33}, all[] = {8, 16, 32}, many = 64;
     cp_dtype types[CP_PANEL_COUNT], ints[CP_PANEL_COUNT];
-    int n = some_types(types), n_ints = integer_types(ints);
+    int n = cp_test_kinds(types), n_ints = integer_types(ints);
     for (int way = 0; way < WAYS; way++) {
         const int *rows = way == TANH ? all : some;
         for (int i = 0; i < n; i++)
@@ -517,7 +421,7 @@ static void handed_halves(void **state)
 {
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
-    int n = some_types(types);
+    int n = cp_test_kinds(types);
     for (int i = 0; i < 4 * n; i++) {
         hand_on_halves(types[i / 4], CP_DTYPE_BF16, i & 1, i & 2);
         if (i & 1)
@@ -656,7 +560,7 @@ static void experts(void **state)
 {
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
-    int n = some_types(types);
+    int n = cp_test_kinds(types);
     for (int number = 0; number < 2 * n; number++) {
         rig r;
         rig_init(&r, (uint64_t)number + 900);
@@ -709,102 +613,6 @@ static void many_experts(void **state)
     }
 }
 
-/* ---- EMBED ---- */
-
-enum { EMBED_VOCAB = 40, EMBED_SEQS = 3 };
-
-/* Two steps of three sequences, in the second of which each one's last id is what it sampled in the
- * first. */
-static void embed_steps(rig *r, const cp_mat *outs, const char *what)
-{
-    static const rig_seq q[EMBED_SEQS] = {{.n_rows = 3}, {.n_rows = 1}, {.n_rows = 5}};
-    cp_sample_in in[EMBED_SEQS];
-    cp_sample_out ids[EMBED_SEQS];
-    rig_batch b;
-    r->prog.n_vocab = EMBED_VOCAB;
-    r->prog.logits = rig_mat(r, EMBED_VOCAB, CP_ROWS_OUT);
-    rig_batch_init(&b, r, q, EMBED_SEQS, false);
-    b.b.samples = in;
-    b.b.results = ids;
-    for (int i = 0; i < EMBED_SEQS; i++) {
-        b.seqs[i].slot = 7 - 2 * i;
-        in[i] = (cp_sample_in){.repetition = 1.0f, .top_p = 1.0f, .target = -1, .n_top = -1};
-    }
-    for (int i = 0; i < b.b.n_rows; i++)
-        b.tok[i] %= EMBED_VOCAB;
-    pair p = pair_open(r, true);
-    for (int step = 0; step < 2; step++) {
-        both_step(&p, &b.b, NULL);
-        pair_equal(&p, b.b.n_rows, outs, what);
-        for (int i = 0; i < EMBED_SEQS; i++)
-            b.tok[b.out_rows[i]] = CP_TOK_PREV;
-        assert_false(step == 0 && ids[0].id == ids[1].id && ids[1].id == ids[2].id);
-    }
-    pair_close(&p);
-    rig_batch_fini(&b);
-}
-
-/* Every kind of table, rows that end within the first turn of a block's threads, with a turn, and
- * after nine. */
-static void embeds(void **state)
-{
-    (void)state;
-    static const int widths_of[][5] = {{256, 2304, -1}, {96, 1024, 1792, 2304, -1}};
-    cp_dtype types[CP_PANEL_COUNT];
-    int n = some_types(types);
-    for (int number = 0; number < n; number++)
-        for (const int *width = widths_of[is_float(types[number])]; *width >= 0; width++) {
-            rig r;
-            rig_init(&r, (uint64_t)(number + *width) + 500);
-            cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
-            op->u.embed.out = rig_mat(&r, *width, CP_ROWS_ALL);
-            op->u.embed.table = rig_weight(&r, types[number], *width, EMBED_VOCAB, CP_ROLE_EMBED);
-            op->u.embed.scale = number % 2 ? 1.0f : 25.298f;
-            cp_mat outs[] = {op->u.embed.out, -1};
-            embed_steps(&r, outs, cp_dtype_info((uint32_t)types[number])->name);
-            rig_fini(&r);
-        }
-}
-
-/* A record that mixes its table, of which it returns the weight. */
-static cp_wref mixing(rig *r, cp_dtype t, int width, int span, cp_mat out)
-{
-    cp_op *op = rig_op(r, CP_OP_EMBED, CP_ROWS_ALL);
-    op->u.embed.out = out;
-    op->u.embed.table = rig_weight(r, t, width, EMBED_VOCAB, CP_ROLE_EMBED);
-    op->u.embed.scale = span % 3 ? 1.0f : 25.298f;
-    op->u.embed.in = rig_mat(r, width, CP_ROWS_ALL);
-    op->u.embed.norm = rig_vector(r, span, 1);
-    op->u.embed.eps = 1e-6f;
-    op->u.embed.mix = 0.70710678f;
-    return op->u.embed.table;
-}
-
-/* Two records that mix, in spans of one element a lane and of up to sixteen. A plain record has the
- * second's table, too, which so lies on the device, where the mixing one does not look. */
-static void mixed_embeds(void **state)
-{
-    (void)state;
-    static const int spans[] = {2,   24,  48,  64,  96,  128, 160, 200,
-                                256, 300, 352, 364, 428, 492, 512};
-    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
-        rig r;
-        rig_init(&r, i + 560);
-        int width = (i % 3 ? 32 : 5) * spans[i]; /* of eight warps some have none */
-        cp_dtype t = width % CP_QBLOCK ? CP_DTYPE_BF16 : CP_DTYPE_Q5_0;
-        cp_mat outs[] = {rig_mat(&r, width, CP_ROWS_ALL), rig_mat(&r, width, CP_ROWS_ALL),
-                         rig_mat(&r, width, CP_ROWS_ALL), -1};
-        mixing(&r, t, width, spans[i], outs[0]);
-        cp_wref table = mixing(&r, t, width, spans[i], outs[1]);
-        cp_op *op = rig_op(&r, CP_OP_EMBED, CP_ROWS_ALL);
-        op->u.embed.out = outs[2];
-        op->u.embed.table = table;
-        op->u.embed.scale = 0.5f;
-        embed_steps(&r, outs, "mixed");
-        rig_fini(&r);
-    }
-}
-
 /* ---- default numerics ---- */
 
 /* Of n rows; the one behind them has what it had. */
@@ -841,7 +649,7 @@ static void assert_rows_alone(pair *p, cp_mat in, cp_mat out, int n)
         rig_seq q = {.n_rows = 1};
         rig_batch b;
         rig_batch_init(&b, p->r, &q, 1, false);
-        fill(&alone, 1, &g);
+        given_fill(&alone, 1, &g);
         machine_step(&alone, &b.b);
         float *got = machine_row(&alone, out, 0);
         for (int o = 0; o < m; o++)
@@ -1111,7 +919,7 @@ static void every_branch(void **state)
         every_chain(types[i], types[(i + 1) % n], CP_DTYPE_F16, false);
         every_chain(types[i], types[(i + 1) % n], i % 2 ? CP_DTYPE_BF16 : CP_DTYPE_Q8_0, true);
     }
-    n = getenv("CP_EVERY") ? some_types(types) : 0;
+    n = getenv("CP_EVERY") ? cp_test_kinds(types) : 0;
     for (int i = 0; i < n; i++) {
         every_length_of(types[i]);
         lopsided(types[i], true);
@@ -1149,9 +957,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linears),         cmocka_unit_test(several_weights),
         cmocka_unit_test(odd_inputs),      cmocka_unit_test(experts),
-        cmocka_unit_test(embeds),          cmocka_unit_test(halves),
-        cmocka_unit_test(chains),          cmocka_unit_test(gemms),
-        cmocka_unit_test(mixes),           cmocka_unit_test(mixed_embeds),
+        cmocka_unit_test(halves),          cmocka_unit_test(chains),
+        cmocka_unit_test(gemms),           cmocka_unit_test(mixes),
         cmocka_unit_test(gemm_inputs),     cmocka_unit_test(thresholds),
         cmocka_unit_test(many_experts),    cmocka_unit_test(handed_halves),
         cmocka_unit_test(prologue_halves), cmocka_unit_test(every_branch),

@@ -146,3 +146,16 @@ void cp_test_free(cp_tensor *t)
     free(u.p);
     t->data = NULL;
 }
+
+int cp_test_kinds(cp_dtype types[CP_PANEL_COUNT])
+{
+    bool seen[CP_PANEL_COUNT] = {false};
+    int n = 0;
+    for (const int *t = cp_test_types; *t >= 0; t++) {
+        cp_panel_kind kind = cp_panel_kind_of((cp_dtype)*t);
+        if (!seen[kind])
+            types[n++] = (cp_dtype)*t;
+        seen[kind] = true;
+    }
+    return n;
+}

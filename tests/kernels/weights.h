@@ -9,6 +9,8 @@
 
 /* Types that a LINEAR accepts, ended by -1. */
 extern const int cp_test_types[];
+/* The first type of each kind of panel, and how many there are. */
+int cp_test_kinds(cp_dtype types[CP_PANEL_COUNT]);
 
 /* xorshift64; *s must not be 0. */
 uint64_t cp_test_random(uint64_t *s);

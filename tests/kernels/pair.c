@@ -1,0 +1,74 @@
+/*
+ * pair: see pair.h.
+ */
+#include "tests/kernels/pair.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+pair pair_open(rig *r, bool exact)
+{
+    pair p = {.r = r, .ref = machine_open(r, NULL, 1)};
+    r->exact = r->odd = exact;
+    p.cuda = machine_open_on(r, "cuda", NULL, 1);
+    return p;
+}
+
+void pair_close(pair *p)
+{
+    machine_close(&p->cuda);
+    machine_close(&p->ref);
+}
+
+void given_fill(machine *m, uint64_t seed, const given *g)
+{
+    machine_fill(m, seed);
+    for (int row = 0; g && row < g->n; row++)
+        machine_put_row(m, g->m, row, g->x + row * g->width);
+}
+
+void pair_batch(pair *p, const cp_batch *b, const given *g)
+{
+    uint64_t seed = rig_random(p->r, 1u << 30);
+    given_fill(&p->ref, seed, g);
+    given_fill(&p->cuda, seed, g);
+    machine_step(&p->ref, b);
+    machine_step(&p->cuda, b);
+}
+
+void pair_step(pair *p, int n, const given *g)
+{
+    rig_seq q = {.n_rows = n};
+    rig_batch b;
+    rig_batch_init(&b, p->r, &q, 1, false);
+    pair_batch(p, &b.b, g);
+    rig_batch_fini(&b);
+}
+
+void pair_step_out(pair *p, int n, const cp_mat *outs)
+{
+    rig_seq q = {.n_rows = n + 1};
+    rig_batch b;
+    rig_batch_init(&b, p->r, &q, 1, true);
+    b.b.n_out = n;
+    pair_batch(p, &b.b, NULL);
+    rig_batch_fini(&b);
+    for (int i = 0; outs[i] >= 0; i++) {
+        float *want = machine_row(&p->ref, outs[i], n), *got = machine_row(&p->cuda, outs[i], n);
+        assert_memory_equal(got, want, (size_t)p->r->mats[outs[i]].width * sizeof *got);
+        free(want);
+        free(got);
+    }
+}
+
+void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
+{
+    for (int i = 0; outs[i] >= 0; i++) {
+        bool out = p->r->mats[outs[i]].rows == CP_ROWS_OUT;
+        int most = out ? p->r->cfg.max_out : p->r->cfg.max_rows;
+        machines_equal(&p->ref, &p->cuda, outs[i], n + (n < most), what);
+    }
+}
