@@ -36,12 +36,13 @@ static int whole_blocks(cp_dtype t, int k)
 
 /* ---- LINEAR ---- */
 
-static const int row_counts[] = {1, 5, 8, 17, 32, 64};
+static const int row_counts[] = {1, 5, 8, 12, 17, 32, 64};
 static const int lengths[] = {32, 480, 512, 544, 2592};
 enum { N_ROWS = sizeof row_counts / sizeof *row_counts, N_K = sizeof lengths / sizeof *lengths };
-/* A length at which each warp of a block has a second segment, for rows of each kernel width. */
+/* A length at which each warp of a block has a second segment, for rows of each kernel width; one
+ * row of the widest is alone in its block. */
 enum { LONG = 4640, N_LONG = 3 };
-static const int long_row_counts[N_LONG] = {5, 12, 20};
+static const int long_row_counts[N_LONG] = {5, 12, 33};
 
 /* Weight i of op, of a type and m outputs, with a bias if wanted. */
 static void add_weight(rig *r, cp_op *op, cp_dtype t, int k, int m, bool bias)
@@ -171,7 +172,7 @@ static void mix(const cp_dtype *types, int n, int from, int k, bool gated, const
     op->u.linear.n_w = 0;
     for (int i = 0; i < n_w; i++) {
         int outputs = gated ? m : 1 + (int)rig_random(&r, 70);
-        add_weight(&r, op, types[(from + i) % n], k, outputs, i % 2);
+        add_weight(&r, op, types[(from + i) % n], k, outputs, (i + k / 32) % 2);
         if (!gated || i == 0)
             outs[n_outs++] = op->u.linear.w[i].out = rig_mat(&r, outputs, rows_of);
     }
@@ -205,11 +206,16 @@ static int integer_types(cp_dtype types[CP_PANEL_COUNT])
 static void mixes(void **state)
 {
     (void)state;
-    static const int rows[] = {5, 30, 65}; /* all tiles of a block */
+    static const int rows[] = {5, 30, 33, 65}; /* all tiles of a block; of the next one, one row */
+    static const int ks[] = {608, 544, 576};   /* the last super-block has 3 blocks, 1, 2 */
+    static const int many[] = {2080, 2592, 3104, 3616, LONG}; /* five to eight segments, and ten */
     cp_dtype types[CP_PANEL_COUNT];
     int n = integer_types(types);
-    for (int i = 0; i < 2 * n; i++)
-        mix(types, n, i / 2, 608, i % 2, rows, sizeof rows / sizeof *rows);
+    for (int j = 0; j < 3; j++)
+        for (int i = 0; i < 2 * n; i++)
+            mix(types, n, i / 2, ks[j], i % 2, rows, sizeof rows / sizeof *rows);
+    for (int i = 0; i < 5; i++)
+        mix(types, n, 6, many[i], i % 2, rows, 3);
 }
 
 /* Blocks whose largest value is 0, infinite, a NaN or beyond what int8 takes in one step. */
@@ -331,10 +337,17 @@ static void thresholds(void **state)
 
 /* ---- what is handed on in 16 bits ---- */
 
-enum { HANDED = 152 }; /* the last block of 32 ends in zeroes, but not that of eight */
+/* The last block of 32 ends in zeroes, but not that of eight. */
+enum { HANDED = 152, MANY_HANDED = 17 };
 
-/* A weight of F16 or BF16 that gives what it takes, but that every other row begins with a NaN:
- * what is read behind a row's end shows in that row. */
+/* Rows of identity(): what is read behind the end of the row before shows there. Each of a lane's
+ * four outputs has such rows and others. */
+static bool begins_with_nan(int row)
+{
+    return row % 5 == 0;
+}
+
+/* A weight of F16 or BF16 that gives what it takes, but for rows that begin with a NaN. */
 static cp_wref identity(rig *r, cp_dtype t, int n)
 {
     cp_wref w = rig_weight(r, t, n, n, CP_ROLE_LINEAR);
@@ -342,7 +355,7 @@ static cp_wref identity(rig *r, cp_dtype t, int n)
     memset(x, 0, (size_t)(n * n) * sizeof *x);
     for (int i = 0; i < n; i++) {
         x[i * n + i] = t == CP_DTYPE_F16 ? cp_f16_from_f32(1.0f) : cp_bf16_from_f32(1.0f);
-        if (i % 2)
+        if (begins_with_nan(i))
             x[i * n] = t == CP_DTYPE_F16 ? cp_f16_from_f32(NAN) : cp_bf16_from_f32(NAN);
     }
     return w;
@@ -359,6 +372,12 @@ static float as_scaled_f16(const float *x, int n, int i)
     return ldexpf(cp_f32_from_f16(cp_f16_from_f32(ldexpf(x[i], e))), -e);
 }
 
+/* At each place of four, of some length; of a row that has no NaN. */
+static int infinite_at(int n)
+{
+    return n / 3 + begins_with_nan(n / 3);
+}
+
 /* Of many sizes, some halfway between two 16-bit numbers. */
 static void put_sizes(float *x, int n, bool infinite)
 {
@@ -368,17 +387,18 @@ static void put_sizes(float *x, int n, bool infinite)
         x[i] = ldexpf(x[i], 60 * (i / 32) - 120 + i % 7);
     }
     if (infinite)
-        x[n / 4 * 2] = INFINITY;
+        x[infinite_at(n)] = INFINITY;
 }
 
 /* Rows of out are x as weights of type `to` take it, times identity(). */
 static void check_halves(const pair *p, cp_mat out, int rows, const float *x, int n, cp_dtype to)
 {
-    bool infinite = isinf(x[n / 4 * 2]);
+    bool infinite = isinf(x[infinite_at(n)]);
     for (int row = 0; row < rows; row++) {
         float *got = machine_row(&p->cuda, out, row);
         for (int o = 0; o < n; o++) {
-            bool lost = o % 2 || (infinite && o != n / 4 * 2); /* 0 times infinity */
+            bool lost =
+                begins_with_nan(o) || (infinite && o != infinite_at(n)); /* 0 times infinity */
             float want = to == CP_DTYPE_F16 ? as_scaled_f16(x, n, o)
                                             : cp_f32_from_bf16(cp_bf16_from_f32(x[o]));
             if (lost ? got[o] == got[o] : got[o] != want)
@@ -390,10 +410,25 @@ static void check_halves(const pair *p, cp_mat out, int rows, const float *x, in
     }
 }
 
-/* A product of type t, whose outputs are its biases, goes to one of type `to` alone. */
-static void hand_on_halves(cp_dtype t, cp_dtype to, bool exact, bool infinite)
+/* Steps with given rows, by which a product of type `to` takes x, n values. */
+static void check_taken(rig *r, bool exact, given g, cp_mat out, const float *x, int n, cp_dtype to)
 {
-    static const int rows[] = {1, 9, 17};
+    static const int rows[] = {1, 5, 9, MANY_HANDED};
+    pair p = pair_open(r, exact);
+    for (int i = 0; i < 4; i++) {
+        g.n = rows[i];
+        pair_step(&p, rows[i], &g);
+        check_halves(&p, out, rows[i], x, n, to);
+    }
+    pair_close(&p);
+    rig_fini(r);
+    free(g.x);
+}
+
+/* The outputs of a product of type t, which are its biases, go to one of type `to` alone. Of gate
+ * and up, where up has another type, they are up's biases times SILU of 32, which is 32. */
+static void hand_on_halves(cp_dtype t, cp_dtype up, cp_dtype to, bool exact, bool infinite)
+{
     rig r;
     rig_init(&r, 78);
     int k = whole_blocks(t, 32);
@@ -403,18 +438,52 @@ static void hand_on_halves(cp_dtype t, cp_dtype to, bool exact, bool infinite)
     op->u.linear.n_w = 0;
     add_weight(&r, op, t, k, HANDED, true);
     op->u.linear.w[0].out = mid;
-    float *bias = (float *)(uintptr_t)r.tensors[op->u.linear.w[0].bias].data;
+    float *bias = (float *)(uintptr_t)r.tensors[op->u.linear.w[0].bias].data, x[HANDED];
     put_sizes(bias, HANDED, infinite);
-    rig_linear(&r, mid, identity(&r, to, HANDED), out, CP_ROWS_ALL);
-    pair p = pair_open(&r, exact);
-    for (int i = 0; i < 3; i++) {
-        given zeroes = {in, rows[i], k, cp_xcalloc((size_t)(rows[i] * k), sizeof(float))};
-        pair_step(&p, rows[i], &zeroes);
-        check_halves(&p, out, rows[i], bias, HANDED, to);
-        free(zeroes.x);
+    memcpy(x, bias, sizeof x);
+    if (up != t) {
+        op->u.linear.act = CP_ACT_SILU;
+        add_weight(&r, op, up, k, HANDED, true);
+        float *of_up = (float *)(uintptr_t)r.tensors[op->u.linear.w[1].bias].data;
+        for (int i = 0; i < HANDED; i++) {
+            of_up[i] = bias[i] / 32.0f;
+            bias[i] = 32.0f;
+            x[i] = of_up[i] * 32.0f;
+        }
     }
-    pair_close(&p);
-    rig_fini(&r);
+    rig_linear(&r, mid, identity(&r, to, HANDED), out, CP_ROWS_ALL);
+    given zeroes = {in, 0, k, cp_xcalloc((size_t)(MANY_HANDED * k), sizeof(float))};
+    check_taken(&r, exact, zeroes, out, x, HANDED, to);
+}
+
+/* Up is a matrix, whose rows go on behind the last output: with an infinity, for which the next
+ * product has no weights, and so has to find nothing. */
+static void hand_on_wide(cp_dtype t, cp_dtype to)
+{
+    enum { WIDTH = HANDED + 1 };
+    rig r;
+    float x[HANDED];
+    rig_init(&r, 81);
+    int k = whole_blocks(t, 32);
+    cp_mat mul = rig_mat(&r, WIDTH, CP_ROWS_ALL), mid = rig_mat(&r, HANDED, CP_ROWS_ALL),
+           out = rig_mat(&r, HANDED, CP_ROWS_ALL);
+    cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+    op->u.linear.n_w = 0;
+    add_weight(&r, op, t, k, HANDED, true);
+    op->u.linear.w[0].out = mid;
+    op->u.linear.in_scale = 0.0f;
+    op->u.linear.act = CP_ACT_SILU;
+    op->u.linear.mul = mul;
+    given ups = {mul, 0, WIDTH, cp_xcalloc(MANY_HANDED * WIDTH, sizeof(float))};
+    for (int i = 0; i < HANDED; i++) {
+        ((float *)(uintptr_t)r.tensors[op->u.linear.w[0].bias].data)[i] = 32.0f;
+        x[i] = 32.0f * (ups.x[i] = rig_uniform(&r));
+    }
+    ups.x[HANDED] = INFINITY;
+    for (int row = 1; row < MANY_HANDED; row++)
+        memcpy(ups.x + row * WIDTH, ups.x, WIDTH * sizeof(float));
+    rig_linear(&r, mid, identity(&r, to, HANDED), out, CP_ROWS_ALL);
+    check_taken(&r, false, ups, out, x, HANDED, to);
 }
 
 static void handed_halves(void **state)
@@ -422,40 +491,36 @@ static void handed_halves(void **state)
     (void)state;
     cp_dtype types[CP_PANEL_COUNT];
     int n = cp_test_kinds(types);
-    for (int i = 0; i < 4 * n; i++) {
-        hand_on_halves(types[i / 4], CP_DTYPE_BF16, i & 1, i & 2);
+    for (int i = 0; i < 4 * n + 4; i++) {
+        cp_dtype t = i < 4 * n ? types[i / 4] : CP_DTYPE_Q4_0, up = i < 4 * n ? t : CP_DTYPE_Q8_0;
+        hand_on_halves(t, up, CP_DTYPE_BF16, i & 1, i & 2);
         if (i & 1)
-            hand_on_halves(types[i / 4], CP_DTYPE_F16, false, i & 2);
+            hand_on_halves(t, up, CP_DTYPE_F16, false, i & 2);
     }
+    for (int i = 0; i < 2 * n; i++)
+        hand_on_wide(types[i / 2], i % 2 ? CP_DTYPE_F16 : CP_DTYPE_BF16);
 }
 
 /* Rows that a prologue makes 16-bit numbers of, without a norm; of lengths that end in each place
- * of a turn of the loops over them, one of which no four divides. */
+ * of a turn of the loops over them, some of which no four divides. */
 static void prologue_halves(void **state)
 {
     (void)state;
-    static const int lengths_of[] = {24, 56, 64, 88, 96, HANDED - 2, HANDED}, rows[] = {5, 9, 17};
-    for (int i = 0; i < 28; i++) {
+    static const int lengths_of[] = {24, 32, 33, 56, 64, 65, 88, 96, HANDED - 2, HANDED};
+    for (int i = 0; i < 40; i++) {
         rig r;
         rig_init(&r, 79);
         int n = lengths_of[i / 4];
         cp_dtype to = i & 1 ? CP_DTYPE_F16 : CP_DTYPE_BF16;
         cp_mat in = rig_mat(&r, n, CP_ROWS_ALL), out = rig_mat(&r, n, CP_ROWS_ALL);
         rig_linear(&r, in, identity(&r, to, n), out, CP_ROWS_ALL);
-        pair p = pair_open(&r, false);
-        given g = {in, 17, n, cp_xcalloc((size_t)(17 * n), sizeof(float))};
+        given g = {in, 0, n, cp_xcalloc((size_t)(MANY_HANDED * n), sizeof(float))};
         for (int j = 0; j < n; j++)
             g.x[j] = rig_uniform(&r);
         put_sizes(g.x, n, i & 2);
-        for (int row = 1; row < 17; row++)
+        for (int row = 1; row < MANY_HANDED; row++)
             memcpy(g.x + row * n, g.x, (size_t)n * sizeof(float));
-        for (int j = 0; j < 3; j++) {
-            pair_step(&p, rows[j], &g);
-            check_halves(&p, out, rows[j], g.x, n, to);
-        }
-        free(g.x);
-        pair_close(&p);
-        rig_fini(&r);
+        check_taken(&r, false, g, out, g.x, n, to);
     }
 }
 
@@ -726,29 +791,120 @@ static void gemms(void **state)
     }
 }
 
-/* Rows of f16 that one power of two divides, of all that a prologue may do before. */
+/* The column of row, and output, i below. First those at the ends of what the threads of a block
+ * take in one turn, then some of every warp. */
+static int peak(int i, int k)
+{
+    return i < 2 ? 1023 - 768 * i : i < 12 ? 256 * (i - 2) % k : (i * 37 + 5) % k;
+}
+
+/* What a prologue may do before it rounds, by the bits of number. */
+static void put_prologue(rig *r, cp_op *op, int k, int number)
+{
+    if (number & 1)
+        op->u.linear.norm = rig_vector(r, k, 1);
+    if (number & 2)
+        op->u.linear.add = rig_mat(r, k, CP_ROWS_ALL);
+    if ((number & 6) == 6)
+        op->u.linear.add_norm = rig_vector(r, k, 1);
+    if (number & 8)
+        op->u.linear.in_scale = 0.0625f;
+}
+
+static void set_vector(const rig *r, cp_wref w, int i, float x)
+{
+    if (w >= 0)
+        ((float *)(uintptr_t)r->tensors[w].data)[i] = x;
+}
+
+/* A weight that gives the columns of peak() as they are. */
+static cp_wref peaks(rig *r, cp_dtype t, int k, int n)
+{
+    cp_wref w = rig_weight(r, t, k, n, CP_ROLE_LINEAR);
+    void *x = (void *)(uintptr_t)r->tensors[w].data;
+    memset(x, 0, r->tensors[w].bytes);
+    for (int i = 0; i < n; i++) {
+        if (t == CP_DTYPE_F32)
+            ((float *)x)[i * k + peak(i, k)] = 1.0f;
+        else
+            ((uint16_t *)x)[i * k + peak(i, k)] = cp_f16_from_f32(1.0f);
+    }
+    return w;
+}
+
+/* Rows of f16 that are multiplied by one power of two each, which brings its largest number, at
+ * peak(), to [2^14, 2^15), whatever a prologue does before. */
 static void gemm_inputs(void **state)
 {
     (void)state;
-    enum { K = 2592, M = 40, ROWS = 64 };
-    for (int number = 0; number < 8; number++) {
+    enum { ROWS = 64 };
+    for (int number = 0; number < 32; number++) {
         rig r;
         rig_init(&r, (uint64_t)number + 350);
         r.gemm = CP_GEMM_CUBLAS;
-        cp_mat in = rig_mat(&r, K, CP_ROWS_ALL), out = rig_mat(&r, M, CP_ROWS_ALL);
-        cp_op *op = rig_linear(&r, in, rig_weight(&r, CP_DTYPE_F16, K, M, CP_ROLE_LINEAR), out,
-                               CP_ROWS_ALL);
-        op->u.linear.in_scale = number % 2 ? 0.83f : 1.0f;
-        op->u.linear.norm = number % 3 ? rig_vector(&r, K, 1) : (cp_wref)-1;
-        if (number >= 2) {
-            op->u.linear.add = rig_mat(&r, K, CP_ROWS_ALL);
-            op->u.linear.add_norm = number >= 5 ? rig_vector(&r, K, 1) : (cp_wref)-1;
+        int k = number % 2 ? 1024 : 2592;
+        cp_mat in = rig_mat(&r, k, CP_ROWS_ALL), outs[] = {rig_mat(&r, ROWS, CP_ROWS_ALL), -1},
+               halves_out = rig_mat(&r, ROWS, CP_ROWS_ALL);
+        cp_op *op = rig_linear(&r, in, peaks(&r, CP_DTYPE_F32, k, ROWS), outs[0], CP_ROWS_ALL);
+        op->u.linear.w[op->u.linear.n_w++].out = halves_out;
+        op->u.linear.w[1].w = peaks(&r, CP_DTYPE_F16, k, ROWS);
+        op->u.linear.w[1].bias = -1;
+        put_prologue(&r, op, k, number / 2);
+        cp_mat to = number & 4 && number >= 16 ? op->u.linear.add : in;
+        given g = {to, ROWS, k, cp_xcalloc((size_t)(ROWS * k), sizeof(float))};
+        for (int i = 0; i < ROWS * k; i++)
+            g.x[i] = rig_uniform(&r);
+        for (int i = 0; i < ROWS; i++) {
+            g.x[i * k + peak(i, k)] = 0x1p20f;
+            set_vector(&r, op->u.linear.norm, peak(i, k), 0x1p10f);
+            set_vector(&r, op->u.linear.add_norm, peak(i, k), 0x1p10f);
         }
         pair p = pair_open(&r, false);
-        pair_step(&p, ROWS, NULL);
-        double d = distance(&p, out, ROWS);
-        if (!(d <= 1e-5))
-            fail_msg("number %d: NMSE %g", number, d);
+        pair_step(&p, ROWS, &g);
+        pair_equal(&p, ROWS, outs, "rows of f32");
+        for (int row = 0; row < ROWS; row++) {
+            float *x = machine_row(&p.ref, outs[0], row),
+                  *got = machine_row(&p.cuda, halves_out, row);
+            int e = 14 - ilogbf(x[row]);
+            for (int i = 0; i < ROWS; i++) {
+                float want = ldexpf(cp_f32_from_f16(cp_f16_from_f32(ldexpf(x[i], e))), -e);
+                if (got[i] != want)
+                    fail_msg("number %d, row %d, column %d: %a, not %a", number, row, peak(i, k),
+                             (double)got[i], (double)want);
+            }
+            free(x);
+            free(got);
+        }
+        pair_close(&p);
+        rig_fini(&r);
+        free(g.x);
+    }
+}
+
+/* Rows of lengths that no four divides, for products of floats of all forms. */
+static void ragged_inputs(void **state)
+{
+    (void)state;
+    static const int ks[] = {5, 30, 63, 127, 130, 1029};
+    static const cp_dtype types[] = {CP_DTYPE_F32, CP_DTYPE_BF16, CP_DTYPE_F16};
+    for (int number = 0; number < 36; number++) {
+        rig r;
+        rig_init(&r, (uint64_t)number + 390);
+        int k = ks[number % 6];
+        cp_mat outs[5] = {-1, -1, -1, -1, -1};
+        cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
+        op->u.linear.n_w = 0;
+        for (int i = 0; i < 3; i++) {
+            add_weight(&r, op, types[i], k, 20, false);
+            outs[i] = op->u.linear.w[i].out = rig_mat(&r, 20, CP_ROWS_ALL);
+        }
+        put_prologue(&r, op, k, number);
+        op->u.linear.x_out = number % 5 < 3 ? rig_mat(&r, k, CP_ROWS_ALL) : -1;
+        pair p = pair_open(&r, false);
+        pair_step(&p, 5, NULL);
+        pair_equal(&p, 5, (cp_mat[]){outs[0], op->u.linear.x_out, -1}, "ragged rows");
+        for (int i = 1; i < 3; i++)
+            assert_true(distance(&p, outs[i], 5) <= 1e-5);
         pair_close(&p);
         rig_fini(&r);
     }
@@ -797,7 +953,7 @@ static void every_chain(cp_dtype gate, cp_dtype up, cp_dtype to, bool exact)
     rig r;
     rig_init(&r, 6000);
     int k = whole_blocks(up, whole_blocks(gate, 64));
-    int m = is_float(to) ? 150 : 160; /* the last block of these ends in zeroes */
+    int m = is_float(to) ? 150 : whole_blocks(to, 160); /* floats' last block ends in zeroes */
     cp_mat outs[] = {rig_mat(&r, 40, CP_ROWS_ALL), -1}, mid = rig_mat(&r, m, CP_ROWS_ALL);
     cp_op *op = rig_linear(&r, rig_mat(&r, k, CP_ROWS_ALL), 0, 0, CP_ROWS_ALL);
     op->u.linear.n_w = 0;
@@ -906,6 +1062,30 @@ static void lopsided(cp_dtype t, bool exact)
     rig_fini(&r);
 }
 
+/* What is cheap of these for every kernel: lengths at each place of a turn of the loop over a
+ * segment, four segments, few items of an expert, and int8 blocks that are handed on, of which the
+ * next product takes the sum, the sum times its scale, or the sums of both halves. */
+static void each_kernel(void **state)
+{
+    (void)state;
+    static const int ks[] = {64, 96, 128, 1568};
+    static const cp_dtype next[] = {CP_DTYPE_Q8_0, CP_DTYPE_Q4_1, CP_DTYPE_NVFP4};
+    cp_dtype types[CP_PANEL_COUNT];
+    int n = cp_test_kinds(types);
+    for (int i = 0; i < n; i++) {
+        bool half = types[i] == CP_DTYPE_F16 || types[i] == CP_DTYPE_BF16;
+        for (int exact = 1; exact >= !half; exact--) {
+            for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
+                every_length(types[i], whole_blocks(types[i], ks[j]), exact);
+            lopsided(types[i], exact);
+            for (int j = 0; j < 3; j++)
+                every_chain(types[i], types[i], next[j], exact);
+        }
+        for (int k = 1; is_float(types[i]) && k <= 21; k++)
+            every_length(types[i], k, true);
+    }
+}
+
 static void every_branch(void **state)
 {
     (void)state;
@@ -955,13 +1135,14 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears),         cmocka_unit_test(several_weights),
-        cmocka_unit_test(odd_inputs),      cmocka_unit_test(experts),
-        cmocka_unit_test(halves),          cmocka_unit_test(chains),
-        cmocka_unit_test(gemms),           cmocka_unit_test(mixes),
-        cmocka_unit_test(gemm_inputs),     cmocka_unit_test(thresholds),
-        cmocka_unit_test(many_experts),    cmocka_unit_test(handed_halves),
-        cmocka_unit_test(prologue_halves), cmocka_unit_test(every_branch),
+        cmocka_unit_test(linears),       cmocka_unit_test(several_weights),
+        cmocka_unit_test(odd_inputs),    cmocka_unit_test(experts),
+        cmocka_unit_test(halves),        cmocka_unit_test(chains),
+        cmocka_unit_test(gemms),         cmocka_unit_test(mixes),
+        cmocka_unit_test(gemm_inputs),   cmocka_unit_test(ragged_inputs),
+        cmocka_unit_test(thresholds),    cmocka_unit_test(many_experts),
+        cmocka_unit_test(handed_halves), cmocka_unit_test(prologue_halves),
+        cmocka_unit_test(each_kernel),   cmocka_unit_test(every_branch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
