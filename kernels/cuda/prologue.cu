@@ -110,7 +110,8 @@ DEV_FN void measure(cuda_input *x, float eps, float *shared)
     }
 }
 
-/* What f16 is multiplied with in all of a row. */
+/* What f16 is multiplied with in all of a row. Where it writes, block_tree was read before that
+ * one's last barrier. */
 DEV_FN float row_factor(const cuda_input &x, float *shared)
 {
     float most = 0.0f;
@@ -210,9 +211,7 @@ k_prologue(const __grid_constant__ cuda_prologue_args a)
     x.k = a.k;
     measure(&x, a.eps, shared);
     float factor = 1.0f;
-    if (a.f16 && a.f16_by_row) {
-        __syncthreads(); /* what the norms left in shared was read */
+    if (a.f16 && a.f16_by_row)
         factor = row_factor(x, shared);
-    }
     write_row(a, x, row, factor);
 }
