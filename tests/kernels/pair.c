@@ -72,3 +72,25 @@ void pair_equal(pair *p, int n, const cp_mat *outs, const char *what)
         machines_equal(&p->ref, &p->cuda, outs[i], n + (n < most), what);
     }
 }
+
+double pair_distance(const pair *p, cp_mat out, int n)
+{
+    double off = 0.0, all = 0.0;
+    if (n < p->r->cfg.max_out && n < p->r->cfg.max_rows) {
+        float *a = machine_row(&p->ref, out, n), *b = machine_row(&p->cuda, out, n);
+        assert_memory_equal(a, b, (size_t)p->r->mats[out].width * sizeof *a);
+        free(a);
+        free(b);
+    }
+    for (int row = 0; row < n; row++) {
+        float *a = machine_row(&p->ref, out, row), *b = machine_row(&p->cuda, out, row);
+        for (int o = 0; o < p->r->mats[out].width; o++) {
+            double d = (double)b[o] - (double)a[o];
+            off += d * d;
+            all += (double)a[o] * (double)a[o];
+        }
+        free(a);
+        free(b);
+    }
+    return off / all;
+}

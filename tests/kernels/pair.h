@@ -32,5 +32,7 @@ void pair_step(pair *p, int n, const given *g);
 void pair_step_out(pair *p, int n, const cp_mat *outs);
 /* Fails where they differ. outs ends with -1. The row behind the last has what it had. */
 void pair_equal(pair *p, int n, const cp_mat *outs, const char *what);
+/* Normalized mean square error of out's n rows; the one behind them has what it had. */
+double pair_distance(const pair *p, cp_mat out, int n);
 
 #endif
