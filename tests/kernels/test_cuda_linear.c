@@ -1005,9 +1005,9 @@ static void each_kernel(void **state)
             lopsided(types[i], exact);
             for (int j = 0; j < 3; j++)
                 every_chain(types[i], types[i], next[j], exact);
+            for (int k = 1; is_float(types[i]) && k <= 21; k++)
+                every_length(types[i], k, exact);
         }
-        for (int k = 1; is_float(types[i]) && k <= 21; k++)
-            every_length(types[i], k, true);
     }
 }
 
