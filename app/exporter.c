@@ -194,20 +194,22 @@ static bool has_room(const exporter *x)
 static void read_packets(exporter *x, int64_t now)
 {
     static char packet[CP_TRACE_PACKET];
+    uint32_t requests;
     while (has_room(x) && !x->ended) {
         ssize_t n = recv(x->fd, packet, sizeof packet, MSG_DONTWAIT);
         if (n == 0)
             x->ended = true;
-        if (n <= 0)
+        if (n <= (ssize_t)sizeof requests)
             break;
+        memcpy(&requests, packet, sizeof requests);
         if (x->next.n == 0) {
             x->since = now;
             begin_batch(x, &x->next.body);
         } else {
             cp_buf_addc(&x->next.body, ',');
         }
-        cp_buf_add(&x->next.body, packet, (size_t)n);
-        x->next.n++;
+        cp_buf_add(&x->next.body, packet + sizeof requests, (size_t)n - sizeof requests);
+        x->next.n += requests;
     }
     if (x->ended && !x->end)
         x->end = now + ms(LAST_MS);

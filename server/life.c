@@ -169,7 +169,7 @@ void cp_call_cut(cp_call *c, const cp_err *err)
 void cp_call_done(cp_call *c)
 {
     cp_access_log(c);
-    cp_spans_send(c);
+    cp_spans_add(c);
     cp_audit(c);
     c->q = NULL;
     cp_call_cancel(c);

@@ -16,6 +16,7 @@
 #include "server/meter.h"
 #include "server/profile.h"
 #include "server/routes.h"
+#include "server/spans.h"
 #include "server/trace.h"
 
 #include <malloc.h>
@@ -200,6 +201,7 @@ static void on_tick(void *arg, int64_t now)
     cp_server *s = arg;
     cp_meter_tick(s, now);
     cp_log_flush(now);
+    cp_spans_flush(s);
     cp_trace_collect(s->trace_fd, s->metrics); /* the socket has room for some hundred reports */
     if (cp_budget_ebbed(s->budget))
         (void)cp_jobs_submit(s->jobs, give_memory_back, NULL); /* full: the next ebb does it */
@@ -224,6 +226,7 @@ static void free_server(cp_server *s)
     for (int i = 0; i < s->n_unknown; i++)
         free(s->unknown[i]);
     cp_buf_fini(&s->scratch);
+    cp_buf_fini(&s->spans);
     cp_budget_free(s->budget);
     free_rules(s->rules);
     sem_destroy(&s->taken);
@@ -425,6 +428,7 @@ void cp_server_close(cp_server *s)
      * would hand back. */
     s->engine.set_front(s->engine.self, NULL, NULL, NULL);
     cp_http_close(s->http);
+    cp_spans_flush(s);
     for (cp_mpsc_node *n; (n = cp_mpsc_pop(&s->ready));)
         cp_call_ready(request_of(n));
     for (cp_mpsc_node *n; (n = cp_mpsc_pop(&s->parsed));)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 enum { KIND_INTERNAL = 1, KIND_SERVER = 2, STATUS_ERROR = 2, PARTS_MAX = 16, CHOICES_MAX = 128 };
 
@@ -19,7 +20,9 @@ static void key(cp_buf *b, const char *name)
 {
     if (b->n > 0 && b->p[b->n - 1] != '[')
         cp_buf_addc(b, ',');
-    cp_buf_printf(b, "{\"key\":\"%s\",\"value\":", name);
+    cp_buf_adds(b, "{\"key\":\"");
+    cp_buf_adds(b, name);
+    cp_buf_adds(b, "\",\"value\":");
 }
 
 static void text(cp_buf *b, const char *name, const char *value)
@@ -34,7 +37,9 @@ static void text(cp_buf *b, const char *name, const char *value)
 static void integer(cp_buf *b, const char *name, int64_t value)
 {
     key(b, name);
-    cp_buf_printf(b, "{\"intValue\":\"%lld\"}}", (long long)value);
+    cp_buf_adds(b, "{\"intValue\":\"");
+    cp_emit_int(b, value);
+    cp_buf_adds(b, "\"}}");
 }
 
 static void number(cp_buf *b, const char *name, double value)
@@ -43,10 +48,17 @@ static void number(cp_buf *b, const char *name, double value)
     cp_buf_printf(b, "{\"doubleValue\":%.9g}}", value);
 }
 
+static void seconds(cp_buf *b, const char *name, int64_t ns)
+{
+    key(b, name);
+    cp_buf_printf(b, "{\"doubleValue\":%lld.%09d}}", (long long)(ns / 1000000000),
+                  (int)(ns % 1000000000));
+}
+
 static void flag(cp_buf *b, const char *name, bool value)
 {
     key(b, name);
-    cp_buf_printf(b, "{\"boolValue\":%s}}", value ? "true" : "false");
+    cp_buf_adds(b, value ? "{\"boolValue\":true}}" : "{\"boolValue\":false}}");
 }
 
 /* ---- a span ---- */
@@ -68,10 +80,15 @@ static void begin_span(cp_buf *b, const cp_trace_context *t, const uint8_t *id,
     cp_trace_hex(id, 8, own);
     if (parent)
         cp_trace_hex(parent, 8, up);
-    cp_buf_printf(b, "%s{\"traceId\":\"%s\",\"spanId\":\"%s\",", b->n > 0 ? "," : "", trace, own);
-    if (parent)
-        cp_buf_printf(b, "\"parentSpanId\":\"%s\",", up);
-    cp_buf_adds(b, "\"name\":");
+    cp_buf_adds(b, b->n > 0 ? ",{\"traceId\":\"" : "{\"traceId\":\"");
+    cp_buf_adds(b, trace);
+    cp_buf_adds(b, "\",\"spanId\":\"");
+    cp_buf_adds(b, own);
+    if (parent) {
+        cp_buf_adds(b, "\",\"parentSpanId\":\"");
+        cp_buf_adds(b, up);
+    }
+    cp_buf_adds(b, "\",\"name\":");
     cp_emit_str(b, s->name, strlen(s->name));
     cp_buf_printf(b,
                   ",\"kind\":%d,\"startTimeUnixNano\":\"%lld\",\"endTimeUnixNano\":\"%lld\","
@@ -137,13 +154,14 @@ static void stages(const cp_call *c, const cp_part *p, int64_t end, cp_buf *b)
 {
     int64_t when[] = {c->submit_ns, at(&p->r.admitted_ns), at(&p->r.first_token_ns), end};
     static const char *const names[] = {"queue", "prefill", "decode"};
+    uint8_t ids[3][8];
+    cp_trace_id(ids[0], sizeof(ids));
     for (int i = 0; i < 3; i++) {
         int64_t to = when[i + 1] && when[i + 1] < end ? when[i + 1] : end;
         if (when[i] == 0 || when[i] > end)
             break;
-        uint8_t id[8];
-        cp_trace_id(id, sizeof(id));
-        begin_span(b, &c->trace, id, c->trace.span, &(span){names[i], KIND_INTERNAL, when[i], to});
+        begin_span(b, &c->trace, ids[i], c->trace.span,
+                   &(span){names[i], KIND_INTERNAL, when[i], to});
         cp_buf_adds(b, "]}");
         if (to == end)
             break;
@@ -155,11 +173,11 @@ static void latencies(const cp_call *c, int64_t end, cp_buf *b)
 {
     const cp_part *p = c->parts;
     int64_t admitted = at(&p->r.admitted_ns), first = at(&p->r.first_token_ns);
-    number(b, "gen_ai.latency.e2e", (double)(end - c->submit_ns) / 1e9);
+    seconds(b, "gen_ai.latency.e2e", end - c->submit_ns);
     if (admitted)
-        number(b, "gen_ai.latency.time_in_queue", (double)(admitted - c->submit_ns) / 1e9);
+        seconds(b, "gen_ai.latency.time_in_queue", admitted - c->submit_ns);
     if (first)
-        number(b, "gen_ai.latency.time_to_first_token", (double)(first - c->submit_ns) / 1e9);
+        seconds(b, "gen_ai.latency.time_to_first_token", first - c->submit_ns);
 }
 
 static void attributes(const cp_call *c, int status, int64_t end, cp_buf *b)
@@ -219,28 +237,46 @@ static void whole(const cp_call *c, cp_buf *b)
             stages(c, &c->parts[i], end, b);
 }
 
-static bool deliver(cp_server *s, const cp_buf *b)
+/* ---- packets ---- */
+
+void cp_spans_flush(cp_server *s)
 {
-    ssize_t n;
+    const uint32_t n = s->n_spans;
+    struct iovec parts[] = {{(void *)(uintptr_t)&n, sizeof(n)}, {s->spans.p, s->spans.n}};
+    const struct msghdr packet = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t sent;
+    if (n == 0)
+        return;
     do
-        n = send(s->trace_fd, b->p, b->n, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EPIPE && !s->trace_gone) {
+        sent = sendmsg(s->trace_fd, &packet, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno == EPIPE && !s->trace_gone) {
         s->trace_gone = true;
         cp_log(CP_LOG_ERROR, "the process that sends traces has ended: spans are dropped until the "
                              "server is started anew");
     }
-    return n >= 0;
+    if (sent < 0)
+        cp_metric_add(s->metrics, CP_M_TRACES_DROPPED, n);
+    cp_buf_clear(&s->spans);
+    s->n_spans = 0;
 }
 
-void cp_spans_send(const cp_call *c)
+void cp_spans_add(const cp_call *c)
 {
     cp_server *s = c->s;
     if (s->trace_fd < 0 || !c->trace.on || cp_http_method(c->q) != CP_POST)
         return;
-    cp_buf b = {.max = CP_TRACE_PACKET};
+    cp_buf b = {.max = CP_TRACE_PACKET - sizeof(s->n_spans)};
     whole(c, &b);
-    if (b.failed || !deliver(s, &b))
+    if (b.failed) {
         cp_metric_add(s->metrics, CP_M_TRACES_DROPPED, 1);
+    } else {
+        if (s->spans.n + 1 + b.n > b.max)
+            cp_spans_flush(s);
+        if (s->n_spans > 0)
+            cp_buf_addc(&s->spans, ',');
+        cp_buf_add(&s->spans, b.p, b.n);
+        s->n_spans++;
+    }
     cp_buf_fini(&b);
 }

@@ -67,8 +67,11 @@ void cp_trace_begin(cp_trace_context *t, const char *parent, const char *state)
 
 void cp_trace_hex(const uint8_t *p, size_t n, char *out)
 {
-    for (size_t i = 0; i < n; i++)
-        cp_snprintf(out + 2 * i, 3, "%02x", p[i]);
+    for (size_t i = 0; i < n; i++) {
+        *out++ = "0123456789abcdef"[p[i] >> 4];
+        *out++ = "0123456789abcdef"[p[i] & 15];
+    }
+    *out = '\0';
 }
 
 void cp_trace_header(const cp_trace_context *t, char out[56])

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CP_TRACE_PACKET = 64 << 10 }; /* bytes of a packet at most */
+enum { CP_TRACE_PACKET = 64 << 10 }; /* bytes of a packet (spans.h) at most */
 
 /* What the other process writes back, a packet: spans of requests that a collector has taken, and
  * that none took. */

@@ -399,11 +399,26 @@ static void test_reports_of_traces_do_not_pile_up(void **state)
     close(ends[1]);
 }
 
+/* Read on until spans of a whole request have word in them: how many requests were told of. */
+static unsigned read_spans(int fd, const char *word)
+{
+    static char packet[CP_TRACE_PACKET + 1];
+    uint32_t n, sum = 0;
+    do {
+        ssize_t bytes = recv(fd, packet, sizeof(packet) - 1, 0);
+        assert_true(bytes > (ssize_t)sizeof(n));
+        packet[bytes] = '\0';
+        memcpy(&n, packet, sizeof(n));
+        sum += n;
+        assert_int_equal(packet[sizeof(n)], '{');
+    } while (!strstr(packet + sizeof(n), word));
+    return sum;
+}
+
 /* A choice of a request that failed ended by an error; nobody has cancelled it. */
 static void test_spans_say_how_choices_ended(void **state)
 {
     (void)state;
-    static char packet[CP_TRACE_PACKET];
     int ends[2];
     harness h;
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
@@ -417,21 +432,38 @@ static void test_spans_say_how_choices_ended(void **state)
     assert_true(h_read(fd, &a));
     assert_int_equal(a.status, 504);
     h_answer_fini(&a);
-    ssize_t n = recv(ends[1], packet, sizeof(packet) - 1, 0);
-    assert_true(n > 0);
-    packet[n] = '\0';
-    assert_non_null(strstr(packet, "finish_reasons\",\"value\":{\"arrayValue\":{\"values\":[{"
-                                   "\"stringValue\":\"error\"}]"));
+    assert_int_equal(read_spans(ends[1], "finish_reasons\",\"value\":{\"arrayValue\":{\"values\":[{"
+                                         "\"stringValue\":\"error\"}]"),
+                     1);
     a = h_call(&h, "POST", "/v2/nope", "", "{}"); /* no route, so no operation */
     assert_int_equal(a.status, 404);
     h_answer_fini(&a);
-    n = recv(ends[1], packet, sizeof(packet) - 1, 0);
-    assert_true(n > 0);
-    packet[n] = '\0';
-    assert_non_null(strstr(packet, "\"name\":\"POST unknown\""));
+    assert_int_equal(read_spans(ends[1], "\"name\":\"POST unknown\""), 1);
     close(fd);
     h_close(&h);
     close(ends[0]);
+    close(ends[1]);
+}
+
+/* More than a packet has room for, and what waits for the next tick when the server ends. */
+static void test_spans_of_many_requests(void **state)
+{
+    (void)state;
+    enum { MANY = 200 };
+    int ends[2];
+    harness h;
+    char last[32];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    h_open(&h, &(h_config){.trace_fd = ends[0]});
+    for (int i = 1; i <= MANY; i++) {
+        cp_snprintf(last, sizeof(last), "/v2/number-%d", i);
+        h_answer a = h_call(&h, "POST", last, "", "{}");
+        assert_int_equal(a.status, 404);
+        h_answer_fini(&a);
+    }
+    h_close(&h);
+    close(ends[0]);
+    assert_int_equal(read_spans(ends[1], last), MANY);
     close(ends[1]);
 }
 
@@ -449,6 +481,7 @@ int run_watch_tests(void)
         cmocka_unit_test(test_a_window_ends_with_the_server),
         cmocka_unit_test(test_reports_of_traces_do_not_pile_up),
         cmocka_unit_test(test_spans_say_how_choices_ended),
+        cmocka_unit_test(test_spans_of_many_requests),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }
