@@ -27,6 +27,11 @@
 typedef void cp_gemm_fn(const uint8_t *panel, int k, const uint8_t *act, size_t stride, int n,
                         float *tile);
 
+/* tile[i][16] = panel[i] . column for two panels of a quantized kind and one column: the bits of a
+ * cp_gemm_fn for each. */
+typedef void cp_gemm_pair_fn(const uint8_t *const panel[2], int k, const uint8_t *act,
+                             float *const tile[2]);
+
 /* What happens to an output before it is stored; see program.h's LINEAR. */
 typedef struct cp_epilogue {
     cp_act act;
@@ -41,6 +46,7 @@ typedef void cp_finish_fn(const cp_epilogue *e, const float *tile, const float *
 
 typedef struct cp_gemm_table {
     cp_gemm_fn *gemm[CP_PANEL_COUNT];
+    cp_gemm_pair_fn *pair[CP_PANEL_COUNT]; /* NULL: one by one is as fast */
     /* Quantized kinds from many_rows columns on, with the same bits; many_rows 0: gemm does all.
      * Their columns are what gather makes of n columns, chunk_rows by chunk_rows: gathered_bytes a
      * block of so many. */

@@ -146,6 +146,20 @@ static void load_columns(const float *x, size_t ld, int rows, int lanes, float *
         memcpy(tile + (size_t)r * CP_LANES, x + (size_t)r * ld, (size_t)lanes * sizeof *x);
 }
 
+static int lanes_of(const cp_gemm_weight *w, int64_t p)
+{
+    int64_t left = w->m - p * CP_LANES;
+    return left < CP_LANES ? (int)left : CP_LANES;
+}
+
+/* The outputs of panel p, from its tile, to where the rows' outputs of this weight begin. */
+static void finish(const cp_linear *l, const cp_gemm_weight *w, int64_t p, const float *tile,
+                   const float *up, const float *up_bias, int rows, float *out, size_t ld)
+{
+    l->table.finish(&l->epilogue, tile, cp_gemm_bias(w, 0, p), up, up_bias, rows, lanes_of(w, p),
+                    out + p * CP_LANES, ld);
+}
+
 void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, void *scratch,
                     float *const out[4], const size_t ld[4], const float *mul, size_t ld_mul)
 {
@@ -163,20 +177,24 @@ void cp_linear_item(const cp_linear *l, int64_t item, int n, const void *act, vo
     const cp_gemm_weight *w = &l->w[i];
     int64_t run = run_length(l, w, n), p0 = item * run, p1 = p0 + run;
     float *tile = cp_gemm_scratch_tiles(&l->in, scratch), *up = tile + CPU_TILE_FLOATS;
+    float *to = out[i] + (size_t)r0 * ld[i];
     if (p1 > w->panels)
         p1 = w->panels;
     for (int64_t p = p0; p < p1; p++) {
-        int64_t o = p * CP_LANES;
-        int lanes = w->m - o < CP_LANES ? (int)(w->m - o) : CP_LANES;
-        const float *up_bias = NULL;
-        cp_gemm_panel(&l->in, w, 0, p, &a, act, r0, rows, scratch, tile);
-        if (mul) {
-            load_columns(mul + (size_t)r0 * ld_mul + (size_t)o, ld_mul, rows, lanes, up);
-        } else if (fused) {
+        const cp_gemm_weight *const ws[] = {w, fused ? &l->w[1] : w};
+        bool next = !fused && p + 1 < p1, fuses = fused && !mul;
+        bool both = rows == 1 && (next || fuses) &&
+                    cp_gemm_panel_pair(&l->in, ws, (const int64_t[]){p, p + next}, &a, act, r0,
+                                       (float *const[]){tile, up});
+        if (!both)
+            cp_gemm_panel(&l->in, w, 0, p, &a, act, r0, rows, scratch, tile);
+        if (mul)
+            load_columns(mul + (size_t)r0 * ld_mul + (size_t)(p * CP_LANES), ld_mul, rows,
+                         lanes_of(w, p), up);
+        else if (fused && !both)
             cp_gemm_panel(&l->in, &l->w[1], 0, p, &a, act, r0, rows, scratch, up);
-            up_bias = cp_gemm_bias(&l->w[1], 0, p);
-        }
-        l->table.finish(&l->epilogue, tile, cp_gemm_bias(w, 0, p), up, up_bias, rows, lanes,
-                        out[i] + (size_t)r0 * ld[i] + (size_t)o, ld[i]);
+        finish(l, w, p, tile, up, fuses ? cp_gemm_bias(&l->w[1], 0, p) : NULL, rows, to, ld[i]);
+        if (both && next)
+            finish(l, w, ++p, up, NULL, NULL, rows, to, ld[i]);
     }
 }

@@ -291,6 +291,19 @@ void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e,
         t->gemm[w->kind](panel, in->k, first, stride, rows, tile);
 }
 
+bool cp_gemm_panel_pair(const cp_gemm_inputs *in, const cp_gemm_weight *const w[2],
+                        const int64_t p[2], const cp_gemm_layout *a, const void *act, int64_t r0,
+                        float *const tile[2])
+{
+    cp_gemm_pair_fn *pair = in->table->pair[w[0]->kind];
+    if (!pair || w[1]->kind != w[0]->kind || !w[0]->packed || !w[1]->packed)
+        return false;
+    const uint8_t *const panel[2] = {w[0]->packed + (size_t)p[0] * w[0]->panel_bytes,
+                                     w[1]->packed + (size_t)p[1] * w[1]->panel_bytes};
+    pair(panel, in->k, (const uint8_t *)act + (size_t)r0 * a->stride8, tile);
+    return true;
+}
+
 int cp_gemm_chunk_rows(const cp_gemm_table *table, int n)
 {
     int whole = table->chunk_rows, most = CPU_CHUNK / whole * whole;

@@ -77,6 +77,11 @@ float *cp_gemm_scratch_tiles(const cp_gemm_inputs *in, void *scratch);
 void cp_gemm_panel(const cp_gemm_inputs *in, const cp_gemm_weight *w, int64_t e, int64_t p,
                    const cp_gemm_layout *a, const void *act, int64_t r0, int rows, void *scratch,
                    float *tile);
+/* Panel p[i] of weight w[i] for one row, r0, both at a time: tile[i][16], the same bits. False: one
+ * by one, and nothing was done. */
+bool cp_gemm_panel_pair(const cp_gemm_inputs *in, const cp_gemm_weight *const w[2],
+                        const int64_t p[2], const cp_gemm_layout *a, const void *act, int64_t r0,
+                        float *const tile[2]);
 /* Its panel's bias, or NULL. */
 static inline const float *cp_gemm_bias(const cp_gemm_weight *w, int64_t e, int64_t p)
 {

@@ -451,6 +451,81 @@ static void test_epilogues(void **state)
     }
 }
 
+/* Two panels of every quantized kind at a time, each as alone; K ends within a segment. */
+static void check_pair(const cp_gemm_table *table, cp_dtype type, const char *level)
+{
+    cp_panel_kind kind = cp_panel_kind_of(type);
+    int k = cp_dtype_info((uint32_t)type)->block == 256 ? 1280 : 1152;
+    uint8_t *panel[2];
+    float *x = random_rows(k, 1, 8), got[2][16], want[16];
+    cp_act8 *act = cp_alloc_aligned((size_t)k / CP_QBLOCK * sizeof *act);
+    table->quantize(x, k, act);
+    for (int i = 0; i < 2; i++) {
+        cp_tensor t = cp_test_tensor(type, k, 16, (uint64_t)i + 1);
+        panel[i] = cp_alloc_aligned(cp_panel_bytes(kind, k));
+        cp_unpack_of(type)(&t, 0, 16, panel[i]);
+        cp_test_free(&t);
+    }
+    table->pair[kind]((const uint8_t *const[]){panel[0], panel[1]}, k, (const uint8_t *)act,
+                      (float *const[]){got[0], got[1]});
+    for (int i = 0; i < 2; i++) {
+        table->gemm[kind](panel[i], k, (const uint8_t *)act, 0, 1, want);
+        assert_bits(got[i], want, 16, level);
+        free(panel[i]);
+    }
+    free(act);
+    free(x);
+}
+
+/* One row of packed gate and up of one kind, and of a tensor whose items have several panels, the
+ * last one fewer. */
+static void check_pairs_of_panels(cp_isa isa)
+{
+    enum { K = 1056, M = 40 };
+    cp_tensor w[2] = {cp_test_tensor(CP_DTYPE_Q4_0, K, M, 1),
+                      cp_test_tensor(CP_DTYPE_Q4_0, K, M, 2)};
+    float *x = random_rows(K, 1, 3), gate[M], up[M], got[M], *out[4] = {got};
+    size_t ld[4] = {M};
+    one o;
+    cp_linear *l;
+    cp_panels *panels;
+    cp_err err;
+    one_init(&o, w, 2);
+    o.op.u.linear.act = CP_ACT_SILU;
+    assert_int_equal(cp_linear_open(&l, &o.prog, &o.op, isa, 1, &err), CP_OK);
+    cp_panels_open(&panels, NULL);
+    assert_int_equal(cp_test_pack(l, panels, NULL, &err), CP_OK);
+    run_linear(l, x, 1, out, ld, 3);
+    plain(&w[0], isa, x, gate);
+    plain(&w[1], isa, x, up);
+    for (int i = 0; i < M; i++)
+        gate[i] = cp_siluf(gate[i]) * up[i];
+    assert_bits(got, gate, M, "gate and up");
+    cp_panels_close(panels);
+    cp_linear_close(l);
+    cp_test_free(&w[1]);
+    cp_test_free(&w[0]);
+    free(x);
+    w[0] = cp_test_tensor(CP_DTYPE_Q4_0, K, 16 * (3 * CPU_MIN_ITEMS + 1) - 3, 5);
+    check_tensor(&w[0], isa, 6);
+    cp_test_free(&w[0]);
+}
+
+static void test_pairs_of_panels(void **state)
+{
+    (void)state;
+    for (cp_isa isa = next_level(-1); isa < CP_ISA_COUNT; isa = next_level((int)isa)) {
+        cp_gemm_table table;
+        cp_isa_gemm(&table, isa);
+        if (!table.pair[cp_panel_kind_of(CP_DTYPE_Q4_0)])
+            continue;
+        for (int i = 0; cp_test_types[i] >= 0; i++)
+            if (cp_quant_info((cp_dtype)cp_test_types[i]).quantized)
+                check_pair(&table, (cp_dtype)cp_test_types[i], cp_isa_name(isa));
+        check_pairs_of_panels(isa);
+    }
+}
+
 /* A row's bits do not depend on how many rows are beside it, across row chunks too. */
 static void check_row_counts(cp_isa isa)
 {
@@ -553,9 +628,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_and_levels), cmocka_unit_test(test_segments),
-        cmocka_unit_test(test_segments_add),     cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_epilogues),        cmocka_unit_test(test_row_counts),
-        cmocka_unit_test(test_quantizers),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_pairs_of_panels),  cmocka_unit_test(test_segments_add),
+        cmocka_unit_test(test_extremes),         cmocka_unit_test(test_epilogues),
+        cmocka_unit_test(test_row_counts),       cmocka_unit_test(test_quantizers),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }
