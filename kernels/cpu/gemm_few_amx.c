@@ -1,7 +1,8 @@
 /*
  * gemm_few_amx: quantized panels for fewer rows than fill a tile: vnni's kernels, but that panels
- * are asked for further ahead and into the L2, which on the processors that have AMX takes more of
- * them at a time than the first cache does (docs/BENCHMARKS.md, Levels).
+ * are asked for ahead into the L2, which on the processors that have AMX takes more of them at a
+ * time than the first cache does, and that one row takes two panels at a time (docs/BENCHMARKS.md,
+ * AMX).
  */
 #include "kernels/cpu/gemm.h"
 #include "kernels/math.h"
