@@ -153,7 +153,7 @@ static void fill_position(const attention_case *c, uint16_t *page, int start, in
         uint16_t *v = k + (size_t)g->k_dim * (size_t)positions;
         for (int d = 0; d < g->k_dim + g->v_dim; d++) {
             bool is_v = d >= g->k_dim;
-            float x = value(is_v, &state);
+            float x = value(is_v, is_v ? d - g->k_dim : d, &state);
             uint16_t *to = is_v ? v + cp_kv_v_index(g->v_dim, j, d - g->k_dim)
                                 : k + cp_kv_k_index(g->k_dim, j, d);
             *to = f16 ? cp_f16_from_f32(x) : cp_bf16_from_f32(x);
@@ -185,9 +185,10 @@ void attention_case_fill(const attention_case *c, machine *m, bool seen, attenti
     }
 }
 
-static float no_number(bool v, uint64_t *state)
+static float no_number(bool v, int d, uint64_t *state)
 {
     (void)v;
+    (void)d;
     (void)state;
     return NAN;
 }

@@ -29,8 +29,8 @@ void attention_case_init(attention_case *c, uint64_t seed, const attention_shape
  * where the seed is odd. */
 void attention_case_random(attention_case *c, uint64_t seed);
 void attention_case_fini(attention_case *c);
-/* An element of K or V, where *state is of a place. */
-typedef float attention_value(bool v, uint64_t *state);
+/* Dim d of K or V, where *state is of a place. */
+typedef float attention_value(bool v, int d, uint64_t *state);
 /* Into the pages of the record's group: at keys that rows of the step see and none of them writes,
  * or, seen false, at those that none sees. */
 void attention_case_fill(const attention_case *c, machine *m, bool seen, attention_value *value);
