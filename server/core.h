@@ -38,8 +38,8 @@ struct cp_server {
     _Atomic int64_t deadline_ns; /* relaxed: of requests to come */
     int64_t comment_ns, slow_ns;
     cp_metrics *metrics;
-    int trace_fd;      /* where spans go (trace.h); -1: nowhere */
-    cp_buf spans;      /* of n_spans requests, for the next packet; the loop's */
+    int trace_fd; /* where spans go (trace.h); -1: nowhere */
+    cp_buf spans; /* of n_spans requests, for the next packet; the loop's */
     uint32_t n_spans;
     bool trace_gone;   /* whoever read there has ended, and the log has said so; the loop's */
     cp_append *audit;  /* borrowed; NULL: none */
