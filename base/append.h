@@ -1,6 +1,7 @@
 /*
  * append: lines go to the end of a file, and whoever has one never waits for the disk.
  *
+ * A line is written at once, or within 20 ms where one has just been; half a buffer does not wait.
  * A cp_append owns the file and a thread that writes; lines wait in a bounded buffer. One that
  * finds it full, or that cannot be written, is dropped and counted. Any thread adds lines, which
  * keep the order of their adding. A line is whole or not there, but for the last one before a disk

@@ -5,9 +5,20 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
+
+bool pair_is_built(void)
+{
+    for (const char *const *name = cp_backend_names(); *name; name++)
+        if (strcmp(*name, "cuda") == 0)
+            return true;
+    printf("skipped: the cuda backend is not built (no nvcc)\n");
+    return false;
+}
 
 pair pair_open(rig *r, bool exact)
 {

@@ -19,6 +19,8 @@ typedef struct given {
     float *x; /* [n, width] */
 } given;
 
+/* Has this build the cuda backend? Says so where it has not. */
+bool pair_is_built(void);
 /* exact: with numerics exact, and inputs at which something changes. */
 pair pair_open(rig *r, bool exact);
 void pair_close(pair *p);

@@ -8,8 +8,6 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
 
 #include <cmocka.h>
 
@@ -112,20 +110,10 @@ static void mixed_embeds(void **state)
     }
 }
 
-static bool built(void)
-{
-    for (const char *const *name = cp_backend_names(); *name; name++)
-        if (strcmp(*name, "cuda") == 0)
-            return true;
-    return false;
-}
-
 int main(void)
 {
-    if (!built()) {
-        printf("skipped: the cuda backend is not built (no nvcc)\n");
+    if (!pair_is_built())
         return 77;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embeds),
         cmocka_unit_test(mixed_embeds),

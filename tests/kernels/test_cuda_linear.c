@@ -1045,20 +1045,10 @@ static void every_branch(void **state)
     }
 }
 
-static bool built(void)
-{
-    for (const char *const *name = cp_backend_names(); *name; name++)
-        if (strcmp(*name, "cuda") == 0)
-            return true;
-    return false;
-}
-
 int main(void)
 {
-    if (!built()) {
-        printf("skipped: the cuda backend is not built (no nvcc)\n");
+    if (!pair_is_built())
         return 77;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linears),
         cmocka_unit_test(several_weights),

@@ -12,7 +12,6 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,20 +138,10 @@ static void ragged_inputs(void **state)
     }
 }
 
-static bool built(void)
-{
-    for (const char *const *name = cp_backend_names(); *name; name++)
-        if (strcmp(*name, "cuda") == 0)
-            return true;
-    return false;
-}
-
 int main(void)
 {
-    if (!built()) {
-        printf("skipped: the cuda backend is not built (no nvcc)\n");
+    if (!pair_is_built())
         return 77;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemm_inputs),
         cmocka_unit_test(ragged_inputs),
